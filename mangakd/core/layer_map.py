@@ -1,0 +1,68 @@
+"""Which student layer learns from which teacher layer, for any two depths.
+
+Index 0 is the embedding output, 1…L are the layers. Depths need not divide each other (6 → 4 works), and an explicit
+map is checked against both depths: a published map of 0,1,2,3 → 0,2,4,6 with one added to each reads layer 7 of 6.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from mangakd.core.errors import UserError, near
+
+LayerMap = str | Mapping[int, int] | Iterable[Iterable[int]]
+Pairs = tuple[tuple[int, int], ...]
+
+
+def _uniform(student: int, teacher: int) -> Pairs:
+    # Half is rounded up in integers: Python's round() takes halves to even numbers and would skip layers unevenly.
+    return tuple((m, (2 * m * teacher + student) // (2 * student)) for m in range(student + 1))
+
+
+def _last(student: int, teacher: int) -> Pairs:
+    return tuple((m, teacher - student + m) for m in range(1, student + 1))
+
+
+NAMED = {
+    "uniform": _uniform,
+    "skip_embedding": lambda s, t: tuple(pair for pair in _uniform(s, t) if min(pair) >= 1),
+    "last": _last,
+    "top": lambda s, t: ((s, t),),
+}
+
+
+def resolve(layer_map: LayerMap, student: int, teacher: int, *, lowest: int = 0, key: str = "layer_map") -> Pairs:
+    """Pairs (student layer, teacher layer) for depths `student` and `teacher`.
+
+    layer_map: `uniform` (0→0, m→m·L_t/L_s rounded half up), `skip_embedding` (uniform from 1), `last` (the teacher's
+    last L_s layers), `top` (last to last), or explicit: {student: teacher} or [[student, teacher], …].
+    lowest: 1 for attention, which the embedding output does not have; named maps then drop layer 0.
+    Raises UserError naming `key` and printing both depths.
+    """
+    depths = f"the student has layers {lowest}…{student} and the teacher {lowest}…{teacher} (0 is the embedding output)"
+    if isinstance(layer_map, str):
+        if layer_map not in NAMED:
+            known = ", ".join(NAMED)
+            hint = near(layer_map, NAMED)
+            raise UserError(f"{key}={layer_map!r} is no layer map{hint} Known: {known}, or pairs [[1,2],[2,4]].")
+        if layer_map == "last" and teacher < student:
+            raise UserError(f"{key}=last needs a teacher at least as deep as the student; {depths}.")
+        # Both sides: a student over twice as deep as its teacher has the pair (1, 0), and 0 is no attention layer.
+        return tuple(pair for pair in NAMED[layer_map](student, teacher) if min(pair) >= lowest)
+    return _explicit(layer_map, student, teacher, lowest, key, depths)
+
+
+def _explicit(layer_map: LayerMap, student: int, teacher: int, lowest: int, key: str, depths: str) -> Pairs:
+    items = layer_map.items() if isinstance(layer_map, Mapping) else layer_map
+    pairs = []
+    for item in items:
+        pair = tuple(item) if isinstance(item, Iterable) else (item,)
+        if len(pair) != 2 or not all(isinstance(layer, int) for layer in pair):
+            raise UserError(f"{key} must be pairs [student layer, teacher layer]; found {item!r}.")
+        pairs.append((int(pair[0]), int(pair[1])))
+    if not pairs:
+        raise UserError(f"{key} is empty; {depths}. Give pairs such as [[1,2]] or one of {', '.join(NAMED)}.")
+    wrong = [pair for pair in pairs if not (lowest <= pair[0] <= student and lowest <= pair[1] <= teacher)]
+    if wrong:
+        raise UserError(f"{key} names layers that do not exist: {wrong}; {depths}.")
+    if len(set(pairs)) < len(pairs):
+        raise UserError(f"{key} names a pair twice: {pairs}; give each pair once (the loss's weight scales it).")
+    return tuple(pairs)

@@ -1,0 +1,87 @@
+"""`Outputs`: the one currency between student, teacher and losses.
+
+A loss never sees a Hugging Face object and a teacher never sees a loss; both speak in these plain tensors.
+Shapes: B batch, T tokens, C classes, D hidden size, H heads, M ensemble members, d = D / H.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Batch = Mapping[str, Any]
+"""What a loader yields: `student` and `teacher` (model inputs, the same object when one tokenizer serves both),
+`labels` (B) int64 or (B, C) float, `key` (B) int64 content hash of the teacher's tokens."""
+
+
+@dataclass(frozen=True)
+class AttentionTap:
+    """What one attention layer computed with: enough to rebuild its maps and relations without dropout.
+
+    query, key, value: (B, H, T, d). `probs` (B, H, T, T) is set instead where only eager attention was available.
+    """
+
+    query: Tensor | None = None
+    key: Tensor | None = None
+    value: Tensor | None = None
+    scale: float = 1.0
+    probs: Tensor | None = None
+
+    def scores(self) -> Tensor:
+        """scale · Q Kᵀ before masking and softmax, fp32, (B, H, T, T)."""
+        if self.query is None or self.key is None:
+            raise ValueError("this layer gave probabilities only (eager fallback); raw scores need query and key")
+        return self.scale * (self.query.float() @ self.key.float().transpose(-1, -2))
+
+    def log_maps(self, mask: Tensor) -> Tensor:
+        """log softmax over valid keys of the scores, fp32, (B, H, T, T); padded columns are -inf. mask: (B, T)."""
+        columns = mask.bool()[:, None, None, :]
+        scores = self.probs.float().clamp_min(1e-30).log() if self.probs is not None else self.scores()
+        return torch.log_softmax(scores.masked_fill(~columns, float("-inf")), dim=-1)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """One model's answer to one batch.
+
+    logits: (B, C). hidden: layer → (B, T, D), 0 is the embedding output and 1…L the layers. attention: layer (1…L) →
+    tap. mask: (B, T), 1 for real tokens. members: (M, B, C) logits of an ensemble with their `weights` (M).
+    """
+
+    logits: Tensor
+    mask: Tensor
+    hidden: Mapping[int, Tensor] = field(default_factory=dict)
+    attention: Mapping[int, AttentionTap] = field(default_factory=dict)
+    members: Tensor | None = None
+    weights: Tensor | None = None
+
+    def log_probs(self, temperature: float = 1.0) -> Tensor:
+        """log softmax(logits / T), fp32, (B, C); for an ensemble log Σ_m w_m softmax(z_m / T), exact at every T."""
+        if self.members is None:
+            return torch.log_softmax(self.logits.float() / temperature, dim=-1)
+        return mixture(torch.log_softmax(self.members.float() / temperature, dim=-1), self._weights())
+
+    def log_sigmoid(self, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """(log p, log(1 − p)) per label with p = sigmoid(logits / T), fp32, each (B, C); for heads with many labels."""
+        if self.members is None:
+            scaled = self.logits.float() / temperature
+            return torch.nn.functional.logsigmoid(scaled), torch.nn.functional.logsigmoid(-scaled)
+        scaled = self.members.float() / temperature
+        on, off = torch.nn.functional.logsigmoid(scaled), torch.nn.functional.logsigmoid(-scaled)
+        return mixture(on, self._weights()), mixture(off, self._weights())
+
+    def detach(self) -> "Outputs":
+        """The same without taps and without a graph: what evaluation keeps."""
+        return replace(self, logits=self.logits.detach(), hidden={}, attention={})
+
+    def _weights(self) -> Tensor:
+        assert self.members is not None and self.weights is not None
+        return self.weights.to(self.members.device)
+
+
+def mixture(log_values: Tensor, weights: Tensor) -> Tensor:
+    """log Σ_m w_m exp(log_values_m) over the first axis: (M, …) and (M) → (…). A weight of 0 leaves a member out."""
+    shape = (-1,) + (1,) * (log_values.dim() - 1)
+    return torch.logsumexp(log_values + weights.float().log().view(shape), dim=0)

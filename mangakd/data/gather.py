@@ -1,0 +1,37 @@
+"""Answers of a model or a teacher for many rows, put back into the rows' own order."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from mangakd.core.outputs import Batch
+from mangakd.data.loader import EvalBatches
+
+Advance = Callable[[int], None]
+
+
+def gather(
+    answer: Callable[[Batch], Tensor], batches: EvalBatches, device: torch.device, advance: Advance | None = None
+) -> Tensor:
+    """(N, …) fp32 on the CPU from answers (B, …). advance: told the number of rows done, for a progress bar."""
+    parts = []
+    with torch.no_grad():
+        for batch in batches:
+            rows = answer(to_device(batch, device)).float().cpu()
+            parts.append(rows)
+            if advance is not None:
+                advance(len(rows))
+    stacked = torch.cat(parts)
+    ordered = torch.empty_like(stacked)
+    ordered[torch.from_numpy(batches.order)] = stacked
+    return ordered
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its tensors on `device`; a teacher side that is the student side stays shared."""
+    moved = {name: value.to(device) for name, value in batch.items() if isinstance(value, Tensor)}
+    student = {name: value.to(device) for name, value in batch["student"].items()}
+    shared = batch["teacher"] is batch["student"]
+    teacher = student if shared else {name: value.to(device) for name, value in batch["teacher"].items()}
+    return {**moved, "student": student, "teacher": teacher}

@@ -1,0 +1,64 @@
+"""The student as a plain Hugging Face folder: safetensors, config with label names, tokenizer, model card.
+
+It loads with AutoModelForSequenceClassification and without mangakd. Written aside and renamed at the end, so that a folder
+called `student` is always whole.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mangakd import __version__
+from mangakd.losses.loss_set import LossSet
+from mangakd.models.encoder import Encoder
+from mangakd.models.load import quiet
+
+
+def save_student(student: Encoder, tokenizer: Any, folder: Path, card: str) -> None:
+    scratch = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    # Our attention function is a matter of training; the saved config must not name it.
+    student.model.config._attn_implementation = "sdpa" if student.model._supports_sdpa else "eager"
+    with quiet():
+        student.model.eval().save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+    (scratch / "README.md").write_text(card)
+    shutil.rmtree(folder, ignore_errors=True)
+    scratch.rename(folder)
+
+
+def model_card(title: str, teacher: str, data: str, losses: LossSet, metrics: Mapping[str, float], command: str) -> str:
+    """Markdown: what it is, what it was distilled from and how, what it scored, whom to cite."""
+    scores = "\n".join(f"| {name} | {value:.4g} |" for name, value in sorted(metrics.items()))
+    terms = "\n".join(f"- `{name}`: {loss.config}" for name, loss in losses.callbacks.items())
+    cited = "\n".join(
+        f"- {text}" for text in dict.fromkeys(loss.citation for loss in losses.callbacks.values()) if text
+    )
+    return f"""---
+library_name: transformers
+pipeline_tag: text-classification
+tags: [knowledge-distillation, mangakd]
+---
+# {title}
+
+Distilled from {teacher} on {data} with mangakd {__version__}.
+
+    {command}
+
+```python
+from transformers import pipeline
+pipeline("text-classification", "path/to/this/folder")("where is my order?")
+```
+
+## Scores
+| metric | value |
+|---|---|
+{scores}
+
+## Losses
+{terms}
+
+## Sources
+{cited}
+"""

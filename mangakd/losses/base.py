@@ -1,0 +1,99 @@
+"""`LossCallback`: one pluggable term of the distillation loss.
+
+The DistillModule calls it back with both models' outputs. It is an nn.Module so that its projections are trained, saved
+and sharded, and it is not a lightning.Callback: those return nothing, collide by class, and miss strict loading.
+"""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from mangakd.core.errors import UserError, near
+from mangakd.core.outputs import Batch, Outputs
+from mangakd.core.requires import Requires
+from mangakd.core.schedule import Schedule
+from mangakd.core.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """sum: a scalar with a graph. count: how many things were summed (a scalar tensor, no graph). The mean is sum /
+    count.
+
+    Sum and count rather than a mean: LossSet normalises over micro-batches and ranks in one place.
+    """
+
+    sum: Tensor
+    count: Tensor
+    logs: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class LossCallback(nn.Module):
+    """Base of all losses.
+
+    A subclass takes keyword hyper-parameters only, sets `requires` in `bind` (called once, before optimizer, strategy
+    and checkpoint loading; projections are built there, from sizes), and computes a sum and a count in `forward`: pure,
+    fp32 inside, masked, with a zero that keeps the graph when nothing is valid.
+
+    Options are stored under their own names and checked in `bind`, not in `__init__`: only then is `name` known,
+    LossSet can report all problems at once, and Hydra does not wrap the error into its own.
+
+    name: its key among the losses, for messages (`losses.<name>.<option>`). weight: a number or a schedule of progress.
+    citation: the source, for the model card. needs_teacher: False when it learns from the labels alone.
+    """
+
+    citation: ClassVar[str] = ""
+    needs_teacher: ClassVar[bool] = True
+
+    def __init__(self, *, weight: Schedule = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+        self.name = type(self).__name__
+        self.requires = Requires()
+
+    def bind(self, student: ModelSpec, teacher: ModelSpec | None) -> None:
+        """Resolve layer maps, build projections, set `requires`. Raises UserError when the two models do not fit."""
+        raise NotImplementedError
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> LossOutput:
+        raise NotImplementedError
+
+    def key(self, option: str) -> str:
+        """The config key of one of this loss's options, for messages."""
+        return f"losses.{self.name}.{option}"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's options as plain data (for the model card); `type(loss)(**loss.config)` builds it again."""
+        options = inspect.signature(type(self).__init__).parameters
+        # vars, not getattr: nn.Module would turn a missing attribute into "no attribute 'config'".
+        return {name: _plain(vars(self)[name]) for name in options if name != "self"}
+
+    def teacher_spec(self, teacher: ModelSpec | None) -> ModelSpec:
+        """`teacher`, or a UserError when there is none."""
+        if teacher is None:
+            raise UserError(
+                f"losses.{self.name} ({type(self).__name__}) learns from a teacher and there is none; "
+                f"choose one with teacher=<name>, or drop the loss with ~losses.{self.name}."
+            )
+        return teacher
+
+    def check_choice(self, option: str, known: Iterable[object]) -> None:
+        """Raises UserError when the option's value is not among `known`."""
+        value, choices = vars(self)[option], list(known)
+        if value not in choices:
+            hint = near(str(value), choices)
+            raise UserError(f"{self.key(option)}={value!r} is unknown{hint} Known: {', '.join(map(str, choices))}.")
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):  # a schedule, written as Hydra would build it
+        return {"_target_": f"{type(value).__module__}.{type(value).__qualname__}", **asdict(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, str | int | float) else repr(value)

@@ -1,0 +1,76 @@
+"""Hard labels: cross-entropy of the student's logits with the data's labels. Runs without a teacher.
+
+    single label:  Σ_b −log softmax(z_b)[y_b]                                         count = labelled examples
+    multi-label:   Σ_bc −[y_bc log σ(z_bc) + (1 − y_bc) log(1 − σ(z_bc))]              count = labelled cells
+    smoothing ε:   y ← (1 − ε) y + ε / C   (multi-label: ε / 2)
+
+No temperature here: the hard term of Hinton et al. is taken at T = 1, and its weight is 1 − alpha. Sources: Hinton et
+al. 2015 (arXiv:1503.02531, section 2); label smoothing: Szegedy et al. 2015 (arXiv:1512.00567).
+Shapes: B batch, C classes.
+"""
+
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from mangakd.core.errors import UserError
+from mangakd.core.outputs import Batch, Outputs
+from mangakd.core.requires import Need, Requires
+from mangakd.core.schedule import Schedule
+from mangakd.core.spec import ModelSpec, Problem
+from mangakd.losses.base import LossCallback, LossOutput
+
+IGNORE = -100
+"""A label of -100 is no label (torch's convention): unlabelled text can sit in the same batch."""
+
+
+class HardLabelLoss(LossCallback):
+    """Cross-entropy (single label) or binary cross-entropy (multi-label) with the data's labels, in nats.
+
+    label_smoothing: ε in [0, 1). Raises UserError in `bind` when it is outside, in `forward` when the labels' shape
+    does not fit the problem.
+    """
+
+    citation: ClassVar[str] = (
+        "Hinton et al. 2015, arXiv:1503.02531; label smoothing: Szegedy et al. 2015, arXiv:1512.00567"
+    )
+    needs_teacher: ClassVar[bool] = False
+
+    def __init__(self, *, weight: Schedule = 1.0, label_smoothing: float = 0.0) -> None:
+        super().__init__(weight=weight)
+        self.label_smoothing = label_smoothing
+        self.problem: Problem = "single_label"
+
+    def bind(self, student: ModelSpec, teacher: ModelSpec | None) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"{self.key('label_smoothing')} must be in [0, 1); found {self.label_smoothing}.")
+        self.problem = student.problem
+        self.requires = Requires(student=Need(logits=True), labels=True)
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> LossOutput:
+        """Logits (B, C) with labels (B) int64, or (B, C) float for multi-label; -100 is skipped and not counted."""
+        logits, labels = student.logits.float(), batch["labels"]
+        self._check_shape(logits, labels)
+        valid = labels != IGNORE
+        total = self._binary(logits, labels, valid) if self.problem == "multi_label" else self._single(logits, labels)
+        return LossOutput(total, valid.sum())
+
+    def _single(self, logits: Tensor, labels: Tensor) -> Tensor:
+        # With every label ignored, torch's sum is a zero that keeps the graph (its mean would be NaN).
+        return F.cross_entropy(
+            logits, labels, ignore_index=IGNORE, reduction="sum", label_smoothing=self.label_smoothing
+        )
+
+    def _binary(self, logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+        target = labels.float() * (1 - self.label_smoothing) + self.label_smoothing / 2
+        each = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        return each.masked_fill(~valid, 0.0).sum()
+
+    def _check_shape(self, logits: Tensor, labels: Tensor) -> None:
+        wanted = logits.shape if self.problem == "multi_label" else logits.shape[:1]
+        if labels.shape != wanted:
+            raise UserError(
+                f"losses.{self.name}: a {self.problem} model with logits {tuple(logits.shape)} needs labels of shape "
+                f"{tuple(wanted)}; found {tuple(labels.shape)}. Check the task's problem type and the label column."
+            )

@@ -1,0 +1,119 @@
+"""Hidden states: the student's mapped layers learn the teacher's, through a learnable projection where sizes differ.
+
+With h' = W h_student + b (then LayerNorm, if asked), over mapped pairs and valid tokens:
+    mse      mean_d (h' − h_teacher)²        FitNets' hint, and TinyBERT's hidden and embedding loss (layer 0)
+    cosine   1 − cos(h', h_teacher)          DistilBERT
+count = valid tokens × pairs, so that neither padding, batch size nor the number of pairs changes the scale.
+Projections are built in `bind` from the sizes and are part of the loss: trained, checkpointed and sharded with it. (A
+projection that never reaches an optimizer is a random one.) Each pair has its own, named by the pair, so that a
+checkpoint of another layer map fails strict loading instead of loading the wrong layer.
+Sources: Romero et al. 2015 (arXiv:1412.6550), Jiao et al. 2020 (arXiv:1909.10351), Sanh et al. 2019 (arXiv:1910.01108).
+Shapes: B batch, T tokens, D_s and D_t hidden sizes of student and teacher.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mangakd.core.errors import UserError
+from mangakd.core.layer_map import LayerMap, Pairs, resolve
+from mangakd.core.outputs import Batch, Outputs
+from mangakd.core.requires import Need, Requires
+from mangakd.core.schedule import Schedule
+from mangakd.core.spec import ModelSpec
+from mangakd.losses.aligned import check_same_vocabulary, token_mask
+from mangakd.losses.base import LossCallback, LossOutput
+
+
+class HiddenLoss(LossCallback):
+    """Distance between mapped hidden states per valid token (mse: mean over D_t; cosine: in [0, 2]).
+
+    layer_map: see core/layer_map; 0 is the embedding output. compare: mse | cosine. projection: true | false | auto
+    (only when D_s ≠ D_t). layer_norm: a LayerNorm after each projection.
+    Raises UserError in `bind`: no teacher, unknown options, a layer map that does not fit, tokenizers that differ,
+    sizes that differ without a projection, layer_norm without one; in `forward`: student and teacher read different
+    shapes.
+    """
+
+    citation: ClassVar[str] = (
+        "FitNets: Romero et al. 2015, arXiv:1412.6550; TinyBERT: Jiao et al. 2020, arXiv:1909.10351; "
+        "cosine: Sanh et al. 2019, arXiv:1910.01108"
+    )
+
+    def __init__(
+        self,
+        *,
+        weight: Schedule = 1.0,
+        layer_map: LayerMap = "uniform",
+        compare: str = "mse",
+        projection: bool | str = "auto",
+        layer_norm: bool = False,
+    ) -> None:
+        super().__init__(weight=weight)
+        self.layer_map = layer_map
+        self.compare = compare
+        self.projection = projection
+        self.layer_norm = layer_norm
+        self.pairs: Pairs = ()
+        self.projections = nn.ModuleDict()
+
+    def bind(self, student: ModelSpec, teacher: ModelSpec | None) -> None:
+        teacher = self.teacher_spec(teacher)
+        self.check_choice("compare", ("mse", "cosine"))
+        self.check_choice("projection", (True, False, "auto"))
+        check_same_vocabulary(self, student, teacher)
+        self.pairs = resolve(self.layer_map, student.layers, teacher.layers, key=self.key("layer_map"))
+        if self._projects(student, teacher):
+            self.projections = nn.ModuleDict({_name(s, t): self._build(student, teacher) for s, t in self.pairs})
+        self.requires = Requires(
+            student=Need(hidden=frozenset(s for s, _ in self.pairs)),
+            teacher=Need(hidden=frozenset(t for _, t in self.pairs)),
+        )
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> LossOutput:
+        """Hidden (B, T, D_s) and (B, T, D_t) of each pair, mask (B, T) → sum over pairs and valid tokens."""
+        assert teacher is not None
+        mask = token_mask(student, teacher)
+        distances = [self._distance(self._project(student.hidden[s], s, t), teacher.hidden[t]) for s, t in self.pairs]
+        # Replaced, not multiplied: a cosine of padding may be anything, and its gradient must be exactly 0.
+        total = torch.stack(distances).masked_fill(~mask, 0.0).sum()
+        return LossOutput(total, mask.sum() * len(self.pairs))
+
+    def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """(B, T, D_t) twice → (B, T), fp32."""
+        student, teacher = student.float(), teacher.detach().float()
+        if self.compare == "cosine":
+            return 1 - F.cosine_similarity(student, teacher, dim=-1)
+        return (student - teacher).square().mean(-1)
+
+    def _project(self, hidden: Tensor, student_layer: int, teacher_layer: int) -> Tensor:
+        if not self.projections:
+            return hidden
+        projection = self.projections[_name(student_layer, teacher_layer)]
+        # The projection's own dtype: fp32, unless the whole run is in bf16.
+        return projection(hidden.to(next(projection.parameters()).dtype))
+
+    def _projects(self, student: ModelSpec, teacher: ModelSpec) -> bool:
+        differ = student.hidden != teacher.hidden
+        if differ and self.projection is False:
+            raise UserError(
+                f"{self.key('projection')}=false needs equal hidden sizes; {student.name} has {student.hidden} and "
+                f"{teacher.name} has {teacher.hidden}. Set {self.key('projection')}=auto."
+            )
+        projects = self.projection is True or differ
+        if self.layer_norm and not projects:
+            raise UserError(
+                f"{self.key('layer_norm')}=true follows a projection and there is none (both hidden sizes are "
+                f"{student.hidden}). Set {self.key('projection')}=true."
+            )
+        return projects
+
+    def _build(self, student: ModelSpec, teacher: ModelSpec) -> nn.Module:
+        linear = nn.Linear(student.hidden, teacher.hidden)
+        return nn.Sequential(linear, nn.LayerNorm(teacher.hidden)) if self.layer_norm else linear
+
+
+def _name(student_layer: int, teacher_layer: int) -> str:
+    return f"{student_layer}_to_{teacher_layer}"

@@ -1,0 +1,131 @@
+"""`LossSet`: all terms of a run, their union of needs, and the one place where sums become means and are weighted.
+
+    total = Σ_name weight_name(progress) · sum_name / max(count_name, 1)
+
+Losses return sums and counts so that the division can be by what the whole optimizer step sees: under DDP or gradient
+accumulation a mean of means weights short micro-batches too much (measured elsewhere: a 4-fold error). `normaliser` is
+the hook for that. Losses sit in an nn.ModuleDict under their yaml keys, so projections are `losses.<name>.…` in
+checkpoints and optimizer groups. All of it runs in fp32, also under autocast, which would compute projections and score
+products in bf16.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from mangakd.core.errors import UserError
+from mangakd.core.outputs import Batch, Outputs
+from mangakd.core.requires import Requires
+from mangakd.core.schedule import at
+from mangakd.core.spec import ModelSpec
+from mangakd.losses.base import LossCallback
+
+Normaliser = Callable[[str, Tensor], Tensor]
+"""(loss name, this micro-batch's count) → what its sum is divided by, above 0."""
+
+
+@dataclass(frozen=True)
+class LossSetOutput:
+    """total: the weighted sum, a scalar with a graph. terms: name → unweighted mean, detached. weights: name → weight
+    at this progress. logs: `<name>/<what>` → whatever a loss reports besides."""
+
+    total: Tensor
+    terms: Mapping[str, Tensor]
+    weights: Mapping[str, float]
+    logs: Mapping[str, Tensor]
+
+
+class LossSet(nn.Module):
+    """The losses of one stage under their yaml keys (an entry of None is left out: `losses.hidden=null`).
+
+    Raises UserError when there is no loss, an entry is no LossCallback or its name cannot be a module's.
+    """
+
+    def __init__(self, losses: Mapping[str, LossCallback | None], normaliser: Normaliser | None = None) -> None:
+        super().__init__()
+        present = {str(name): loss for name, loss in losses.items() if loss is not None}
+        if not present:
+            raise UserError("there are no losses to train with; add one, for example losses=[hard_label,output].")
+        for name, loss in present.items():
+            _check_entry(name, loss)
+            loss.name = name
+        self.losses = nn.ModuleDict(present)
+        self.normaliser = normaliser
+
+    @property
+    def callbacks(self) -> dict[str, LossCallback]:
+        """name → loss, in the order of the config."""
+        return {name: cast(LossCallback, loss) for name, loss in self.losses.items()}
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any loss learns from a teacher; known before `bind`."""
+        return any(loss.needs_teacher for loss in self.callbacks.values())
+
+    @property
+    def requires(self) -> Requires:
+        """The union of what the bound losses need."""
+        union = Requires()
+        for loss in self.callbacks.values():
+            union = union | loss.requires
+        return union
+
+    def bind(self, student: ModelSpec, teacher: ModelSpec | None) -> None:
+        """Binds every loss. Raises one UserError that lists all problems."""
+        problems = []
+        for loss in self.callbacks.values():
+            try:
+                _check_weight(loss)
+                loss.bind(student, teacher)
+            except UserError as error:
+                problems.append(str(error))
+        if problems:
+            raise UserError(problems[0] if len(problems) == 1 else "\n".join(f"- {problem}" for problem in problems))
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch, progress: float) -> LossSetOutput:
+        """The weighted total at `progress` (0…1). A weight of 0 multiplies and keeps the graph: skipping a loss would
+        leave its parameters without gradients, which DDP refuses."""
+        total = student.logits.new_zeros((), dtype=torch.float32)
+        terms: dict[str, Tensor] = {}
+        weights: dict[str, float] = {}
+        logs: dict[str, Tensor] = {}
+        with torch.autocast(device_type=student.logits.device.type, enabled=False):
+            for name, loss in self.callbacks.items():
+                output = loss(student, teacher, batch)
+                mean = output.sum / self._denominator(name, output.count)
+                weights[name] = at(loss.weight, progress)
+                total = total + weights[name] * mean
+                terms[name] = mean.detach()
+                logs.update({f"{name}/{key}": value for key, value in output.logs.items()})
+        return LossSetOutput(total, terms, weights, logs)
+
+    def _denominator(self, name: str, count: Tensor) -> Tensor:
+        # Only the local count is clamped: a global count per rank may rightly be below 1.
+        return self.normaliser(name, count) if self.normaliser else count.clamp(min=1)
+
+
+def _check_entry(name: str, loss: object) -> None:
+    if not isinstance(loss, LossCallback):
+        raise UserError(
+            f"losses.{name} is a {type(loss).__name__}, not a loss; give it a _target_ that is a mangakd LossCallback."
+        )
+    if not name or "." in name or hasattr(nn.ModuleDict, name):
+        raise UserError(
+            f"losses.{name}: {name!r} cannot name a loss (a dot, empty, or taken by torch); choose another."
+        )
+
+
+def _check_weight(loss: LossCallback) -> None:
+    try:
+        ends = [at(loss.weight, progress) for progress in (0.0, 1.0)]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{loss.key('weight')}={loss.weight!r} is neither a number nor a schedule.") from error
+    if not all(math.isfinite(end) and end >= 0 for end in ends):
+        raise UserError(
+            f"{loss.key('weight')} must be finite and at least 0; found {ends[0]} at the start and {ends[1]} at the "
+            "end. distill.alpha must lie in [0, 1]."
+        )

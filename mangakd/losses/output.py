@@ -1,0 +1,183 @@
+"""Soft targets: a divergence between the teacher's and the student's class probabilities at a temperature.
+
+With p = softmax(teacher / T) and q = softmax(student / T), summed over the batch (count = B):
+    forward_kl   T² · KL(p‖q)                               Hinton et al. 2015 (arXiv:1503.02531); the default
+    reverse_kl   T² · KL(q‖p)                               mode-seeking
+    jsd          T² · [β KL(p‖m) + (1 − β) KL(q‖m)],  m = β p + (1 − β) q      Agarwal et al. 2024 (arXiv:2306.13649)
+    dkd          T² · [α KL(b_p‖b_q) + β KL(p̂‖q̂)]          Zhao et al. 2022 (arXiv:2203.08679): b = (target, rest); p̂, q̂
+                                                            renormalised over the other classes
+    mse          mean_c (z_student − z_teacher)²            Kim et al. 2021 (arXiv:2105.08919); no temperature, no T²
+T² keeps the gradient's size independent of T. The teacher's p comes from Outputs.log_probs, which is exact for an
+ensemble at every T (a mean of logits is not). Summed over B and divided by the count: `mean` would be off by the class
+count. Multi-label heads have one Bernoulli per label; the same divergences over (on, off) apply, count = B · C.
+Shapes: B batch, C classes.
+"""
+
+import logging
+import math
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mangakd.core.errors import UserError
+from mangakd.core.outputs import Batch, Outputs
+from mangakd.core.requires import Need, Requires
+from mangakd.core.schedule import Schedule
+from mangakd.core.spec import ModelSpec, Problem
+from mangakd.losses.base import LossCallback, LossOutput
+from mangakd.losses.hard_label import IGNORE
+
+log = logging.getLogger(__name__)
+
+
+def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p‖q) in nats over the last axis: (…, K) → (…). A cell with p = 0 adds 0, even where q = 0 too."""
+    # Both logs are replaced before the subtraction: -inf − -inf is NaN, and 0 · NaN still is, also in the gradient.
+    dead = torch.isneginf(log_p)
+    return (log_p.exp() * (log_p.masked_fill(dead, 0.0) - log_q.masked_fill(dead, 0.0))).sum(-1)
+
+
+def jsd(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
+    """β KL(p‖m) + (1 − β) KL(q‖m) with m = β p + (1 − β) q: (…, K) → (…). β = 0.5 is the symmetric one."""
+    # logaddexp of two -inf has a NaN gradient. Where both are dead any finite value will do: both KL skip the cell.
+    dead = torch.isneginf(log_p) & torch.isneginf(log_q)
+    of_p, of_q = math.log(beta), math.log(1 - beta)
+    log_m = torch.logaddexp(log_p.masked_fill(dead, 0.0) + of_p, log_q.masked_fill(dead, 0.0) + of_q)
+    return beta * kl(log_p, log_m) + (1 - beta) * kl(log_q, log_m)
+
+
+def dkd(log_p: Tensor, log_q: Tensor, target: Tensor, alpha: float, beta: float) -> Tensor:
+    """α · target-class KL + β · non-target-class KL: (B, C) and target (B) int64 → (B)."""
+    is_target = torch.arange(log_p.shape[-1], device=log_p.device) == target[:, None]
+
+    def split(log_x: Tensor) -> tuple[Tensor, Tensor]:
+        rest = log_x.masked_fill(is_target, float("-inf"))
+        on, off = log_x.gather(-1, target[:, None]), rest.logsumexp(-1, keepdim=True)  # off = log(1 − p_target)
+        return torch.cat([on, off], dim=-1), torch.log_softmax(rest, dim=-1)
+
+    (pair_p, rest_p), (pair_q, rest_q) = split(log_p), split(log_q)
+    return alpha * kl(pair_p, pair_q) + beta * kl(rest_p, rest_q)
+
+
+def squared(student: Tensor, teacher: Tensor) -> Tensor:
+    """(z_student − z_teacher)² per cell; 0 where both are -inf (a class both models rule out)."""
+    dead = torch.isneginf(student) & torch.isneginf(teacher)
+    return (student.masked_fill(dead, 0.0) - teacher.masked_fill(dead, 0.0)).square()
+
+
+class OutputLoss(LossCallback):
+    """T² · divergence(teacher‖student) over the classes, in nats.
+
+    temperature: T > 0. divergence: forward_kl | reverse_kl | jsd | mse | dkd. jsd_beta: in (0, 1), the teacher's share
+    of the mixture. dkd_alpha, dkd_beta: weights ≥ 0 of the target and the non-target part (1 and 8 on CIFAR-100 in the
+    paper); dkd needs hard labels and skips examples without one.
+    Raises UserError in `bind`: an option outside its range, no teacher, label counts or problem types that differ, dkd
+    with many labels per example or with fewer than two classes.
+    """
+
+    citation: ClassVar[str] = (
+        "Hinton et al. 2015, arXiv:1503.02531; jsd: Agarwal et al. 2024, arXiv:2306.13649; "
+        "mse: Kim et al. 2021, arXiv:2105.08919; dkd: Zhao et al. 2022, arXiv:2203.08679"
+    )
+
+    def __init__(
+        self,
+        *,
+        weight: Schedule = 1.0,
+        temperature: float = 4.0,
+        divergence: str = "forward_kl",
+        jsd_beta: float = 0.5,
+        dkd_alpha: float = 1.0,
+        dkd_beta: float = 8.0,
+    ) -> None:
+        super().__init__(weight=weight)
+        self.temperature = temperature
+        self.divergence = divergence
+        self.jsd_beta = jsd_beta
+        self.dkd_alpha = dkd_alpha
+        self.dkd_beta = dkd_beta
+        self.problem: Problem = "single_label"
+
+    def bind(self, student: ModelSpec, teacher: ModelSpec | None) -> None:
+        teacher = self.teacher_spec(teacher)
+        self._check_options()
+        self._check_labels(student, teacher)
+        self.problem = student.problem
+        logits = Need(logits=True)
+        self.requires = Requires(student=logits, teacher=logits, labels=self.divergence == "dkd")
+        if self.divergence == "mse":
+            log.info("%s=%s plays no part: divergence=mse compares logits.", self.key("temperature"), self.temperature)
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> LossOutput:
+        """Logits (B, C) of both sides → the sum over B (multi-label: over B · C) of the divergence, times T²."""
+        assert teacher is not None
+        if self.divergence == "mse":
+            return self._mse(student, teacher)
+        log_p, log_q = self._log_probs(teacher).detach(), self._log_probs(student)
+        if self.divergence == "dkd":
+            # On the labels' own device and without a sync: rows without a label get class 0 and are then masked.
+            valid = batch["labels"] != IGNORE
+            each = dkd(log_p, log_q, batch["labels"].masked_fill(~valid, 0), self.dkd_alpha, self.dkd_beta)
+            return LossOutput(self._squared_t(each.masked_fill(~valid, 0.0)), valid.sum())
+        each = self._divergence()(log_p, log_q)
+        return LossOutput(self._squared_t(each), _count(each))
+
+    def _squared_t(self, each: Tensor) -> Tensor:
+        return self.temperature**2 * each.sum()
+
+    def _divergence(self) -> Callable[[Tensor, Tensor], Tensor]:
+        if self.divergence == "jsd":
+            return lambda log_p, log_q: jsd(log_p, log_q, self.jsd_beta)
+        return kl if self.divergence == "forward_kl" else lambda log_p, log_q: kl(log_q, log_p)
+
+    def _log_probs(self, outputs: Outputs) -> Tensor:
+        """(B, C), or (B, C, 2) of (on, off) for a multi-label head."""
+        if self.problem == "multi_label":
+            return torch.stack(outputs.log_sigmoid(self.temperature), dim=-1)
+        return outputs.log_probs(self.temperature)
+
+    def _mse(self, student: Outputs, teacher: Outputs) -> LossOutput:
+        each = squared(student.logits.float(), teacher.logits.float().detach())
+        each = each if self.problem == "multi_label" else each.mean(-1)
+        return LossOutput(each.sum(), _count(each))
+
+    def _check_options(self) -> None:
+        self.check_choice("divergence", ("forward_kl", "reverse_kl", "jsd", "mse", "dkd"))
+        if not 0 < self.temperature < float("inf"):
+            raise UserError(
+                f"{self.key('temperature')} must be above 0; found {self.temperature}. Set distill.temperature."
+            )
+        if not 0 < self.jsd_beta < 1:
+            raise UserError(
+                f"{self.key('jsd_beta')} must be in (0, 1); found {self.jsd_beta}. For the ends use "
+                f"{self.key('divergence')}=forward_kl or reverse_kl: JSD is 0 there."
+            )
+        if min(self.dkd_alpha, self.dkd_beta) < 0:
+            raise UserError(
+                f"{self.key('dkd_alpha')} and dkd_beta must be at least 0; found {self.dkd_alpha} and {self.dkd_beta}."
+            )
+
+    def _check_labels(self, student: ModelSpec, teacher: ModelSpec) -> None:
+        if student.classes != teacher.classes or student.problem != teacher.problem:
+            raise UserError(
+                f"losses.{self.name} compares class by class, but {student.name} has {_labels(student)} and "
+                f"{teacher.name} has {_labels(teacher)}. Choose a teacher trained on this task's labels "
+                "(teacher=<name>), or check the label column of the data."
+            )
+        if self.divergence == "dkd" and (student.problem == "multi_label" or student.classes < 2):
+            raise UserError(
+                f"{self.key('divergence')}=dkd splits the classes into the target and the rest, which needs one label "
+                f"per example and at least 2 classes; {student.name} has {_labels(student)}. Use forward_kl."
+            )
+
+
+def _labels(spec: ModelSpec) -> str:
+    shown = ", ".join(spec.labels[:4]) + (", …" if spec.classes > 4 else "")
+    return f"{spec.classes} labels ({shown}; {spec.problem})"
+
+
+def _count(each: Tensor) -> Tensor:
+    # new_full fills on the device; torch.tensor(n, device=…) would copy from the host each step.
+    return each.new_full((), each.numel(), dtype=torch.int64)

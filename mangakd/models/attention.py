@@ -1,0 +1,57 @@
+"""An attention function that computes with SDPA and hands query, key and value to whoever asked.
+
+`output_attentions=True` would force eager attention in every layer of both models, keep every map, and return maps that
+went through dropout. Registered with transformers' `AttentionInterface`, this one keeps SDPA and records only the layers
+a loss needs; the loss rebuilds the maps from query, key and scale. Under dropout the rebuilt maps are the clean ones.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from mangakd.core.outputs import AttentionTap
+
+NAME = "mangakd_sdpa"
+_SLOT = "mangakd_tap"  # attribute of a tapped attention module: (sink, layer)
+
+_discovered: list[nn.Module] | None = None
+
+
+def tapped_sdpa(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+) -> Any:
+    """SDPA, unchanged, plus a record of its inputs (B, H, T, d) when the module carries a tap."""
+    if _discovered is not None:
+        _discovered.append(module)
+    slot = getattr(module, _SLOT, None)
+    if slot is not None:
+        sink, layer = slot
+        groups = getattr(module, "num_key_value_groups", 1)
+        scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
+        sink[layer] = AttentionTap(query, repeat_kv(key, groups), repeat_kv(value, groups), scale)
+    return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+
+
+AttentionInterface.register(NAME, tapped_sdpa)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+class discover:
+    """Context in which every attention module that runs is listed, in the order of the layers."""
+
+    def __enter__(self) -> list[nn.Module]:
+        global _discovered
+        _discovered = []
+        return _discovered
+
+    def __exit__(self, *_: object) -> None:
+        global _discovered
+        _discovered = None
+
+
+def tap(module: nn.Module, sink: dict[int, AttentionTap] | None, layer: int) -> None:
+    """Record this module's inputs into sink[layer] at every forward; None takes the tap off."""
+    setattr(module, _SLOT, None if sink is None else (sink, layer))

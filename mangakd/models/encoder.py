@@ -1,0 +1,135 @@
+"""`Encoder`: a Hugging Face classifier that answers with `Outputs` and taps only the layers that were asked for.
+
+Hidden states come from forward hooks on the mapped layers, attention from `models.attention`. Models that offer neither
+(DeBERTa's own attention, ALBERT's shared layers) fall back to Hugging Face's output lists, with a notice.
+"""
+
+import inspect
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mangakd.core.outputs import AttentionTap, Outputs
+from mangakd.core.requires import Need
+from mangakd.core.spec import ModelSpec
+from mangakd.models import attention
+
+log = logging.getLogger(__name__)
+
+
+class Encoder(nn.Module):
+    """A classifier of `spec.layers` layers. forward(inputs) → Outputs; `require(need)` decides what it holds.
+
+    inputs: `input_ids` and `attention_mask`, (B, T) int64, and `token_type_ids` where the model has them.
+    """
+
+    def __init__(self, model: Any, spec: ModelSpec) -> None:
+        super().__init__()
+        self.model = model
+        self.spec = spec
+        self._accepts = set(inspect.signature(model.forward).parameters)
+        self._need = Need(logits=True)
+        self._hidden: dict[int, Tensor] = {}
+        self._attention: dict[int, AttentionTap] = {}
+        self._hooks: list[Any] = []
+        self._tapped: list[nn.Module] = []
+        self._ask: dict[str, bool] = {}
+
+    def require(self, need: Need) -> "Encoder":
+        """Put taps on exactly the hidden states and attention layers of `need`, taking earlier ones off."""
+        self._clear()
+        self._need = need
+        if need.hidden:
+            self._tap_hidden()
+        if need.attention:
+            self._tap_attention()
+        return self
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
+        self._hidden.clear()
+        self._attention.clear()
+        known = {name: value for name, value in inputs.items() if name in self._accepts}
+        raw = self.model(**known, **self._ask)
+        self._collect_fallback(raw)
+        self._check_taps()
+        hidden = {i: self._hidden[i] for i in self._need.hidden}
+        taps = {i: self._attention[i] for i in self._need.attention}
+        self._hidden.clear()
+        self._attention.clear()
+        return Outputs(raw.logits, inputs["attention_mask"], hidden, taps)
+
+    def _tap_hidden(self) -> None:
+        layers = layer_list(self.model, self.spec.layers)
+        if layers is None:
+            log.info("%s has no list of %d layers; hidden states are all kept.", self.spec.name, self.spec.layers)
+            self._ask["output_hidden_states"] = True
+            return
+        if 0 in self._need.hidden:
+            self._hooks.append(layers[0].register_forward_pre_hook(self._keep_embedding, with_kwargs=True))
+        for i in self._need.hidden - {0}:
+            self._hooks.append(layers[i - 1].register_forward_hook(self._keep_layer(i)))
+
+    def _keep_embedding(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._hidden[0] = args[0] if args else kwargs["hidden_states"]
+
+    def _keep_layer(self, index: int) -> Any:
+        def keep(_: nn.Module, __: Any, output: Any) -> None:
+            self._hidden[index] = output[0] if isinstance(output, tuple) else output
+
+        return keep
+
+    def _tap_attention(self) -> None:
+        modules = self._attention_modules()
+        if modules is None:
+            log.warning(
+                "%s does not offer the attention interface: falling back to eager attention, slower and with dropout in "
+                "the student's maps.", self.spec.name,
+            )  # fmt: skip
+            self.model.config._attn_implementation = "eager"
+            self._ask["output_attentions"] = True
+            return
+        for i in self._need.attention:
+            attention.tap(modules[i - 1], self._attention, i)
+            self._tapped.append(modules[i - 1])
+
+    def _attention_modules(self) -> list[nn.Module] | None:
+        """The attention modules in layer order, found by running two tokens through; None without the interface."""
+        if not getattr(self.model, "_supports_attention_backend", False):
+            return None
+        # On the config, which all submodules share: the setter refuses wrappers such as ModernBERT's classifier.
+        self.model.config._attn_implementation = attention.NAME
+        was_training = self.model.training
+        tokens = torch.ones(1, 2, dtype=torch.long, device=next(self.model.parameters()).device)
+        with attention.discover() as modules, torch.no_grad():
+            self.model.eval()(input_ids=tokens, attention_mask=tokens)
+        self.model.train(was_training)
+        return modules if len({id(m) for m in modules}) == self.spec.layers else None
+
+    def _collect_fallback(self, raw: Any) -> None:
+        if self._ask.get("output_hidden_states"):
+            self._hidden.update(enumerate(raw.hidden_states))
+        if self._ask.get("output_attentions"):
+            self._attention.update({i + 1: AttentionTap(probs=p) for i, p in enumerate(raw.attentions)})
+
+    def _check_taps(self) -> None:
+        # A compiled or wrapped model can lose its hooks without a word; a loss over nothing must not look like training.
+        silent = (self._need.hidden - self._hidden.keys()) | (self._need.attention - self._attention.keys())
+        if silent:
+            raise RuntimeError(
+                f"taps of {self.spec.name} recorded nothing for layers {sorted(silent)}; is it compiled?"
+            )
+
+    def _clear(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        for module in self._tapped:
+            attention.tap(module, None, 0)
+        self._hooks, self._tapped, self._ask = [], [], {}
+
+
+def layer_list(model: nn.Module, depth: int) -> nn.ModuleList | None:
+    """The ModuleList that holds the model's `depth` layers."""
+    return next((m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth), None)

@@ -1,0 +1,120 @@
+"""What a store was filled with. A reader compares it before it trusts a single number.
+
+Soft targets of another teacher, tokenizer or label order train without any error and give a worse student, so every
+field is compared; going on regardless is possible, explicit and logged.
+Source: mangakd design, the store of teacher outputs.
+"""
+
+import json
+import logging
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, fields
+from itertools import zip_longest
+from pathlib import Path
+
+from mangakd.core.errors import UserError, near
+from mangakd.store.codecs import CODECS, FLOATS, Dense
+from mangakd.store.files import write_atomic
+
+MANIFEST_FILE = "manifest.json"
+FORMAT = 1
+REFILL = "python scripts/cache_teacher.py <the overrides of this run>"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Who filled a store and how its records lie on disk.
+
+    teacher: digest of the weights (of all members). tokenizer: digest of its content. labels: C names in the order of
+    the logits. members: M. kind: a codec. dtype: of the stored logits. format: version of the layout on disk.
+    Raises UserError for a kind or dtype that does not exist.
+    """
+
+    teacher: str
+    tokenizer: str
+    labels: tuple[str, ...]
+    members: int = 1
+    kind: str = "dense"
+    dtype: str = "float32"
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))  # json and yaml give lists
+        for name, known in (("kind", CODECS), ("dtype", FLOATS)):
+            value = getattr(self, name)
+            if value not in known:
+                raise UserError(
+                    f"a store of {name} {value!r} does not exist; known: {', '.join(known)}{near(value, known)}"
+                )
+        if self.members < 1 or not self.labels:
+            raise UserError(
+                f"a store needs members ≥ 1 and labels; found {self.members} and {len(self.labels)} labels."
+            )
+
+    @property
+    def codec(self) -> Dense:
+        return CODECS[self.kind](self.members, len(self.labels), self.dtype)
+
+    def bytes_per_example(self) -> int:
+        """Bytes on disk of one record, key included."""
+        return self.codec.record.itemsize
+
+    def save(self, folder: Path) -> None:
+        """Write `manifest.json` atomically."""
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        write_atomic(folder / MANIFEST_FILE, lambda file: file.write(text.encode()))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Manifest":
+        """Read `manifest.json`. Raises UserError for a missing store, another format version or a damaged file."""
+        path = folder / MANIFEST_FILE
+        if not path.exists():
+            raise UserError(f"there is no store of teacher outputs in {folder} (no {MANIFEST_FILE}). Fill it: {REFILL}")
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            version = found["format"]
+            if version == FORMAT:
+                return cls(**found)
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"{path} cannot be read ({error}). Delete the folder and fill it again: {REFILL}"
+            ) from error
+        raise UserError(
+            f"{path} has format {version}, this version of mangakd reads format {FORMAT}. Use another folder with "
+            f"`teacher.store`, or delete this one and fill it again: {REFILL}"
+        )
+
+    def compare(self, expected: "Manifest", folder: Path, allow: Collection[str] = ()) -> None:
+        """Check that the store in `folder`, described by self, is what this run expects; all differences at once.
+
+        allow: fields that may differ (`teacher.allow_mismatch`), each logged as a warning. Raises UserError otherwise.
+        """
+        names = [field.name for field in fields(self)]
+        for name in allow:
+            if name not in names:
+                raise UserError(
+                    f"teacher.allow_mismatch names {name!r}, which is no field of a store; "
+                    f"known: {', '.join(names)}{near(name, names)}"
+                )
+        different = {name: self._difference(expected, name) for name in names}
+        different = {name: words for name, words in different.items() if words}
+        for name in set(different) & set(allow):
+            log.warning("store %s: %s; used anyway because of teacher.allow_mismatch", folder, different[name])
+        refused = [name for name in different if name not in allow]
+        if refused:
+            raise UserError(
+                f"the store {folder} was filled with something else: {'; '.join(different[name] for name in refused)}. "
+                f"Use another folder with `teacher.store`, or delete this one and fill it again: {REFILL}; "
+                f"or use it as it is with `teacher.allow_mismatch=[{','.join(refused)}]`."
+            )
+
+    def _difference(self, expected: "Manifest", name: str) -> str:
+        held, wanted = getattr(self, name), getattr(expected, name)
+        if held == wanted:
+            return ""
+        if name != "labels":
+            return f"{name} is {held!r} in the store, {wanted!r} expected"
+        at, (first, other) = next((i, p) for i, p in enumerate(zip_longest(held, wanted)) if p[0] != p[1])
+        return f"labels: {len(held)} in the store, {len(wanted)} expected, label {at} is {first!r}, {other!r} expected"

@@ -1,0 +1,152 @@
+"""Fills a store with a teacher's outputs, so that a kill costs at most one shard.
+
+Shards are cut from the caller's order, which is deterministic, and every finished shard is journaled. What is left
+after a kill therefore starts at a shard boundary and is cut in the same places: the resumed store is byte-identical.
+Source: mangakd design, the store of teacher outputs.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from mangakd.core.errors import UserError
+from mangakd.store import journal
+from mangakd.store.files import write_atomic, writer_lock
+from mangakd.store.manifest import MANIFEST_FILE, Manifest
+
+log = logging.getLogger(__name__)
+
+Compute = Callable[[np.ndarray], np.ndarray]
+"""positions (n) int64 into the caller's keys → logits (n, M, C)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a capture would write: number of examples, bytes of one."""
+
+    examples: int
+    bytes_per_example: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.examples * self.bytes_per_example
+
+    def __str__(self) -> str:
+        return f"{self.examples:,} examples × {self.bytes_per_example:,} bytes = {_size(self.total_bytes)}"
+
+
+class StoreWriter:
+    """`with StoreWriter(folder, manifest) as writer: writer.capture(keys, compute)`.
+
+    Entering creates the folder, takes its lock and checks what is there. Raises UserError when another process is
+    writing, or when the store was filled with something else. Damaged shards are dropped and captured again.
+    """
+
+    def __init__(self, folder: str | Path, manifest: Manifest, shard_rows: int = 8192) -> None:
+        """shard_rows: examples per file; what a kill can cost, and one file descriptor per shard when reading."""
+        self.folder = Path(folder).absolute()
+        self.manifest = manifest
+        self.shard_rows = shard_rows
+        self._names: set[str] = set()
+        self._keys: list[np.ndarray] = []
+        self._held = ExitStack()
+
+    def __enter__(self) -> "StoreWriter":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            stack.enter_context(writer_lock(self.folder))
+            self._check_manifest()
+            self._take_stock()
+            self._held = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._held.close()
+
+    @property
+    def stored(self) -> np.ndarray:
+        """Keys of all finished shards, sorted, int64."""
+        return np.unique(np.concatenate([np.empty(0, np.int64), *self._keys]))
+
+    def plan(self, keys: np.ndarray) -> Plan:
+        """What `capture(keys, …)` would write. keys: (N) int64, repeats allowed."""
+        return Plan(len(self._fresh(keys)), self.manifest.bytes_per_example())
+
+    def capture(self, keys: np.ndarray, compute: Compute, progress: Callable[[int], None] | None = None) -> int:
+        """Store every key that is not stored yet, in the given order; returns how many were written.
+
+        keys: (N) int64; a repeated key is computed once, where it comes first. compute: called once per shard, in
+        order, and cuts its own batches, always the same way. progress: told the rows of each finished shard.
+        Raises UserError when the disk is too small (before anything is written) or a logit is not finite.
+        """
+        positions = self._fresh(keys)
+        self._check_disk(Plan(len(positions), self.manifest.bytes_per_example()))
+        for start in range(0, len(positions), self.shard_rows):
+            rows = positions[start : start + self.shard_rows]
+            self._write(self.manifest.codec.encode(keys[rows], compute(rows), rows))
+            if progress is not None:
+                progress(len(rows))
+        return len(positions)
+
+    def _fresh(self, keys: np.ndarray) -> np.ndarray:
+        """Positions of the first occurrences of keys not stored, ascending."""
+        unique, first = np.unique(keys, return_index=True)
+        return np.sort(first[np.isin(unique, self.stored, invert=True)])
+
+    def _write(self, records: np.ndarray) -> None:
+        name = next(name for name in map(journal.shard_name, count()) if name not in self._names)
+        digest = write_atomic(self.folder / name, lambda file: np.save(file, records))
+        journal.append(self.folder, journal.Entry(name, len(records), digest))
+        self._names.add(name)
+        self._keys.append(records["key"].copy())
+
+    def _check_manifest(self) -> None:
+        if (self.folder / MANIFEST_FILE).exists():
+            Manifest.load(self.folder).compare(self.manifest, self.folder)
+        elif (self.folder / journal.JOURNAL_FILE).exists():
+            raise UserError(
+                f"{self.folder} has a {journal.JOURNAL_FILE} but no {MANIFEST_FILE}: nobody knows what it holds. "
+                "Delete the folder, or use another one with `teacher.store`."
+            )
+        else:
+            self.manifest.save(self.folder)
+
+    def _take_stock(self) -> None:
+        """Learn what is stored; drop damaged shards, and what a kill left of the journal's last line."""
+        entries, self._keys = [], []
+        for entry in journal.read(self.folder):
+            try:
+                shard = journal.open_shard(self.folder, entry, self.manifest.codec.record, verify=True)
+            except journal.DamagedShard as error:
+                log.warning("%s This is done now.", error)
+                continue
+            entries.append(entry)
+            self._keys.append(shard["key"].copy())
+        journal.restore(self.folder, entries)
+        self._names = {entry.name for entry in entries}
+
+    def _check_disk(self, plan: Plan) -> None:
+        free = shutil.disk_usage(self.folder).free
+        if free < plan.total_bytes:
+            raise UserError(
+                f"the store {self.folder} needs {_size(plan.total_bytes)} more ({plan}) and the disk has {_size(free)} "
+                "free. Free some, use a folder on another disk with `teacher.store`, or store float16."
+            )
+
+
+def _size(number: float) -> str:
+    """Bytes in words: `1.5 GB` is 1.5 · 10⁹ bytes."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:,.1f} TB"

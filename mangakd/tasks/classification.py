@@ -1,0 +1,56 @@
+"""Text classification: one label of C, or any subset of C labels (`problem=multi_label`). `task=intent` is this."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mangakd.core.errors import UserError
+from mangakd.core.spec import Problem
+from mangakd.data.source import Rows
+from mangakd.evaluation.metrics import multi_label_metrics, single_label_metrics
+from mangakd.tasks.base import Task
+
+
+@dataclass
+class Classification(Task):
+    """Targets are class ids (N) int64, or indicators (N, C) float32 for multi_label."""
+
+    name: str = "intent"
+    problem: Problem = "single_label"
+    monitor: str = "accuracy"
+
+    def __post_init__(self) -> None:
+        if self.problem not in ("single_label", "multi_label"):
+            raise UserError(f"task.problem={self.problem!r}; known: single_label, multi_label.")
+
+    def targets(self, rows: Rows, labels: tuple[str, ...]) -> np.ndarray:
+        position = {label: i for i, label in enumerate(labels)}
+        if self.problem == "multi_label":
+            table = np.zeros((len(rows), len(labels)), dtype=np.float32)
+            for i, names in enumerate(rows.labels):
+                table[i, [position[name] for name in names]] = 1.0
+            return table
+        several = next((i for i, names in enumerate(rows.labels) if len(names) > 1), None)
+        if several is not None:
+            raise UserError(
+                f"row {rows.numbers[several] if rows.numbers else several + 1} of {rows.origin} has several labels "
+                f"({', '.join(rows.labels[several])}), but task.problem=single_label. Set task.problem=multi_label."
+            )
+        return np.array([position[names[0]] for names in rows.labels], dtype=np.int64)
+
+    def metrics(self, logits: Tensor, targets: Tensor, teacher: Tensor | None = None) -> dict[str, float]:
+        compute = multi_label_metrics if self.problem == "multi_label" else single_label_metrics
+        return compute(logits, targets, teacher)
+
+    def chance(self, targets: np.ndarray) -> float:
+        if self.problem == "multi_label":
+            _, counts = np.unique(targets, axis=0, return_counts=True)
+        else:
+            counts = np.bincount(targets)
+        return float(counts.max() / len(targets))
+
+
+def as_targets(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values)

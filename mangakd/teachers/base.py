@@ -1,0 +1,56 @@
+"""`TeacherProvider`: where a teacher's outputs come from. Live, stored and ensemble teachers are interchangeable.
+
+A plain object, not an nn.Module child: so it is absent from state_dict, optimizer, DDP buckets, shard plans and checkpoints,
+and strict loading of the student stays on.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+
+from mangakd.core.outputs import Batch, Outputs
+from mangakd.core.requires import Need
+from mangakd.core.spec import ModelSpec
+
+
+class TeacherProvider(ABC):
+    """Answers a batch with `Outputs`, without a graph and without dropout.
+
+    spec: sizes and label names, in the data's label order. gives: what it can answer with.
+    """
+
+    spec: ModelSpec
+    members: int = 1
+
+    @property
+    @abstractmethod
+    def gives(self) -> Need:
+        """What this provider can answer with; asked before training starts."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Digest of everything the outputs depend on (weights, label order), for stores and checkpoints."""
+
+    @abstractmethod
+    def prepare(self, device: torch.device, need: Need) -> "TeacherProvider":
+        """Move to `device` and tap what is needed."""
+
+    @abstractmethod
+    def __call__(self, batch: Batch) -> Outputs:
+        """The teacher's outputs for `batch`, on the batch's device."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "TeacherProvider":
+        # Weight averaging deep-copies the LightningModule; the teacher must not be copied with it.
+        return self
+
+
+def digest(*parts: object) -> str:
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()[:16]
+
+
+def all_layers(spec: ModelSpec) -> Need:
+    """Everything a live model can give."""
+    return Need(True, frozenset(range(spec.layers + 1)), frozenset(range(1, spec.layers + 1)))

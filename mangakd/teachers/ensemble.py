@@ -1,0 +1,124 @@
+"""`EnsembleTeacher`: several teachers as one. Mean of probabilities at the loss's temperature, or of logits.
+
+`combine=probabilities` keeps every member's logits, so that log Σ w_m softmax(z_m / T) is exact at each temperature a loss
+asks for (a mean taken at T=1 and softened afterwards is another distribution). `combine=logits` is Σ w_m z_m.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mangakd.core.errors import UserError
+from mangakd.core.outputs import Batch, Outputs, mixture
+from mangakd.core.requires import Need
+from mangakd.data.gather import gather
+from mangakd.data.loader import EncodedSplit, EvalBatches
+from mangakd.teachers.base import TeacherProvider, digest
+from mangakd.teachers.local import LocalTeacher
+from mangakd.teachers.options import EnsembleOptions, TeacherContext
+
+
+class EnsembleTeacher(TeacherProvider):
+    """members: providers with one label order. weights: M numbers ≥ 0, normalised to 1; None means equal.
+
+    Raises UserError on a wrong number of weights or members whose heads differ in kind.
+    """
+
+    def __init__(
+        self, members: Sequence[TeacherProvider], weights: Sequence[float] | None = None, combine: str = "probabilities"
+    ) -> None:
+        self._providers = list(members)
+        self.members = len(self._providers)
+        self.weights = normalised(weights, self.members)
+        self.combine = combine
+        self.spec = replace(self._providers[0].spec, name=f"ensemble of {self.members}")
+
+    @property
+    def gives(self) -> Need:
+        return Need(logits=True)
+
+    @property
+    def fingerprint(self) -> str:
+        # Weights are applied after the members' logits, so one store serves every weighting.
+        return digest("ensemble", *(provider.fingerprint for provider in self._providers))
+
+    def prepare(self, device: torch.device, need: Need) -> "EnsembleTeacher":
+        for provider in self._providers:
+            provider.prepare(device, Need(logits=True))
+        return self
+
+    def __call__(self, batch: Batch) -> Outputs:
+        stacked = torch.stack([provider(batch).logits for provider in self._providers])
+        return combined(stacked, self.weights, self.combine, batch["teacher"]["attention_mask"], self.spec.problem)
+
+
+def normalised(weights: Sequence[float] | None, members: int) -> Tensor:
+    """M weights that sum to 1."""
+    values = [1.0] * members if weights is None else [float(w) for w in weights]
+    if len(values) != members or min(values) < 0 or sum(values) <= 0:
+        raise UserError(f"teacher.weights={values} must be {members} numbers ≥ 0 (one for each member), not all zero.")
+    total = sum(values)
+    return torch.tensor([value / total for value in values])
+
+
+def combined(members: Tensor, weights: Tensor, combine: str, mask: Tensor, problem: str) -> Outputs:
+    """Outputs of M members' logits (M, B, C) with weights (M)."""
+    weights = weights.to(members.device)
+    if combine == "logits":
+        return Outputs(torch.einsum("m,mbc->bc", weights, members.float()), mask)
+    if problem == "multi_label":
+        on, off = (torch.nn.functional.logsigmoid(sign * members.float()) for sign in (1, -1))
+        logits = mixture(on, weights) - mixture(off, weights)
+    else:
+        logits = mixture(torch.log_softmax(members.float(), dim=-1), weights)
+    return Outputs(logits, mask, members=members, weights=weights)
+
+
+def learned_weights(members: Tensor, targets: Tensor, problem: str, steps: int = 200) -> list[float]:
+    """Weights that make the labels most likely under the mixture of probabilities, by expectation maximisation.
+
+    members: (M, N, C) logits on rows the members were not trained on. targets: (N) or (N, C). Each step sets w_m to the
+    mean share of member m in Σ_k w_k p_k(label); the likelihood is concave in w, so this finds its one maximum.
+    """
+    if problem == "multi_label":
+        signs = targets.float() * 2 - 1
+        log_p = torch.nn.functional.logsigmoid(members.float() * signs).flatten(1)
+    else:
+        log_p = torch.log_softmax(members.float(), -1)[:, torch.arange(len(targets)), targets]
+    weights = torch.full((len(members),), 1 / len(members))
+    for _ in range(steps):
+        weights = torch.softmax(weights.log()[:, None] + log_p, dim=0).mean(1)
+    return weights.tolist()
+
+
+@dataclass(kw_only=True)
+class Ensemble(EnsembleOptions):
+    """teacher=ensemble."""
+
+    def provider(self, context: TeacherContext) -> EnsembleTeacher:
+        members = [LocalTeacher(context.load(member), context.labels) for member in self.models]
+        live = EnsembleTeacher(members, None, self.combine)
+        validation = context.splits["validation"]
+        if isinstance(self.weights, str):
+            live.weights = validation_weights(live, validation, context)
+        else:
+            live.weights = normalised(self.weights, live.members)
+        return live
+
+
+def member_logits(outputs: Outputs) -> Tensor:
+    """(B, M, C): one member for a plain teacher."""
+    members = outputs.members if outputs.members is not None else outputs.logits[None]
+    return members.transpose(0, 1)
+
+
+def validation_weights(teacher: TeacherProvider, split: EncodedSplit, context: TeacherContext) -> Tensor:
+    """`weights=validation`: learned on the validation labels."""
+    teacher.prepare(context.device, Need(logits=True))
+    with context.progress("weigh members", len(split)) as advance:
+        batches = EvalBatches(split, context.batch_size)
+        logits = gather(lambda batch: member_logits(teacher(batch)), batches, context.device, advance)
+    targets = torch.from_numpy(split.labels)
+    return torch.tensor(learned_weights(logits.transpose(0, 1), targets, teacher.spec.problem))

@@ -1,0 +1,73 @@
+"""`LocalTeacher`: a live, frozen model in this process. Gives logits, hidden states and attention of every layer."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from mangakd.core.outputs import Batch, Outputs
+from mangakd.core.requires import Need
+from mangakd.core.spec import ModelSpec
+from mangakd.models.encoder import Encoder
+from mangakd.models.labels import alignment
+from mangakd.models.load import weights_digest
+from mangakd.teachers.base import TeacherProvider, all_layers, digest
+from mangakd.teachers.options import Member, TeacherContext, TeacherOptions
+
+
+class LocalTeacher(TeacherProvider):
+    """labels: the data's label names; the model's logits are put into this order by name.
+
+    Raises UserError where the label sets differ; RuntimeError where someone switched the teacher to training.
+    """
+
+    def __init__(self, encoder: Encoder, labels: tuple[str, ...]) -> None:
+        self.encoder = encoder.eval().requires_grad_(False)
+        self._order = alignment(encoder.spec.labels, labels, encoder.spec.name)
+        self.spec = replace(encoder.spec, labels=labels)
+        self._weights = weights_digest(encoder.model)
+
+    @property
+    def gives(self) -> Need:
+        return all_layers(self.spec)
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(self._weights, *self.spec.labels)
+
+    def prepare(self, device: torch.device, need: Need) -> "LocalTeacher":
+        self.encoder.to(device).require(need)
+        return self
+
+    def __call__(self, batch: Batch) -> Outputs:
+        self._assert_frozen()
+        # no_grad, not inference_mode: inference tensors break backward in MSE and products.
+        with torch.no_grad():
+            outputs = self.encoder(batch["teacher"])
+        if self._order is not None:
+            outputs = replace(outputs, logits=outputs.logits[..., self._order.to(outputs.logits.device)])
+        return outputs
+
+    def _assert_frozen(self) -> None:
+        # A framework that calls .train() on everything, or an optimizer given the wrong parameters, changes the teacher
+        # without a word; looking costs microseconds.
+        if any(module.training for module in self.encoder.modules()):
+            raise RuntimeError("the teacher was switched to training mode: its dropout would blur the soft targets")
+        if any(parameter.requires_grad for parameter in self.encoder.parameters()):
+            raise RuntimeError("the teacher's parameters require gradients: it must stay frozen")
+
+
+@dataclass(kw_only=True)
+class Local(TeacherOptions):
+    """teacher=local. seed: of its fine-tuning, where it needs one."""
+
+    seed: int = 0
+
+    @property
+    def models(self) -> list[Member]:
+        return [Member(self.path, self.seed)]
+
+    def gives(self, spec: ModelSpec) -> Need:
+        return all_layers(spec)
+
+    def provider(self, context: TeacherContext) -> LocalTeacher:
+        return LocalTeacher(context.load(self.models[0]), context.labels)

@@ -1,0 +1,117 @@
+"""What conf/teacher holds, and the context in which options become a provider.
+
+A teacher kind is an options class (its `_target_`) with `gives` and `provider`; everything it needs from the run comes in a
+`TeacherContext`, so a kind never sees the config or the trainer.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mangakd.core.errors import UserError
+from mangakd.core.requires import Need
+from mangakd.core.spec import ModelSpec
+from mangakd.data.loader import EncodedSplit
+from mangakd.models.encoder import Encoder
+from mangakd.teachers.base import TeacherProvider
+
+COMBINE = ("probabilities", "logits")
+FIT_MODES = ("auto", "never", "always")
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Fine-tuning of a teacher. mode: auto (only where the head is new), never, always."""
+
+    mode: str = "auto"
+    epochs: int = 5
+    lr: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if self.mode not in FIT_MODES:
+            raise UserError(f"teacher.fit.mode={self.mode!r}; known: {', '.join(FIT_MODES)}.")
+        if self.epochs < 1 or self.lr <= 0:
+            raise UserError(f"teacher.fit.epochs={self.epochs} and teacher.fit.lr={self.lr} must be above 0.")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model behind a teacher: where it comes from and the seed of its fine-tuning."""
+
+    path: str
+    seed: int
+
+
+@dataclass
+class TeacherContext:
+    """load: a member as a fine-tuned encoder. splits: the run's data, teacher side tokenised. progress: opens a bar."""
+
+    labels: tuple[str, ...]
+    load: Callable[[Member], Encoder]
+    splits: dict[str, EncodedSplit]
+    cache: Path
+    device: torch.device
+    batch_size: int
+    progress: Callable[[str, int], Any]
+
+
+@dataclass(kw_only=True)
+class TeacherOptions(ABC):
+    """path: hub id, folder or `embedded`. labels: names of its head, where its config has none."""
+
+    path: str
+    labels: Sequence[str] | None = None
+    fit: FitOptions = field(default_factory=FitOptions)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.fit, FitOptions):
+            self.fit = FitOptions(**self.fit)
+        if self.labels is not None and len(set(self.labels)) != len(self.labels):
+            raise UserError(f"teacher.labels={list(self.labels)} names a label twice.")
+
+    @property
+    @abstractmethod
+    def models(self) -> list[Member]:
+        """The models behind this teacher."""
+
+    @abstractmethod
+    def gives(self, spec: ModelSpec) -> Need:
+        """What its provider will give, known before anything is loaded."""
+
+    @abstractmethod
+    def provider(self, context: TeacherContext) -> TeacherProvider:
+        """Load, and where needed fill a store."""
+
+
+@dataclass(kw_only=True)
+class EnsembleOptions(TeacherOptions):
+    """paths: the members, or None for `path` once per seed. weights: M numbers, None (equal) or `validation`."""
+
+    paths: Sequence[str] | None = None
+    seeds: Sequence[int] = (0,)
+    weights: Sequence[float] | str | None = None
+    combine: str = "probabilities"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.combine not in COMBINE:
+            raise UserError(f"teacher.combine={self.combine!r}; known: {', '.join(COMBINE)}.")
+        if isinstance(self.weights, str) and self.weights != "validation":
+            raise UserError(f"teacher.weights={self.weights!r}; give one number for each member, null, or validation.")
+
+    @property
+    def models(self) -> list[Member]:
+        if not self.seeds or (self.paths is not None and not self.paths):
+            raise UserError(
+                "the teacher has no members; give teacher.seeds=[0,1,2] or teacher.paths=[folder_a,folder_b]."
+            )
+        if self.paths is None:
+            return [Member(self.path, int(seed)) for seed in self.seeds]
+        return [Member(path, int(self.seeds[0])) for path in self.paths]
+
+    def gives(self, spec: ModelSpec) -> Need:
+        return Need(logits=True)

@@ -1,0 +1,98 @@
+"""One bar for a whole fit: what is being done, losses per term, samples per second, the latest score, time left.
+
+On a terminal it is drawn by rich; elsewhere (a log file, CI) a line is printed every half minute and after each epoch.
+"""
+
+import time
+from typing import Any
+
+import lightning as L
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+LINE_EVERY = 30.0  # seconds between lines where there is no terminal
+REFRESH = 0.5  # seconds between two readings of the losses: reading them waits for the device
+
+
+def bar(console: Console | None = None) -> Progress:
+    """The look shared by all of mangakd's bars."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=console,
+    )
+
+
+class RunProgress(L.Callback):
+    """title: what this fit does, for example `distil student`."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._console = Console()
+        self._bar: Progress | None = None
+        self._last = self._started = 0.0
+        self._samples = 0
+        self.seconds = 0.0  # spent in training steps, without validation and checkpoints
+        self._step_started = 0.0
+        self.samples = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._last = self._started = time.perf_counter()
+        total = int(trainer.estimated_stepping_batches)
+        if self._console.is_terminal:
+            self._bar = bar(self._console)
+            self._bar.start()
+            self._task = self._bar.add_task(self._title, total=total, completed=trainer.global_step, note="")
+        self._first_step = trainer.global_step
+        self._total = total
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._step_started = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        now = time.perf_counter()
+        self.seconds += now - self._step_started
+        self.samples += len(batch["key"])
+        if self._bar is not None:
+            if now - self._last > REFRESH:
+                self._last = now
+                self._bar.update(self._task, completed=trainer.global_step, note=self._note(trainer))
+        elif now - self._last > LINE_EVERY:
+            self._last = now
+            self._print(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=trainer.global_step, note=self._note(trainer))
+        else:
+            self._print(trainer)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _note(self, trainer: L.Trainer) -> str:
+        values = trainer.callback_metrics
+        terms = " ".join(
+            f"{k.removeprefix('train/loss/')} {float(v):.3f}" for k, v in values.items() if k.startswith("train/loss/")
+        )
+        loss = f"loss {float(values['train/loss']):.3f}" if "train/loss" in values else ""
+        scores = " ".join(
+            f"{key} {float(values[key]):.3f}" for key in ("val/accuracy", "val/agreement") if key in values
+        )
+        rate = f"{self.samples / max(self.seconds, 1e-9):.0f} samples/s"
+        epoch = f"epoch {min(trainer.current_epoch + 1, trainer.max_epochs or 0)}/{trainer.max_epochs}"
+        return " · ".join(part for part in (epoch, f"{loss} ({terms})", rate, scores) if part)
+
+    def _print(self, trainer: L.Trainer) -> None:
+        done = trainer.global_step - self._first_step
+        left = (time.perf_counter() - self._started) / max(done, 1) * (self._total - trainer.global_step)
+        print(
+            f"{self._title}: step {trainer.global_step}/{self._total} · {self._note(trainer)} · {left:.0f} s left",
+            flush=True,
+        )

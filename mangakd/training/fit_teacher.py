@@ -1,0 +1,97 @@
+"""`fit_teacher`: fine-tune a teacher that has no head for the task, once, and keep it.
+
+A teacher with a random head is the most expensive silent mistake in distillation. The fitted model is cached by a
+fingerprint of its initial weights, the data and the settings, so that a sweep pays for it once.
+"""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mangakd.core.errors import UserError
+from mangakd.data.loader import EncodedSplit
+from mangakd.data.source import Corpus
+from mangakd.losses.hard_label import HardLabelLoss
+from mangakd.losses.loss_set import LossSet
+from mangakd.models import load
+from mangakd.models.encoder import Encoder
+from mangakd.tasks.base import Task
+from mangakd.teachers.base import digest
+from mangakd.teachers.options import FitOptions, Member
+from mangakd.training.fit import Fit, Hardware, fit
+from mangakd.training.module import Optim
+
+log = logging.getLogger(__name__)
+
+
+def fitted(
+    member: Member, options: FitOptions, labels: list[str] | None, corpus: Corpus, task: Task,
+    splits: dict[str, EncodedSplit], tokenizer: Any, hardware: Hardware, cache: Path,
+) -> Encoder:  # fmt: skip
+    """The member as an encoder that knows the task. Raises UserError for a new head with teacher.fit.mode=never."""
+    config = load.load_config(member.path)
+    trained = any("SequenceClassification" in name for name in config.architectures or [])
+    if trained and options.mode != "always":
+        return _as_it_is(member, labels, tokenizer)
+    torch.manual_seed(member.seed)  # the new head
+    model, _ = load.load_classifier(member.path, corpus.labels, task.problem, "teacher.path")
+    if options.mode == "never":
+        raise UserError(
+            f"teacher.path={member.path} has no head for this task (its architecture is {config.architectures}), and "
+            "teacher.fit.mode=never. Give a fine-tuned folder, or let teacher.fit.mode=auto fine-tune it."
+        )
+    # The splits' content is in here with the order of labels; hardware is not, as it should not change what is learnt.
+    mark = digest(
+        load.weights_digest(model), corpus.digest("train", "validation"), splits["train"].teacher.keys.sum(), options.epochs,
+        options.lr, hardware.batch_size, member.seed, task.problem,
+    )  # fmt: skip
+    folder = cache / "teachers" / mark
+    if not (folder / "done.json").is_file():
+        _train(model, folder, member, options, task, splits, tokenizer, hardware)
+    log.info("teacher %s (seed %d), fine-tuned: %s", member.path, member.seed, folder)
+    return _as_it_is(Member(str(folder), member.seed), None, tokenizer)
+
+
+def _as_it_is(member: Member, labels: list[str] | None, tokenizer: Any) -> Encoder:
+    model, fresh = load.load_classifier(member.path, None, "single_label", "teacher.path")
+    if fresh:
+        raise UserError(
+            f"teacher.path={member.path} calls itself a classifier, but its head has no weights: it was never fine-tuned. "
+            "Set teacher.fit.mode=always to fine-tune it first."
+        )
+    if labels is not None:
+        if len(labels) != model.config.num_labels:
+            raise UserError(
+                f"teacher.labels names {len(labels)} labels, the head of {member.path} has {model.config.num_labels}."
+            )
+        model.config.id2label = dict(enumerate(labels))
+    return load.encoder(model, f"teacher {model.config.model_type}", tokenizer)
+
+
+def _train(
+    model: Any, folder: Path, member: Member, options: FitOptions, task: Task, splits: dict[str, EncodedSplit],
+    tokenizer: Any, hardware: Hardware,
+) -> None:  # fmt: skip
+    scratch = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    encoder = load.encoder(model, f"teacher {model.config.model_type}", tokenizer).train()
+    losses = LossSet({"hard_label": HardLabelLoss()})
+    losses.bind(encoder.spec, None)
+    # The teacher reads its own tokens; as the student of this fit it must be given them as the student's.
+    own = {name: EncodedSplit(s.teacher, s.teacher, s.labels, s.pads[1], s.pads[1]) for name, s in splits.items()}
+    plan = Fit(
+        f"fine-tune teacher (seed {member.seed})", scratch, task, own["train"], own["validation"], Optim(lr=options.lr),
+        hardware, member.seed, trainer={"max_epochs": options.epochs},
+    )  # fmt: skip
+    result = fit(encoder, losses, None, plan)
+    shutil.rmtree(scratch / "checkpoints")
+    with load.quiet():
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+    (scratch / "done.json").write_text(json.dumps({f"val/{task.monitor}": result.score, "from": member.path}))
+    shutil.rmtree(folder, ignore_errors=True)
+    scratch.rename(folder)

@@ -1,0 +1,148 @@
+"""A row of losses_table.py made runnable: a bound loss with random inputs, and where tokens lie in each input.
+
+Shapes: B batch, T tokens.
+"""
+
+import zlib
+from typing import Any
+
+import numpy as np
+import torch
+from losses_table import Row, like
+from torch import Tensor
+
+from mangakd.core.outputs import AttentionTap, Outputs
+from mangakd.core.requires import Need
+from mangakd.losses.base import LossCallback, LossOutput
+
+B, T = 3, 4
+MASK = torch.tensor([[1, 1, 1, 1], [0, 1, 1, 0], [1, 1, 1, 0]])  # full, padded on the left, padded on the right
+LEFT, RIGHT = 1, 2
+
+
+class Case:
+    """A bound loss with random inputs: exactly what it requires, so that an undeclared need is a KeyError."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        self.rng = np.random.default_rng(zlib.crc32(row.id.encode()))
+        torch.manual_seed(0)
+        self.loss = bound(row)
+        self.arrays: dict[str, np.ndarray] = {}
+        for side, spec in (("student", row.student), ("teacher", row.teacher)):
+            if spec is not None:
+                self._fill(side, spec, getattr(self.loss.requires, side))
+        self._label()
+
+    def _fill(self, side: str, spec: Any, need: Need) -> None:
+        def put(name: str, *shape: int) -> None:
+            self.arrays[f"{side}.{name}"] = self.rng.normal(size=shape)
+
+        if need.logits:
+            put("logits", B, spec.classes)
+            self.arrays[f"{side}.logits"] *= 3
+        if need.logits and side == "teacher" and self.row.members:
+            put("members", self.row.members, B, spec.classes)
+            self.arrays["teacher.weights"] = np.arange(1, self.row.members + 1) / np.arange(self.row.members + 1).sum()
+        for layer in need.hidden:
+            put(f"hidden.{layer}", B, T, spec.hidden)
+        for layer in need.attention:
+            for name in ("query", "key", "value"):
+                put(f"{name}.{layer}", B, spec.heads, T, spec.hidden // spec.heads)
+            if self.row.eager:
+                raw = np.exp(self.rng.normal(size=(B, spec.heads, T, T)))
+                self.arrays[f"{side}.probs.{layer}"] = raw / raw.sum(-1, keepdims=True)
+
+    def _label(self) -> None:
+        if not self.loss.requires.labels:
+            return
+        single = self.row.problem == "single_label"
+        labels = np.array([3, -100, 0]) if single else self.rng.integers(0, 2, size=(B, 5)).astype(float)
+        if not single:
+            labels[1, 2] = -100
+        self.arrays["labels"] = labels
+
+    @property
+    def learned(self) -> list[str]:
+        """The arrays that the student's gradient is checked for."""
+        wanted = ("student.probs",) if self.row.eager else ("student.",)
+        return [name for name in self.arrays if name.startswith(wanted)]
+
+    def tensors(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+        """Leaves with gradients, the teacher's too: a loss must not send any there."""
+        kinds = {"labels": torch.int64 if self.row.problem == "single_label" else torch.float32}
+        made = {name: torch.tensor(value, dtype=kinds.get(name, dtype)) for name, value in self.arrays.items()}
+        return {name: t.requires_grad_(name not in ("labels", "teacher.weights")) for name, t in made.items()}
+
+    def __call__(self, tensors: dict[str, Tensor], mask: Tensor = MASK) -> LossOutput:
+        teacher = self._outputs("teacher", tensors, mask) if self.row.teacher else None
+        student = self._outputs("student", tensors, mask)
+        return self.loss(student, teacher, {"labels": tensors["labels"]} if "labels" in tensors else {})
+
+    def _outputs(self, side: str, tensors: dict[str, Tensor], mask: Tensor) -> Outputs:
+        parts = {name.removeprefix(f"{side}."): t for name, t in tensors.items() if name.startswith(f"{side}.")}
+        layers = sorted({int(name.split(".")[1]) for name in parts if name.startswith("query")})
+        return Outputs(
+            logits=parts.get("logits", torch.zeros(len(mask), 1)),
+            mask=mask,
+            hidden={int(name.split(".")[1]): t for name, t in parts.items() if name.startswith("hidden")},
+            attention={layer: self._tap(parts, layer) for layer in layers},
+            members=parts.get("members"),
+            weights=parts.get("weights"),
+        )
+
+    def _tap(self, parts: dict[str, Tensor], layer: int) -> AttentionTap:
+        if self.row.eager:
+            return AttentionTap(probs=parts[f"probs.{layer}"])
+        query, key, value = (parts[f"{name}.{layer}"] for name in ("query", "key", "value"))
+        return AttentionTap(query, key, value, scale=query.shape[-1] ** -0.5)
+
+    def reference_arrays(self) -> dict[str, Any]:
+        state = {f"state.{name}": value.double().numpy().copy() for name, value in self.loss.state_dict().items()}
+        tokens = [np.flatnonzero(row) for row in MASK.numpy()]
+        # From fp32, so that the difference measured is the arithmetic's and not the inputs'.
+        rounded = {
+            name: value.astype(np.float32).astype(float) for name, value in self.arrays.items() if name != "labels"
+        }
+        return {
+            **rounded,
+            **state,
+            **({"labels": self.arrays["labels"]} if "labels" in self.arrays else {}),
+            "tokens": tokens,
+        }
+
+
+def bound(row: Row) -> LossCallback:
+    loss = row.cls(**row.options)
+    student = like(row.student, problem=row.problem)
+    loss.bind(student, like(row.teacher, problem=row.problem) if row.teacher else None)
+    return loss
+
+
+def batch_axis(name: str) -> int:
+    return 1 if name == "teacher.members" else 0
+
+
+def grads(tensors: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
+    return {name: torch.zeros_like(tensors[name]) if (g := tensors[name].grad) is None else g for name in names}
+
+
+def token_axes(name: str, dims: int) -> list[int]:
+    kind = name.split(".")[1] if "." in name else ""
+    return {"hidden": [1], "query": [2], "key": [2], "value": [2], "probs": [2, 3]}.get(kind, [])
+
+
+def token_slices(name: str, dims: int) -> tuple[slice, ...]:
+    """Where the original positions lie in a padded tensor."""
+    axes = token_axes(name, dims)
+    return tuple(slice(LEFT, LEFT + T) if axis in axes else slice(None) for axis in range(dims))
+
+
+def pad_tokens(name: str, tensor: Tensor, case: Case) -> Tensor:
+    """`tensor` with garbage positions before and after along its token axes."""
+    shape = [n + (LEFT + RIGHT) * (axis in token_axes(name, tensor.dim())) for axis, n in enumerate(tensor.shape)]
+    if shape == list(tensor.shape):
+        return tensor
+    garbage = torch.tensor(case.rng.uniform(1, 9, size=shape), dtype=tensor.dtype)
+    garbage[token_slices(name, tensor.dim())] = tensor
+    return garbage

@@ -1,0 +1,214 @@
+"""LossSet: weighting, normalising and naming in one place; and what `bind` refuses, in words that name the key."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from mangakd.core.errors import UserError
+from mangakd.core.outputs import AttentionTap, Outputs
+from mangakd.core.requires import Need
+from mangakd.core.schedule import Linear
+from mangakd.core.spec import ModelSpec
+from mangakd.losses.attention import AttentionLoss
+from mangakd.losses.base import LossCallback, LossOutput
+from mangakd.losses.hard_label import HardLabelLoss
+from mangakd.losses.hidden import HiddenLoss
+from mangakd.losses.loss_set import LossSet
+from mangakd.losses.output import OutputLoss
+from mangakd.losses.relation import RelationLoss
+
+
+def spec(name: str = "m", **changes: object) -> ModelSpec:
+    base = {"layers": 4, "hidden": 312, "heads": 12, "labels": ("a", "b"), "vocabulary": "v1"}
+    return ModelSpec(name, **{**base, **changes})
+
+
+STUDENT, TEACHER = spec("tiny"), spec("big", layers=12, hidden=768)
+LOGITS = Outputs(torch.tensor([[0.0, 1.0], [2.0, 0.0], [0.5, 0.5]]), torch.ones(3, 4))
+BATCH = {"labels": torch.tensor([0, 1, -100])}
+
+
+class Constant(LossCallback):
+    """sum / count of fixed numbers times a parameter of 1."""
+
+    def __init__(self, total: float, count: int, **options: object) -> None:
+        super().__init__(**options)
+        self.total, self.count = total, count
+        self.one = torch.nn.Parameter(torch.ones(()))
+
+    def bind(self, student: ModelSpec, teacher: ModelSpec | None) -> None:
+        pass
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: object) -> LossOutput:
+        return LossOutput(self.total * self.one, torch.tensor(self.count), {"seen": torch.tensor(1.0)})
+
+
+def test_total_is_the_weighted_sum_of_means() -> None:
+    losses = LossSet({"a": Constant(6.0, 3, weight=0.5), "b": Constant(5.0, 0, weight=Linear(0, 4)), "c": None})
+    out = losses(LOGITS, None, BATCH, progress=0.5)
+    assert out.total.item() == 0.5 * 2 + 2 * 5  # a count of 0 divides by 1
+    assert {name: term.item() for name, term in out.terms.items()} == {"a": 2.0, "b": 5.0}
+    assert out.weights == {"a": 0.5, "b": 2.0} and set(out.logs) == {"a/seen", "b/seen"}
+    assert out.total.requires_grad and not any(term.requires_grad for term in out.terms.values())
+
+
+def test_weight_zero_keeps_the_graph() -> None:
+    """Skipping the term would leave its parameters without gradients, which DDP refuses."""
+    losses = LossSet({"a": Constant(6.0, 3, weight=0.0)})
+    losses(LOGITS, None, BATCH, 0.0).total.backward()
+    assert losses.callbacks["a"].one.grad.item() == 0.0
+
+
+def test_normaliser_replaces_the_local_count_and_makes_micro_batches_add_up() -> None:
+    loss = HardLabelLoss()
+    whole = LossSet({"hard": loss})
+    whole.bind(STUDENT, None)
+    parts = LossSet({"hard": loss}, normaliser=lambda name, count: torch.tensor(2.0))  # labelled in the whole batch
+    total = torch.zeros(())
+    for cut in (slice(0, 1), slice(1, 3)):
+        total = (
+            total
+            + parts(Outputs(LOGITS.logits[cut], LOGITS.mask[cut]), None, {"labels": BATCH["labels"][cut]}, 0.0).total
+        )
+    torch.testing.assert_close(total, whole(LOGITS, None, BATCH, 0.0).total)
+
+
+def test_names_requires_and_state_keys() -> None:
+    losses = LossSet(
+        {"hard": HardLabelLoss(), "hint": HiddenLoss(layer_map=[[4, 12]]), "att": AttentionLoss(layer_map="top")}
+    )
+    assert losses.needs_teacher, "known before bind: it decides whether a teacher is built"
+    losses.bind(STUDENT, TEACHER)
+    assert losses.requires.student == Need(True, frozenset({4}), frozenset({4})) and losses.requires.labels
+    assert losses.requires.teacher == Need(False, frozenset({12}), frozenset({12}))
+    assert set(losses.state_dict()) == {f"losses.hint.projections.4_to_12.{name}" for name in ("weight", "bias")}
+    assert losses.callbacks["hint"].key("compare") == "losses.hint.compare"
+    assert not LossSet({"hard": HardLabelLoss()}).needs_teacher
+
+
+@pytest.mark.parametrize(
+    ("losses", "words"),
+    [
+        ({}, "no losses"),
+        ({"output": None}, "no losses"),
+        ({"output": {"weight": 1}}, "losses.output is a dict"),
+        ({"a.b": HardLabelLoss()}, "a.b"),
+        ({"items": HardLabelLoss()}, "items"),
+    ],
+)
+def test_no_loss_set(losses: dict, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        LossSet(losses)
+
+
+def test_bind_lists_every_problem() -> None:
+    losses = LossSet(
+        {"output": OutputLoss(temperature=0), "hidden": HiddenLoss(compare="mes"), "hard": HardLabelLoss(weight=-0.5)}
+    )
+    with pytest.raises(UserError) as error:
+        losses.bind(STUDENT, TEACHER)
+    message = str(error.value)
+    assert message.count("\n- ") == 2 and message.startswith("- ")
+    assert all(
+        word in message for word in ("losses.output.temperature", "losses.hidden.compare", "losses.hard.weight", "mse")
+    )
+
+
+@pytest.mark.parametrize("loss", [OutputLoss, HiddenLoss, AttentionLoss, RelationLoss])
+def test_no_teacher(loss: Callable[[], LossCallback]) -> None:
+    with pytest.raises(UserError, match=r"losses.x .*learns from a teacher and there is none"):
+        LossSet({"x": loss()}).bind(STUDENT, None)
+
+
+@pytest.mark.parametrize("loss", [HiddenLoss, AttentionLoss, RelationLoss])
+def test_token_aligned_losses_refuse_another_vocabulary(loss: Callable[[], LossCallback]) -> None:
+    with pytest.raises(UserError, match="tokenizers differ: tiny has vocabulary v1, big has v2"):
+        LossSet({"x": loss()}).bind(STUDENT, spec("big", vocabulary="v2"))
+    LossSet({"x": loss()}).bind(STUDENT, spec("big", vocabulary=""))  # unknown is not different
+    LossSet({"x": OutputLoss()}).bind(STUDENT, spec("big", vocabulary="v2"))
+
+
+ODD = spec("odd", heads=5, hidden=320)
+MULTI = {"problem": "multi_label"}
+
+
+@pytest.mark.parametrize(
+    ("loss", "student", "teacher", "words"),
+    [
+        (OutputLoss(divergence="foward_kl"), STUDENT, TEACHER, ("losses.x.divergence", "forward_kl")),
+        (OutputLoss(temperature=-1), STUDENT, TEACHER, ("losses.x.temperature", "-1")),
+        (OutputLoss(jsd_beta=1.0), STUDENT, TEACHER, ("losses.x.jsd_beta", "1.0")),
+        (OutputLoss(dkd_beta=-1.0), STUDENT, TEACHER, ("losses.x.dkd_alpha", "-1.0")),
+        (
+            OutputLoss(),
+            STUDENT,
+            spec("big", labels=("a", "b", "c")),
+            ("tiny has 2 labels", "big has 3 labels", "teacher="),
+        ),
+        (OutputLoss(), STUDENT, spec("big", **MULTI), ("single_label", "multi_label")),
+        (OutputLoss(divergence="dkd"), spec(**MULTI), spec(**MULTI), ("losses.x.divergence=dkd", "forward_kl")),
+        (OutputLoss(divergence="dkd"), spec(labels=("a",)), spec(labels=("a",)), ("at least 2 classes",)),
+        (HardLabelLoss(label_smoothing=1.0), STUDENT, None, ("losses.x.label_smoothing", "1.0")),
+        (HardLabelLoss(weight="much"), STUDENT, None, ("losses.x.weight", "much")),
+        (HiddenLoss(projection=False), STUDENT, TEACHER, ("losses.x.projection", "312", "768")),
+        (HiddenLoss(projection="yes"), STUDENT, TEACHER, ("losses.x.projection", "yes")),
+        (HiddenLoss(layer_norm=True), STUDENT, STUDENT, ("losses.x.layer_norm", "losses.x.projection=true")),
+        (HiddenLoss(layer_map=[[4, 13]]), STUDENT, TEACHER, ("losses.x.layer_map", "(4, 13)", "0…4", "0…12")),
+        (AttentionLoss(layer_map=[[0, 1]]), STUDENT, TEACHER, ("losses.x.layer_map", "1…4", "1…12")),
+        (AttentionLoss(compare="xyz"), STUDENT, TEACHER, ("losses.x.compare='xyz' is unknown. Known: scores",)),
+        (AttentionLoss(heads="max"), STUDENT, TEACHER, ("losses.x.heads", "group")),
+        (AttentionLoss(), STUDENT, ODD, ("losses.x.heads=mean", "tiny has 12", "odd has 5")),
+        (AttentionLoss(heads="group"), STUDENT, ODD, ("losses.x.heads=group", "tiny has 12", "odd has 5")),
+        (
+            RelationLoss(relation_heads=5),
+            STUDENT,
+            TEACHER,
+            ("losses.x.relation_heads=5", "312", "768", "[1, 2, 3, 4, 6,"),
+        ),
+        (RelationLoss(), STUDENT, ODD, ("null takes the student's 12 heads", "[1, 2, 4, 8]")),
+        (RelationLoss(relations=["keys"]), STUDENT, TEACHER, ("losses.x.relations", "did you mean key")),
+        (RelationLoss(relations=[]), STUDENT, TEACHER, ("losses.x.relations", "at least one")),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, LossCallback) else "",
+)
+def test_bind_refuses(
+    loss: LossCallback, student: ModelSpec, teacher: ModelSpec | None, words: tuple[str, ...]
+) -> None:
+    with pytest.raises(UserError) as error:
+        LossSet({"x": loss}).bind(student, teacher)
+    assert [word for word in words if word not in str(error.value)] == [], str(error.value)
+
+
+def test_forward_refuses_what_cannot_be_compared() -> None:
+    eager = {4: AttentionTap(probs=torch.ones(3, 12, 4, 4) / 4), 12: AttentionTap(probs=torch.ones(3, 12, 4, 4) / 4)}
+    sides = Outputs(LOGITS.logits, LOGITS.mask, attention=eager)
+    for loss, words in (
+        (AttentionLoss(layer_map="top"), r"losses.x.compare=scores .*teacher layer 12 .*compare=kl"),
+        (RelationLoss(), r"losses.x needs query of teacher layer 12"),
+    ):
+        losses = LossSet({"x": loss})
+        losses.bind(STUDENT, TEACHER)
+        with pytest.raises(UserError, match=words):
+            losses(sides, sides, BATCH, 0.0)
+    hidden = LossSet({"x": HiddenLoss()})
+    hidden.bind(STUDENT, TEACHER)
+    with pytest.raises(UserError, match=r"\(3, 4\).*\(3, 5\)"):
+        hidden(LOGITS, Outputs(LOGITS.logits, torch.ones(3, 5)), BATCH, 0.0)
+    multi = LossSet({"x": HardLabelLoss()})
+    multi.bind(spec(problem="multi_label"), None)
+    with pytest.raises(UserError, match=r"multi_label .*\(3, 2\); found \(3,\)"):
+        multi(LOGITS, None, BATCH, 0.0)
+
+
+def test_mse_says_that_the_temperature_plays_no_part(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        LossSet({"output": OutputLoss(divergence="mse", temperature=7)}).bind(STUDENT, STUDENT)
+    assert "losses.output.temperature=7 plays no part" in caplog.text
+
+
+def test_a_schedule_is_plain_data_in_the_config() -> None:
+    assert HardLabelLoss(weight=Linear(0.0, 1.0)).config == {
+        "weight": {"_target_": "mangakd.core.schedule.Linear", "start": 0.0, "end": 1.0},
+        "label_smoothing": 0.0,
+    }

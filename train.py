@@ -1,0 +1,6 @@
+"""python train.py hardware=a100 task=intent · python train.py --help lists every group and key."""
+
+from mangakd.cli.app import main
+
+if __name__ == "__main__":
+    main("train")
