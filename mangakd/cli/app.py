@@ -90,7 +90,7 @@ def _unknown_key(key: str) -> str:
 
 def _keys(config: DictConfig, prefix: str = "") -> list[str]:
     keys = []
-    for name in config:
+    for name in map(str, config):
         keys.append(f"{prefix}{name}")
         value = config._get_node(name)
         if isinstance(value, DictConfig) and not value._is_none() and not value._is_missing():

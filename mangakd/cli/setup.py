@@ -127,11 +127,10 @@ class Setup:
 
     def load_teacher(self, member: Member) -> Encoder:
         """A member's fine-tuned encoder, fine-tuning it first where its head is new."""
-        encoder = fitted(
+        return fitted(
             member, self.teacher.fit, self.teacher.labels, self.corpus, self.task, self.splits, self.teacher_tokenizer,
             self.hardware, self.cache,
         )  # fmt: skip
-        return encoder
 
     @cached_property
     def context(self) -> TeacherContext:

@@ -33,7 +33,7 @@ class MangaIntent(Source):
 
 @dataclass
 class Clinc150(Source):
-    """CLINC150 as published (clinc/oos-eval): data.path is data_full.json; rows [text, intent]; out-of-scope rows are left out."""
+    """CLINC150 as published (clinc/oos-eval): data.path is data_full.json, rows [text, intent]. Out-of-scope is left out."""
 
     def __post_init__(self) -> None:
         self.reads = ("path",)
@@ -146,7 +146,8 @@ def table_rows(table: pa.Table, text: str, label: str, origin: str) -> Rows:
     for column, key in ((text, "data.text_column"), (label, "data.label_column")):
         if column not in table.column_names:
             raise UserError(
-                f"{origin} has no column {column!r} ({key}); it has {', '.join(table.column_names)}{near(column, table.column_names)}"
+                f"{origin} has no column {column!r} ({key}); it has {', '.join(table.column_names)}"
+                f"{near(column, table.column_names)}"
             )
     texts = ["" if value is None else str(value) for value in table[text].to_pylist()]
     labels = [names(value) for value in table[label].to_pylist()]

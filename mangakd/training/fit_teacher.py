@@ -7,6 +7,7 @@ fingerprint of its initial weights, the data and the settings, so that a sweep p
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def fitted(
-    member: Member, options: FitOptions, labels: list[str] | None, corpus: Corpus, task: Task,
+    member: Member, options: FitOptions, labels: Sequence[str] | None, corpus: Corpus, task: Task,
     splits: dict[str, EncodedSplit], tokenizer: Any, hardware: Hardware, cache: Path,
 ) -> Encoder:  # fmt: skip
     """The member as an encoder that knows the task. Raises UserError for a new head with teacher.fit.mode=never."""
@@ -56,7 +57,7 @@ def fitted(
     return _as_it_is(Member(str(folder), member.seed), None, tokenizer)
 
 
-def _as_it_is(member: Member, labels: list[str] | None, tokenizer: Any) -> Encoder:
+def _as_it_is(member: Member, labels: Sequence[str] | None, tokenizer: Any) -> Encoder:
     model, fresh = load.load_classifier(member.path, None, "single_label", "teacher.path")
     if fresh:
         raise UserError(

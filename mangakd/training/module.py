@@ -25,7 +25,7 @@ from mangakd.teachers.base import TeacherProvider
 
 @dataclass(frozen=True)
 class Optim:
-    """lr: peak. warmup: share of steps. schedule after it: linear or cosine to 0, or constant. clip: max gradient norm or null."""
+    """lr: peak. warmup: share of steps; then linear or cosine to 0, or constant. clip: largest gradient norm, or None."""
 
     lr: float = 5e-4
     weight_decay: float = 0.01
