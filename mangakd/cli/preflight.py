@@ -1,42 +1,79 @@
-"""All that can be checked before anything is trained, with all problems told at once. `validate=true` stops here."""
+"""All that can be checked before anything is trained, with all problems told at once. `validate=true` stops here.
 
+A check is a function of the run's `Setup` that raises UserError. They are in the order in which a reader would mend
+them; each asks for the parts it needs, so one problem never hides another that does not depend on it.
+"""
+
+import os
 import shutil
+import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from mangakd.cli.setup import Setup
-from mangakd.core.errors import UserError
+from mangakd.cli.values import warn_ignored, wrong_values
+from mangakd.core.errors import UserError, near
 from mangakd.core.requires import Need
+from mangakd.models import load
 from mangakd.models.labels import alignment
+from mangakd.store.manifest import MANIFEST_FILE, Manifest
+from mangakd.students.build import stack_of
+from mangakd.teachers.cached import Cached
+from mangakd.teachers.ensemble import normalised
+from mangakd.teachers.options import EnsembleOptions, Member
+from mangakd.training.check import check_trainer
+from mangakd.training.fit_teacher import as_it_is, check_may_fit
 
 GB = 1e9
+ANY_HEAD = ("a", "b")  # where only the encoder's weights are looked at, whatever is wrong with the data
 
 
 def check(setup: Setup) -> None:
     """Raises one UserError that lists every problem found."""
-    problems: list[str] = []
+    values = list(wrong_values(setup.config))
+    problems = list(values)
     checks: list[Callable[[Setup], object]] = [
-        values, machine, run_folder, disk, lambda s: s.task, lambda s: s.optim, lambda s: s.corpus, targets,
-        lambda s: s.teacher, lambda s: s.teacher_tokenizer, teacher_labels, lambda s: s.student_tokenizer,
-        lambda s: s.losses, provided,
+        machine, trainer, folders, run_folder, lambda s: s.task, lambda s: s.optim, lambda s: s.loggers, lambda s: s.corpus,
+        targets, lambda s: s.teacher, lambda s: s.teacher_tokenizer, teachers, store, lambda s: s.student_tokenizer,
+        student, lengths, lambda s: s.losses, provided, disk,
     ]  # fmt: skip
     for step in checks:
         try:
             step(setup)
         except Exception as error:
-            message = user_message(error)
-            if message is None:
-                raise
-            if message not in problems:  # a part that failed once fails again for those that need it
-                problems.append(message)
+            # A part that failed once fails again for those that need it.
+            problems += [text for text in _told(error, bool(values)) if text not in problems]
+    warn_ignored(setup.config)
     if problems:
         count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
         raise UserError(
             f"{count} found before training:\n" + "\n".join(f"  {i}. {p}" for i, p in enumerate(problems, 1))
         )
+
+
+def _told(error: Exception, wrong_value: bool) -> list[str]:
+    """The problems behind an exception that a user can mend; any other is raised again, being a bug.
+
+    wrong_value: values were already found wrong, and what a part makes of them adds nothing.
+    """
+    message = user_message(error)
+    if message is not None:
+        return [text.removeprefix("- ") for text in message.split("\n- ")]
+    if wrong_value:
+        return []
+    if isinstance(error, HydraException):  # a constructor that does not take what the config gives it
+        lines = str(error).splitlines()
+        key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), "the config")
+        return [f"{key}: {error.__cause__ or lines[0]}. Mend the keys under {key}; --help lists them."]
+    if isinstance(error, OmegaConfBaseException):
+        return [f"{str(error).splitlines()[0]}. Give it a value; --help lists the keys."]
+    raise error
 
 
 def user_message(error: BaseException | None) -> str | None:
@@ -48,40 +85,18 @@ def user_message(error: BaseException | None) -> str | None:
     return None
 
 
-def values(setup: Setup) -> None:
-    """Numbers outside their range."""
-    config = setup.config
-    wrong = [
-        _outside(config, "distill.temperature", lambda v: v > 0, "above 0"),
-        _outside(config, "distill.alpha", lambda v: 0 <= v <= 1, "in [0, 1]"),
-        _outside(config, "distill.beta", lambda v: v >= 0, "at least 0"),
-        _outside(config, "distill.gamma", lambda v: v >= 0, "at least 0"),
-        _outside(config, "optim.lr", lambda v: v > 0, "above 0"),
-        _outside(config, "optim.warmup", lambda v: 0 <= v < 1, "in [0, 1)"),
-        _outside(config, "hardware.batch_size", lambda v: v >= 1, "at least 1"),
-        _outside(config, "hardware.eval_batch_size", lambda v: v >= 1, "at least 1"),
-        _outside(config, "trainer.max_epochs", lambda v: v >= 1, "at least 1"),
-        _outside(config, "data.max_length", lambda v: v >= 4, "at least 4 tokens"),
-    ]
-    if any(wrong):
-        raise UserError("; ".join(text for text in wrong if text) + ".")
-
-
-def _outside(config: DictConfig, key: str, good: Callable[[float], bool], words: str) -> str:
-    group, name = key.split(".")
-    value = config[group][name]
-    if not isinstance(value, int | float) or isinstance(value, bool) or not good(value):
-        return f"{key}={value} must be {words}"
-    return ""
-
-
 def machine(setup: Setup) -> None:
     """A profile that this machine cannot serve."""
     want = setup.hardware
     found = {"cpu": 1, "gpu": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     have = ", ".join(f"{count} {name}" if name != "cpu" else "a CPU" for name, count in found.items() if count)
     if want.accelerator not in (*found, "auto"):
-        raise UserError(f"hardware.accelerator={want.accelerator} is unknown; known: auto, {', '.join(found)}.")
+        raise UserError(
+            f"hardware.accelerator={want.accelerator} is unknown{near(str(want.accelerator), found)} "
+            f"Known: auto, {', '.join(found)}."
+        )
+    if not isinstance(want.devices, int):
+        return  # told by its key
     if want.accelerator in ("gpu", "mps") and found[want.accelerator] < want.devices:
         raise UserError(
             f"this hardware profile needs {want.devices} {want.accelerator}; this machine has {have}. "
@@ -89,31 +104,52 @@ def machine(setup: Setup) -> None:
         )
 
 
+def trainer(setup: Setup) -> None:
+    if isinstance(setup.config.trainer.max_epochs, int):
+        check_trainer(setup.hardware, dict(setup.config.trainer))
+
+
+def folders(setup: Setup) -> None:
+    """Folders that cannot be written."""
+    for folder, key in ((setup.folder, "hydra.run.dir"), (setup.cache, "paths.cache")):
+        place = _nearest(folder)
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            what = "is no folder" if not place.is_dir() else "may not be written"
+            raise UserError(f"{key}={folder} cannot be used: {place} {what}. Set {key} to a folder of yours.")
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder itself, or the first one above it that exists."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
 def run_folder(setup: Setup) -> None:
     """A folder that holds another run, or a checkpoint to resume that is not there."""
+    resume = setup.config.resume
     held = [
         name for name in ("config.yaml", "metrics.json", "student", "checkpoints") if (setup.folder / name).exists()
     ]
-    if held and setup.config.resume is False and not setup.config.validate:
+    if held and resume is False:
         raise UserError(
             f"hydra.run.dir={setup.folder} holds another run ({', '.join(held)}). Choose another folder, "
             "or go on with that run with resume=auto."
         )
-    if (
-        isinstance(setup.config.resume, str)
-        and setup.config.resume != "auto"
-        and not Path(setup.config.resume).is_file()
-    ):
-        raise UserError(f"resume={setup.config.resume}: there is no such checkpoint. Use resume=auto or resume=false.")
+    if resume is False:
+        return
+    automatic = resume == "auto"
+    file = setup.folder / "checkpoints" / "last.ckpt" if automatic else Path(str(resume))
+    if not automatic and not file.is_file():
+        raise UserError(f"resume={resume}: there is no such checkpoint. Use resume=auto or resume=false.")
+    if file.is_file() and not zipfile.is_zipfile(file):
+        raise UserError(
+            f"resume={resume}: {file} is damaged or no checkpoint. Delete it and use resume=false with another hydra.run.dir."
+        )
 
 
 def disk(setup: Setup) -> None:
     """Room for two checkpoints of weights and optimizer, and the student."""
-    spec = setup.student_spec
-    config = setup.student.config(setup.teacher_config, setup.student_tokenizer)
-    parameters = config.vocab_size * spec.hidden + spec.layers * 12 * spec.hidden**2
-    need = parameters * 4 * 5
-    free = shutil.disk_usage(next(p for p in (setup.folder, *setup.folder.parents) if p.exists())).free
+    need = sum(p.numel() for p in setup.student_shape.parameters()) * 4 * 5
+    free = shutil.disk_usage(_nearest(setup.folder)).free
     if free < need:
         raise UserError(
             f"checkpoints and student need about {need / GB:.1f} GB, {free / GB:.1f} GB are free in {setup.folder}: "
@@ -122,31 +158,102 @@ def disk(setup: Setup) -> None:
 
 
 def targets(setup: Setup) -> None:
-    for rows in setup.corpus.splits.values():
-        setup.task.targets(rows, setup.corpus.labels)
+    """Labels that the task cannot use, and a metric that it does not have."""
+    task, corpus = setup.task, setup.corpus
+    made = [task.targets(rows, corpus.labels) for rows in corpus.splits.values()]
+    known = task.metrics(torch.zeros(len(made[1]), len(corpus.labels)), torch.from_numpy(made[1]))
+    if task.monitor not in known:
+        raise UserError(
+            f"task.monitor={task.monitor!r} is no metric{near(task.monitor, known)} Known: {', '.join(known)}."
+        )
 
 
-def teacher_labels(setup: Setup) -> None:
-    """A fine-tuned teacher's label names against the data's."""
-    if setup.teacher.fit.mode == "always":
+def teachers(setup: Setup) -> None:
+    """Every member's weights, and a fine-tuned one's labels against the data's."""
+    options = setup.teacher
+    if isinstance(options, EnsembleOptions) and not isinstance(options.weights, str):
+        if not all(isinstance(weight, int | float) for weight in options.weights or ()):
+            raise UserError(f"teacher.weights={options.weights} must be numbers ≥ 0, one for each member.")
+        normalised(options.weights, len(options.models))
+    for member in dict.fromkeys(setup.teacher.models):
+        config = load.load_config(member.path)
+        _check_vocabulary("teacher.path", member.path, setup.teacher_tokenizer, config)
+        if load.is_classifier(config) and setup.teacher.fit.mode != "always":
+            _check_fine_tuned(setup, member, config)
+        else:
+            check_may_fit(member, config, setup.teacher.fit)
+            load.load_classifier(member.path, ANY_HEAD, "single_label", "teacher.path")
+
+
+def _check_fine_tuned(setup: Setup, member: Member, config: Any) -> None:
+    encoder = as_it_is(member, setup.teacher.labels, setup.teacher_tokenizer)
+    alignment(encoder.spec.labels, setup.corpus.labels, member.path)
+    kind = getattr(config, "problem_type", None)
+    if kind not in (None, f"{setup.task.problem}_classification"):
+        raise UserError(
+            f"teacher.path={member.path} was fine-tuned for {kind}, but task.problem={setup.task.problem}. Set task.problem, "
+            "or teacher.fit.mode=always to fine-tune it on this data."
+        )
+
+
+def _check_vocabulary(key: str, path: str, tokenizer: Any, config: Any) -> None:
+    if len(tokenizer) > config.vocab_size:
+        raise UserError(
+            f"{key}={path}: its tokenizer has {len(tokenizer)} tokens and its model embeds {config.vocab_size}; "
+            "they do not belong together. Save the model's own tokenizer beside it."
+        )
+
+
+def store(setup: Setup) -> None:
+    """What a named store declares, as far as it is known before the teacher is loaded."""
+    options = setup.teacher
+    if not isinstance(options, Cached) or options.store is None:
         return
-    for member in setup.teacher.models:
-        from mangakd.models.load import load_config
+    folder = Path(options.store).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"teacher.store={options.store} is a file; give a folder.")
+    if (folder / MANIFEST_FILE).is_file():
+        found = Manifest.load(folder)
+        expected = replace(
+            found, tokenizer=setup.teacher_spec.vocabulary, labels=setup.corpus.labels, members=len(options.models)
+        )
+        found.compare(expected, folder, options.allow_mismatch)
 
-        config = load_config(member.path)
-        if any("SequenceClassification" in name for name in config.architectures or []):
-            names = tuple(setup.teacher.labels or (config.id2label[i] for i in range(config.num_labels)))
-            alignment(names, setup.corpus.labels, member.path)
+
+def student(setup: Setup) -> None:
+    """A student that cannot be built, or whose folder lacks weights."""
+    options = setup.student
+    if options.path is None:
+        if options.layers is not None:
+            stack_of(setup.teacher_shape)
+        _ = setup.student_shape
+        return
+    config = load.load_config(options.path, "student.path")
+    _check_vocabulary("student.path", options.path, setup.student_tokenizer, config)
+    load.load_classifier(options.path, ANY_HEAD, "single_label", "student.path")
+
+
+def lengths(setup: Setup) -> None:
+    """Texts longer than a model has positions for."""
+    want = setup.config.data.max_length
+    for name, model in (("teacher", setup.teacher_shape), ("student", setup.student_shape)):
+        most = load.positions(model)
+        if most is not None and isinstance(want, int) and want > most:
+            raise UserError(
+                f"data.max_length={want}, but the {name} has positions for {most} tokens. Set data.max_length={most} or less."
+            )
 
 
 def provided(setup: Setup) -> None:
     """Losses that ask for more than the teacher provider gives."""
     gives = setup.teacher.gives(setup.teacher_spec)
-    for name, loss in setup.losses.callbacks.items():
-        lacking = loss.requires.teacher.missing(gives)
-        if lacking:
-            kind = type(setup.teacher).__name__.lower()
-            raise UserError(
-                f"losses.{name} needs {lacking} from the teacher, but teacher={kind} gives "
-                f"{'logits only' if gives == Need(logits=True) else gives}. Use teacher=local, or leave {name} out of losses."
-            )
+    kind, only = type(setup.teacher).__name__.lower(), "logits only" if gives == Need(logits=True) else gives
+    lacking = {name: loss.requires.teacher.missing(gives) for name, loss in setup.losses.callbacks.items()}
+    problems = [
+        f"losses.{name} needs {what} from the teacher, but teacher={kind} gives {only}. Use teacher=local, or leave {name} "
+        "out of losses."
+        for name, what in lacking.items()
+        if what
+    ]
+    if problems:
+        raise UserError("\n- ".join(problems))

@@ -8,12 +8,11 @@ import logging
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from transformers import AutoModelForSequenceClassification
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import ModelSpec
@@ -32,6 +31,21 @@ from mangakd.training.fit_teacher import fitted
 from mangakd.training.module import Optim
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class part(cached_property[T]):
+    """Made once, or failed once: a hub that cannot be reached is not waited for again by every check that needs it."""
+
+    def __get__(self, setup: Any, owner: Any = None) -> T:  # type: ignore[override]
+        failures = setup.__dict__.setdefault("failures", {})
+        if self.attrname in failures:
+            raise failures[self.attrname]
+        try:
+            return super().__get__(setup, owner)
+        except Exception as error:
+            failures[self.attrname] = error
+            raise
 
 
 class Setup:
@@ -42,48 +56,48 @@ class Setup:
         self.folder = folder
         self.cache = Path(config.paths.cache).expanduser().absolute()
 
-    @cached_property
+    @part
     def task(self) -> Task:
         return instantiate(self.config.task)
 
-    @cached_property
+    @part
     def corpus(self) -> Corpus:
         return instantiate(self.config.data).load()
 
-    @cached_property
+    @part
     def hardware(self) -> Hardware:
         return instantiate(self.config.hardware)
 
-    @cached_property
+    @part
     def optim(self) -> Optim:
         return instantiate(self.config.optim)
 
-    @cached_property
+    @part
     def teacher(self) -> TeacherOptions:
         return instantiate(self.config.teacher, _convert_="all")
 
-    @cached_property
+    @part
     def student(self) -> Student:
         return instantiate(self.config.student, _convert_="all")
 
-    @cached_property
+    @part
     def teacher_tokenizer(self) -> Any:
         found = [load.load_tokenizer(member.path) for member in _distinct(self.teacher.models)]
         if len({load.vocabulary_digest(tokenizer) for tokenizer in found}) > 1:
             raise UserError("the members of the teacher read with different tokenizers; teacher.paths must share one.")
         return found[0]
 
-    @cached_property
+    @part
     def student_tokenizer(self) -> Any:
         if self.student.path is None:
             return self.teacher_tokenizer
         return load.load_tokenizer(self.student.path, "student.path")
 
-    @cached_property
+    @part
     def teacher_config(self) -> Any:
         return load.load_config(self.teacher.models[0].path)
 
-    @cached_property
+    @part
     def teacher_spec(self) -> ModelSpec:
         """Sizes of the teacher with the data's labels, which its head gets by fine-tuning or by alignment."""
         config = self.teacher_config
@@ -92,27 +106,39 @@ class Setup:
             config, f"teacher {config.model_type}", load.vocabulary_digest(self.teacher_tokenizer)
         )
 
-    @cached_property
+    @part
     def teacher_parameters(self) -> int:
-        """Of all members together, counted on the meta device."""
-        with torch.device("meta"):
-            model = AutoModelForSequenceClassification.from_config(self.teacher_config)
+        """Of all members together, with heads for the data's labels."""
+        _ = self.teacher_spec
+        model = load.shape(self.teacher_config, "teacher.path")
         return sum(p.numel() for p in model.parameters()) * len(self.teacher.models)
 
-    @cached_property
+    @part
+    def teacher_shape(self) -> Any:
+        """The teacher on the meta device: its modules and sizes without weights."""
+        return load.shape(self.teacher_config, "teacher.path")
+
+    @part
+    def student_shape(self) -> Any:
+        """The student on the meta device."""
+        teacher = load.load_config(self.teacher.models[0].path)
+        key = "student.path" if self.student.path else "student.sizes"
+        return load.shape(self.student.config(teacher, self.student_tokenizer), key)
+
+    @part
     def student_spec(self) -> ModelSpec:
         config = load.load_config(self.teacher.models[0].path)
         return self.student.spec(config, self.student_tokenizer, self.corpus.labels, self.task.problem)
 
-    @cached_property
+    @part
     def losses(self) -> LossSet:
         """Fresh losses, bound to both sizes."""
-        losses = LossSet(instantiate(self.config.losses, _convert_="all"))
+        losses = LossSet(instantiate(self.config.get("losses") or {}, _convert_="all"))
         torch.manual_seed(self.config.seed)  # projections start from random weights
         losses.bind(self.student_spec, self.teacher_spec)
         return losses
 
-    @cached_property
+    @part
     def splits(self) -> dict[str, EncodedSplit]:
         return {name: self._encoded(name) for name in self.corpus.splits}
 
@@ -132,7 +158,7 @@ class Setup:
             self.hardware, self.cache,
         )  # fmt: skip
 
-    @cached_property
+    @part
     def context(self) -> TeacherContext:
         return TeacherContext(
             labels=self.corpus.labels,
@@ -143,6 +169,22 @@ class Setup:
             batch_size=self.hardware.eval_batch_size,
             progress=progress,
         )
+
+    @part
+    def loggers(self) -> list[Any]:
+        """Lightning's loggers, none for logger=[]."""
+        found = []
+        for name, options in (self.config.get("logger") or {}).items():
+            try:
+                found.append(instantiate(options))
+            except Exception as error:
+                if not isinstance(error.__cause__, ImportError):
+                    raise
+                raise UserError(
+                    f"logger={name} needs a package that is not installed: pip install 'mangakd[{name}]', or leave {name} "
+                    "out of logger=[…]."
+                ) from error
+        return found
 
     def resolved(self) -> Any:
         """The config as plain values, for config.yaml and loggers."""

@@ -3,21 +3,21 @@
 preflight → teacher (fine-tuned once) → its answers → student by distillation → scores → baseline → table
 """
 
+import contextlib
 import copy
 import json
-import logging
 import shlex
-import sys
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from mangakd.cli import preflight
+from mangakd.cli.logs import start_logging
 from mangakd.cli.setup import Setup, progress
 from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
@@ -29,20 +29,37 @@ from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
 from mangakd.teachers.base import TeacherProvider
+from mangakd.training.callbacks.interrupt import Interrupted
 from mangakd.training.fit import Fit, FitResult, fit
 
-log = logging.getLogger(__name__)
 Metrics = dict[str, float]
 
 
 def run(config: DictConfig) -> float | None:
     """One run; returns the student's best validation score, which sweepers maximise."""
     setup = Setup(config, Path(HydraConfig.get().runtime.output_dir))
-    start_logging(None if config.validate else setup.folder)
-    preflight.check(setup)
+    try:
+        return distillation(setup)
+    except Interrupted as stop:
+        again = shlex.join([*command(), f"hydra.run.dir={setup.folder}", "resume=auto"])
+        print(f"{stop}. Go on with:\n  {again}", flush=True)
+        raise SystemExit(128 + stop.number) from None
+
+
+def distillation(setup: Setup) -> float | None:
+    """From preflight to the table; None for `validate=true`."""
+    config = setup.config
+    start_logging(None)
+    try:
+        preflight.check(setup)
+    finally:
+        if config.validate or not (setup.folder / "config.yaml").exists():
+            with contextlib.suppress(OSError):  # a check alone leaves no folder behind; one with files in it stays
+                setup.folder.rmdir()
     if config.validate:
         print(f"no problem found: {summary(setup)}")
         return None
+    start_logging(setup.folder)
     OmegaConf.save(OmegaConf.create(setup.resolved()), setup.folder / "config.yaml")
     started = time.perf_counter()
     print(summary(setup), flush=True)
@@ -57,23 +74,19 @@ def run(config: DictConfig) -> float | None:
     metrics["student/params"] = parameters(student)
     save(setup, student, teacher, metrics)
     if untrained is not None:
+        write(setup, metrics)  # the baseline may be interrupted; the student is finished
         without_teacher(setup, untrained, answers["validation"])
         metrics |= student_scores(setup, untrained, answers["test"], "baseline/")
+        shutil.rmtree(setup.folder / "baseline")  # its checkpoints; the scores are what it was for
     metrics["run/seconds"] = time.perf_counter() - started
-    (setup.folder / "metrics.json").write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+    write(setup, metrics)
     table.show(metrics, f"{setup.corpus.name}, test: {len(setup.corpus.test)} rows")
     print(f"student, config and metrics: {setup.folder}")
     return result.score
 
 
-def start_logging(folder: Path | None) -> None:
-    """Notices on the terminal and in logs/run.log."""
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
-    if folder is not None:
-        (folder / "logs").mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(folder / "logs" / "run.log"))
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
-    logging.getLogger("lightning").setLevel(logging.WARNING)
+def write(setup: Setup, metrics: Metrics) -> None:
+    (setup.folder / "metrics.json").write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
 
 
 def summary(setup: Setup) -> str:
@@ -121,47 +134,38 @@ def built_student(setup: Setup) -> Encoder:
 
 
 def distil(setup: Setup, student: Encoder, teacher: TeacherProvider, reference: torch.Tensor) -> FitResult:
-    resume = checkpoint(setup)
-    return fit(
-        student, setup.losses, teacher, plan(setup, "distil student", setup.folder, reference, resume, logged=True)
-    )
+    planned = plan(setup, "distil student", setup.folder, reference)
+    if setup.config.resume not in (False, "auto"):
+        planned.resume = Path(setup.config.resume)
+    planned.loggers = setup.loggers
+    for logger in planned.loggers:
+        logger.log_hyperparams(setup.resolved())
+    return fit(student, setup.losses, teacher, planned)
 
 
 def without_teacher(setup: Setup, student: Encoder, reference: torch.Tensor) -> FitResult:
     """The same student, budget and seed, hard labels only."""
     losses = LossSet({"hard_label": HardLabelLoss()})
     losses.bind(student.spec, None)
-    return fit(student, losses, None, plan(setup, "baseline without KD", setup.folder / "baseline", reference, None))
+    return fit(student, losses, None, plan(setup, "baseline without KD", setup.folder / "baseline", reference))
 
 
-def plan(
-    setup: Setup, title: str, folder: Path, reference: torch.Tensor, resume: Path | None, logged: bool = False
-) -> Fit:
-    loggers = list(instantiate(setup.config.logger).values()) if logged and setup.config.logger else []
-    for logger in loggers:
-        logger.log_hyperparams(setup.resolved())
+def plan(setup: Setup, title: str, folder: Path, reference: torch.Tensor) -> Fit:
+    """`resume=auto` goes on from the folder's last checkpoint, if there is one."""
+    last = folder / "checkpoints" / "last.ckpt"
     return Fit(
         title, folder, setup.task, setup.splits["train"], setup.splits["validation"], setup.optim, setup.hardware,
-        setup.config.seed, dict(setup.config.trainer), reference, loggers, resume,
+        setup.config.seed, dict(setup.config.trainer), reference,
+        resume=last if setup.config.resume == "auto" and last.is_file() else None,
     )  # fmt: skip
-
-
-def checkpoint(setup: Setup) -> Path | None:
-    """Where to go on: `resume=auto` takes the run folder's last checkpoint, if there is one."""
-    if setup.config.resume is False:
-        return None
-    last = setup.folder / "checkpoints" / "last.ckpt"
-    if setup.config.resume == "auto":
-        return last if last.is_file() else None
-    return Path(setup.config.resume)
 
 
 def student_scores(setup: Setup, student: Encoder, teacher: torch.Tensor, prefix: str) -> Metrics:
     split, device = setup.splits["test"], setup.hardware.device
     student.to(device).eval().require(Need(logits=True))
-    logits = gather(
-        lambda batch: student(batch["student"]).logits, EvalBatches(split, setup.hardware.eval_batch_size), device
-    )
+    with progress(f"{prefix.rstrip('/') or 'student'} on test", len(split)) as advance:
+        batches = EvalBatches(split, setup.hardware.eval_batch_size)
+        logits = gather(lambda batch: student(batch["student"]).logits, batches, device, advance)
     student.cpu()
     scores = setup.task.metrics(logits, torch.from_numpy(split.labels), teacher)
     reference = setup.task.metrics(teacher, torch.from_numpy(split.labels))
@@ -170,12 +174,17 @@ def student_scores(setup: Setup, student: Encoder, teacher: torch.Tensor, prefix
 
 
 def save(setup: Setup, student: Encoder, teacher: TeacherProvider, metrics: Metrics) -> None:
-    command = shlex.join(["python", "train.py", *HydraConfig.get().overrides.task])
     title = f"{setup.task.name} classifier, {parameters(student) / 1e6:.1f}M parameters"
     data = f"{setup.corpus.name} ({len(setup.corpus.train)} rows)"
-    card = model_card(title, teacher.spec.name, data, setup.losses, metrics, command)
+    card = model_card(title, teacher.spec.name, data, setup.losses, metrics, shlex.join(command()))
     save_student(student, setup.student_tokenizer, setup.folder / "student", card)
     metrics["student/megabytes"] = (setup.folder / "student" / "model.safetensors").stat().st_size / 1e6
+
+
+def command() -> list[str]:
+    """What was typed, without the keys that say where a run lives."""
+    typed = HydraConfig.get().overrides.task
+    return ["python", "train.py", *(word for word in typed if not word.startswith("resume="))]
 
 
 def parameters(model: Any) -> int:

@@ -4,8 +4,9 @@ A loss never sees a Hugging Face object and a teacher never sees a loss; both sp
 Shapes: B batch, T tokens, C classes, D hidden size, H heads, M ensemble members, d = D / H.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,11 +17,15 @@ Batch = Mapping[str, Any]
 `labels` (B) int64 or (B, C) float, `key` (B) int64 content hash of the teacher's tokens."""
 
 
+_NEVER, _FAR = 1e-30, -1e30  # a probability and a score that stand for 0 and -inf
+
+
 @dataclass(frozen=True)
 class AttentionTap:
     """What one attention layer computed with: enough to rebuild its maps and relations without dropout.
 
     query, key, value: (B, H, T, d). `probs` (B, H, T, T) is set instead where only eager attention was available.
+    allowed: the mask the layer used, bool or added to the scores, broadcastable to (B, H, T, T); a sliding window is in it.
     """
 
     query: Tensor | None = None
@@ -28,6 +33,7 @@ class AttentionTap:
     value: Tensor | None = None
     scale: float = 1.0
     probs: Tensor | None = None
+    allowed: Tensor | None = None
 
     def scores(self) -> Tensor:
         """scale · Q Kᵀ before masking and softmax, fp32, (B, H, T, T)."""
@@ -36,10 +42,23 @@ class AttentionTap:
         return self.scale * (self.query.float() @ self.key.float().transpose(-1, -2))
 
     def log_maps(self, mask: Tensor) -> Tensor:
-        """log softmax over valid keys of the scores, fp32, (B, H, T, T); padded columns are -inf. mask: (B, T)."""
+        """log softmax over valid keys of the scores, fp32, (B, H, T, T); padded columns are -inf. mask: (B, T).
+
+        A valid key outside a layer's window gets log 1e-30, not -inf: a loss may subtract it from another model's.
+        """
         columns = mask.bool()[:, None, None, :]
-        scores = self.probs.float().clamp_min(1e-30).log() if self.probs is not None else self.scores()
-        return torch.log_softmax(scores.masked_fill(~columns, float("-inf")), dim=-1)
+        scores = self.probs.float().clamp_min(_NEVER).log() if self.probs is not None else self._masked_scores()
+        log_maps = torch.log_softmax(scores.masked_fill(~columns, float("-inf")), dim=-1)
+        return log_maps.clamp_min(math.log(_NEVER)).masked_fill(~columns, float("-inf"))
+
+    def _masked_scores(self) -> Tensor:
+        """Scores under the layer's own mask. Finite: the gradient of a softmax over nothing but -inf is NaN."""
+        scores = self.scores()
+        if self.allowed is None:
+            return scores
+        if self.allowed.dtype == torch.bool:
+            return scores.masked_fill(~self.allowed, _FAR)
+        return (scores + self.allowed.float()).clamp_min(_FAR)
 
 
 @dataclass(frozen=True)
@@ -71,10 +90,6 @@ class Outputs:
         scaled = self.members.float() / temperature
         on, off = torch.nn.functional.logsigmoid(scaled), torch.nn.functional.logsigmoid(-scaled)
         return mixture(on, self._weights()), mixture(off, self._weights())
-
-    def detach(self) -> "Outputs":
-        """The same without taps and without a graph: what evaluation keeps."""
-        return replace(self, logits=self.logits.detach(), hidden={}, attention={})
 
     def _weights(self) -> Tensor:
         assert self.members is not None and self.weights is not None

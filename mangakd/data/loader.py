@@ -108,17 +108,16 @@ class TrainLoader:
         self._sampler.start = self._given
         for batch in self._loader:
             self._given += 1
+            if self._given == len(self):
+                # Before the last batch is handed over: a trainer that knows the length never asks for one more.
+                self._sampler.epoch, self._given = self._sampler.epoch + 1, 0
             yield batch
-        self._sampler.epoch += 1
-        self._given = 0
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self._sampler.epoch, "given": self._given}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self._sampler.epoch, self._given = state["epoch"], state["given"]
-        if self._given == len(self):  # saved after the last batch, before the pass was closed
-            self._sampler.epoch, self._given = self._sampler.epoch + 1, 0
 
 
 class EvalBatches:

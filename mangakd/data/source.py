@@ -9,14 +9,14 @@ import logging
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, fields
 
 from mangakd.core.errors import UserError, near
 
 log = logging.getLogger(__name__)
 LABEL_SEPARATOR = "|"
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
+READ_BY_SOME = ("path", "val_path", "test_path", "text_column", "label_column")
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class Source(ABC):
     max_length: int = 64
     split_seed: int = 0
 
+    # Which of READ_BY_SOME this source reads; set to another value, the rest is warned about.
     reads: tuple[str, ...] = field(default=(), init=False, repr=False)
     ordered_labels: tuple[str, ...] | None = field(default=None, init=False, repr=False)
 
@@ -87,23 +88,32 @@ class Source(ABC):
 
     def load(self) -> Corpus:
         """Read, split, limit, check. Raises UserError for every mistake a user can make in data."""
+        self._check_limits()
         self._warn_ignored()
-        parts = self._split(self.read())
+        parts = self.read()
         for name, rows in parts.items():
             _check_rows(name, rows)
-        parts = {name: self._limited(name, rows) for name, rows in parts.items()}
+        parts = {name: self._limited(name, rows) for name, rows in self._split(parts).items()}
         labels = self.ordered_labels or tuple(sorted({label for row in parts["train"].labels for label in row}))
         for name in ("validation", "test"):
             _check_labels(name, parts[name], set(labels))
         _check_present(labels, parts["train"], self.train_limit)
         return Corpus(type(self).__name__, parts["train"], parts["validation"], parts["test"], labels)
 
+    def _check_limits(self) -> None:
+        for name in SPLITS.values():
+            limit = getattr(self, f"{name}_limit")
+            if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+                raise UserError(f"data.{name}_limit={limit} must be a whole number from 1 on, or null for all rows.")
+
     def _warn_ignored(self) -> None:
-        for key in ("path", "val_path", "test_path"):
-            if getattr(self, key) is not None and key not in self.reads:
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.name in READ_BY_SOME and option.name not in self.reads and value != option.default:
                 log.warning(
-                    "data.%s=%s is ignored: data=%s does not read it.", key, getattr(self, key), type(self).__name__
-                )
+                    "data.%s=%s is ignored: the data source %s does not read it (data=files reads your own files).",
+                    option.name, value, type(self).__name__,
+                )  # fmt: skip
 
     def _split(self, parts: dict[str, Rows]) -> dict[str, Rows]:
         missing = [name for name in ("validation", "test") if name not in parts]
@@ -111,6 +121,12 @@ class Source(ABC):
             order = list(range(len(parts["train"])))
             random.Random(self.split_seed).shuffle(order)
             size = max(len(order) // 10, 1)
+            if len(order) <= size * len(missing):
+                keys = " and ".join(f"data.{SPLITS[name]}_path" for name in missing)
+                raise UserError(
+                    f"{parts['train'].origin} has {len(order)} rows, too few to split {' and '.join(missing)} off. "
+                    f"Add rows, or set {keys}."
+                )
             for name in missing:
                 held, order = order[:size], order[size:]
                 parts[name] = parts["train"].take(sorted(held))
@@ -126,59 +142,45 @@ class Source(ABC):
         limit = getattr(self, f"{SPLITS[name]}_limit")
         if limit is None or limit >= len(rows):
             return rows
-        if limit < 1:
-            raise UserError(f"data.{SPLITS[name]}_limit={limit} must be at least 1, or null for all rows.")
         return rows.take(sorted(random.Random(self.split_seed).sample(range(len(rows)), limit)))
 
 
-def existing(path: str | None, key: str) -> Path:
-    """The file behind a key; UserError when it is not set, not there or empty."""
-    if path is None:
-        raise UserError(f"{key} is not set: give the file, for example {key}=data/train.csv.")
-    file = Path(path).expanduser()
-    if not file.is_file():
-        others = sorted(p.name for p in file.parent.iterdir() if p.is_file()) if file.parent.is_dir() else []
-        hint = (
-            near(file.name, others)
-            if others
-            else f"; the folder {file.parent} does not exist"
-            if not file.parent.is_dir()
-            else ""
-        )
-        raise UserError(f"{key}={path}: there is no such file{hint}")
-    if file.stat().st_size == 0:
-        raise UserError(f"{key}={path} is empty (0 bytes).")
-    return file
-
-
 def names(cell: object) -> tuple[str, ...]:
-    """Label names of one cell: a value, a list of values, or `a|b`."""
-    if isinstance(cell, list | tuple):
-        return tuple(str(value) for value in cell)
-    return tuple(part for part in str(cell).split(LABEL_SEPARATOR) if part) if cell is not None else ()
+    """Label names of one cell: a value, a list of values, or `a|b`. None and NaN are no label."""
+    values = cell if isinstance(cell, list | tuple) else str(cell).split(LABEL_SEPARATOR) if _is_set(cell) else ()
+    found = (str(value).strip() for value in values if _is_set(value))
+    return tuple(dict.fromkeys(name for name in found if name))
+
+
+def _is_set(value: object) -> bool:
+    return value is not None and value == value  # NaN, which stands for nothing in a column of numbers, is not itself
 
 
 def _check_rows(name: str, rows: Rows) -> None:
     if not len(rows):
-        raise UserError(f"the {name} split ({rows.origin}) has no rows; check data.{SPLITS[name]}_path or data.path.")
+        raise UserError(f"{rows.origin or name} has no rows. Give data.{_key(name)} a file with rows.")
     blank = [i for i, text in enumerate(rows.texts) if not text or not text.strip()]
     if blank:
         raise UserError(
-            f"{_row(rows, blank[0])} of {name} ({rows.origin}) has no text{_more(blank)}. Fill or remove it."
+            f"{_row(name, rows, blank[0])} has no text{_more(blank)} Fill or remove it, or set data.text_column."
         )
     unlabelled = [i for i, labels in enumerate(rows.labels) if not labels]
     if unlabelled:
-        raise UserError(f"{_row(rows, unlabelled[0])} of {name} ({rows.origin}) has no label{_more(unlabelled)}.")
+        raise UserError(
+            f"{_row(name, rows, unlabelled[0])} has no label{_more(unlabelled)} Fill or remove it, or set data.label_column."
+        )
 
 
 def _check_labels(name: str, rows: Rows, known: set[str]) -> None:
     wrong = [i for i, labels in enumerate(rows.labels) if not set(labels) <= known]
     if wrong:
         unknown = sorted({label for i in wrong for label in rows.labels[i]} - known)
+        first = next(label for label in rows.labels[wrong[0]] if label not in known)
+        every = {*known, *unknown}
         raise UserError(
-            f"{_row(rows, wrong[0])} of {name} ({rows.origin}) has the label {unknown[0]!r}, which the {len(known)} classes of "
-            f"train do not hold{near(unknown[0], known)}{_more(wrong)} {len(unknown)} classes are missing from train: "
-            "correct the label, or raise data.train_limit."
+            f"{_row(name, rows, wrong[0])} has the label {first!r}, which no row of train has{_more(wrong, near(first, known))} "
+            f"train has {len(known)} classes, all splits together {len(every)}; missing from train: {listed(unknown)}. "
+            "Correct the label, add rows to train, or raise data.train_limit."
         )
 
 
@@ -186,17 +188,29 @@ def _check_present(labels: tuple[str, ...], train: Rows, limit: int | None) -> N
     seen = {label for row in train.labels for label in row}
     absent = [label for label in labels if label not in seen]
     if absent:
-        raise UserError(f"train has no row of {', '.join(absent)}; raise data.train_limit={limit} or add rows.")
+        fix = f"raise data.train_limit={limit}" if limit is not None else "add rows"
+        raise UserError(f"train has {len(train)} rows, none of them of {listed(absent)}; {fix}.")
     if len(labels) < 2:
         raise UserError(
-            f"train has a single class ({labels[0]}); a classifier needs two or more. Check data.label_column."
+            f"train has a single class ({labels[0]}); a classifier needs two or more. Set data.label_column, or add rows."
         )
 
 
-def _row(rows: Rows, i: int) -> str:
-    return f"row {rows.numbers[i] if rows.numbers else i + 1}"
+def listed(labels: Iterable[str]) -> str:
+    """The first five of some names, and how many more there are."""
+    ordered = sorted(labels)
+    return (", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")) or "none"
 
 
-def _more(found: Iterable[int]) -> str:
+def _key(name: str) -> str:
+    return "path" if name == "train" else f"{SPLITS[name]}_path"
+
+
+def _row(name: str, rows: Rows, i: int) -> str:
+    header = ", header not counted" if rows.origin.lower().endswith((".csv", ".tsv")) else ""
+    return f"row {rows.numbers[i] if rows.numbers else i + 1} of {name} ({rows.origin}{header})"
+
+
+def _more(found: Iterable[int], end: str = ".") -> str:
     count = len(list(found)) - 1
-    return f" (and {count} more such rows)." if count else "."
+    return (f" (and {count} more such row{'s' if count > 1 else ''})" if count else "") + end

@@ -1,19 +1,15 @@
 """Where texts and labels come from: the synthetic MangaAssist corpus, CLINC150, your files, a hub data set."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.feather
-import pyarrow.json
-import pyarrow.parquet
-
 from mangakd.core.errors import UserError, near
 from mangakd.data import manga_corpus
-from mangakd.data.source import Rows, Source, existing, names
+from mangakd.data.source import Rows, Source, names
+from mangakd.data.tables import Table, existing, read_json, read_table
+
+COLUMNS = ("text_column", "label_column")
 
 
 @dataclass
@@ -40,19 +36,22 @@ class Clinc150(Source):
 
     def read(self) -> dict[str, Rows]:
         file = existing(self.path, "data.path")
-        content = _json(file, "data.path")
+        content = read_json(file, "data.path")
         keys = {"train": "train", "validation": "val", "test": "test"}
         if not isinstance(content, dict) or not set(keys.values()) <= set(content):
-            found = list(content) if isinstance(content, dict) else type(content).__name__
+            found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
             raise UserError(
-                f"data.path={self.path} is not CLINC150's data_full.json: it must hold train, val, test; found {found}."
+                f"data.path={self.path} is not CLINC150's data_full.json: it must hold train, val, test; found {found}. "
+                "For other files use data=files."
             )
-        return {
-            split: Rows(
-                [row[0] for row in content[key]], [(row[1],) for row in content[key]], origin=f"{file.name}:{key}"
-            )
-            for split, key in keys.items()
-        }
+        return {split: _pairs(content[key], f"{file.name}:{key}") for split, key in keys.items()}
+
+
+def _pairs(rows: Any, origin: str) -> Rows:
+    good = isinstance(rows, list) and all(isinstance(r, list) and len(r) == 2 for r in rows)
+    if not good or not all(isinstance(value, str) for row in rows for value in row):
+        raise UserError(f"data.path: {origin} must be a list of [text, intent]; is this CLINC150's data_full.json?")
+    return Rows([text for text, _ in rows], [(intent,) for _, intent in rows], origin=origin)
 
 
 @dataclass
@@ -63,18 +62,20 @@ class Files(Source):
     """
 
     def __post_init__(self) -> None:
-        self.reads = ("path", "val_path", "test_path")
+        self.reads = ("path", "val_path", "test_path", *COLUMNS)
 
     def read(self) -> dict[str, Rows]:
         given = {"train": self.path, "validation": self.val_path, "test": self.test_path}
         keys = {"train": "data.path", "validation": "data.val_path", "test": "data.test_path"}
         return {
-            split: table_rows(
-                read_table(existing(path, keys[split]), keys[split]), self.text_column, self.label_column, str(path)
-            )
+            split: self._rows(path, keys[split])
             for split, path in given.items()
             if path is not None or split == "train"
         }
+
+    def _rows(self, path: str | None, key: str) -> Rows:
+        table = read_table(existing(path, key), key)
+        return table_rows(table, self.text_column, self.label_column, f"{key}={path}")
 
 
 @dataclass
@@ -82,7 +83,7 @@ class Hub(Source):
     """A data set on the Hugging Face hub: data.path is its id, `owner/name` or `owner/name:config`. Needs mangakd[hub]."""
 
     def __post_init__(self) -> None:
-        self.reads = ("path",)
+        self.reads = ("path", *COLUMNS)
 
     def read(self) -> dict[str, Rows]:
         if self.path is None:
@@ -107,74 +108,51 @@ class Hub(Source):
         return {split: self._rows(part, f"{self.path}:{split}") for split, part in found.items() if part is not None}
 
     def _rows(self, part: Any, origin: str) -> Rows:
-        rows = table_rows(part.data.table, self.text_column, self.label_column, origin)
+        rows = table_rows(Table.of_arrow(part.data.table), self.text_column, self.label_column, origin)
         feature = part.features[self.label_column]
         feature = getattr(feature, "feature", feature)
         if hasattr(feature, "int2str"):
-            rows = Rows(
-                rows.texts, [tuple(feature.int2str(int(v)) for v in row) for row in rows.labels], rows.numbers, origin
-            )
+            # -1 is the hub's way of withholding the labels of a test split.
+            labels = [tuple(feature.int2str(int(v)) for v in row if int(v) >= 0) for row in rows.labels]
+            rows = Rows(rows.texts, labels, rows.numbers, origin)
         return rows
 
 
-def read_table(file: Path, key: str) -> pa.Table:
-    """A table from a file by its ending. Raises UserError where it cannot be parsed."""
-    try:
-        match file.suffix.lower():
-            case ".csv" | ".tsv":
-                return _csv(file)
-            case ".jsonl" | ".ndjson":
-                return pyarrow.json.read_json(file)
-            case ".json":
-                content = _json(file, key)
-                if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
-                    raise UserError(f'{key}={file} must be a JSON list of objects such as {{"text": …, "label": …}}.')
-                return pa.Table.from_pylist(content)
-            case ".arrow" | ".feather":
-                return _arrow(file)
-            case ".parquet":
-                return pyarrow.parquet.read_table(file)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeDecodeError) as error:
-        raise UserError(f"{key}={file} could not be read as {file.suffix}: {str(error).splitlines()[0]}") from error
-    raise UserError(
-        f"{key}={file}: unknown ending {file.suffix!r}; known: .csv .tsv .json .jsonl .arrow .feather .parquet."
-    )
-
-
-def table_rows(table: pa.Table, text: str, label: str, origin: str) -> Rows:
+def table_rows(table: Table, text: str, label: str, origin: str) -> Rows:
     """Texts and label names of two columns; rows are counted from 1, a header is not counted."""
+    if not table.names:
+        raise UserError(f"{origin} has no rows.")
     for column, key in ((text, "data.text_column"), (label, "data.label_column")):
-        if column not in table.column_names:
+        if column not in table.names:
             raise UserError(
-                f"{origin} has no column {column!r} ({key}); it has {', '.join(table.column_names)}"
-                f"{near(column, table.column_names)}"
+                f"{origin} has no column {column!r}; it has {', '.join(table.names)}. Set {key} to one of "
+                f"these{near(column, table.names)}"
             )
-    texts = ["" if value is None else str(value) for value in table[text].to_pylist()]
-    labels = [names(value) for value in table[label].to_pylist()]
+        if table.names.count(column) > 1:
+            raise UserError(
+                f"{origin} has {table.names.count(column)} columns {column!r}; rename all but one, or set {key} to another."
+            )
+    if text == label:
+        raise UserError(f"data.text_column and data.label_column are both {text!r}; they must differ.")
+    texts = [_text(value, number, origin, text) for number, value in enumerate(table.column(text), 1)]
+    labels = [_names(value, number, origin, label) for number, value in enumerate(table.column(label), 1)]
     return Rows(texts, labels, list(range(1, len(texts) + 1)), origin)
 
 
-def _csv(file: Path) -> pa.Table:
-    # All columns as text: a label column of digits must stay the names "0", "1", and "NA" is a text like any other.
-    header = pyarrow.csv.open_csv(file, parse_options=_parse(file)).schema.names
-    convert = pyarrow.csv.ConvertOptions(column_types={name: pa.string() for name in header}, strings_can_be_null=False)
-    return pyarrow.csv.read_csv(file, parse_options=_parse(file), convert_options=convert)
+def _text(value: Any, number: int, origin: str, column: str) -> str:
+    if value is not None and not isinstance(value, str | int | float):
+        raise UserError(
+            f"row {number} of {origin} holds a {type(value).__name__} in {column!r}, not a text. Set data.text_column."
+        )
+    return "" if value is None else str(value)
 
 
-def _parse(file: Path) -> pyarrow.csv.ParseOptions:
-    return pyarrow.csv.ParseOptions(delimiter="\t" if file.suffix.lower() == ".tsv" else ",", newlines_in_values=True)
-
-
-def _arrow(file: Path) -> pa.Table:
-    with pa.memory_map(str(file)) as source:
-        try:
-            return pa.ipc.open_file(source).read_all()
-        except pa.ArrowInvalid:
-            return pa.ipc.open_stream(source).read_all()
-
-
-def _json(file: Path, key: str) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{key}={file} is not JSON: {error}. Is it JSONL? Then give it the ending .jsonl.") from error
+def _names(value: Any, number: int, origin: str, column: str) -> tuple[str, ...]:
+    cells = value if isinstance(value, list) else [value]
+    wrong = [cell for cell in cells if not isinstance(cell, str | int | float | None)]
+    if wrong:
+        raise UserError(
+            f"row {number} of {origin} holds a {type(wrong[0]).__name__} in {column!r}, not the name of a label or a list "
+            "of names. Set data.label_column."
+        )
+    return names(value)

@@ -6,6 +6,7 @@ the batch or the world size, and it changes with the tokenizer, the truncation a
 
 import hashlib
 import json
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow as pa
 
 from mangakd.models.load import vocabulary_digest
 
+log = logging.getLogger(__name__)
 _FORMAT = 1
 
 
@@ -51,7 +53,12 @@ def tokenise(texts: list[str], tokenizer: Any, max_length: int, cache: Path) -> 
     file = cache / f"{name}.arrow"
     if not file.is_file():
         _write(file, _encode(texts, tokenizer, max_length))
-    table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+    try:
+        table = _read(file)
+    except (pa.ArrowException, OSError) as error:
+        log.warning("the kept tokens %s are damaged (%s); made again.", file, str(error).splitlines()[0])
+        _write(file, _encode(texts, tokenizer, max_length))
+        table = _read(file)
     column = table["input_ids"].combine_chunks()
     ids = column.values.to_numpy()
     return Tokens(ids, column.offsets.to_numpy().astype(np.int64), table["key"].to_numpy())
@@ -64,6 +71,10 @@ def _encode(texts: list[str], tokenizer: Any, max_length: int) -> pa.Table:
     offsets = np.cumsum([0, *map(len, arrays)], dtype=np.int32)
     column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(arrays)))
     return pa.table({"input_ids": column, "key": pa.array(keys, pa.int64())})
+
+
+def _read(file: Path) -> pa.Table:
+    return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
 
 
 def _write(file: Path, table: pa.Table) -> None:

@@ -2,7 +2,7 @@
 
 `output_attentions=True` would force eager attention in every layer of both models, keep every map, and return maps that
 went through dropout. Registered with transformers' `AttentionInterface`, this one keeps SDPA and records only the layers
-a loss needs; the loss rebuilds the maps from query, key and scale. Under dropout the rebuilt maps are the clean ones.
+a loss needs; the loss rebuilds the maps from query, key, scale and mask. Under dropout the rebuilt maps are the clean ones.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ def tapped_sdpa(
         sink, layer = slot
         groups = getattr(module, "num_key_value_groups", 1)
         scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
-        sink[layer] = AttentionTap(query, repeat_kv(key, groups), repeat_kv(value, groups), scale)
+        sink[layer] = AttentionTap(query, repeat_kv(key, groups), repeat_kv(value, groups), scale, allowed=mask)
     return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
 
 

@@ -7,6 +7,7 @@ Hidden states come from forward hooks on the mapped layers, attention from `mode
 import inspect
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ class Encoder(nn.Module):
         self._hooks: list[Any] = []
         self._tapped: list[nn.Module] = []
         self._ask: dict[str, bool] = {}
+        self._implementation: str | None = None  # the model's own attention, while it is replaced by ours
 
     def require(self, need: Need) -> "Encoder":
         """Put taps on exactly the hidden states and attention layers of `need`, taking earlier ones off."""
@@ -68,18 +70,13 @@ class Encoder(nn.Module):
             self._ask["output_hidden_states"] = True
             return
         if 0 in self._need.hidden:
-            self._hooks.append(layers[0].register_forward_pre_hook(self._keep_embedding, with_kwargs=True))
+            keep = partial(_keep_input, self._hidden, 0)
+            self._hooks.append(layers[0].register_forward_pre_hook(keep, with_kwargs=True))
         for i in self._need.hidden - {0}:
-            self._hooks.append(layers[i - 1].register_forward_hook(self._keep_layer(i)))
-
-    def _keep_embedding(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._hidden[0] = args[0] if args else kwargs["hidden_states"]
-
-    def _keep_layer(self, index: int) -> Any:
-        def keep(_: nn.Module, __: Any, output: Any) -> None:
-            self._hidden[index] = output[0] if isinstance(output, tuple) else output
-
-        return keep
+            # The last one is taken from the whole encoder: ModernBERT and its like end in a norm, as in
+            # output_hidden_states.
+            source = self.model.base_model if i == self.spec.layers else layers[i - 1]
+            self._hooks.append(source.register_forward_hook(partial(_keep_output, self._hidden, i)))
 
     def _tap_attention(self) -> None:
         modules = self._attention_modules()
@@ -88,7 +85,7 @@ class Encoder(nn.Module):
                 "%s does not offer the attention interface: falling back to eager attention, slower and with dropout in "
                 "the student's maps.", self.spec.name,
             )  # fmt: skip
-            self.model.config._attn_implementation = "eager"
+            self._attend_with("eager")
             self._ask["output_attentions"] = True
             return
         for i in self._need.attention:
@@ -99,14 +96,19 @@ class Encoder(nn.Module):
         """The attention modules in layer order, found by running two tokens through; None without the interface."""
         if not getattr(self.model, "_supports_attention_backend", False):
             return None
-        # On the config, which all submodules share: the setter refuses wrappers such as ModernBERT's classifier.
-        self.model.config._attn_implementation = attention.NAME
+        self._attend_with(attention.NAME)
         was_training = self.model.training
         tokens = torch.ones(1, 2, dtype=torch.long, device=next(self.model.parameters()).device)
         with attention.discover() as modules, torch.no_grad():
             self.model.eval()(input_ids=tokens, attention_mask=tokens)
         self.model.train(was_training)
         return modules if len({id(m) for m in modules}) == self.spec.layers else None
+
+    def _attend_with(self, implementation: str) -> None:
+        if self._implementation is None:
+            self._implementation = self.model.config._attn_implementation
+        # On the config, which all submodules share: the setter refuses wrappers such as ModernBERT's classifier.
+        self.model.config._attn_implementation = implementation
 
     def _collect_fallback(self, raw: Any) -> None:
         if self._ask.get("output_hidden_states"):
@@ -127,7 +129,22 @@ class Encoder(nn.Module):
             hook.remove()
         for module in self._tapped:
             attention.tap(module, None, 0)
-        self._hooks, self._tapped, self._ask = [], [], {}
+        if self._implementation is not None:
+            self.model.config._attn_implementation = self._implementation
+        self._hooks, self._tapped, self._ask, self._implementation = [], [], {}, None
+
+
+# Functions with bound arguments, not closures: deepcopy and pickle then give the copy's hooks the copy's dict.
+
+
+def _keep_input(
+    sink: dict[int, Tensor], layer: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    sink[layer] = args[0] if args else kwargs["hidden_states"]
+
+
+def _keep_output(sink: dict[int, Tensor], layer: int, _: nn.Module, __: Any, output: Any) -> None:
+    sink[layer] = output if isinstance(output, Tensor) else output[0]
 
 
 def layer_list(model: nn.Module, depth: int) -> nn.ModuleList | None:

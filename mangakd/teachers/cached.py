@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mangakd.core.locks import waiting_lock
 from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
@@ -77,14 +78,15 @@ class Cached(EnsembleOptions):
         manifest = manifest_of(live)
         folder = self.folder(manifest, context)
         if not self.allow_mismatch:
-            fill(folder, live, context)
+            with waiting_lock(folder.with_suffix(".lock"), "filling the store"):  # a parallel sweep shares one
+                fill(folder, live, context)
         reader = StoreReader(folder, manifest, allow_mismatch=self.allow_mismatch)
-        weights = normalised(None, live.members)
-        cached = CachedTeacher(reader, live.spec, weights, self.combine)
+        members = reader.manifest.members
+        cached = CachedTeacher(reader, live.spec, normalised(None, members), self.combine)
         if isinstance(self.weights, str):
             cached.weights = validation_weights(cached, context.splits["validation"], context)
         else:
-            cached.weights = normalised(self.weights, live.members)
+            cached.weights = normalised(self.weights, members)
         return cached
 
     def live(self, context: TeacherContext) -> TeacherProvider:
@@ -141,4 +143,8 @@ def verify(
     teacher.prepare(context.device, Need(logits=True))
     live = torch.from_numpy(_answers(teacher, split, context, None)(positions))
     stored = torch.from_numpy(reader.lookup(split.teacher.keys[positions]))
-    return float((live.log_softmax(-1) - stored.log_softmax(-1)).abs().max())
+    if teacher.spec.problem == "multi_label":  # one Bernoulli per label: log p of on and of off
+        live, stored = (torch.nn.functional.logsigmoid(torch.stack([z, -z])) for z in (live, stored))
+    else:
+        live, stored = live.log_softmax(-1), stored.log_softmax(-1)
+    return float((live - stored).abs().max())

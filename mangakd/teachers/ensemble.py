@@ -13,6 +13,7 @@ from torch import Tensor
 from mangakd.core.errors import UserError
 from mangakd.core.outputs import Batch, Outputs, mixture
 from mangakd.core.requires import Need
+from mangakd.core.spec import ModelSpec
 from mangakd.data.gather import gather
 from mangakd.data.loader import EncodedSplit, EvalBatches
 from mangakd.teachers.base import TeacherProvider, digest
@@ -23,13 +24,14 @@ from mangakd.teachers.options import EnsembleOptions, TeacherContext
 class EnsembleTeacher(TeacherProvider):
     """members: providers with one label order. weights: M numbers ≥ 0, normalised to 1; None means equal.
 
-    Raises UserError on a wrong number of weights or members whose heads differ in kind.
+    Raises UserError on a wrong number of weights, or members that differ in labels, kind of head or tokenizer.
     """
 
     def __init__(
         self, members: Sequence[TeacherProvider], weights: Sequence[float] | None = None, combine: str = "probabilities"
     ) -> None:
         self._providers = list(members)
+        _check_alike([provider.spec for provider in self._providers])
         self.members = len(self._providers)
         self.weights = normalised(weights, self.members)
         self.combine = combine
@@ -54,6 +56,21 @@ class EnsembleTeacher(TeacherProvider):
         return combined(stacked, self.weights, self.combine, batch["teacher"]["attention_mask"], self.spec.problem)
 
 
+def _check_alike(specs: Sequence[ModelSpec]) -> None:
+    for what in ("labels", "problem", "vocabulary"):
+        found = {getattr(spec, what): spec.name for spec in specs}
+        if len(found) > 1:
+            raise UserError(
+                f"the members of the ensemble differ in {what}: "
+                f"{'; '.join(f'{name} has {_short(value)}' for value, name in found.items())}. "
+                "Give teacher.paths models of one task that read with one tokenizer."
+            )
+
+
+def _short(value: object) -> str:
+    return f"{len(value)} labels from {value[0]}" if isinstance(value, tuple) else str(value)
+
+
 def normalised(weights: Sequence[float] | None, members: int) -> Tensor:
     """M weights that sum to 1."""
     values = [1.0] * members if weights is None else [float(w) for w in weights]
@@ -76,20 +93,24 @@ def combined(members: Tensor, weights: Tensor, combine: str, mask: Tensor, probl
     return Outputs(logits, mask, members=members, weights=weights)
 
 
-def learned_weights(members: Tensor, targets: Tensor, problem: str, steps: int = 200) -> list[float]:
+def learned_weights(members: Tensor, targets: Tensor, problem: str, steps: int = 1000) -> list[float]:
     """Weights that make the labels most likely under the mixture of probabilities, by expectation maximisation.
 
     members: (M, N, C) logits on rows the members were not trained on. targets: (N) or (N, C). Each step sets w_m to the
     mean share of member m in Σ_k w_k p_k(label); the likelihood is concave in w, so this finds its one maximum.
+    In float64: steps get small long before the maximum.
     """
+    members = members.double()
     if problem == "multi_label":
-        signs = targets.float() * 2 - 1
-        log_p = torch.nn.functional.logsigmoid(members.float() * signs).flatten(1)
+        signs = targets.double() * 2 - 1
+        log_p = torch.nn.functional.logsigmoid(members * signs).flatten(1)
     else:
-        log_p = torch.log_softmax(members.float(), -1)[:, torch.arange(len(targets)), targets]
-    weights = torch.full((len(members),), 1 / len(members))
+        log_p = torch.log_softmax(members, -1)[:, torch.arange(len(targets)), targets]
+    weights = torch.full((len(members),), 1 / len(members), dtype=torch.float64)
     for _ in range(steps):
-        weights = torch.softmax(weights.log()[:, None] + log_p, dim=0).mean(1)
+        before, weights = weights, torch.softmax(weights.log()[:, None] + log_p, dim=0).mean(1)
+        if (weights - before).abs().max() < 1e-7:
+            break
     return weights.tolist()
 
 

@@ -1,6 +1,7 @@
 """One fit: module, loaders, callbacks and a Lightning Trainer. Teacher, baseline and student all go through here."""
 
 import logging
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -81,16 +82,17 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, plan
     checkpoints = plan.folder / "checkpoints"
     evaluation = EvalBatches(plan.validation, plan.hardware.eval_batch_size)
     reference = Reference(torch.from_numpy(plan.validation.labels), torch.from_numpy(evaluation.rows), plan.reference)
-    module = DistillModule(student, losses, teacher, plan.task, plan.optim, reference, plan.seed)
-    progress = RunProgress(plan.title)
+    hardware = plan.hardware
+    loader = TrainLoader(plan.train, hardware.batch_size, plan.seed, hardware.workers, hardware.pin_memory)
+    steps = total_steps(len(loader), **plan.trainer)
+    module = DistillModule(student, losses, teacher, plan.task, plan.optim, reference, steps, plan.seed)
+    progress = RunProgress(plan.title, steps)
     monitor = f"val/{plan.task.monitor}"
     best = ModelCheckpoint(
         checkpoints, "best", monitor=monitor, mode="max", save_weights_only=True, enable_version_counter=False
     )
     last = ModelCheckpoint(checkpoints, "last", enable_version_counter=False, save_on_train_epoch_end=True)
-    hardware = plan.hardware
     trainer = _trainer(plan, [progress, best, last, SaveOnSignal(checkpoints / "last.ckpt")])
-    loader = TrainLoader(plan.train, hardware.batch_size, plan.seed, hardware.workers, hardware.pin_memory)
     trainer.fit(module, loader, evaluation, ckpt_path=plan.resume, weights_only=False)
     if best.best_model_path:  # absent with trainer.fast_dev_run
         saved = torch.load(best.best_model_path, map_location="cpu", weights_only=False)
@@ -98,6 +100,21 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, plan
     score = float(best.best_model_score) if best.best_model_score is not None else 0.0
     student.cpu()
     return FitResult(score, progress.samples / max(progress.seconds, 1e-9), checkpoints / "best.ckpt")
+
+
+def total_steps(
+    batches: int, max_epochs: int = 1, max_steps: int = -1, limit_train_batches: float = 1.0,
+    accumulate_grad_batches: int = 1, **_: Any,
+) -> int:  # fmt: skip
+    """Optimizer steps of a fit with these arguments of lightning.Trainer.
+
+    Not trainer.estimated_stepping_batches: asking for it in configure_optimizers builds the loaders before a checkpoint is
+    restored, and their position is then dropped without a word (pytorch-lightning#20550).
+    """
+    limit = limit_train_batches
+    used = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    steps = math.ceil(used / accumulate_grad_batches) * max_epochs
+    return min(steps, max_steps) if max_steps > 0 else steps
 
 
 def _trainer(plan: Fit, callbacks: list[Any]) -> L.Trainer:

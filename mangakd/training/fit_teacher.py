@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from mangakd.core.errors import UserError
+from mangakd.core.locks import waiting_lock
 from mangakd.data.loader import EncodedSplit
 from mangakd.data.source import Corpus
 from mangakd.losses.hard_label import HardLabelLoss
@@ -35,29 +36,40 @@ def fitted(
 ) -> Encoder:  # fmt: skip
     """The member as an encoder that knows the task. Raises UserError for a new head with teacher.fit.mode=never."""
     config = load.load_config(member.path)
-    trained = any("SequenceClassification" in name for name in config.architectures or [])
-    if trained and options.mode != "always":
-        return _as_it_is(member, labels, tokenizer)
+    if load.is_classifier(config) and options.mode != "always":
+        return as_it_is(member, labels, tokenizer)
+    check_may_fit(member, config, options)
     torch.manual_seed(member.seed)  # the new head
     model, _ = load.load_classifier(member.path, corpus.labels, task.problem, "teacher.path")
-    if options.mode == "never":
-        raise UserError(
-            f"teacher.path={member.path} has no head for this task (its architecture is {config.architectures}), and "
-            "teacher.fit.mode=never. Give a fine-tuned folder, or let teacher.fit.mode=auto fine-tune it."
-        )
     # The splits' content is in here with the order of labels; hardware is not, as it should not change what is learnt.
     mark = digest(
         load.weights_digest(model), corpus.digest("train", "validation"), splits["train"].teacher.keys.sum(), options.epochs,
         options.lr, hardware.batch_size, member.seed, task.problem,
     )  # fmt: skip
     folder = cache / "teachers" / mark
-    if not (folder / "done.json").is_file():
-        _train(model, folder, member, options, task, splits, tokenizer, hardware)
+    with waiting_lock(folder.with_suffix(".lock"), "fine-tuning the teacher"):  # a parallel sweep shares one
+        if not (folder / "done.json").is_file():
+            _train(model, folder, member, options, task, splits, tokenizer, hardware)
     log.info("teacher %s (seed %d), fine-tuned: %s", member.path, member.seed, folder)
-    return _as_it_is(Member(str(folder), member.seed), None, tokenizer)
+    try:
+        return as_it_is(Member(str(folder), member.seed), None, tokenizer)
+    except UserError as error:
+        raise UserError(
+            f"the kept teacher {folder} is damaged ({error}) Delete that folder; it is made again."
+        ) from error
 
 
-def _as_it_is(member: Member, labels: Sequence[str] | None, tokenizer: Any) -> Encoder:
+def check_may_fit(member: Member, config: Any, options: FitOptions) -> None:
+    """Raises UserError for a model without a head that must not be fine-tuned."""
+    if options.mode == "never":
+        raise UserError(
+            f"teacher.path={member.path} has no head for this task (its architecture is {config.architectures}), and "
+            "teacher.fit.mode=never. Give a fine-tuned folder, or let teacher.fit.mode=auto fine-tune it."
+        )
+
+
+def as_it_is(member: Member, labels: Sequence[str] | None, tokenizer: Any) -> Encoder:
+    """A fine-tuned member. Raises UserError where its head has no weights, or has not as many outputs as `labels`."""
     model, fresh = load.load_classifier(member.path, None, "single_label", "teacher.path")
     if fresh:
         raise UserError(
@@ -78,7 +90,7 @@ def _train(
     tokenizer: Any, hardware: Hardware,
 ) -> None:  # fmt: skip
     scratch = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(scratch, ignore_errors=True)
+    last = scratch / "checkpoints" / "last.ckpt"  # of a fine-tuning that was interrupted
     encoder = load.encoder(model, f"teacher {model.config.model_type}", tokenizer).train()
     losses = LossSet({"hard_label": HardLabelLoss()})
     losses.bind(encoder.spec, None)
@@ -87,6 +99,7 @@ def _train(
     plan = Fit(
         f"fine-tune teacher (seed {member.seed})", scratch, task, own["train"], own["validation"], Optim(lr=options.lr),
         hardware, member.seed, trainer={"max_epochs": options.epochs},
+        resume=last if last.is_file() else None,
     )  # fmt: skip
     result = fit(encoder, losses, None, plan)
     shutil.rmtree(scratch / "checkpoints")

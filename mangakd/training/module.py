@@ -54,13 +54,14 @@ class Reference:
 class DistillModule(L.LightningModule):
     """student and losses are trained, saved and sharded; the teacher is a plain object and none of these.
 
-    seed: randomness of step n is a function of (seed, n), so that a resumed run draws what the uninterrupted one draws.
+    steps: optimizer steps of the whole fit, for schedules. seed: randomness of step n is a function of (seed, n), so that a
+    resumed run draws what the uninterrupted one draws.
     Raises UserError naming the loss term when a loss is not finite, before the weights are touched.
     """
 
     def __init__(
         self, student: Encoder, losses: LossSet, teacher: TeacherProvider | None, task: Task, optim: Optim,
-        reference: Reference, seed: int = 0,
+        reference: Reference, steps: int, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         if losses.needs_teacher and teacher is None:
@@ -68,7 +69,8 @@ class DistillModule(L.LightningModule):
         self.student = student.require(losses.requires.student)
         self.losses = losses
         self.teacher = teacher if losses.needs_teacher else None
-        self._task, self._optim, self._reference, self._seed = task, optim, reference, seed
+        self._task, self._optim, self._reference = task, optim, reference
+        self._steps, self._seed = steps, seed
         self._validation: list[Tensor] = []
         self._broken: Tensor | None = None
 
@@ -83,23 +85,41 @@ class DistillModule(L.LightningModule):
         return to_device(batch, device)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        torch.manual_seed(self._seed * 1_000_003 + self.global_step)
+        # torch.manual_seed would also format a stack trace for every backend that is not there: half a millisecond a step.
+        seed = self._seed * 1_000_003 + self.global_step
+        torch.default_generator.manual_seed(seed)
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         student = self.student(batch["student"])
         teacher = self.teacher(batch) if self.teacher is not None else None
         result: LossSetOutput = self.losses(student, teacher, batch, self.progress)
         self._guard(result)
-        self.log("train/loss", result.total.detach(), batch_size=1)
+        if self._logged:
+            self._log(result)
+        return result.total
+
+    @property
+    def _logged(self) -> bool:
+        """Whether loggers write this step, or it is the first or the last of an epoch, which the progress line shows.
+
+        Lightning's log() takes a third of a millisecond for each value, at every step, written or not.
+        """
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        written = every > 0 and (self.global_step + 1) % every == 0
+        return written or self.global_step == 0 or self.trainer.is_last_batch
+
+    def _log(self, result: LossSetOutput) -> None:
         terms = {f"train/loss/{name}": value for name, value in result.terms.items()}
         weights = {f"train/weight/{name}": value for name, value in result.weights.items()}
-        self.log_dict({**terms, **weights, **{f"train/{k}": v for k, v in result.logs.items()}}, batch_size=1)
-        return result.total
+        logs = {f"train/{name}": value for name, value in result.logs.items()}
+        self.log_dict({"train/loss": result.total.detach(), **terms, **weights, **logs}, batch_size=1)
 
     @property
     def progress(self) -> float:
         """0 at the first step, 1 after the last."""
-        return self.global_step / max(self.trainer.estimated_stepping_batches, 1)
+        return self.global_step / max(self._steps, 1)
 
     def _guard(self, result: LossSetOutput) -> None:
         """Remember on the device whether a term was not finite; look at once on a CPU, every 20 steps elsewhere."""
@@ -137,8 +157,7 @@ class DistillModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(self._groups(), lr=self._optim.lr, fused=self.device.type in ("cpu", "cuda"))
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._optim.factor(step, steps))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._optim.factor(step, self._steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -172,4 +191,5 @@ class DistillModule(L.LightningModule):
             return
         # A T²-scaled KD loss is cut harder than plain cross-entropy, so how often it happens is logged.
         norm = nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], self._optim.clip)
-        self.log("train/clipped", (norm > self._optim.clip).float(), batch_size=1, on_step=True, on_epoch=False)
+        if self._logged:
+            self.log("train/clipped", (norm > self._optim.clip).float(), batch_size=1, on_step=True, on_epoch=False)

@@ -1,0 +1,72 @@
+"""What both benchmarks write: a .json with every number and a short .md, each with machine, versions and command.
+
+Imported by `overhead.py` and `peers.py`. Commands are shown without the paths of the machine they ran on: an absolute path
+becomes PATH/TO/<name>.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """CPU model, cores that this process may use, operating system, Python."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
+
+
+def command() -> str:
+    """This program's command line, from the repository root."""
+    script = f"benchmarks/{Path(sys.argv[0]).name}"
+    return shlex.join(["python", script, *(_shown(word) for word in sys.argv[1:])])
+
+
+def _shown(word: str) -> str:
+    return f"PATH/TO/{Path(word).name}" if Path(word).is_absolute() else word
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, first column left, the others right."""
+    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write(name: str, title: str, content: dict[str, Any], body: str) -> Path:
+    """results/<name>.json and .md; returns the latter. content: plain data, `versions` among it."""
+    RESULTS.mkdir(exist_ok=True)
+    where, versions = machine(), content["versions"]
+    full = {"date": date.today().isoformat(), "machine": where, "command": command(), **content}
+    (RESULTS / f"{name}.json").write_text(json.dumps(full, indent=2) + "\n", encoding="utf-8")
+    text = f"""# {title}
+
+{body}
+
+- Machine: {where["cpu"]}, {where["cores"]} cores, {where["system"]}; one torch thread.
+- Versions: {", ".join(f"{package} {version}" for package, version in versions.items())}, Python {where["python"]}.
+- Date: {full["date"]}. Command, from the repository root: `{full["command"]}`
+- Every number: `{name}.json` beside this file.
+"""
+    file = RESULTS / f"{name}.md"
+    file.write_text(text, encoding="utf-8")
+    return file

@@ -1,0 +1,42 @@
+"""`python scripts/cache_teacher.py`: fill the store that `teacher=cached` reads, or verify it.
+
+The same overrides as the training runs that will read it; what is stored already is not asked for again.
+"""
+
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from mangakd.cli import preflight
+from mangakd.cli.logs import start_logging
+from mangakd.cli.setup import Setup
+from mangakd.core.errors import UserError
+from mangakd.teachers.cached import Cached, fill, manifest_of, verify
+
+TOLERANCE = 1e-3  # nats; batches of other shapes change the last bits of a float32 forward
+
+
+def run(config: DictConfig) -> None:
+    """Fill or verify. Raises UserError when the store and the live teacher differ."""
+    setup = Setup(config, Path(HydraConfig.get().runtime.output_dir))
+    start_logging(None)
+    preflight.check(setup)
+    options, context = setup.teacher, setup.context
+    if not isinstance(options, Cached):
+        raise UserError(f"cache_teacher fills the store of teacher=cached; teacher={type(options).__name__.lower()} has none.")
+    teacher = options.live(context)
+    manifest = manifest_of(teacher)
+    folder = options.folder(manifest, context)
+    if config.verify:
+        difference = max(verify(folder, teacher, split, context) for split in context.splits.values())
+        if difference > TOLERANCE:
+            raise UserError(
+                f"the store {folder} and the live teacher differ: max |Δ log p| = {difference:.2e} (at most {TOLERANCE:.0e} "
+                "is rounding). Delete the folder and fill it again."
+            )
+        print(f"verified: every shard's hash, and a sample against the live teacher, max |Δ log p| = {difference:.1e}")
+        return
+    written = fill(folder, teacher, context)
+    rows = sum(len(split) for split in context.splits.values())
+    print(f"{written} of {rows} rows written, {manifest.bytes_per_example()} bytes each: {folder}")

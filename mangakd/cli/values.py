@@ -1,0 +1,92 @@
+"""Keys whose value is of the wrong kind or outside its range, and keys that were given and play no part in the run."""
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+log = logging.getLogger(__name__)
+
+# key: kind, what is right, in words
+NUMBERS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
+    "distill.temperature": (float, lambda v: 0 < v < float("inf"), "above 0"),
+    "distill.alpha": (float, lambda v: 0 <= v <= 1, "in [0, 1]"),
+    "distill.beta": (float, lambda v: 0 <= v < float("inf"), "at least 0"),
+    "distill.gamma": (float, lambda v: 0 <= v < float("inf"), "at least 0"),
+    "optim.lr": (float, lambda v: 0 < v < float("inf"), "above 0"),
+    "optim.weight_decay": (float, lambda v: v >= 0, "at least 0"),
+    "optim.warmup": (float, lambda v: 0 <= v < 1, "in [0, 1)"),
+    "optim.clip": (float, lambda v: v > 0, "above 0, or null"),
+    "hardware.devices": (int, lambda v: v >= 1, "a whole number from 1 on"),
+    "hardware.batch_size": (int, lambda v: v >= 1, "a whole number from 1 on"),
+    "hardware.eval_batch_size": (int, lambda v: v >= 1, "a whole number from 1 on"),
+    "hardware.workers": (int, lambda v: v >= 0, "a whole number from 0 on"),
+    "trainer.max_epochs": (int, lambda v: v >= 1, "a whole number from 1 on"),
+    "data.max_length": (int, lambda v: v >= 4, "a whole number of tokens from 4 on"),
+    "seed": (int, lambda v: 0 <= v < 2**32, "a whole number from 0 on"),
+}
+MAY_BE_NULL = ("optim.clip",)
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "optim.schedule": ("linear", "cosine", "constant"),
+    "validate": (True, False),
+    "baseline": (True, False),
+}
+
+
+def wrong_values(config: DictConfig) -> Iterator[str]:
+    """One sentence for each key that is wrong."""
+    for key, (kind, good, words) in NUMBERS.items():
+        value = _value(config, key)
+        if value is None and key in MAY_BE_NULL:
+            continue
+        number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+        if not number or not good(value):
+            yield f"{key}={_shown(value)} must be {words}."
+    for key, choices in CHOICES.items():
+        value = _value(config, key)
+        if value not in choices:
+            yield f"{key}={_shown(value)} must be one of {', '.join(map(_shown, choices))}."
+
+
+def _value(config: DictConfig, key: str) -> Any:
+    try:
+        return OmegaConf.select(config, key)
+    except OmegaConfBaseException as error:  # an interpolation that leads nowhere
+        return str(error).splitlines()[0]
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def warn_ignored(config: DictConfig) -> None:
+    """Warn about settings given on the command line that nothing in this run reads."""
+    given = _given()
+    losses = OmegaConf.to_yaml(config.get("losses") or {})
+    for key in given:
+        if key.startswith("distill.") and key not in losses:
+            chosen = ", ".join(config.get("losses") or {}) or "none"
+            log.warning("%s is set, but no chosen loss reads it (losses: %s).", key, chosen)
+    student = config.student
+    if student.path is not None and "student.path" not in given:
+        for key in sorted(given & {"student", "student.layers", "student.sizes"}):
+            log.warning("%s is ignored: student.path=%s wins. To use it, add student.path=null.", key, student.path)
+    for key in _added():
+        if f"${{{key}}}" not in OmegaConf.to_yaml(config):
+            log.warning("+%s is read by nothing: there is no such key. python train.py --help lists them.", key)
+
+
+def _added() -> list[str]:
+    """Keys put beside the known ones with `+key=value`."""
+    texts = [text.partition("=")[0] for text in HydraConfig.get().overrides.task]
+    groups = set(HydraConfig.get().runtime.choices)
+    return [key[1:] for key in texts if re.fullmatch(r"\+\w+", key) and key[1:] not in groups]
+
+
+def _given() -> set[str]:
+    """Keys and groups of this run's own overrides, not those that a yaml file sets."""
+    return {text.lstrip("+").partition("=")[0] for text in HydraConfig.get().overrides.task if "=" in text}

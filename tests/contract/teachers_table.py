@@ -1,0 +1,117 @@
+"""One row for each way a teacher can answer. test_teachers.py runs every row for every promise of a TeacherProvider.
+
+A new teacher kind needs a row here: its options, the provider they make, what it gives, and which members with which weights
+it stands for. What it must answer is then computed from the members' own logits in float64 numpy.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mangakd.teachers.base import TeacherProvider
+from mangakd.teachers.cached import Cached, CachedTeacher
+from mangakd.teachers.ensemble import Ensemble, EnsembleTeacher
+from mangakd.teachers.local import Local, LocalTeacher
+from mangakd.teachers.options import TeacherOptions
+
+
+@dataclass(frozen=True)
+class Row:
+    """options: makes fresh ones. seeds, weights: of the members. live: how the same teacher is had without a store."""
+
+    id: str
+    options: Callable[[], TeacherOptions]
+    provider: type[TeacherProvider]
+    gives: str = "logits"  # or "all"
+    seeds: tuple[int, ...] = (0,)
+    weights: tuple[float, ...] = (1.0,)
+    combine: str = "probabilities"
+    problem: str = "single_label"
+    live: Callable[[], TeacherOptions] | None = None
+
+
+THREE = (0, 1, 2)
+EQUAL = (1 / 3, 1 / 3, 1 / 3)
+UNEQUAL = (0.5, 0.2, 0.3)
+
+
+def local(seed: int = 1) -> Local:
+    return Local(path="bert", seed=seed)
+
+
+def ensemble(**options: object) -> Ensemble:
+    return Ensemble(path="bert", seeds=THREE, **options)  # type: ignore[arg-type]
+
+
+def cached(**options: object) -> Cached:
+    return Cached(path="bert", seeds=THREE, **options)  # type: ignore[arg-type]
+
+
+ROWS = [
+    Row("local", local, LocalTeacher, gives="all", seeds=(1,)),
+    Row("local, multi-label", local, LocalTeacher, gives="all", seeds=(1,), problem="multi_label"),
+    Row("ensemble, probabilities", ensemble, EnsembleTeacher, seeds=THREE, weights=EQUAL),
+    Row(
+        "ensemble, weights",
+        lambda: ensemble(weights=[5, 2, 3]),
+        EnsembleTeacher,
+        seeds=THREE,
+        weights=UNEQUAL,
+    ),
+    Row(
+        "ensemble, a weight of zero",
+        lambda: ensemble(weights=[1, 0, 3]),
+        EnsembleTeacher,
+        seeds=THREE,
+        weights=(0.25, 0.0, 0.75),
+    ),
+    Row(
+        "ensemble, logits",
+        lambda: ensemble(weights=[5, 2, 3], combine="logits"),
+        EnsembleTeacher,
+        seeds=THREE,
+        weights=UNEQUAL,
+        combine="logits",
+    ),
+    Row(
+        "ensemble, multi-label",
+        lambda: ensemble(weights=[5, 2, 3]),
+        EnsembleTeacher,
+        seeds=THREE,
+        weights=UNEQUAL,
+        problem="multi_label",
+    ),
+    Row(
+        "ensemble of folders",
+        lambda: Ensemble(path="bert", paths=["bert", "distilbert"], seeds=(3,)),
+        EnsembleTeacher,
+        seeds=(3, 3),
+        weights=(0.5, 0.5),
+    ),
+    Row("cached", lambda: Cached(path="bert", seeds=(1,)), CachedTeacher, seeds=(1,), live=local),
+    Row(
+        "cached, ensemble",
+        lambda: cached(weights=[5, 2, 3]),
+        CachedTeacher,
+        seeds=THREE,
+        weights=UNEQUAL,
+        live=lambda: ensemble(weights=[5, 2, 3]),
+    ),
+    Row(
+        "cached, ensemble, logits",
+        lambda: cached(combine="logits"),
+        CachedTeacher,
+        seeds=THREE,
+        weights=EQUAL,
+        combine="logits",
+        live=lambda: ensemble(combine="logits"),
+    ),
+    Row(
+        "cached, ensemble, multi-label",
+        lambda: cached(weights=[1, 0, 3]),
+        CachedTeacher,
+        seeds=THREE,
+        weights=(0.25, 0.0, 0.75),
+        problem="multi_label",
+        live=lambda: ensemble(weights=[1, 0, 3]),
+    ),
+]

@@ -1,0 +1,264 @@
+"""What teachers do besides answering: fill a store once and go on after a kill, refuse a foreign one, learn weights."""
+
+import dataclasses
+import json
+import logging
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from contract.tiny_models import LABELS, Teachers, context
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from mangakd.core.errors import UserError
+from mangakd.core.outputs import Batch, Outputs
+from mangakd.core.requires import Need
+from mangakd.data.loader import EvalBatches
+from mangakd.store.writer import StoreWriter
+from mangakd.teachers import cached as module
+from mangakd.teachers.base import TeacherProvider
+from mangakd.teachers.cached import Cached, CachedTeacher, fill, verify
+from mangakd.teachers.ensemble import Ensemble, learned_weights
+from mangakd.teachers.local import Local, LocalTeacher
+from mangakd.teachers.options import TeacherContext
+
+CPU = torch.device("cpu")
+TRAIN, BATCH = 40, 8
+
+
+def options(store: Path | None = None, seeds: tuple[int, ...] = (1,), **more: object) -> Cached:
+    return Cached(path="bert", seeds=seeds, store=None if store is None else str(store), **more)  # type: ignore[arg-type]
+
+
+def answers(provider: TeacherProvider, found: TeacherContext) -> Tensor:
+    provider.prepare(CPU, Need(logits=True))
+    return torch.cat([provider(batch).logits for split in found.splits.values() for batch in EvalBatches(split, BATCH)])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "writer.lock"}
+
+
+# --- filling ---------------------------------------------------------------------------------------------------------
+
+
+def test_filled_on_first_use_and_never_again(tmp_path: Path) -> None:
+    load = Teachers()
+    found = context(tmp_path, load)
+    first = options().provider(found)
+    batches = sum(-(-len(split) // BATCH) for split in found.splits.values())
+    assert load.forwards == batches
+    once = answers(first, found)
+    assert load.forwards == batches, "a stored teacher asked the live one"
+    second = options().provider(found)
+    assert load.forwards == batches, "the second run filled again"
+    assert torch.equal(answers(second, found), once)
+    torch.testing.assert_close(once, answers(Local(path="bert", seed=1).provider(found), found), rtol=0, atol=1e-5)
+
+
+def test_more_data_is_appended(tmp_path: Path) -> None:
+    load = Teachers()
+    small = context(tmp_path, load, rows=24)
+    options().provider(small)
+    before, asked = contents(next((tmp_path / "stores").iterdir())), load.forwards
+    large = context(tmp_path, load, rows=TRAIN)  # the same 24 texts and 16 more
+    assert set(small.splits["train"].teacher.keys) < set(large.splits["train"].teacher.keys)
+    provider = options().provider(large)
+    assert load.forwards == asked + 16 // BATCH
+    (folder,) = (tmp_path / "stores").iterdir()
+    after = contents(folder)
+    assert all(after[name] == data for name, data in before.items() if name.endswith(".npy"))
+    assert answers(provider, large).shape == (TRAIN + 20 + 9, len(LABELS))
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+class Dying(LocalTeacher):
+    """Dies at its n-th answer."""
+
+    left = 0
+
+    def __call__(self, batch: Batch) -> Outputs:
+        self.left -= 1
+        if self.left < 0:
+            raise Killed
+        return super().__call__(batch)
+
+
+def test_a_killed_fill_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "StoreWriter", partial(StoreWriter, shard_rows=16))
+    load = Teachers()
+    found = context(tmp_path, load)
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    member = options().models[0]
+    written = fill(whole, LocalTeacher(load(member), LABELS), found)
+    assert written == TRAIN + 20 + 9
+    total = load.forwards
+    dying = Dying(load(member), LABELS)
+    dying.left = 3  # one shard is two batches of 8: the second shard is under way
+    with pytest.raises(Killed):
+        fill(torn, dying, found)
+    assert sum(name.endswith(".npy") for name in contents(torn)) == 1
+    load.forwards = 0
+    assert fill(torn, LocalTeacher(load(member), LABELS), found) == written - 16
+    assert load.forwards == total - 2
+    assert contents(torn) == contents(whole)
+
+
+# --- refusing --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("teacher", {"seeds": (3,)}),
+        ("members", {"seeds": (1, 3)}),
+    ],
+)
+def test_a_store_of_another_teacher_is_refused(field: str, changes: dict[str, object], tmp_path: Path) -> None:
+    found = context(tmp_path, Teachers())
+    options(tmp_path / "store").provider(found)
+    with pytest.raises(UserError, match=rf"{field} is .* in the store.*teacher\.store"):
+        options(tmp_path / "store", **changes).provider(found)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("tokenizer", "other"), ("labels", [*LABELS[:4], "other"]), ("labels", list(LABELS[::-1]))]
+)
+def test_a_store_of_something_else_is_refused(field: str, value: object, tmp_path: Path) -> None:
+    found = context(tmp_path, Teachers())
+    options(tmp_path / "store").provider(found)
+    manifest = tmp_path / "store" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), field: value}))
+    with pytest.raises(UserError, match=rf"{field}(:| is) .*in the store"):
+        options(tmp_path / "store").provider(found)
+
+
+def test_a_difference_that_was_accepted_is_used_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    load = Teachers()
+    found = context(tmp_path, load)
+    expected = answers(options(tmp_path / "store").provider(found), found)
+    asked = load.forwards
+    with caplog.at_level(logging.WARNING):
+        other = options(tmp_path / "store", seeds=(3,), allow_mismatch=["teacher"]).provider(found)
+    assert "used anyway because of teacher.allow_mismatch" in caplog.text
+    assert torch.equal(answers(other, found), expected) and load.forwards == asked
+    three = options(tmp_path / "store", seeds=(1, 3), allow_mismatch=["teacher", "members"]).provider(found)
+    assert three.members == 1 and torch.equal(answers(three, found), expected)
+
+
+def test_damage_is_mended_by_filling_and_refused_by_verify(tmp_path: Path) -> None:
+    load = Teachers()
+    found = context(tmp_path, load)
+    store = tmp_path / "store"
+    good = answers(options(store).provider(found), found)
+    shard = store / "shard-00000.npy"
+    shard.write_bytes(shard.read_bytes()[:-4] + b"\0\0\0\1")
+    live = options().live(found)
+    with pytest.raises(UserError, match=r"shard-00000\.npy"):
+        verify(store, live, found.splits["train"], found)
+    assert torch.equal(answers(options(store).provider(found), found), good)
+    assert verify(store, live, found.splits["train"], found) < 1e-5
+
+
+def test_a_text_that_is_not_stored_is_an_error_that_names_the_command(tmp_path: Path) -> None:
+    provider = options().provider(context(tmp_path, Teachers()))
+    batch = context(tmp_path, Teachers(), rows=80).splits["train"].collate([79, 0])
+    with pytest.raises(UserError, match=r"1 of 2 examples.*scripts/cache_teacher\.py"):
+        provider(batch)
+
+
+@pytest.mark.parametrize("problem", ["single_label", "multi_label"])
+def test_verify_finds_a_teacher_that_changed(problem: str, tmp_path: Path) -> None:
+    load = Teachers(problem)
+    found = context(tmp_path, load)
+    store, split = tmp_path / "store", found.splits["validation"]
+    options(store, seeds=(0, 1)).provider(found)
+    live = options(seeds=(0, 1)).live(found)
+    assert verify(store, live, split, found) < 1e-5
+    with torch.no_grad():
+        next(load.loaded[-1].model.parameters()).mul_(1.1)  # behind the provider's back: its fingerprint is the old one
+    assert verify(store, live, split, found) > 1e-2
+    other = options(seeds=(0, 3)).live(found)
+    with pytest.raises(UserError, match="teacher is "):
+        verify(store, other, split, found)
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
+
+
+def logits_and_labels(members: int, rows: int = 400, problem: str = "single_label") -> tuple[Tensor, Tensor]:
+    """Members that know the labels to different degrees, each from its own noise."""
+    rng = np.random.default_rng(3)
+    if problem == "multi_label":
+        labels = rng.integers(0, 2, (rows, 5)).astype(np.float32)
+        truth = labels * 2 - 1
+    else:
+        labels = rng.integers(0, 5, rows)
+        truth = np.eye(5)[labels] * 2
+    strengths = np.array([1.0, 0.8, 0.1])[:members]
+    noise = rng.normal(size=(members, rows, 5)) * 2
+    return torch.from_numpy(strengths[:, None, None] * truth + noise).float(), torch.from_numpy(labels)
+
+
+def likelihood(weights: np.ndarray, members: Tensor, labels: Tensor, problem: str) -> float:
+    """Mean log likelihood of the labels, float64 numpy."""
+    z = members.double().numpy()
+    if problem == "multi_label":
+        p = 1 / (1 + np.exp(-z * (labels.numpy() * 2 - 1)))
+    else:
+        p = np.exp(z - z.max(-1, keepdims=True))
+        p = (p / p.sum(-1, keepdims=True))[:, np.arange(len(labels)), labels.numpy()]
+    return float(np.log(np.tensordot(weights, p, 1)).mean())
+
+
+@pytest.mark.parametrize("problem", ["single_label", "multi_label"])
+def test_learned_weights_are_the_optimum_of_two(problem: str) -> None:
+    members, labels = logits_and_labels(2, problem=problem)
+    found = learned_weights(members, labels, problem)
+    best = minimize_scalar(
+        lambda w: -likelihood(np.array([w, 1 - w]), members, labels, problem),
+        bounds=(0, 1),
+        method="bounded",
+        options={"xatol": 1e-7},
+    )
+    assert 0.05 < best.x < 0.95, "an optimum at the end proves little"
+    assert found[0] == pytest.approx(best.x, abs=1e-3)
+    assert sum(found) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("problem", ["single_label", "multi_label"])
+def test_learned_weights_beat_equal_ones_and_every_single_member(problem: str) -> None:
+    members, labels = logits_and_labels(3, problem=problem)
+    ours = likelihood(np.array(learned_weights(members, labels, problem)), members, labels, problem)
+    for other in ([1 / 3] * 3, [1, 0, 0], [0, 1, 0], [0, 0, 1], [0.6, 0.3, 0.1], [0.8, 0.2, 0.0]):
+        assert ours >= likelihood(np.array(other), members, labels, problem) - 1e-7
+
+
+def test_a_useless_member_gets_nothing() -> None:
+    labels = torch.arange(50) % 5
+    right = 8 * torch.eye(5)[labels]
+    weights = learned_weights(torch.stack([right, -right]), labels, "single_label")
+    assert weights == pytest.approx([1, 0], abs=1e-6) and all(np.isfinite(weights))
+
+
+@pytest.mark.parametrize("kind", [Cached, Ensemble])
+def test_weights_of_validation_come_from_the_validation_labels(kind: type, tmp_path: Path) -> None:
+    load = Teachers()
+    found = context(tmp_path, load)
+    provider = kind(path="bert", seeds=(0, 1, 2), weights="validation").provider(found)
+    assert isinstance(provider, CachedTeacher) or kind is Ensemble
+    split = found.splits["validation"]
+    batch = split.collate(list(range(len(split))))
+    members = provider.prepare(CPU, Need(logits=True))(batch).members
+    expected = learned_weights(members, batch["labels"], "single_label")
+    np.testing.assert_allclose(provider.weights.numpy(), expected, atol=1e-3)
+    other = dataclasses.replace(found, splits={**found.splits, "validation": found.splits["test"]})
+    assert not np.allclose(
+        kind(path="bert", seeds=(0, 1, 2), weights="validation").provider(other).weights.numpy(), expected, atol=1e-3
+    )

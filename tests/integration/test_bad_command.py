@@ -1,0 +1,68 @@
+"""What Hydra refuses of a command line, in our words; and real processes: exit code 1, no traceback."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPO
+from hydra.core.global_hydra import GlobalHydra
+
+from mangakd.cli.app import main
+
+# Hydra refuses these while it composes: (overrides, words of the message)
+REFUSED: dict[str, tuple[list[str], str]] = {
+    "unknown key": (
+        ["distill.temprature=3"],
+        "distill.temprature is no key or group; did you mean distill.temperature",
+    ),
+    "last word of a key": (["lr=3"], "did you mean teacher.fit.lr, student.lr, optim.lr?"),
+    "unknown group": (["loses=output"], "loses is no key or group; did you mean losses"),
+    "unknown option": (["hardware=a10"], "hardware=a10 is unknown; did you mean a100? Known: a100, auto, cpu"),
+    "one of a list": (["losses=[hard_label,outptu]"], "losses=outptu is unknown; did you mean output?"),
+    "group of null": (["models=null"], "leave it out with ~"),
+    "no value": (["distill.alpha"], "Error parsing override 'distill.alpha'"),
+    "run folder": (
+        ["hydra.run.dir=/dev/null/run"],
+        "/dev/null/run cannot be written: Not a directory. Runs go to hydra.run",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", REFUSED)
+def test_what_hydra_refuses(
+    mistake: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    overrides, expected = REFUSED[mistake]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", *overrides])
+    GlobalHydra.instance().clear()
+    with pytest.raises(SystemExit) as ended:
+        main("train")
+    GlobalHydra.instance().clear()
+    assert ended.value.code == 1
+    assert expected in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["distill.temprature=3"], ["did you mean distill.temperature"]),
+        (
+            ["validate=true", "distill.alpha=2", "student.layers=[7]"],
+            ["2 problems found", "distill.alpha=2", "no layer [7]"],
+        ),
+    ],
+)
+def test_process_ends_with_1_and_no_traceback(
+    overrides: list[str], expected: list[str], tiny_csv: Path, tiny_teacher: Path, tmp_path: Path
+) -> None:
+    base = ["data=files", f"data.path={tiny_csv}", f"teacher.path={tiny_teacher}", "hardware=cpu"]
+    command = [sys.executable, str(REPO / "train.py"), f"hydra.run.dir={tmp_path / 'run'}", *base, *overrides]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ.copy(), timeout=300, check=False)
+    assert done.returncode == 1
+    assert all(words in done.stderr for words in expected), done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert not (tmp_path / "run").exists()

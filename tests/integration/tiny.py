@@ -1,0 +1,58 @@
+"""A world that trains in a second: a tiny BERT, random tokens, and a `Fit` over them."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification, BertConfig
+
+from mangakd.core.spec import ModelSpec
+from mangakd.data.loader import EncodedSplit
+from mangakd.data.tokens import Tokens
+from mangakd.losses.base import LossCallback
+from mangakd.losses.loss_set import LossSet
+from mangakd.models.encoder import Encoder
+from mangakd.models.load import head_options
+from mangakd.tasks.classification import Classification
+from mangakd.training.fit import Fit, Hardware
+from mangakd.training.module import Optim
+
+LABELS = ("a", "b", "c")
+
+
+def encoder(seed: int, layers: int = 2, hidden: int = 16) -> Encoder:
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=50, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=4, intermediate_size=32,
+        max_position_embeddings=32,
+    )  # fmt: skip
+    config.update(head_options(LABELS, "single_label"))
+    model = AutoModelForSequenceClassification.from_config(config)
+    return Encoder(model, ModelSpec.from_config(model.config, "tiny", "v"))
+
+
+def split(rows: int, seed: int) -> EncodedSplit:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(3, 12, rows)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    tokens = Tokens(rng.integers(1, 50, offsets[-1]).astype(np.int32), offsets, np.arange(rows) + seed * 10_000)
+    return EncodedSplit(tokens, tokens, rng.integers(0, 3, rows), 0, 0)
+
+
+def plan(folder: Path, **changes: Any) -> Fit:
+    parts = SimpleNamespace(epochs=3, workers=0, resume=None, optim=Optim(lr=1e-3), rows=100)
+    parts.__dict__.update(changes)
+    return Fit(
+        "tiny", folder, Classification(), split(parts.rows, 1), split(30, 2), parts.optim,
+        Hardware(accelerator="cpu", batch_size=8, workers=parts.workers), seed=3,
+        trainer={"max_epochs": parts.epochs, "log_every_n_steps": 1}, resume=parts.resume,
+    )  # fmt: skip
+
+
+def bound(student: Encoder, teacher: Encoder | None, **losses: LossCallback) -> LossSet:
+    torch.manual_seed(5)
+    found = LossSet(losses)
+    found.bind(student.spec, teacher.spec if teacher else None)
+    return found

@@ -1,0 +1,181 @@
+"""Order, padding and resuming of batches; tokens and their keys; answers back in the rows' order."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from contract.tiny_models import WORDS, split, texts, tokenizer
+
+from mangakd.core.outputs import Batch
+from mangakd.data.gather import gather, to_device
+from mangakd.data.loader import BucketSampler, EncodedSplit, EvalBatches, TrainLoader
+from mangakd.data.tokens import Tokens, tokenise
+
+ROWS = 53
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> EncodedSplit:
+    return split(ROWS, tmp_path)
+
+
+def keys(batches: Iterable[Batch]) -> list[list[int]]:
+    return [batch["key"].tolist() for batch in batches]
+
+
+# --- order -----------------------------------------------------------------------------------------------------------
+
+
+def test_order_is_a_function_of_seed_and_epoch_alone(data: EncodedSplit) -> None:
+    lengths = data.student.lengths
+    first = BucketSampler(lengths, 8, seed=3, epoch=2).order()
+    np.random.seed(99)
+    torch.manual_seed(99)
+    state = torch.get_rng_state()
+    assert BucketSampler(lengths, 8, seed=3, epoch=2).order() == first
+    assert first not in (BucketSampler(lengths, 8, 3, 1).order(), BucketSampler(lengths, 8, 4, 2).order())
+    list(TrainLoader(data, 8, seed=3))
+    assert torch.equal(torch.get_rng_state(), state), "the loader drew from the generator that dropout uses"
+
+
+def test_every_row_comes_once_each_epoch_and_epochs_differ(data: EncodedSplit) -> None:
+    loader = TrainLoader(data, 8, seed=0)
+    epochs = [keys(loader) for _ in range(3)]
+    assert len(loader) == 7
+    for epoch in epochs:
+        seen = [key for batch in epoch for key in batch]
+        assert sorted(seen) == sorted(data.teacher.keys.tolist()) and len(set(seen)) == ROWS
+        assert sorted(map(len, epoch)) == [5, *[8] * 6]
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert keys(TrainLoader(data, 8, seed=0)) == epochs[0]
+
+
+def test_bucketing_pads_less_than_random_batches() -> None:
+    rng = np.random.default_rng(0)
+    lengths = np.minimum(rng.geometric(0.08, 4000) + 2, 64)
+    sampler = BucketSampler(lengths, 32, seed=0)
+
+    def padding(batches: Iterable[Iterable[int]]) -> int:
+        return sum(lengths[list(b)].max() * len(list(b)) - lengths[list(b)].sum() for b in batches)
+
+    bucketed, random = padding(sampler.order()), padding(rng.permutation(4000).reshape(-1, 32))
+    assert bucketed < random / 5
+    first = [lengths[b].mean() for b in sampler.order()[:20]]
+    assert first != sorted(first), "batches must not come in the order of their lengths"
+
+
+# --- resuming --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_saved_loader_goes_on_with_exactly_the_remaining_batches(data: EncodedSplit, workers: int) -> None:
+    whole = TrainLoader(data, 8, seed=1)
+    epochs = [keys(whole) for _ in range(3)]
+    stopped = TrainLoader(data, 8, seed=1, workers=workers)
+    keys(stopped)
+    passing, seen = iter(stopped), []
+    for _ in range(3):
+        seen.append(next(passing)["key"].tolist())
+    state = stopped.state_dict()
+    resumed = TrainLoader(data, 8, seed=1, workers=workers)
+    resumed.load_state_dict(state)
+    assert seen == epochs[1][:3]
+    assert keys(resumed) == epochs[1][3:]
+    assert keys(resumed) == epochs[2]
+
+
+def test_a_loader_saved_after_its_last_batch_starts_the_next_epoch(data: EncodedSplit) -> None:
+    whole = TrainLoader(data, 8, seed=1)
+    first, second = keys(whole), keys(whole)
+    stopped = TrainLoader(data, 8, seed=1)
+    passing = iter(stopped)
+    assert [next(passing)["key"].tolist() for _ in range(len(stopped))] == first
+    resumed = TrainLoader(data, 8, seed=1)
+    resumed.load_state_dict(
+        stopped.state_dict()
+    )  # the pass was never closed: a trainer that knows the length stops here
+    assert keys(resumed) == second
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_holds_the_rows_it_was_asked_for(data: EncodedSplit) -> None:
+    rows = [7, 0, 31]
+    batch = data.collate(rows)
+    assert batch["teacher"] is batch["student"], "one tokenizer: one set of tensors"
+    assert batch["labels"].tolist() == data.labels[rows].tolist()
+    assert batch["key"].tolist() == data.teacher.keys[rows].tolist()
+    assert batch["student"]["input_ids"].shape[1] == data.student.lengths[rows].max()
+    moved = to_device(batch, torch.device("cpu"))
+    assert moved["teacher"] is moved["student"] and set(moved) == set(batch)
+    for i, text in enumerate(np.array(texts(ROWS))[rows]):
+        mask = batch["student"]["attention_mask"][i].bool()
+        assert (
+            batch["student"]["input_ids"][i][mask].tolist()
+            == tokenizer()(text, truncation=True, max_length=16)["input_ids"]
+        )
+        assert (batch["student"]["input_ids"][i][~mask] == 0).all()
+
+
+def test_two_tokenizers_make_two_sides(tmp_path: Path) -> None:
+    one = tokenise(texts(20), tokenizer(), 16, tmp_path)
+    other = tokenise(texts(20), tokenizer(WORDS[:20]), 9, tmp_path)
+    batch = EncodedSplit(other, one, np.zeros(20, np.int64), 0, 0).collate([4, 2])
+    assert batch["key"].tolist() == one.keys[[4, 2]].tolist(), "records are found by the teacher's tokens"
+    assert batch["student"]["input_ids"].shape[1] == other.lengths[[4, 2]].max()
+    assert batch["teacher"]["input_ids"].shape[1] == one.lengths[[4, 2]].max()
+
+
+def test_gather_puts_answers_into_the_rows_order(data: EncodedSplit) -> None:
+    def answer(batch: Batch) -> torch.Tensor:
+        return batch["labels"][:, None].double() * torch.tensor([1.0, 2.0])
+
+    told: list[int] = []
+    found = gather(answer, EvalBatches(data, 8), torch.device("cpu"), told.append)
+    assert found.dtype == torch.float32 and sum(told) == ROWS
+    assert found[:, 0].tolist() == data.labels.tolist() and found[:, 1].tolist() == (2 * data.labels).tolist()
+    some = np.array([40, 3, 17, 5, 29, 0, 11, 2, 50, 8])
+    chosen = gather(answer, EvalBatches(data, 4, some), torch.device("cpu"))
+    assert chosen[:, 0].tolist() == data.labels[some].tolist()
+    assert keys(EvalBatches(data, 8)) == keys(EvalBatches(data, 8))
+    widths = [batch["student"]["input_ids"].shape[1] for batch in EvalBatches(data, 8)]
+    assert widths == sorted(widths)
+
+
+# --- tokens ----------------------------------------------------------------------------------------------------------
+
+
+def test_keys_follow_the_tokens_and_nothing_else(tmp_path: Path) -> None:
+    lines = texts(30)
+    base = tokenise(lines, tokenizer(), 16, tmp_path)
+    assert len(set(base.keys.tolist())) == 30
+    shuffled = tokenise(lines[::-1], tokenizer(), 16, tmp_path)
+    assert shuffled.keys.tolist() == base.keys[::-1].tolist(), "the order must not matter"
+    assert tokenise(lines[:4], tokenizer(), 16, tmp_path).keys.tolist() == base.keys[:4].tolist()
+    shorter = tokenise(lines, tokenizer(), 8, tmp_path)
+    cut = base.lengths > 8
+    assert cut.any() and not cut.all()
+    assert ((shorter.keys != base.keys) == cut).all(), "a key changes where truncation changes the tokens"
+    for other in (tokenizer(WORDS[::-1]), tokenizer(closed=False)):
+        assert not set(tokenise(lines, other, 16, tmp_path).keys.tolist()) & set(base.keys.tolist())
+
+
+def test_tokens_are_made_once_and_read_back(tmp_path: Path) -> None:
+    def files() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+
+    def equal(a: Tokens, b: Tokens) -> bool:
+        return all(np.array_equal(x, y) for x, y in ((a.ids, b.ids), (a.offsets, b.offsets), (a.keys, b.keys)))
+
+    made = tokenise(texts(10), tokenizer(), 16, tmp_path)
+    before = files()
+    assert len(before) == 1, "no temporary file is left"
+    assert equal(tokenise(texts(10), tokenizer(), 16, tmp_path), made) and files() == before
+    tokenise(texts(10), tokenizer(), 12, tmp_path)
+    tokenise(texts(10), tokenizer(WORDS[::-1]), 16, tmp_path)
+    tokenise(texts(10), tokenizer(closed=False), 16, tmp_path)
+    tokenise(texts(11), tokenizer(), 16, tmp_path)
+    assert len(files()) == 5
