@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -60,8 +61,8 @@ VARIANTS = (
 )
 BASE = VARIANTS[0].title
 
-NOTE = """Samples per second are medians over the rounds; `ratio` is of samples per CPU second, `wall ratio` of samples per wall
-second, both to the first row. `tokens` is the mean length to which a batch was padded.
+NOTE = """Medians over the rounds: {rounds}. `ratio` is of samples per CPU second, `wall ratio` of samples per wall second, both
+to the first row. `tokens` is the mean length to which a batch was padded.
 
 - Equal for all: BERT 4 layers / 312 taught by MiniLM-L6 (384), CLINC150, batches of 64 texts of at most 64 tokens, fused
   AdamW, cross-entropy and KL at T = 4, no clipping, one torch thread, the clock of `benchmarks/peers/common.py`.
@@ -83,7 +84,8 @@ def run(variant: Variant, options: argparse.Namespace, seed: int, cache: str) ->
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def measure(options: argparse.Namespace) -> dict[str, list[Line]]:
+def measure(options: argparse.Namespace) -> Iterator[dict[str, list[Line]]]:
+    """The lines so far, after each round."""
     lines: dict[str, list[Line]] = {variant.title: [] for variant in VARIANTS}
     with tempfile.TemporaryDirectory() as cache:
         for seed in range(options.rounds):
@@ -94,7 +96,7 @@ def measure(options: argparse.Namespace) -> dict[str, list[Line]]:
                     f"round {seed + 1} of {options.rounds}: {variant.title}: {line['samples_per_cpu_s']} samples per CPU "
                     f"second, {line['samples_per_wall_s']} per wall second", flush=True,
                 )  # fmt: skip
-    return lines
+            yield lines
 
 
 def summary(lines: dict[str, list[Line]]) -> dict[str, dict[str, float]]:
@@ -143,17 +145,24 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    options = parse()
-    print(f"{machine()['cpu']}, {machine()['cores']} cores", flush=True)
-    lines = measure(options)
-    found = summary(lines)
+def save(lines: dict[str, list[Line]], options: argparse.Namespace) -> tuple[str, Path]:
+    """The table, and the file it is in."""
+    found, rounds = summary(lines), len(lines[BASE])
     header = ("what", "tokens", "samples per CPU s", "samples per wall s", "ratio", "wall ratio")
     body = table(header, rows(found))
     store = max(line.get("store_s", 0) for each in lines.values() for line in each)
-    content = {"versions": versions(lines), "base": BASE, "summary": found, "lines": lines}
+    content = {"versions": versions(lines), "rounds": rounds, "base": BASE, "summary": found, "lines": lines}
+    text = f"{body}\n\n{NOTE.format(rounds=rounds, store=store)}"
+    return body, write(options.name, "mangakd beside other ways to distil", content, text)
+
+
+def main() -> None:
+    options = parse()
+    print(f"{machine()['cpu']}, {machine()['cores']} cores", flush=True)
+    for lines in measure(options):  # saved after each round, so that a run that is stopped leaves what it has
+        body, file = save(lines, options)
     print(body)
-    print(write(options.name, "mangakd beside other ways to distil", content, f"{body}\n\n{NOTE.format(store=store)}"))
+    print(file)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def fitted(
         options.lr, hardware.batch_size, member.seed, task.problem,
     )  # fmt: skip
     folder = cache / "teachers" / mark
-    with waiting_lock(folder.with_suffix(".lock"), "fine-tuning the teacher"):  # a parallel sweep shares one
+    with waiting_lock(cache / "locks" / mark, "fine-tuning the teacher"):  # a parallel sweep shares one
         if not (folder / "done.json").is_file():
             _train(model, folder, member, options, task, splits, tokenizer, hardware)
     log.info("teacher %s (seed %d), fine-tuned: %s", member.path, member.seed, folder)

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
-    "data.train_limit=400", "data.val_limit=100", "data.test_limit=100", "trainer.max_epochs=2", "teacher.fit.epochs=4",
-    "student=teacher_layers", "student.layers=[2]", "data.max_length=24", "hardware=cpu",
+    "data.train_limit=300", "data.val_limit=80", "data.test_limit=80", "trainer.max_epochs=2", "teacher.fit.epochs=3",
+    "student=teacher_layers", "student.layers=[2]", "data.max_length=16", "hardware=cpu", "hardware.batch_size=16",
 ]  # fmt: skip
 
 

@@ -56,7 +56,6 @@ def test_the_sizes_of_the_config_are_the_students(name: str) -> None:
     )  # fmt: skip
     assert built.model.get_input_embeddings().weight.shape == (VOCAB, spec.hidden)
     assert spec.labels == LABELS and spec.vocabulary == load.vocabulary_digest(tokenizer())
-    assert not student.own_tokenizer
 
 
 def test_random_parts_follow_the_seed_and_the_mode_is_training() -> None:
@@ -160,7 +159,6 @@ def folder(path: Path, built: Any, reader: Any = None, legacy: bool = False) -> 
 def test_a_folder_is_read_as_it_is(legacy: bool, tmp_path: Path) -> None:
     saved = model(config("bert"), seed=4)
     student = Student(path=folder(tmp_path, saved, legacy=legacy))
-    assert student.own_tokenizer
     built = student.build(encoder(config("bert")), load.load_tokenizer(str(tmp_path)), LABELS, "single_label")
     assert load.weights_digest(built.model) == load.weights_digest(saved) and built.training
     assert built.spec.vocabulary == load.vocabulary_digest(tokenizer()), "the same vocabulary, saved and read again"
