@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import gc
 import statistics
 import sys
 import tempfile
@@ -108,6 +109,7 @@ def compare(made: Parts, sides: dict[str, Side], options: argparse.Namespace, sa
         ends = []
         order = list(sides) if number % 2 == 0 else list(sides)[::-1]
         for name in order:
+            gc.collect()  # the trainer of the fit before holds its optimizer in a cycle
             encoder, clock = copy.deepcopy(made.student), StepClock(options.warmup, options.steps)
             sides[name](encoder, clock)
             for kind, seconds in zip(("wall", "cpu"), clock.elapsed(), strict=True):

@@ -20,10 +20,14 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def machine() -> dict[str, Any]:
-    """CPU model, cores that this process may use, operating system, Python."""
+    """CPU model, cores that this process may use, load, operating system, Python.
+
+    load: mean number of running processes over the last 15 minutes; well above 1, the machine had other work meanwhile.
+    """
     return {
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "load": round(os.getloadavg()[2], 1) if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
@@ -62,7 +66,8 @@ def write(name: str, title: str, content: dict[str, Any], body: str) -> Path:
 
 {body}
 
-- Machine: {where["cpu"]}, {where["cores"]} cores, {where["system"]}; one torch thread.
+- Machine: {where["cpu"]}, {where["cores"]} cores, {where["system"]}; one torch thread. Load average at the end:
+  {where["load"]} (1 is this benchmark alone).
 - Versions: {", ".join(f"{package} {version}" for package, version in versions.items())}, Python {where["python"]}.
 - Date: {full["date"]}. Command, from the repository root: `{full["command"]}`
 - Every number: `{name}.json` beside this file.
