@@ -15,4 +15,5 @@ def start_logging(folder: Path | None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
     for name in ("lightning", "lightning.pytorch", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message="Experiment logs directory")  # run.log is in it
     warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")  # a deprecation inside lightning

@@ -122,7 +122,6 @@ def _trainer(plan: Fit, callbacks: list[Any]) -> L.Trainer:
     # Lightning advises more loader workers; collation here takes well under a millisecond.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*Trying to infer the `batch_size`.*")
-    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     options: dict[str, Any] = {"num_sanity_val_steps": 0, "log_every_n_steps": 10, **plan.trainer}
     return L.Trainer(
         accelerator=plan.hardware.accelerator,

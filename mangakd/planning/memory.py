@@ -1,0 +1,147 @@
+"""Bytes that one device holds at the peak of a training step, part by part.
+
+Weights, gradients and AdamW states are arithmetic. Activations are what PyTorch keeps for backward with SDPA, read
+off the layers of transformers' BERT and Llama (Korthikanti et al. 2022, arXiv:2205.05198, has the same count for BERT
+in 16 bits: 34 bytes · hidden a token and layer, without attention maps, which SDPA does not keep). Everything is
+added up as if it were alive at once; what backward needs for a moment is counted for one layer. Checked against
+measured peaks by benchmarks/memory.py: 1 % off without activations, up to a tenth too low with them.
+"""
+
+from mangakd.planning.job import GB, TEACHER_BYTES, Job, Machine
+from mangakd.planning.sizes import Model
+
+ADAMW_STATES = 8  # two fp32 moments
+MAPS = 12  # bytes that SDPA without a fused kernel keeps for a cell of an attention map with dropout
+USABLE = 0.92  # of a device's memory: the caching allocator leaves holes
+
+
+def trainable(student: Model, job: Job) -> int:
+    """Parameters that learn. With LoRA the adapters, and a classifier's head, which is new."""
+    if job.lora is None:
+        return student.parameters
+    return job.lora * student.adapter + (0 if student.per_token else student.head)
+
+
+def memory(student: Model, teacher: Model | None, machine: Machine, job: Job) -> dict[str, float]:
+    """Part → bytes on one device."""
+    shards = machine.devices if machine.strategy == "fsdp" else 1
+    parts = {name: size / shards for name, size in states(student, job).items()}
+    parts["low-precision copies"] = _copies(student, machine, job)
+    parts["activations"] = activations(student, machine, job)
+    parts["logits and losses"] = logits(student, job) + _taps(student, teacher, job)
+    parts["teacher"] = _teacher(teacher, machine, job)
+    parts["communication"] = _communication(student, machine, job)
+    parts["reserved"] = machine.reserved_gb * GB
+    return parts
+
+
+def usable(machine: Machine) -> float:
+    return USABLE * machine.memory_gb * GB
+
+
+def states(student: Model, job: Job) -> dict[str, float]:
+    """Weights, gradients and optimizer of the whole student: 16 bytes a trained parameter, in either precision.
+
+    32-true and bf16-mixed: 4 + 4 + 8. bf16-true: 2 + 2 + 8 and an fp32 master copy of 4. LoRA's adapters are fp32.
+    """
+    learns = trainable(student, job)
+    if job.lora is not None:
+        frozen = student.parameters * (4 if job.precision == "32-true" else 2)
+        return {"weights": frozen + 4 * learns, "gradients": 4 * learns, "optimizer": ADAMW_STATES * learns}
+    size = 2 if job.precision == "bf16-true" else 4
+    master = 4 if job.precision == "bf16-true" else 0
+    return {"weights": size * learns, "gradients": size * learns, "optimizer": (ADAMW_STATES + master) * learns}
+
+
+def _copies(student: Model, machine: Machine, job: Job) -> float:
+    """autocast keeps a bf16 copy of every fp32 matrix until the step ends; FSDP gathers in bf16 instead."""
+    if job.precision != "bf16-mixed" or machine.strategy == "fsdp":
+        return 0.0
+    if job.lora is not None:
+        return 2 * job.lora * student.adapter
+    return 2 * (student.matrices + student.head)
+
+
+def activations(student: Model, machine: Machine, job: Job) -> float:
+    """Kept for backward, and the gradients of the layer that backward is in."""
+    each = job.tokens * kept(student, machine, job)
+    working = job.tokens * job.width * (4 * student.hidden + 2 * student.intermediate)
+    if not job.checkpointing:
+        return student.layers * each + working
+    # The input of each layer, and one layer computed again.
+    return student.layers * job.tokens * _residual(machine, job) * student.hidden + each + working
+
+
+def kept(model: Model, machine: Machine, job: Job) -> float:
+    """Bytes that one layer keeps for one token, per number `width` but where said.
+
+    BERT: inputs of the matrices (query, key and value share one), query, key, value, attention's output, GELU's input
+    and output; LayerNorm's inputs, as wide as the residual stream; masks of two dropouts, a byte each on a GPU.
+    Llama: the same with SwiGLU's four tensors, keys and values repeated for all heads, and RMSNorm, which keeps its
+    input in fp32 and its result. Where the residual stream is fp32 under autocast, each matrix that shares an input
+    makes its own bf16 copy. Attention's dropout makes SDPA keep its maps where no fused kernel knows dropout: not on
+    a GPU.
+    """
+    width, hidden, attended = job.width, model.hidden, model.heads * model.head_size
+    residual = _residual(machine, job)
+    autocast = residual > width
+    if model.gated:
+        inputs = 2 + (3 if autocast else 0)
+        return width * (inputs * hidden + 4 * attended + 4 * model.intermediate) + 2 * (4 + residual) * hidden
+    inputs = 2 + (2 if autocast else 0)
+    masks = 2 * hidden if machine.accelerator == "gpu" else 2 * width * hidden + MAPS * model.heads * job.length
+    return width * (inputs * hidden + 4 * attended + 2 * model.intermediate) + 2 * residual * hidden + masks
+
+
+def _residual(machine: Machine, job: Job) -> int:
+    """Bytes of a number between layers. FSDP casts inputs, autocast does not; LoRA's frozen weights are bf16."""
+    plain = job.precision == "bf16-mixed" and job.lora is None and machine.strategy != "fsdp"
+    return 4 if plain or job.precision == "32-true" else 2
+
+
+def logits(student: Model, job: Job) -> float:
+    """Student's logits, fp32 log-probabilities for each loss, the teacher's, and the gradient on the way back.
+
+    Hard labels keep one fp32 copy and backward needs another. Soft targets of a teacher in memory add: the student's
+    and the teacher's log-probabilities, the teacher's probabilities and logits. Stored ones are a few for each token,
+    and add the student's log-probabilities alone. For a vocabulary of 128k this is gigabytes.
+    """
+    cells = student.outputs * (job.tokens if student.per_token else job.batch)
+    hard = job.width + 4 + (4 + job.width)
+    soft = 0
+    if job.soft_targets and job.teacher != "none":
+        soft = (job.width + 12) if job.in_memory else 4
+    return cells * (hard + soft)
+
+
+def _taps(student: Model, teacher: Model | None, job: Job) -> float:
+    """Hidden states: both sides, the projection and the fp32 difference. Attention: the teacher's query, key and
+    value, and fp32 scores and their difference for each head."""
+    hidden = teacher.hidden if teacher else student.hidden
+    states = job.hidden_pairs * job.tokens * (job.width * (student.hidden + hidden) + 8 * hidden)
+    maps = job.batch * student.heads * job.length**2
+    return states + job.attention_pairs * (job.tokens * 3 * job.width * hidden + 12 * maps)
+
+
+def _teacher(teacher: Model | None, machine: Machine, job: Job) -> float:
+    """Its weights, and the working set of one layer: without a graph nothing else is kept."""
+    if teacher is None or not job.in_memory:
+        return 0.0
+    size = TEACHER_BYTES[job.teacher_dtype]
+    weights = teacher.parameters * size
+    if job.teacher == "sharded":
+        weights = weights / machine.devices + (2 * teacher.layer + teacher.outside) * size
+    elif job.precision == "bf16-mixed" and job.teacher_dtype == "fp32":
+        weights += 2 * teacher.layer  # autocast does not keep copies of weights that do not learn
+    return weights + job.tokens * job.width * (4 * teacher.hidden + 2 * teacher.intermediate)
+
+
+def _communication(student: Model, machine: Machine, job: Job) -> float:
+    """DDP: buckets as large as the gradients. FSDP: two gathered layers, the parameters outside the layers, which stay
+    gathered, and one layer's gradients before they are scattered."""
+    if machine.strategy == "ddp":
+        return states(student, job)["gradients"]
+    if machine.strategy == "fsdp":
+        scattered = 1 if job.lora is None else 0
+        return job.width * ((2 + scattered) * student.layer + student.outside)
+    return 0.0

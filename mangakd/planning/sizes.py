@@ -1,0 +1,104 @@
+"""`Model`: what planning needs to know of a model, counted from its Hugging Face config without its weights.
+
+The architecture is built on the meta device, so a count is exact for every model that transformers can build, and 70
+billion parameters take a second and no memory. Only the shape of a layer (its activations) is read from three numbers.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from mangakd.core.errors import UserError
+from mangakd.models.encoder import layer_list
+from mangakd.models.load import shape
+
+Kind = Literal["classifier", "language_model"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """Counts of one model. `matrices`: weights that multiply every token, in all layers; embeddings only look up.
+
+    parameters: all, tied weights once. outside: parameters beside the layers (embeddings, pooler, head). head:
+    weights of the head that multiply. outputs: C classes, or V of a language model, whose head runs on every token
+    (`per_token`). adapter: Σ (in + out) over the layers' matrices; a LoRA of rank r has r times as many parameters.
+    heads, keys (key-value heads) and head_size shape attention; intermediate and gated shape the feed-forward part.
+    """
+
+    name: str
+    parameters: int
+    outside: int
+    matrices: int
+    head: int
+    adapter: int
+    layers: int
+    hidden: int
+    heads: int
+    keys: int
+    head_size: int
+    intermediate: int
+    gated: bool
+    outputs: int
+    per_token: bool
+
+    @classmethod
+    def from_config(cls, config: Any, name: str, kind: Kind = "classifier", key: str = "student.path") -> "Model":
+        """From a Hugging Face config; `kind` is the head that training gives it."""
+        model = shape(config, key) if kind == "classifier" else _language_model(config, key)
+        stack = layer_list(model, config.num_hidden_layers)
+        repeats = 1
+        if stack is None:  # ALBERT runs the same layers again and again
+            groups = getattr(config, "num_hidden_groups", None)
+            stack = layer_list(model, groups) if groups else None
+            repeats = config.num_hidden_layers // groups if groups else 1
+        if stack is None:
+            raise UserError(
+                f"{key}: {config.model_type} has no list of layers, so this run cannot be planned. Use plan=false."
+            )
+        inside = [p for p in stack.parameters() if p.dim() == 2]
+        tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+        within = {id(p) for p in stack.parameters()}
+        heads = config.num_attention_heads
+        largest = max(max(p.shape) for p in inside)
+        language = kind == "language_model"
+        others = [p for p in model.parameters() if id(p) not in within]
+        head = sum(p.numel() for p in others if p.dim() == 2 and id(p) not in tables)
+        return cls(
+            name=name,
+            parameters=sum(p.numel() for p in model.parameters()),
+            outside=sum(p.numel() for p in others),
+            matrices=repeats * sum(p.numel() for p in inside),
+            head=config.vocab_size * config.hidden_size if language else head,  # tied: also an embedding
+            adapter=sum(sum(p.shape) for p in inside),
+            layers=config.num_hidden_layers,
+            hidden=config.hidden_size,
+            heads=heads,
+            keys=getattr(config, "num_key_value_heads", None) or heads,
+            head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            intermediate=largest,
+            gated=sum(largest in p.shape for p in stack[0].parameters() if p.dim() == 2) == 3,
+            outputs=config.vocab_size if language else config.num_labels,
+            per_token=language,
+        )
+
+    @property
+    def layer(self) -> int:
+        """Parameters of one layer: what FSDP gathers at a time."""
+        return (self.parameters - self.outside) // self.layers
+
+    def forward_flops(self, samples: float, length: int) -> float:
+        """Of one pass over texts of `length` tokens: 2 a weight and token; attention 4·T·D a token and layer."""
+        tokens = samples * length
+        attention = 4 * length * self.heads * self.head_size * self.layers
+        return tokens * (2 * self.matrices + attention) + 2 * self.head * (tokens if self.per_token else samples)
+
+
+def _language_model(config: Any, key: str) -> nn.Module:
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{key} gives sizes that no language model can have: {error}") from error

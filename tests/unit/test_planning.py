@@ -1,0 +1,281 @@
+"""Plans: counts are those of the real models, arithmetic is that of the page, and what is advised was found to fit."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from mangakd.core.errors import UserError
+from mangakd.planning import presets, table
+from mangakd.planning.advice import advise
+from mangakd.planning.job import GB, Job, Machine
+from mangakd.planning.memory import kept, memory, states, trainable, usable
+from mangakd.planning.plan import estimate
+from mangakd.planning.sizes import Model
+
+BERT = {"vocab_size": 90, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+LLAMA = {**BERT, "num_key_value_heads": 2}
+DISTILBERT = {"vocab_size": 90, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
+TINY = [
+    ("bert", "classifier", BERT),
+    ("distilbert", "classifier", DISTILBERT),
+    ("albert", "classifier", {**BERT, "embedding_size": 16}),
+    ("llama", "language_model", LLAMA),
+    ("llama", "language_model", {**LLAMA, "tie_word_embeddings": True}),
+]
+GPU = Machine("gpu", 80, {"fp32": 20.0, "bf16": 300.0}, 2000, mfu=(0.25, 0.5))
+CPU = replace(GPU, name="cpu", accelerator="cpu")
+SHOWN = ("a100", "a10g_x2_ddp", "a100_x4_fsdp", "mps", "cpu")
+JOB = Job("intent", 1000, 2, batch=64, length=64, teacher="none")
+
+
+def built(kind, sizes, head):
+    torch.manual_seed(0)
+    auto = AutoModelForCausalLM if head == "language_model" else AutoModelForSequenceClassification
+    config = AutoConfig.for_model(kind, **sizes)
+    return auto.from_config(config), Model.from_config(config, kind, head)
+
+
+@pytest.mark.parametrize(("kind", "head", "sizes"), TINY)
+def test_parameters_are_those_of_the_real_model(kind, head, sizes):
+    real, sized = built(kind, sizes, head)
+    assert sized.parameters == sum(p.numel() for p in real.parameters())
+
+
+@pytest.mark.parametrize(("kind", "head", "sizes"), TINY)
+def test_flops_are_those_that_torch_counts(kind, head, sizes):
+    real, sized = built(kind, sizes, head)
+    real.set_attn_implementation("eager")  # torch counts matrix products, not the CPU's fused attention
+    tokens = torch.randint(1, 90, (3, 20))
+    with FlopCounterMode(display=False) as counter:
+        output = real(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+    near = 0.03 if kind == "albert" else 0.005  # the projection of its small embeddings is counted once a text
+    assert sized.forward_flops(3, 20) == pytest.approx(counter.get_total_flops(), rel=near)
+    with FlopCounterMode(display=False) as counter:
+        output.logits.sum().backward()
+    assert 2 * sized.forward_flops(3, 20) == pytest.approx(counter.get_total_flops(), rel=near)
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("distilbert", 66e6), ("tinybert_4l_312d", 14.5e6), ("bert_base", 110e6), ("llama3_8b", 8.03e9),
+     ("llama3_3b", 3.21e9), ("llama3_70b", 70.6e9)],
+)  # fmt: skip
+def test_published_sizes(name, published):
+    assert presets.model(name).parameters == pytest.approx(published, rel=0.015)
+
+
+def test_lora_counts_both_factors_of_every_matrix():
+    _, sized = built("bert", BERT, "classifier")
+    # Each layer: query, key, value, output 32→32; 32→64; 64→32. The classifier's pooler and head learn too.
+    each = 4 * (32 + 32) + 2 * (32 + 64)
+    assert trainable(sized, replace(JOB, lora=3)) == 3 * 2 * each + 32 * 32 + 32 * 2
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+@pytest.mark.parametrize(("kind", "head", "sizes"), [TINY[0], TINY[1], TINY[3]])
+def test_activations_are_those_that_autograd_keeps(kind, head, sizes, precision):
+    """Layers alone: the difference between 3 layers and 1. Weights, and their bf16 copies, are not activations."""
+    job = replace(JOB, batch=2, length=64, precision=precision)
+
+    def size(layers):
+        real, sized = built(kind, {**sizes, "n_layers" if kind == "distilbert" else "num_hidden_layers": layers}, head)
+        real = real.to(torch.bfloat16) if precision == "bf16-true" else real
+        copies = 2 * sized.matrices if precision == "bf16-mixed" else 0
+        return kept_by_autograd(real.train(), job) - copies, kept(sized, CPU, job)
+
+    (more, each), (less, _) = size(3), size(1)
+    assert each == pytest.approx((more - less) / 2 / job.tokens, rel=0.2)
+
+
+def kept_by_autograd(real, job):
+    own = {p.untyped_storage().data_ptr() for p in real.parameters()}
+    seen = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            seen[storage.data_ptr()] = tensor  # held, so that no address is used twice
+        return tensor
+
+    tokens = torch.randint(1, 90, (job.batch, job.length))
+    mixed = torch.autocast("cpu", torch.bfloat16, enabled=job.precision == "bf16-mixed")
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), mixed:
+        real(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+    return sum(tensor.untyped_storage().nbytes() for tensor in seen.values())
+
+
+def test_a_small_plan_by_hand():
+    """1,000 parameters, 2 layers of 4, batches of 2 texts of 3 tokens, on 1 MFLOP/s without other limits."""
+    model = Model("small", parameters=1000, outside=200, matrices=700, head=20, adapter=30, layers=2, hidden=4, heads=2,
+                  keys=2, head_size=2, intermediate=8, gated=False, outputs=5, per_token=False)  # fmt: skip
+    machine = Machine("slow", 1e-3, {"fp32": 1e-6}, math.inf, mfu=(0.5, 1.0), usd_per_hour=3600, launch_us=(0, 0),
+                      reserved_gb=0, texts_per_s=math.inf)  # fmt: skip
+    job = Job("x", 20, 3, batch=2, length=3, precision="32-true", teacher="none", eval_examples=4)
+    found = estimate(model, None, machine, job)
+    parts = {name: size for name, size in found.memory.items() if size}
+    # Kept for a token in a layer: 4 bytes · (2·4 inputs + 4·4 attention + 2·8 GELU) + LayerNorms 2·4·4 + masks 2·4.
+    # Gradients of one layer's activations: 6 tokens · 4 bytes · (4·4 + 2·8) = 768. Logits: 2·5 cells of 16 bytes.
+    assert parts == {
+        "weights": 4000, "gradients": 4000, "optimizer": 8000, "activations": 6 * 2 * 200 + 768,
+        "logits and losses": 160,
+    }  # fmt: skip
+    # Forward: 6 tokens · (2·700 + 4·3·4·2 of attention) + 2 texts · 2·20 of the head; backward is two of these.
+    assert found.flops == {"student": 3 * (6 * (1400 + 96) + 80), "teacher": 0}
+    assert found.step == pytest.approx((0.027168, 0.054336))
+    # 10 steps and 4 of 20 examples forward: 10 · (1 + 4/20 · 1/3) steps an epoch. A dollar a second.
+    assert found.total == pytest.approx((3 * 10 * 16 / 15 * 0.027168, 3 * 10 * 16 / 15 * 0.054336))
+    assert found.usd == pytest.approx(found.total)
+    assert (found.bottleneck, found.fits) == ("compute", True)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+def test_a_trained_parameter_takes_sixteen_bytes(precision):
+    model = presets.model("bert_base")
+    assert sum(states(model, replace(JOB, precision=precision)).values()) == 16 * model.parameters
+
+
+LARGER = {
+    "batch": {"batch": 128},
+    "length": {"length": 128},
+    "precision": {"precision": "32-true"},
+    "hidden states": {"hidden_pairs": 4},
+    "attention": {"attention_pairs": 4},
+    "a teacher": {"teacher": "live"},
+}
+SMALLER = {"checkpointing": {"checkpointing": True}, "LoRA": {"lora": 8}}
+
+
+@pytest.mark.parametrize("change", LARGER.values(), ids=LARGER)
+def test_what_takes_more_memory(change):
+    assert total(replace(JOB, **change)) > total(JOB)
+
+
+@pytest.mark.parametrize("change", SMALLER.values(), ids=SMALLER)
+def test_what_takes_less_memory(change):
+    assert total(replace(JOB, **change)) < total(JOB)
+
+
+def test_accumulation_takes_no_memory_and_sharding_divides_it():
+    assert total(replace(JOB, accumulation=4)) == total(JOB)
+    four = replace(GPU, devices=4, strategy="fsdp")
+    whole, share = (memory(presets.model("bert_base"), None, machine, JOB) for machine in (GPU, four))
+    assert all(share[part] == whole[part] / 4 for part in ("weights", "gradients", "optimizer"))
+
+
+def total(job):
+    return sum(memory(presets.model("bert_base"), presets.model("bert_base"), GPU, job).values())
+
+
+def test_what_takes_more_time():
+    def seconds(**change):
+        return estimate(presets.model("bert_base"), presets.model("bert_base"), GPU, replace(JOB, **change)).total
+
+    base = seconds()
+    for change in (
+        {"epochs": 3}, {"examples": 1500}, {"length": 128}, {"eval_examples": 500}, {"teacher": "live"},
+        {"checkpointing": True}, {"precision": "32-true"},
+    ):  # fmt: skip
+        assert all(more > less for more, less in zip(seconds(**change), base, strict=True)), change
+    assert seconds(teacher="cached") == pytest.approx(base, rel=0.01)
+
+
+def test_several_devices_talk():
+    link = {"devices": 2, "link_gb_s": 0.01}
+    model = presets.model("bert_base")
+    for strategy in ("ddp", "fsdp"):
+        found = estimate(model, None, replace(GPU, strategy=strategy, **link), JOB)
+        assert found.bottleneck == "communication"
+    assert estimate(model, None, GPU, JOB).causes["communication"] == (0, 0)
+
+
+@pytest.mark.parametrize("machine", presets.MACHINES)
+@pytest.mark.parametrize("task", presets.TASKS)
+def test_advice_is_given_where_it_does_not_fit_and_fits(machine, task):
+    found = presets.plan(machine, task)
+    assert bool(found.advice) == (not found.fits)
+    changes = advise(found.student, found.teacher, found.machine, found.job)
+    for change in changes:
+        after = estimate(found.student, found.teacher, change.machine, change.job)
+        assert after.fits and after.bytes <= usable(change.machine)
+        assert f"{after.bytes / GB:.1f} GB" in change.text
+        # Smaller micro-batches are not a smaller batch.
+        assert change.job.batch * change.job.accumulation == found.job.batch * found.job.accumulation
+
+
+def test_llama_8b_does_not_train_whole_on_one_a100():
+    found = presets.plan("a100", "response")
+    assert not found.fits
+    assert sum(found.memory[part] for part in ("weights", "gradients", "optimizer")) == 16 * found.student.parameters
+    assert any(text.startswith("LoRA") for text in found.advice)
+    assert any(text.startswith("FSDP over 4") for text in found.advice)
+    assert presets.plan("a100", "response_lora").fits
+    assert presets.plan("a100_x4_fsdp", "response").fits
+
+
+def test_changes_are_added_up_where_none_is_enough_and_none_is_idle():
+    found = presets.plan("a10g_x2_ddp", "response")
+    for change in advise(found.student, found.teacher, found.machine, found.job):
+        assert " + " in change.text
+        undone = [replace(change.job, checkpointing=False), replace(change.job, lora=None)]
+        for job in undone:
+            assert job == change.job or not estimate(found.student, found.teacher, change.machine, job).fits
+
+
+def test_where_nothing_helps_it_says_so():
+    found = estimate(presets.model("llama3_8b"), None, replace(CPU, memory_gb=8), replace(JOB, precision="32-true"))
+    assert not found.fits and "smaller student" in found.advice[0]
+
+
+def test_soft_targets_of_a_vocabulary_take_gigabytes():
+    model = presets.model("llama3_8b")
+    job = replace(JOB, batch=8, length=512, teacher="live", teacher_dtype="bf16")
+    parts = memory(model, model, GPU, job)
+    cells = 8 * 512 * 128_256
+    assert parts["logits and losses"] == cells * ((2 + 4 + 6) + (2 + 12))
+    hard = memory(model, model, GPU, replace(job, soft_targets=False))
+    assert hard["logits and losses"] == cells * 12
+
+
+def test_tables_are_labelled_and_say_what_does_not_fit():
+    text = table.one(presets.plan("a100", "response"))
+    assert text.startswith(table.LABEL)
+    for part in ("does NOT fit", "LoRA of rank 16", "assumptions", "likely bottleneck", "USD", "8.03B"):
+        assert part in text
+    plans = [presets.plan(name, "response") for name in presets.MACHINES]
+    side = table.compare(plans)
+    assert side.startswith(table.LABEL)
+    assert all(name in side.splitlines()[2] for name in presets.MACHINES)
+    assert side.count("NO") == sum(not plan.fits for plan in plans)
+
+
+def test_the_page_shows_what_is_printed():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "planning.md").read_text(encoding="utf-8")
+    assert table.one(presets.plan("a100", "response")) in page
+    for task in ("intent", "response", "response_lora"):
+        assert table.compare([presets.plan(name, task) for name in SHOWN]) in page, f"print {task} into the page again"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [((0.004, 0.02), "4–20 ms"), ((30, 90), "30 s–1.5 min"), ((7200, 10800), "2–3 h"), ((1e6, 1e6), "12 days")],
+)
+def test_durations(seconds, shown):
+    assert table.between(seconds, table.duration) == shown
+
+
+def test_mistakes_are_named():
+    with pytest.raises(UserError, match=r"hardware=a10 .*a100"):
+        presets.plan("a10", "intent")
+    with pytest.raises(UserError, match=r"precision=bf16 is unknown"):
+        replace(JOB, precision="bf16")
+    with pytest.raises(UserError, match=r"'batch': 0"):
+        replace(JOB, batch=0)
+    with pytest.raises(UserError, match=r"strategy=one with devices=2"):
+        replace(GPU, devices=2)
+    with pytest.raises(UserError, match=r"live teacher but no sizes"):
+        estimate(presets.model("bert_base"), None, GPU, replace(JOB, teacher="live"))
