@@ -24,7 +24,9 @@ def run(config: DictConfig) -> None:
     preflight.check(setup)
     options, context = setup.teacher, setup.context
     if not isinstance(options, Cached):
-        raise UserError(f"cache_teacher fills the store of teacher=cached; teacher={type(options).__name__.lower()} has none.")
+        raise UserError(
+            f"cache_teacher fills the store of teacher=cached; teacher={type(options).__name__.lower()} has none."
+        )
     teacher = options.live(context)
     manifest = manifest_of(teacher)
     folder = options.folder(manifest, context)

@@ -63,7 +63,9 @@ def load_tokenizer(path: str, key: str = "teacher.path") -> Any:
             "tokenizer.save_pretrained."
         )
     if tokenizer.pad_token_id is None:
-        raise UserError(f"the tokenizer of {key}={path} has no padding token; set pad_token in its tokenizer_config.json.")
+        raise UserError(
+            f"the tokenizer of {key}={path} has no padding token; set pad_token in its tokenizer_config.json."
+        )
     return tokenizer
 
 

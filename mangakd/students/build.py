@@ -91,7 +91,9 @@ def _from_sizes(sizes: dict[str, Any]) -> Any:
             "the student has neither student.path, student.layers nor student.sizes.model_type; choose student=…"
         )
     if kind not in CONFIG_MAPPING:
-        raise UserError(f"student.sizes.model_type={kind!r} is unknown{near(kind, CONFIG_MAPPING.keys())} Example: bert.")
+        raise UserError(
+            f"student.sizes.model_type={kind!r} is unknown{near(kind, CONFIG_MAPPING.keys())} Example: bert."
+        )
     known = AutoConfig.for_model(kind)
     wrong = [name for name in sizes if not hasattr(known, name)]
     if wrong:

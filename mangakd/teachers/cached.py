@@ -78,7 +78,9 @@ class Cached(EnsembleOptions):
         manifest = manifest_of(live)
         folder = self.folder(manifest, context)
         if not self.allow_mismatch:
-            with waiting_lock(context.cache / "locks" / folder.name, "filling the store"):  # a parallel sweep shares one
+            with waiting_lock(
+                context.cache / "locks" / folder.name, "filling the store"
+            ):  # a parallel sweep shares one
                 fill(folder, live, context)
         reader = StoreReader(folder, manifest, allow_mismatch=self.allow_mismatch)
         members = reader.manifest.members

@@ -61,7 +61,9 @@ def test_the_student_folder_loads_without_mangakd(world: tuple[Path, Path, str],
         "assert label in model.config.label2id and label != 'LABEL_0', label\n"
         "assert not any(name.startswith('mangakd') for name in sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(folder / "student")], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder / "student")], capture_output=True, text=True, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "mangakd" not in (folder / "student" / "config.json").read_text()
     assert "Sources" in (folder / "student" / "README.md").read_text()
