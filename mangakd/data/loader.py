@@ -4,6 +4,7 @@ Bucketing: the epoch's permutation is cut into pools, each pool is sorted by len
 shuffled. On short customer questions that pads 3 times fewer tokens than batches in random order.
 """
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +98,7 @@ class TrainLoader:
             num_workers=workers,
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
+            worker_init_fn=_leave_signals_to_the_parent,
             # Its own generator: making an iterator must not draw from the generator that dropout uses.
             generator=torch.Generator().manual_seed(seed),
         )
@@ -118,6 +120,11 @@ class TrainLoader:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self._sampler.epoch, self._given = state["epoch"], state["given"]
+
+
+def _leave_signals_to_the_parent(_: int) -> None:
+    # A terminal's Ctrl-C reaches every process of the group; a loader that dies of it would take the last step with it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class EvalBatches:
