@@ -46,7 +46,7 @@ def main(command: str) -> None:
 def register_resolvers() -> None:
     """`${complement:x}` is 1 − x: the weight of hard labels beside alpha."""
     if not OmegaConf.has_resolver("complement"):
-        OmegaConf.register_new_resolver("complement", lambda x: 1.0 - float(x))
+        OmegaConf.register_new_resolver("complement", lambda x: round(1.0 - float(x), 12))
 
 
 def explain(error: BaseException) -> str | None:

@@ -175,8 +175,9 @@ def student_scores(setup: Setup, student: Encoder, teacher: torch.Tensor, prefix
 
 def save(setup: Setup, student: Encoder, teacher: TeacherProvider, metrics: Metrics) -> None:
     title = f"{setup.task.name} classifier, {parameters(student) / 1e6:.1f}M parameters"
+    paths = ", ".join(dict.fromkeys(member.path for member in setup.teacher.models))
     data = f"{setup.corpus.name} ({len(setup.corpus.train)} rows)"
-    card = model_card(title, teacher.spec.name, data, setup.losses, metrics, shlex.join(command()))
+    card = model_card(title, f"{teacher.spec.name} ({paths})", data, setup.losses, metrics, shlex.join(command()))
     save_student(student, setup.student_tokenizer, setup.folder / "student", card)
     metrics["student/megabytes"] = (setup.folder / "student" / "model.safetensors").stat().st_size / 1e6
 

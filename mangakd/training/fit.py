@@ -97,7 +97,7 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, plan
     if best.best_model_path:  # absent with trainer.fast_dev_run
         saved = torch.load(best.best_model_path, map_location="cpu", weights_only=False)
         module.load_state_dict(saved["state_dict"])
-    score = float(best.best_model_score) if best.best_model_score is not None else 0.0
+    score = round(float(best.best_model_score), 6) if best.best_model_score is not None else 0.0
     student.cpu()
     return FitResult(score, progress.samples / max(progress.seconds, 1e-9), checkpoints / "best.ckpt")
 
