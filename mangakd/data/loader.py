@@ -1,7 +1,8 @@
 """Length-bucketed batches whose order is a function of (seed, epoch), in a loader that can stop and go on anywhere.
 
 Bucketing: the epoch's permutation is cut into pools, each pool is sorted by length and cut into batches, and the batches are
-shuffled. On short customer questions that pads 3 times fewer tokens than batches in random order.
+shuffled. On CLINC150 at batch 64 a text is padded to 11.3 tokens, in random order to 21.5
+(benchmarks/results).
 """
 
 import signal

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet
@@ -248,7 +249,6 @@ def test_a_file_that_is_not_clinc150(content: Any, expected: str, tmp_path: Path
 
 
 def test_hub_reads_class_names_and_refuses_withheld_labels(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=list(LABELS))})
 
     def split(labels: list[int]) -> Any:
