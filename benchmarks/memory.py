@@ -31,9 +31,16 @@ from results_file import table, write
 
 from mangakd.planning.job import Job, Machine
 from mangakd.planning.memory import activations, logits, states
-from mangakd.planning.presets import config, model
+from mangakd.planning.sizes import Model
 
-STUDENTS = ("tinybert_4l_312d", "distilbert", "bert_base")
+STUDENTS: dict[str, dict[str, Any]] = {
+    "tinybert_4l_312d": {
+        "model_type": "bert", "num_hidden_layers": 4, "hidden_size": 312, "num_attention_heads": 12, "intermediate_size": 1200,
+    },
+    "distilbert": {"model_type": "distilbert"},
+    "bert_base": {"model_type": "bert"},
+}  # fmt: skip
+LABELS = 10  # as the corpus has
 STAGES = ("weights", "weights + gradients", "weights + gradients + optimizer", "a step of 16 × 128 tokens")
 WANTED = 0.20
 MB = 1e6
@@ -43,13 +50,18 @@ Shape = tuple[int, int]
 def foretold(student: str, stage: str, device: str) -> float:
     """Bytes, without what driver and libraries take."""
     job = Job("memory", 1, 1, *_shape(stage), precision="32-true")
-    found = states(model(student), job)
+    model = Model.from_config(_config(student), student, "classification", f"student {student}")
+    found = states(model, job)
     parts = [found["weights"], found["gradients"], found["optimizer"]]
     if stage == STAGES[-1]:
         here = Machine("here", 1, {"fp32": 1.0}, 1, (0.1, 1.0), accelerator="gpu" if device == "cuda" else "cpu")
         alone = replace(job, soft_targets=False)
-        return sum(parts) + activations(model(student), here, alone) + logits(model(student), alone)
+        return sum(parts) + activations(model, here, alone) + logits(model, alone)
     return sum(parts[: STAGES.index(stage) + 1])
+
+
+def _config(student: str) -> Any:
+    return transformers.AutoConfig.for_model(**STUDENTS[student], num_labels=LABELS)
 
 
 def _shape(stage: str) -> Shape:
@@ -61,7 +73,7 @@ def child(student: str, stage: str, device: str) -> float:
     torch.set_num_threads(1)
     count = STAGES.index(stage)
     _train(transformers.AutoConfig.for_model("bert", **_WARM), 3, (1, 2), device)  # libraries and their buffers
-    entries = config(student)
+    entries = _config(student)
     gc.collect()
     before = _reset(device)
     _train(entries, count, _shape(stage), device)

@@ -47,7 +47,7 @@ def save_tiny(folder: Path, labels: tuple[str, ...] | None = LABELS, kind: str =
     names = {"bert": ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
              "distilbert": ("dim", "n_layers", "n_heads", "hidden_dim")}[kind]  # fmt: skip
     shape = dict(zip(names, (32, 3 if kind == "bert" else 2, 4, 64), strict=True))
-    config = AutoConfig.for_model(kind, **{**shape, "vocab_size": WORDS, "max_position_embeddings": 64, **sizes})
+    config = AutoConfig.for_model(kind, **{**shape, "vocab_size": WORDS, "max_position_embeddings": 128, **sizes})
     torch.manual_seed(0)
     if labels is None:
         model = AutoModel.from_config(config)

@@ -40,7 +40,8 @@ from lightning.pytorch.loggers import CSVLogger
 
 import mangakd
 from mangakd.core.outputs import Batch
-from mangakd.data.loader import BucketSampler, EncodedSplit
+from mangakd.data.loader import EncodedSplit
+from mangakd.data.sampler import BucketSampler
 from mangakd.data.sources import Clinc150
 from mangakd.data.tokens import tokenise
 from mangakd.losses.hard_label import HardLabelLoss
@@ -54,7 +55,8 @@ from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.cached import Cached
 from mangakd.teachers.local import LocalTeacher
 from mangakd.teachers.options import TeacherContext
-from mangakd.training.fit import Fit, Hardware, fit
+from mangakd.training.fit import Fit, fit
+from mangakd.training.hardware import Hardware
 from mangakd.training.module import Optim
 
 SIZES = {
@@ -169,7 +171,7 @@ def order_of_the_peers() -> Iterator[None]:
         shared = SeededOrder(sampler.lengths, sampler.seed)  # type: ignore[arg-type]
         shared.epoch = sampler.epoch
         rows = list(shared)
-        return [rows[i : i + sampler.batch_size] for i in range(0, len(rows), sampler.batch_size)]
+        return [rows[i : i + sampler.step_rows] for i in range(0, len(rows), sampler.step_rows)]
 
     with patch.object(BucketSampler, "order", order):
         yield

@@ -3,6 +3,7 @@
 Only hydra is imported here, so `--help` and `--cfg job` answer without loading torch.
 """
 
+import contextlib
 import errno
 import importlib
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -20,6 +22,7 @@ from mangakd.core.errors import UserError, near
 
 # What the file system says to a folder that is not ours, is no folder, or is full.
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOSPC, errno.EDQUOT)
+TRAINING = ("train", "cache_teacher")
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
@@ -29,6 +32,8 @@ def main(command: str) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # makes Hydra raise, so that the message below is ours
 
     def job(config: DictConfig) -> Any:
+        if command in TRAINING and not (config.plan or config.validate):
+            _refuse_at_once(config)
         return importlib.import_module(f"mangakd.cli.{command}").run(config)
 
     try:
@@ -39,8 +44,20 @@ def main(command: str) -> None:
         message = explain(error)
         if message is None:
             raise
-        print(f"\nerror: {message}", file=sys.stderr)
+        if message:
+            print(f"\nerror: {message}", file=sys.stderr)
         sys.exit(getattr(error, "exit_code", 1))
+
+
+def _refuse_at_once(config: DictConfig) -> None:
+    """A profile that this machine cannot serve is told before the slow imports; preflight tells all other problems."""
+    from mangakd.training.machine import not_served
+
+    told = not_served(hydra.utils.instantiate(config.hardware), HydraConfig.get().runtime.choices["hardware"])
+    if told:
+        with contextlib.suppress(OSError):
+            Path(HydraConfig.get().runtime.output_dir).rmdir()
+        raise UserError(told)
 
 
 def register_resolvers() -> None:
@@ -51,6 +68,8 @@ def register_resolvers() -> None:
 
 def explain(error: BaseException) -> str | None:
     """The message for an error that the user can mend, or None for a bug, which deserves its traceback."""
+    if hasattr(error, "silent"):  # of a run of several processes: what brought it down is the message
+        return "" if error.silent else str(error)
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):
@@ -83,13 +102,13 @@ def _suggestion(message: str) -> str:
 
 
 def _unknown_key(key: str) -> str:
-    """Compares with every key of the composed default config."""
+    """Compares with every key of the composed default configs."""
     from hydra import compose
     from hydra.core.global_hydra import GlobalHydra
 
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("train")
+        config = compose("plan")  # the largest
     keys = list(dict.fromkeys([*_keys(config), *(p.name for p in CONF.iterdir() if p.is_dir())]))
     # `lr` is too far from `optim.lr` for difflib, yet it is what people type.
     within = [known for known in keys if known.rpartition(".")[2] == key.rpartition(".")[2]]

@@ -6,13 +6,13 @@ them; each asks for the parts it needs, so one problem never hides another that 
 
 import os
 import shutil
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -28,7 +28,9 @@ from mangakd.teachers.cached import Cached
 from mangakd.teachers.ensemble import normalised
 from mangakd.teachers.options import EnsembleOptions, Member
 from mangakd.training.check import check_trainer
+from mangakd.training.checkpoints import newest, read
 from mangakd.training.fit_teacher import as_it_is, check_may_fit
+from mangakd.training.machine import wrong_profile
 
 GB = 1e9
 ANY_HEAD = ("a", "b")  # where only the encoder's weights are looked at, whatever is wrong with the data
@@ -86,22 +88,12 @@ def user_message(error: BaseException | None) -> str | None:
 
 
 def machine(setup: Setup) -> None:
-    """A profile that this machine cannot serve."""
-    want = setup.hardware
-    found = {"cpu": 1, "gpu": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    have = ", ".join(f"{count} {name}" if name != "cpu" else "a CPU" for name, count in found.items() if count)
-    if want.accelerator not in (*found, "auto"):
-        raise UserError(
-            f"hardware.accelerator={want.accelerator} is unknown{near(str(want.accelerator), found)} "
-            f"Known: auto, {', '.join(found)}."
-        )
-    if not isinstance(want.devices, int):
-        return  # told by its key
-    if want.accelerator in ("gpu", "mps") and found[want.accelerator] < want.devices:
-        raise UserError(
-            f"this hardware profile needs {want.devices} {want.accelerator}; this machine has {have}. "
-            "Use hardware=auto, which takes what there is" + (", or hardware=cpu." if have == "a CPU" else ".")
-        )
+    """A profile that this machine cannot serve, or that contradicts itself."""
+    if not all(isinstance(count, int) for count in (setup.hardware.devices, setup.hardware.nodes)):
+        return  # told by their keys
+    problems = list(wrong_profile(setup.hardware, HydraConfig.get().runtime.choices["hardware"]))
+    if problems:
+        raise UserError("\n- ".join(problems))
 
 
 def trainer(setup: Setup) -> None:
@@ -136,19 +128,18 @@ def run_folder(setup: Setup) -> None:
         )
     if resume is False:
         return
-    automatic = resume == "auto"
-    file = setup.folder / "checkpoints" / "last.ckpt" if automatic else Path(str(resume))
-    if not automatic and not file.is_file():
+    if resume == "auto":
+        newest(setup.folder / "checkpoints")  # its bytes; what it was written with is known when the teacher is
+    elif not Path(str(resume)).is_file():
         raise UserError(f"resume={resume}: there is no such checkpoint. Use resume=auto or resume=false.")
-    if file.is_file() and not zipfile.is_zipfile(file):
-        raise UserError(
-            f"resume={resume}: {file} is damaged or no checkpoint. Delete it and use resume=false with another hydra.run.dir."
-        )
+    else:
+        read(Path(str(resume)))
 
 
 def disk(setup: Setup) -> None:
-    """Room for two checkpoints of weights and optimizer, and the student."""
-    need = sum(p.numel() for p in setup.student_shape.parameters()) * 4 * 5
+    """Room for the last checkpoint, the one before it and the one being written (weights and optimizer: 12 bytes a
+    parameter), the best weights and the student."""
+    need = sum(p.numel() for p in setup.student_shape.parameters()) * (3 * 12 + 2 * 4)
     free = shutil.disk_usage(_nearest(setup.folder)).free
     if free < need:
         raise UserError(
@@ -246,6 +237,10 @@ def lengths(setup: Setup) -> None:
 
 def provided(setup: Setup) -> None:
     """Losses that ask for more than the teacher provider gives."""
+    if setup.hardware.teacher.placement == "cached" and not isinstance(setup.teacher, Cached):
+        raise UserError(
+            "this hardware profile keeps no teacher in memory (hardware.teacher.placement=cached): use teacher=cached."
+        )
     gives = setup.teacher.gives(setup.teacher_spec)
     kind, only = type(setup.teacher).__name__.lower(), "logits only" if gives == Need(logits=True) else gives
     lacking = {name: loss.requires.teacher.missing(gives) for name, loss in setup.losses.callbacks.items()}

@@ -14,6 +14,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from mangakd.core import ranks
 from mangakd.core.errors import UserError
 from mangakd.core.spec import ModelSpec
 from mangakd.data.loader import EncodedSplit
@@ -24,14 +25,18 @@ from mangakd.models import load
 from mangakd.models.encoder import Encoder
 from mangakd.students.build import Student
 from mangakd.tasks.base import Task
+from mangakd.teachers.base import TeacherProvider, digest
 from mangakd.teachers.options import Member, TeacherContext, TeacherOptions
 from mangakd.training.callbacks.progress import bar
-from mangakd.training.fit import Hardware
+from mangakd.training.callbacks.save_last import SaveEvery
+from mangakd.training.checkpoints import Identity
 from mangakd.training.fit_teacher import fitted
+from mangakd.training.hardware import Hardware
 from mangakd.training.module import Optim
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+LEARNT_FROM = ("losses", "optim", "student", "trainer", "seed")  # settings that change what is learnt
 
 
 class part(cached_property[T]):
@@ -58,7 +63,13 @@ class Setup:
 
     @part
     def task(self) -> Task:
-        return instantiate(self.config.task)
+        task = self.config.task
+        if "_target_" not in task:
+            raise UserError(
+                f"task={task.name} can be planned (python scripts/plan.py hardware=… task={task.name}) but not yet trained. "
+                "Choose task=intent."
+            )
+        return instantiate(task)
 
     @part
     def corpus(self) -> Corpus:
@@ -67,6 +78,16 @@ class Setup:
     @part
     def hardware(self) -> Hardware:
         return instantiate(self.config.hardware)
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process predicts outside a fit."""
+        kind = self.hardware.kind
+        return torch.device(kind, ranks.local_rank()) if kind == "cuda" else torch.device(kind)
+
+    @part
+    def save_every(self) -> SaveEvery:
+        return SaveEvery(**self.config.checkpoint)
 
     @part
     def optim(self) -> Optim:
@@ -153,19 +174,27 @@ class Setup:
 
     def load_teacher(self, member: Member) -> Encoder:
         """A member's fine-tuned encoder, fine-tuning it first where its head is new."""
-        return fitted(
+        encoder = fitted(
             member, self.teacher.fit, self.teacher.labels, self.corpus, self.task, self.splits, self.teacher_tokenizer,
             self.hardware, self.cache,
         )  # fmt: skip
+        return encoder.attend_with(self.hardware.attention)
+
+    def build_student(self) -> Encoder:
+        """Fresh, the same on every rank."""
+        source = self.load_teacher(self.teacher.models[0])
+        torch.manual_seed(self.config.seed)  # the student's random weights, however the teacher was come by
+        student = self.student.build(source, self.student_tokenizer, self.corpus.labels, self.task.problem)
+        return student.attend_with(self.hardware.attention)
 
     @part
     def context(self) -> TeacherContext:
         return TeacherContext(
             labels=self.corpus.labels,
-            load=self.load_teacher,
+            load=lambda member: self.load_teacher(member).to(getattr(torch, self.hardware.teacher.dtype)),
             splits=self.splits,
             cache=self.cache,
-            device=self.hardware.device,
+            device=self.device,
             batch_size=self.hardware.eval_batch_size,
             progress=progress,
         )
@@ -186,9 +215,28 @@ class Setup:
                 ) from error
         return found
 
+    def identity(self, teacher: TeacherProvider | None, stage: str) -> Identity:
+        """What a fit of this run learns from, for its checkpoints. teacher: None for the baseline."""
+        settings = self.resolved()
+        return Identity(
+            teacher=digest(teacher.fingerprint, getattr(teacher, "weights", None)) if teacher else None,
+            data=digest(self.corpus.digest("train", "validation"), self.splits["train"].student.keys.sum()),
+            labels=self.corpus.labels,
+            stage=stage,
+            settings=flat({group: settings.get(group) for group in LEARNT_FROM}),
+        )
+
     def resolved(self) -> Any:
         """The config as plain values, for config.yaml and loggers."""
         return OmegaConf.to_container(self.config, resolve=True)
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as `a.b.c`."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
 
 
 @contextlib.contextmanager

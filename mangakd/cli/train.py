@@ -1,11 +1,13 @@
 """`python train.py`: teacher, student, baseline, scores. What it leaves is listed in README.md.
 
-preflight → teacher (fine-tuned once) → its answers → student by distillation → scores → baseline → table
+preflight → a process for each device → teacher (fine-tuned once) → its answers → student by distillation → scores →
+baseline → table
 """
 
 import contextlib
 import copy
 import json
+import math
 import shlex
 import shutil
 import time
@@ -14,11 +16,15 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf
 
 from mangakd.cli import preflight
+from mangakd.cli.app import explain, register_resolvers
 from mangakd.cli.logs import start_logging
+from mangakd.cli.plan import planned
 from mangakd.cli.setup import Setup, progress
+from mangakd.core import ranks
 from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
 from mangakd.data.gather import gather
@@ -29,60 +35,124 @@ from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
 from mangakd.teachers.base import TeacherProvider
-from mangakd.training.callbacks.interrupt import Interrupted
+from mangakd.training import launch
+from mangakd.training.callbacks.save_last import Interrupted
+from mangakd.training.checkpoints import Identity, newest
 from mangakd.training.fit import Fit, FitResult, fit
+from mangakd.training.hardware import Hardware
 
 Metrics = dict[str, float]
 
 
 def run(config: DictConfig) -> float | None:
-    """One run; returns the student's best validation score, which sweepers maximise."""
+    """One run; returns the student's best validation score, which sweepers maximise. None for `validate` and `plan`."""
     setup = Setup(config, Path(HydraConfig.get().runtime.output_dir))
+    if config.plan:
+        start_logging(None)
+        print(planned(setup))
+        leave_no_folder(setup.folder)
+        return None
     try:
-        return distillation(setup)
+        joined = launch.join(setup.hardware) if several(config) or launch.started() > 1 else False
+    except UserError:
+        leave_no_folder(setup.folder)
+        raise
+    own, setup.folder = setup.folder, ranks.share(setup.folder)  # one folder; each rank's clock gave it another name
+    if own != setup.folder:
+        leave_no_folder(own)
+    if not checked(setup):
+        return None
+    if setup.hardware.world > 1 and not joined:
+        launch.start(
+            on_a_rank, (config, HydraConfig.instance().cfg, setup.folder), setup.hardware, setup.folder, explain
+        )
+    else:
+        uninterrupted(setup)
+    metrics = json.loads((setup.folder / "metrics.json").read_text()) if ranks.is_first() else {}
+    metrics = ranks.share(metrics)  # when the first rank has written them
+    ranks.finish()
+    return metrics[f"val/{setup.task.monitor}"]
+
+
+def several(config: DictConfig) -> bool:
+    """Whether the profile has more than one device; a wrong value is left for preflight to tell."""
+    counts = (config.hardware.devices, config.hardware.nodes)
+    return all(isinstance(count, int) for count in counts) and math.prod(counts) > 1
+
+
+def checked(setup: Setup) -> bool:
+    """Preflight, on the first rank. False where that is all that was asked for."""
+    start_logging(None)
+    problem = None
+    if ranks.is_first():
+        try:
+            preflight.check(setup)
+        except UserError as error:
+            problem = error
+        finally:
+            if setup.config.validate or not (setup.folder / "config.yaml").exists():
+                leave_no_folder(setup.folder)
+    if ranks.share(problem is not None):
+        raise problem or ranks.leave_after_first()
+    if setup.config.validate and ranks.is_first():
+        print(f"no problem found: {summary(setup)}")
+    return not setup.config.validate
+
+
+def leave_no_folder(folder: Path) -> None:
+    """What trains nothing leaves no folder behind; one with files in it stays."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def on_a_rank(config: DictConfig, hydra_config: Any, folder: Path) -> None:
+    """The run in a process that was started for one device."""
+    setup_globals()
+    register_resolvers()
+    HydraConfig.instance().cfg = hydra_config
+    uninterrupted(Setup(config, folder))
+
+
+def uninterrupted(setup: Setup) -> None:
+    try:
+        distillation(setup)
     except Interrupted as stop:
         again = shlex.join([*command(), f"hydra.run.dir={setup.folder}", "resume=auto"])
         print(f"{stop}. Go on with:\n  {again}", flush=True)
         raise SystemExit(128 + stop.number) from None
 
 
-def distillation(setup: Setup) -> float | None:
-    """From preflight to the table; None for `validate=true`."""
-    config = setup.config
-    start_logging(None)
-    try:
-        preflight.check(setup)
-    finally:
-        if config.validate or not (setup.folder / "config.yaml").exists():
-            with contextlib.suppress(OSError):  # a check alone leaves no folder behind; one with files in it stays
-                setup.folder.rmdir()
-    if config.validate:
-        print(f"no problem found: {summary(setup)}")
-        return None
+def distillation(setup: Setup) -> None:
+    """From the teacher to the table. Every rank trains; what one process can do is done by the first."""
     start_logging(setup.folder)
-    OmegaConf.save(OmegaConf.create(setup.resolved()), setup.folder / "config.yaml")
     started = time.perf_counter()
+    if ranks.is_first():
+        OmegaConf.save(OmegaConf.create(setup.resolved()), setup.folder / "config.yaml")
     print(summary(setup), flush=True)
-    teacher = setup.teacher.provider(setup.context)
-    answers = teacher_answers(setup, teacher)
+    with ranks.first_then_others():  # the others find it fine-tuned, tokenised and stored
+        teacher = setup.teacher.provider(setup.context)
+        student = setup.build_student()
+    answers = ranks.share(teacher_answers(setup, teacher) if ranks.is_first() else {})
     metrics = teacher_scores(setup, answers)
-    student = built_student(setup)
-    untrained = copy.deepcopy(student) if config.baseline else None
+    untrained = copy.deepcopy(student) if setup.config.baseline else None
     result = distil(setup, student, teacher, answers["validation"])
-    metrics |= student_scores(setup, student, answers["test"], "")
     metrics |= {"train/samples_per_second": result.samples_per_second, f"val/{setup.task.monitor}": result.score}
-    metrics["student/params"] = parameters(student)
-    save(setup, student, teacher, metrics)
-    if untrained is not None:
+    if ranks.is_first():
+        metrics |= student_scores(setup, student, answers["test"], "")
+        metrics["student/params"] = parameters(student)
+        save(setup, student, teacher, metrics)
         write(setup, metrics)  # the baseline may be interrupted; the student is finished
+    if untrained is not None:
         without_teacher(setup, untrained, answers["validation"])
+    if not ranks.is_first():
+        return
+    if untrained is not None:
         metrics |= student_scores(setup, untrained, answers["test"], "baseline/")
         shutil.rmtree(setup.folder / "baseline")  # its checkpoints; the scores are what it was for
     metrics["run/seconds"] = time.perf_counter() - started
     write(setup, metrics)
     table.show(metrics, f"{setup.corpus.name}, test: {len(setup.corpus.test)} rows")
     print(f"student, config and metrics: {setup.folder}")
-    return result.score
 
 
 def write(setup: Setup, metrics: Metrics) -> None:
@@ -93,13 +163,22 @@ def summary(setup: Setup) -> str:
     corpus = setup.corpus
     return (
         f"{corpus.name}: {len(corpus.train)} / {len(corpus.validation)} / {len(corpus.test)} rows, {len(corpus.labels)} labels; "
-        f"{setup.teacher_spec.sizes()} → {setup.student_spec.sizes()}; losses {', '.join(setup.losses.callbacks)}"
+        f"{setup.teacher_spec.sizes()} → {setup.student_spec.sizes()}; losses {', '.join(setup.losses.callbacks)}; "
+        f"steps of {spread(setup.hardware)}"
     )
+
+
+def spread(hardware: Hardware) -> str:
+    """`64 rows`, or `64 rows = 2 devices (ddp) × 32`."""
+    parts = [f"{hardware.world} devices ({hardware.strategy})"] if hardware.world > 1 else []
+    parts += [str(hardware.batch_size)] if parts or hardware.accumulate > 1 else []
+    parts += [f"{hardware.accumulate} micro-batches"] if hardware.accumulate > 1 else []
+    return f"{hardware.step_rows} rows" + (f" = {' × '.join(parts)}" if parts else "")
 
 
 def teacher_answers(setup: Setup, teacher: TeacherProvider) -> dict[str, torch.Tensor]:
     """The teacher's logits (N, C) on validation and test, asked for once."""
-    device = setup.hardware.device
+    device = setup.device
     teacher.prepare(device, Need(logits=True))
     answers = {}
     for name in ("validation", "test"):
@@ -127,41 +206,39 @@ def teacher_scores(setup: Setup, answers: dict[str, torch.Tensor]) -> Metrics:
     return {f"teacher/test/{name}": value for name, value in scores.items()} | sizes
 
 
-def built_student(setup: Setup) -> Encoder:
-    source = setup.load_teacher(setup.teacher.models[0])
-    torch.manual_seed(setup.config.seed)  # the student's random weights, however the teacher was come by
-    return setup.student.build(source, setup.student_tokenizer, setup.corpus.labels, setup.task.problem)
-
-
 def distil(setup: Setup, student: Encoder, teacher: TeacherProvider, reference: torch.Tensor) -> FitResult:
-    planned = plan(setup, "distil student", setup.folder, reference)
+    todo = fit_of(setup, "distil student", setup.folder, reference, setup.identity(teacher, "student"))
     if setup.config.resume not in (False, "auto"):
-        planned.resume = Path(setup.config.resume)
-    planned.loggers = setup.loggers
-    for logger in planned.loggers:
+        todo.resume = Path(setup.config.resume)
+    todo.loggers = setup.loggers
+    for logger in todo.loggers:
         logger.log_hyperparams(setup.resolved())
-    return fit(student, setup.losses, teacher, planned)
+    return fit(student, setup.losses, teacher, todo)
 
 
 def without_teacher(setup: Setup, student: Encoder, reference: torch.Tensor) -> FitResult:
     """The same student, budget and seed, hard labels only."""
     losses = LossSet({"hard_label": HardLabelLoss()})
     losses.bind(student.spec, None)
-    return fit(student, losses, None, plan(setup, "baseline without KD", setup.folder / "baseline", reference))
+    identity = setup.identity(None, "baseline")
+    return fit(
+        student, losses, None, fit_of(setup, "baseline without KD", setup.folder / "baseline", reference, identity)
+    )
 
 
-def plan(setup: Setup, title: str, folder: Path, reference: torch.Tensor) -> Fit:
-    """`resume=auto` goes on from the folder's last checkpoint, if there is one."""
-    last = folder / "checkpoints" / "last.ckpt"
-    return Fit(
+def fit_of(setup: Setup, title: str, folder: Path, reference: torch.Tensor, identity: Identity) -> Fit:
+    """`resume=auto` goes on from the folder's newest whole checkpoint, if there is one."""
+    todo = Fit(
         title, folder, setup.task, setup.splits["train"], setup.splits["validation"], setup.optim, setup.hardware,
-        setup.config.seed, dict(setup.config.trainer), reference,
-        resume=last if setup.config.resume == "auto" and last.is_file() else None,
+        setup.config.seed, dict(setup.config.trainer), reference, save_every=setup.save_every, identity=identity,
     )  # fmt: skip
+    if setup.config.resume == "auto":
+        todo.resume = ranks.share(newest(todo.checkpoints) if ranks.is_first() else None)
+    return todo
 
 
 def student_scores(setup: Setup, student: Encoder, teacher: torch.Tensor, prefix: str) -> Metrics:
-    split, device = setup.splits["test"], setup.hardware.device
+    split, device = setup.splits["test"], setup.device
     student.to(device).eval().require(Need(logits=True))
     with progress(f"{prefix.rstrip('/') or 'student'} on test", len(split)) as advance:
         batches = EvalBatches(split, setup.hardware.eval_batch_size)

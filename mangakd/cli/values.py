@@ -9,6 +9,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mangakd.training import hardware
+
 log = logging.getLogger(__name__)
 
 # key: kind, what is right, in words
@@ -22,17 +24,28 @@ NUMBERS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "optim.warmup": (float, lambda v: 0 <= v < 1, "in [0, 1)"),
     "optim.clip": (float, lambda v: v > 0, "above 0, or null"),
     "hardware.devices": (int, lambda v: v >= 1, "a whole number from 1 on"),
+    "hardware.nodes": (int, lambda v: v >= 1, "a whole number from 1 on"),
     "hardware.batch_size": (int, lambda v: v >= 1, "a whole number from 1 on"),
+    "hardware.accumulate": (int, lambda v: v >= 1, "a whole number from 1 on"),
     "hardware.eval_batch_size": (int, lambda v: v >= 1, "a whole number from 1 on"),
     "hardware.workers": (int, lambda v: v >= 0, "a whole number from 0 on"),
     "trainer.max_epochs": (int, lambda v: v >= 1, "a whole number from 1 on"),
     "data.max_length": (int, lambda v: v >= 4, "a whole number of tokens from 4 on"),
+    "checkpoint.every_steps": (int, lambda v: v >= 1, "a whole number from 1 on, or null"),
+    "checkpoint.every_minutes": (float, lambda v: v > 0, "above 0, or null"),
     "seed": (int, lambda v: 0 <= v < 2**32, "a whole number from 0 on"),
 }
-MAY_BE_NULL = ("optim.clip",)
+MAY_BE_NULL = ("optim.clip", "checkpoint.every_steps", "checkpoint.every_minutes")
 CHOICES: dict[str, tuple[Any, ...]] = {
     "optim.schedule": ("linear", "cosine", "constant"),
+    "hardware.strategy": hardware.STRATEGIES,
+    "hardware.precision": hardware.PRECISIONS,
+    "hardware.attention": hardware.ATTENTION,
+    "hardware.compile": (True, False),
+    "hardware.teacher.placement": hardware.PLACEMENTS,
+    "hardware.teacher.dtype": hardware.DTYPES,
     "validate": (True, False),
+    "plan": (True, False),
     "baseline": (True, False),
 }
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 Batch = Mapping[str, Any]
 """What a loader yields: `student` and `teacher` (model inputs, the same object when one tokenizer serves both),
-`labels` (B) int64 or (B, C) float, `key` (B) int64 content hash of the teacher's tokens."""
+`labels` (B) int64 or (B, C) float, `key` (B) int64 content hash of the teacher's tokens; in training also `scale`, unit of
+counting → this micro-batch's share of its optimizer step."""
 
 
 _NEVER, _FAR = 1e-30, -1e30  # a probability and a score that stand for 0 and -inf

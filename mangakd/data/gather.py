@@ -34,4 +34,4 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     student = {name: value.to(device) for name, value in batch["student"].items()}
     shared = batch["teacher"] is batch["student"]
     teacher = student if shared else {name: value.to(device) for name, value in batch["teacher"].items()}
-    return {**moved, "student": student, "teacher": teacher}
+    return {**batch, **moved, "student": student, "teacher": teacher}

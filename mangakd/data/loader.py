@@ -1,13 +1,8 @@
-"""Length-bucketed batches whose order is a function of (seed, epoch), in a loader that can stop and go on anywhere.
-
-Bucketing: the epoch's permutation is cut into pools, each pool is sorted by length and cut into batches, and the batches are
-shuffled. On CLINC150 at batch 64 a text is padded to 11.3 tokens, in random order to 21.5
-(benchmarks/results).
-"""
+"""Padded batches of a tokenised split: for training, in a loader that can stop and go on anywhere, and for evaluation."""
 
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,13 +11,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mangakd.core.outputs import Batch
+from mangakd.data.sampler import BucketSampler, MicroBatch, Share, Units
 from mangakd.data.tokens import Tokens
 
-POOL = 100  # batches sorted together: more pads less, fewer mixes more
+NO_LABEL = -100  # as in losses/hard_label
 
 
 class EncodedSplit(Dataset[Any]):
-    """Row numbers in, padded batches out. `teacher` is `student` again when one tokenizer serves both.
+    """Micro-batches in, padded batches out. `teacher` is `student` again when one tokenizer serves both.
 
     labels: (N) int64 class ids or (N, C) float32.
     """
@@ -36,8 +32,15 @@ class EncodedSplit(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.student)
 
-    def __getitem__(self, position: int) -> int:
-        return position
+    def __getitem__(self, micro: MicroBatch) -> Batch:
+        return {**self.collate(micro.rows), "scale": micro.scale}
+
+    @cached_property
+    def units(self) -> Units:
+        """What losses count, for each row (see losses/base)."""
+        lengths = self.student.lengths.astype(np.int64)
+        labelled = (self.labels != NO_LABEL).reshape(len(self), -1).sum(1)
+        return {"rows": np.ones_like(lengths), "tokens": lengths, "cells": lengths**2, "labels": labelled}
 
     def collate(self, positions: list[int]) -> Batch:
         rows = np.asarray(positions)
@@ -56,46 +59,25 @@ def _inputs(tokens: Tokens, rows: np.ndarray, pad: int) -> dict[str, Tensor]:
     return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
 
 
-@dataclass
-class BucketSampler:
-    """Batches of row numbers for one epoch, from batch `start` on. A pure function of (seed, epoch)."""
-
-    lengths: np.ndarray
-    batch_size: int
-    seed: int
-    epoch: int = 0
-    start: int = 0
-
-    def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        yield from self.order()[self.start :]
-
-    def order(self) -> list[list[int]]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        rows = rng.permutation(len(self.lengths))
-        pool = POOL * self.batch_size
-        batches = [b for i in range(0, len(rows), pool) for b in self._bucket(rows[i : i + pool])]
-        return [batches[i].tolist() for i in rng.permutation(len(batches))]
-
-    def _bucket(self, rows: np.ndarray) -> list[np.ndarray]:
-        rows = rows[np.argsort(self.lengths[rows], kind="stable")]
-        return [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
-
-
 class TrainLoader:
-    """One epoch a pass. Its state is (epoch, batches given out), so a resumed run sees each remaining batch once."""
+    """One epoch a pass, as micro-batches of this process's share.
+
+    Its state is (epoch, steps given out), so a resumed run sees each remaining step once, on any number of processes.
+    """
 
     def __init__(
-        self, split: EncodedSplit, batch_size: int, seed: int, workers: int = 0, pin_memory: bool = False
-    ) -> None:
-        self._sampler = BucketSampler(split.student.lengths, batch_size, seed)
-        self._given = 0
+        self, split: EncodedSplit, step_rows: int, seed: int, share: Share | None = None, workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:  # fmt: skip
+        share = share or Share()
+        self._sampler = BucketSampler(split.student.lengths, step_rows, seed, split.units, share)
+        self._accumulate = share.accumulate
+        self._given = 0  # micro-batches
         self._loader = DataLoader(
             split,
-            batch_sampler=self._sampler,
-            collate_fn=split.collate,
+            sampler=self._sampler,
+            batch_size=None,  # the sampler gives out whole micro-batches
+            collate_fn=_as_it_is,  # type: ignore[arg-type]
             num_workers=workers,
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
@@ -108,7 +90,7 @@ class TrainLoader:
         return len(self._sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        self._sampler.start = self._given
+        self._sampler.start = self._given // self._accumulate
         for batch in self._loader:
             self._given += 1
             if self._given == len(self):
@@ -117,10 +99,14 @@ class TrainLoader:
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        return {"epoch": self._sampler.epoch, "given": self._given}
+        return {"epoch": self._sampler.epoch, "steps": self._given // self._accumulate}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self._sampler.epoch, self._given = state["epoch"], state["given"]
+        self._sampler.epoch, self._given = state["epoch"], state["steps"] * self._accumulate
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
 
 
 def _leave_signals_to_the_parent(_: int) -> None:

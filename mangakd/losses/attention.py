@@ -65,6 +65,7 @@ class AttentionLoss(LossCallback):
         self.pairs = resolve(self.layer_map, student.layers, teacher.layers, lowest=1, key=self.key("layer_map"))
         self._check_heads(student, teacher)
         self.compared_heads = 1 if self.heads == "mean" else student.heads
+        self.unit = "tokens" if self.compare == "kl" else "cells"
         self.requires = Requires(
             student=Need(attention=frozenset(s for s, _ in self.pairs)),
             teacher=Need(attention=frozenset(t for _, t in self.pairs)),

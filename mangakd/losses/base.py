@@ -42,11 +42,14 @@ class LossCallback(nn.Module):
     LossSet can report all problems at once, and Hydra does not wrap the error into its own.
 
     name: its key among the losses, for messages (`losses.<name>.<option>`). weight: a number or a schedule of progress.
-    citation: the source, for the model card. needs_teacher: False when it learns from the labels alone.
+    citation: the source, for the model card. needs_teacher: False when it learns from the labels alone. unit: what `count`
+    is a fixed multiple of: rows, tokens, cells (tokens²) or labels (that are not -100). The loader knows how many of it an
+    optimizer step holds on all ranks, which is what LossSet divides by.
     """
 
     citation: ClassVar[str] = ""
     needs_teacher: ClassVar[bool] = True
+    unit: str = "rows"
 
     def __init__(self, *, weight: Schedule = 1.0) -> None:
         super().__init__()

@@ -36,6 +36,7 @@ class HardLabelLoss(LossCallback):
         "Hinton et al. 2015, arXiv:1503.02531; label smoothing: Szegedy et al. 2015, arXiv:1512.00567"
     )
     needs_teacher: ClassVar[bool] = False
+    unit = "labels"
 
     def __init__(self, *, weight: Schedule = 1.0, label_smoothing: float = 0.0) -> None:
         super().__init__(weight=weight)

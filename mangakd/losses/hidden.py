@@ -42,6 +42,8 @@ class HiddenLoss(LossCallback):
         "cosine: Sanh et al. 2019, arXiv:1910.01108"
     )
 
+    unit = "tokens"
+
     def __init__(
         self,
         *,

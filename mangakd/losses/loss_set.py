@@ -1,16 +1,17 @@
 """`LossSet`: all terms of a run, their union of needs, and the one place where sums become means and are weighted.
 
-    total = Σ_name weight_name(progress) · sum_name / max(count_name, 1)
+    total = Σ_name weight_name(progress) · scale_unit · sum_name / max(count_name, 1)
 
 Losses return sums and counts so that the division can be by what the whole optimizer step sees: under DDP or gradient
-accumulation a mean of means weights short micro-batches too much (measured elsewhere: a 4-fold error). `normaliser` is
-the hook for that. Losses sit in an nn.ModuleDict under their yaml keys, so projections are `losses.<name>.…` in
-checkpoints and optimizer groups. All of it runs in fp32, also under autocast, which would compute projections and score
-products in bf16.
+accumulation a mean of means weights short micro-batches too much (measured elsewhere: a 4-fold error). `batch["scale"]`
+holds, for each unit that losses count in, this micro-batch's share of its step (data/sampler); without it the batch is the
+step. The mean of the totals over micro-batches and ranks is then the step's loss, and the mean of the terms its terms.
+Losses sit in an nn.ModuleDict under their yaml keys, so projections are `losses.<name>.…` in checkpoints and optimizer
+groups. All of it runs in fp32, also under autocast, which would compute projections and score products in bf16.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -24,13 +25,10 @@ from mangakd.core.schedule import at
 from mangakd.core.spec import ModelSpec
 from mangakd.losses.base import LossCallback
 
-Normaliser = Callable[[str, Tensor], Tensor]
-"""(loss name, this micro-batch's count) → what its sum is divided by, above 0."""
-
 
 @dataclass(frozen=True)
 class LossSetOutput:
-    """total: the weighted sum, a scalar with a graph. terms: name → unweighted mean, detached. weights: name → weight
+    """total: the weighted sum, a scalar with a graph. terms: name → unweighted term, detached. weights: name → weight
     at this progress. logs: `<name>/<what>` → whatever a loss reports besides."""
 
     total: Tensor
@@ -45,7 +43,7 @@ class LossSet(nn.Module):
     Raises UserError when there is no loss, an entry is no LossCallback or its name cannot be a module's.
     """
 
-    def __init__(self, losses: Mapping[str, LossCallback | None], normaliser: Normaliser | None = None) -> None:
+    def __init__(self, losses: Mapping[str, LossCallback | None]) -> None:
         super().__init__()
         present = {str(name): loss for name, loss in losses.items() if loss is not None}
         if not present:
@@ -54,7 +52,6 @@ class LossSet(nn.Module):
             _check_entry(name, loss)
             loss.name = name
         self.losses = nn.ModuleDict(present)
-        self.normaliser = normaliser
 
     @property
     def callbacks(self) -> dict[str, LossCallback]:
@@ -90,22 +87,19 @@ class LossSet(nn.Module):
         """The weighted total at `progress` (0…1). A weight of 0 multiplies and keeps the graph: skipping a loss would
         leave its parameters without gradients, which DDP refuses."""
         total = student.logits.new_zeros((), dtype=torch.float32)
+        scale = batch.get("scale", {})
         terms: dict[str, Tensor] = {}
         weights: dict[str, float] = {}
         logs: dict[str, Tensor] = {}
         with torch.autocast(device_type=student.logits.device.type, enabled=False):
             for name, loss in self.callbacks.items():
                 output = loss(student, teacher, batch)
-                mean = output.sum / self._denominator(name, output.count)
+                mean = output.sum / output.count.clamp(min=1) * scale.get(loss.unit, 1.0)
                 weights[name] = at(loss.weight, progress)
                 total = total + weights[name] * mean
                 terms[name] = mean.detach()
                 logs.update({f"{name}/{key}": value for key, value in output.logs.items()})
         return LossSetOutput(total, terms, weights, logs)
-
-    def _denominator(self, name: str, count: Tensor) -> Tensor:
-        # Only the local count is clamped: a global count per rank may rightly be below 1.
-        return self.normaliser(name, count) if self.normaliser else count.clamp(min=1)
 
 
 def _check_entry(name: str, loss: object) -> None:

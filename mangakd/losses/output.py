@@ -105,6 +105,7 @@ class OutputLoss(LossCallback):
         self._check_options()
         self._check_labels(student, teacher)
         self.problem = student.problem
+        self.unit = "labels" if self.divergence == "dkd" else "rows"
         logits = Need(logits=True)
         self.requires = Requires(student=logits, teacher=logits, labels=self.divergence == "dkd")
         if self.divergence == "mse":

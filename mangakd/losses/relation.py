@@ -41,6 +41,8 @@ class RelationLoss(LossCallback):
 
     citation: ClassVar[str] = "MiniLMv2: Wang et al. 2021, arXiv:2012.15828"
 
+    unit = "tokens"
+
     def __init__(
         self,
         *,

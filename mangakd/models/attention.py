@@ -15,7 +15,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from mangakd.core.outputs import AttentionTap
 
 NAME = "mangakd_sdpa"
-_SLOT = "mangakd_tap"  # attribute of a tapped attention module: (sink, layer)
+_SLOT = "mangakd_tap"  # attribute of a tapped attention module: the list that its record goes into
 
 _discovered: list[nn.Module] | None = None
 
@@ -26,12 +26,11 @@ def tapped_sdpa(
     """SDPA, unchanged, plus a record of its inputs (B, H, T, d) when the module carries a tap."""
     if _discovered is not None:
         _discovered.append(module)
-    slot = getattr(module, _SLOT, None)
-    if slot is not None:
-        sink, layer = slot
+    record = getattr(module, _SLOT, None)
+    if record is not None:
         groups = getattr(module, "num_key_value_groups", 1)
         scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
-        sink[layer] = AttentionTap(query, repeat_kv(key, groups), repeat_kv(value, groups), scale, allowed=mask)
+        record.append(AttentionTap(query, repeat_kv(key, groups), repeat_kv(value, groups), scale, allowed=mask))
     return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
 
 
@@ -52,6 +51,10 @@ class discover:
         _discovered = None
 
 
-def tap(module: nn.Module, sink: dict[int, AttentionTap] | None, layer: int) -> None:
-    """Record this module's inputs into sink[layer] at every forward; None takes the tap off."""
-    setattr(module, _SLOT, None if sink is None else (sink, layer))
+def tap(module: nn.Module, record: list[AttentionTap] | None) -> None:
+    """Append this module's inputs to `record` at every forward; None takes the tap off.
+
+    A list for each module, not one for all layers: compiled code is bound to a layer's number or to how full a shared
+    record is, and FSDP, which compiles layer by layer, would compile each layer anew and soon give up.
+    """
+    setattr(module, _SLOT, record)

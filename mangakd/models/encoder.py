@@ -4,9 +4,10 @@ Hidden states come from forward hooks on the mapped layers, attention from `mode
 (DeBERTa's own attention, ALBERT's shared layers) fall back to Hugging Face's output lists, with a notice.
 """
 
+import contextlib
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -35,6 +36,7 @@ class Encoder(nn.Module):
         self._need = Need(logits=True)
         self._hidden: dict[int, Tensor] = {}
         self._attention: dict[int, AttentionTap] = {}
+        self._records: dict[int, list[AttentionTap]] = {}  # what tapped attention modules write into
         self._hooks: list[Any] = []
         self._tapped: list[nn.Module] = []
         self._ask: dict[str, bool] = {}
@@ -50,17 +52,39 @@ class Encoder(nn.Module):
             self._tap_attention()
         return self
 
+    def attend_with(self, implementation: str) -> "Encoder":
+        """sdpa (as loaded), eager or flash_attention_2; attention taps compute with SDPA, whatever is chosen."""
+        if implementation != "sdpa":
+            self.model.config._attn_implementation = implementation
+        return self
+
+    @contextlib.contextmanager
+    def compiled(self, wanted: bool = True) -> Iterator[None]:
+        """Within it the model runs compiled. In place, so that names in checkpoints stay what they are.
+
+        dynamic: length-bucketed batches have another length at every step; one graph for training and one for evaluation
+        serve them all.
+        """
+        if not wanted:
+            yield
+            return
+        self.model.compile(dynamic=True)
+        try:
+            yield
+        finally:
+            self.model._compiled_call_impl = None  # torch has no public way back
+            # A sweep's graphs would add up to torch's limit, from which on nothing is compiled any more.
+            torch.compiler.reset()
+
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
-        self._hidden.clear()
-        self._attention.clear()
+        self._forget()
         known = {name: value for name, value in inputs.items() if name in self._accepts}
         raw = self.model(**known, **self._ask)
-        self._collect_fallback(raw)
+        self._collect(raw)
         self._check_taps()
         hidden = {i: self._hidden[i] for i in self._need.hidden}
         taps = {i: self._attention[i] for i in self._need.attention}
-        self._hidden.clear()
-        self._attention.clear()
+        self._forget()
         return Outputs(raw.logits, inputs["attention_mask"], hidden, taps)
 
     def _tap_hidden(self) -> None:
@@ -89,7 +113,7 @@ class Encoder(nn.Module):
             self._ask["output_attentions"] = True
             return
         for i in self._need.attention:
-            attention.tap(modules[i - 1], self._attention, i)
+            attention.tap(modules[i - 1], self._records.setdefault(i, []))
             self._tapped.append(modules[i - 1])
 
     def _attention_modules(self) -> list[nn.Module] | None:
@@ -110,7 +134,8 @@ class Encoder(nn.Module):
         # On the config, which all submodules share: the setter refuses wrappers such as ModernBERT's classifier.
         self.model.config._attn_implementation = implementation
 
-    def _collect_fallback(self, raw: Any) -> None:
+    def _collect(self, raw: Any) -> None:
+        self._attention.update({i: record.pop() for i, record in self._records.items() if record})
         if self._ask.get("output_hidden_states"):
             self._hidden.update(enumerate(raw.hidden_states))
         if self._ask.get("output_attentions"):
@@ -128,10 +153,17 @@ class Encoder(nn.Module):
         for hook in self._hooks:
             hook.remove()
         for module in self._tapped:
-            attention.tap(module, None, 0)
+            attention.tap(module, None)
         if self._implementation is not None:
             self.model.config._attn_implementation = self._implementation
-        self._hooks, self._tapped, self._ask, self._implementation = [], [], {}, None
+        self._hooks, self._tapped, self._records, self._ask, self._implementation = [], [], {}, {}, None
+
+    def _forget(self) -> None:
+        """Activations of one batch must not stay until the next, nor those of one that failed."""
+        self._hidden.clear()
+        self._attention.clear()
+        for record in self._records.values():
+            record.clear()
 
 
 # Functions with bound arguments, not closures: deepcopy and pickle then give the copy's hooks the copy's dict.

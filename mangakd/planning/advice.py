@@ -101,7 +101,11 @@ def _cached(setting: Setting) -> Setting | None:
 
 def _sharded(setting: Setting) -> Setting | None:
     machine, job = setting
-    return (machine, replace(job, teacher="sharded")) if job.teacher == "live" and machine.strategy == "fsdp" else None
+    return (
+        (machine, replace(job, teacher="sharded"))
+        if job.teacher == "replicated" and machine.strategy == "fsdp"
+        else None
+    )
 
 
 def _smaller(setting: Setting, fits: Callable[[Setting], bool]) -> Setting | None:
@@ -133,12 +137,5 @@ def _spread(setting: Setting, fits: Callable[[Setting], bool]) -> Setting | None
     counts = [n for n in SHARDS if n >= least]
     if machine.accelerator != "gpu" or not counts:
         return None
-    hourly = machine.usd_per_hour / machine.devices
-    larger = [
-        (
-            replace(machine, name=f"{machine.name} as {n}× FSDP", devices=n, strategy="fsdp", usd_per_hour=n * hourly),
-            job,
-        )
-        for n in counts
-    ]
+    larger = [(replace(machine, name=f"{machine.name} as {n}× FSDP", devices=n, strategy="fsdp"), job) for n in counts]
     return next((setting for setting in larger if fits(setting)), larger[-1])

@@ -5,31 +5,37 @@ the price are assumptions, printed with every plan and meant to be overridden.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Literal
 
 from mangakd.core.errors import UserError, near
 
 Range = tuple[float, float]
 Strategy = Literal["one", "ddp", "fsdp"]
-Placement = Literal["live", "sharded", "cached", "api", "none"]
+Placement = Literal["replicated", "sharded", "cached", "api", "none"]
 
+SPREAD = ("accelerator", "devices", "strategy")  # of a machine, and no figures
 GB = 1e9  # vendors count in decimals; a driver reports a little more than that
+ACCELERATORS = ("gpu", "mps", "cpu")
 STRATEGIES = ("one", "ddp", "fsdp")
-PLACEMENTS = ("live", "sharded", "cached", "api", "none")
-PRECISIONS = {"32-true": 4, "bf16-mixed": 2, "bf16-true": 2}  # bytes that a matrix product reads for each number
-TEACHER_BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5}
+PLACEMENTS = ("replicated", "sharded", "cached", "api", "none")
+PEAKS = {"fp32", "bf16"}
+PAIRS = ("mfu", "launch_us")
+MAY_BE_ZERO = ("usd_per_hour", "launch_us", "reserved_gb")
+# Bytes that a matrix product reads for each number.
+PRECISIONS = {"32-true": 4, "bf16-mixed": 2, "16-mixed": 2, "bf16-true": 2}
+TEACHER_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 
 
 @dataclass(frozen=True)
 class Machine:
-    """devices of memory_gb each, all of one kind. usd_per_hour: of the whole machine.
+    """Devices of one kind; each figure is of one device.
 
-    tflops: vendor's dense peak by `fp32` and `bf16`; without a bf16 entry, bf16 runs at fp32 speed. bandwidth_gb_s:
-    of a device's memory. link_gb_s: what one device sends to the others. mfu: share of the peak that matrix products
+    tflops: vendor's dense peak by `fp32` and `bf16` (fp16 is as fast); without a bf16 entry, both run at fp32 speed.
+    bandwidth_gb_s: of its memory. link_gb_s: what it sends to the others. mfu: share of the peak that matrix products
     reach, from bad to good. launch_us: host's time for one kernel, from good to bad. reserved_gb: what driver and
-    libraries take. texts_per_s: what the loaders of one device deliver. accelerator: gpu | mps | cpu, as in
-    conf/hardware.
+    libraries take. texts_per_s: what its loaders deliver. accelerator: gpu | mps | cpu, as in conf/hardware.
     """
 
     name: str
@@ -47,12 +53,37 @@ class Machine:
     texts_per_s: float = 100_000.0
 
     def __post_init__(self) -> None:
-        _one_of("hardware strategy", self.strategy, STRATEGIES)
+        one_of("hardware.accelerator", self.accelerator, ACCELERATORS)
+        one_of("hardware.strategy", self.strategy, STRATEGIES)
         if self.devices < 1 or (self.strategy == "one") != (self.devices == 1):
             raise UserError(
                 f"hardware {self.name}: strategy={self.strategy} with devices={self.devices}; one device has "
-                "strategy=one, several have ddp or fsdp. Set hardware.devices."
+                "strategy=one, several have ddp or fsdp. Set hardware.devices or hardware.strategy."
             )
+
+    @classmethod
+    def of(cls, name: str, figures: Mapping[str, Any], **spread: Any) -> "Machine":
+        """From the `machine:` block of a hardware profile; `spread` is what the profile says elsewhere.
+
+        Raises UserError for a figure that is unknown, missing or no number.
+        """
+        if not isinstance(figures, Mapping):
+            raise UserError(f"hardware.machine={figures} must be null (this machine) or figures by name.")
+        known = {field.name: field.default for field in fields(cls) if field.name not in ("name", *SPREAD)}
+        for figure in figures:
+            if figure not in known:
+                raise UserError(
+                    f"hardware.machine.{figure} is unknown{near(str(figure), known)} Known: {', '.join(known)}."
+                )
+        missing = [figure for figure, default in known.items() if default is MISSING and figures.get(figure) is None]
+        if missing:
+            raise UserError(f"hardware={name} lacks figures for a plan: hardware.machine.{', '.join(missing)}.")
+        return cls(name, **{figure: _checked(figure, value) for figure, value in figures.items()}, **spread)
+
+    @property
+    def hourly(self) -> float:
+        """USD of all devices."""
+        return self.devices * self.usd_per_hour
 
     def peak(self, precision: str) -> float:
         """FLOP/s of one device."""
@@ -64,22 +95,24 @@ class Job:
     """One training. examples of `length` tokens each (mean, with padding) for `epochs`; batch: per device and
     micro-batch.
 
-    precision: 32-true, bf16-mixed (weights stay fp32) or bf16-true (weights in bf16, AdamW keeps an fp32 master
-    copy). teacher: live (a copy on each device), sharded (over them), cached or api (neither in memory), none.
+    longest: tokens of the longest batch, which memory must hold, where it is above `length`. precision: 32-true,
+    bf16-mixed and 16-mixed (weights stay fp32) or bf16-true (weights in bf16, AdamW keeps an fp32 master copy).
+    teacher: replicated (a copy on each device), sharded (over them), cached or api (neither in memory), none.
     soft_targets: false where the student learns from the teacher's text alone. hidden_pairs, attention_pairs: mapped
     layers that losses compare. lora: rank over all matrices of all layers, the rest frozen in bf16 (fp32 with
     32-true); null trains everything. eval_examples: run through student and teacher after each epoch.
     """
 
-    task: str
+    name: str
     examples: int
     epochs: int
     batch: int
     length: int
+    longest: int = 0
     accumulation: int = 1
     precision: str = "bf16-mixed"
-    teacher: Placement = "live"
-    teacher_dtype: str = "fp32"
+    teacher: Placement = "replicated"
+    teacher_dtype: str = "float32"
     soft_targets: bool = True
     hidden_pairs: int = 0
     attention_pairs: int = 0
@@ -88,20 +121,25 @@ class Job:
     eval_examples: int = 0
 
     def __post_init__(self) -> None:
-        _one_of("hardware.precision", self.precision, PRECISIONS)
-        _one_of("teacher placement", self.teacher, PLACEMENTS)
-        _one_of("teacher dtype", self.teacher_dtype, TEACHER_BYTES)
+        one_of("hardware.precision", self.precision, PRECISIONS)
+        one_of("teacher placement", self.teacher, PLACEMENTS)
+        one_of("teacher dtype", self.teacher_dtype, TEACHER_BYTES)
         counts = {name: getattr(self, name) for name in ("examples", "epochs", "batch", "length", "accumulation")}
-        wrong = {name: n for name, n in counts.items() if n < 1} | (
-            {} if self.lora is None or self.lora > 0 else {"lora": 0}
-        )
+        if self.lora is not None:
+            counts["lora"] = self.lora
+        wrong = {name: n for name, n in counts.items() if not isinstance(n, int) or n < 1}
         if wrong:
-            raise UserError(f"a plan for task {self.task} needs numbers above 0; found {wrong}.")
+            raise UserError(f"a plan for {self.name} needs whole numbers above 0; found {wrong}.")
 
     @property
     def width(self) -> int:
         """Bytes of a number in matrix products and most activations."""
         return PRECISIONS[self.precision]
+
+    @property
+    def mixed(self) -> bool:
+        """Whether autocast makes copies in 16 bits of weights in 32."""
+        return self.precision.endswith("-mixed")
 
     @property
     def tokens(self) -> int:
@@ -111,10 +149,27 @@ class Job:
     @property
     def in_memory(self) -> bool:
         """Whether a teacher runs in this process."""
-        return self.teacher in ("live", "sharded")
+        return self.teacher in ("replicated", "sharded")
 
 
-def _one_of(key: str, value: str, known: object) -> None:
+def _checked(figure: str, value: Any) -> Any:
+    """A number, a pair of them (bad and good end), or the peaks by precision."""
+    if figure == "tflops":
+        words, good = "{fp32: …} or {fp32: …, bf16: …}", isinstance(value, Mapping) and {"fp32"} <= {*value} <= PEAKS
+        numbers = [*value.values()] if good else []
+    elif figure in PAIRS:
+        words, good = "[…, …]", isinstance(value, list | tuple) and len(value) == 2
+        numbers = [*value] if good else []
+    else:
+        words, good, numbers = "a number", True, [value]
+    low = 0 if figure in MAY_BE_ZERO else math.ulp(0.0)
+    if not good or not all(isinstance(number, int | float) and number >= low for number in numbers):
+        least = "from 0 on" if low == 0 else "above 0"
+        raise UserError(f"hardware.machine.{figure} must be {words} {least}; found {value}.")
+    return tuple(value) if figure in PAIRS else value
+
+
+def one_of(key: str, value: str, known: object) -> None:
     names = list(known)  # type: ignore[call-overload]
     if value not in names:
         raise UserError(f"{key}={value} is unknown{near(value, names)} Known: {', '.join(names)}.")

@@ -7,6 +7,8 @@ added up as if it were alive at once; what backward needs for a moment is counte
 measured peaks by benchmarks/memory.py: 1 % off without activations, up to a tenth too low with them.
 """
 
+from dataclasses import replace
+
 from mangakd.planning.job import GB, TEACHER_BYTES, Job, Machine
 from mangakd.planning.sizes import Model
 
@@ -23,7 +25,8 @@ def trainable(student: Model, job: Job) -> int:
 
 
 def memory(student: Model, teacher: Model | None, machine: Machine, job: Job) -> dict[str, float]:
-    """Part → bytes on one device."""
+    """Part → bytes on one device, in the longest batch."""
+    job = replace(job, length=max(job.length, job.longest))
     shards = machine.devices if machine.strategy == "fsdp" else 1
     parts = {name: size / shards for name, size in states(student, job).items()}
     parts["low-precision copies"] = _copies(student, machine, job)
@@ -42,7 +45,7 @@ def usable(machine: Machine) -> float:
 def states(student: Model, job: Job) -> dict[str, float]:
     """Weights, gradients and optimizer of the whole student: 16 bytes a trained parameter, in either precision.
 
-    32-true and bf16-mixed: 4 + 4 + 8. bf16-true: 2 + 2 + 8 and an fp32 master copy of 4. LoRA's adapters are fp32.
+    32-true and mixed: 4 + 4 + 8. bf16-true: 2 + 2 + 8 and an fp32 master copy of 4. LoRA's adapters are fp32.
     """
     learns = trainable(student, job)
     if job.lora is not None:
@@ -54,8 +57,8 @@ def states(student: Model, job: Job) -> dict[str, float]:
 
 
 def _copies(student: Model, machine: Machine, job: Job) -> float:
-    """autocast keeps a bf16 copy of every fp32 matrix until the step ends; FSDP gathers in bf16 instead."""
-    if job.precision != "bf16-mixed" or machine.strategy == "fsdp":
+    """autocast keeps a 16-bit copy of every fp32 matrix until the step ends; FSDP gathers in 16 bits instead."""
+    if not job.mixed or machine.strategy == "fsdp":
         return 0.0
     if job.lora is not None:
         return 2 * job.lora * student.adapter
@@ -95,7 +98,7 @@ def kept(model: Model, machine: Machine, job: Job) -> float:
 
 def _residual(machine: Machine, job: Job) -> int:
     """Bytes of a number between layers. FSDP casts inputs, autocast does not; LoRA's frozen weights are bf16."""
-    plain = job.precision == "bf16-mixed" and job.lora is None and machine.strategy != "fsdp"
+    plain = job.mixed and job.lora is None and machine.strategy != "fsdp"
     return 4 if plain or job.precision == "32-true" else 2
 
 
@@ -131,7 +134,7 @@ def _teacher(teacher: Model | None, machine: Machine, job: Job) -> float:
     weights = teacher.parameters * size
     if job.teacher == "sharded":
         weights = weights / machine.devices + (2 * teacher.layer + teacher.outside) * size
-    elif job.precision == "bf16-mixed" and job.teacher_dtype == "fp32":
+    elif job.mixed and job.teacher_dtype == "float32":
         weights += 2 * teacher.layer  # autocast does not keep copies of weights that do not learn
     return weights + job.tokens * job.width * (4 * teacher.hidden + 2 * teacher.intermediate)
 

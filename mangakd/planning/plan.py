@@ -54,7 +54,7 @@ class Estimate:
 
     @property
     def usd(self) -> Range:
-        return self.total[0] / 3600 * self.machine.usd_per_hour, self.total[1] / 3600 * self.machine.usd_per_hour
+        return self.total[0] / 3600 * self.machine.hourly, self.total[1] / 3600 * self.machine.hourly
 
     @property
     def trained(self) -> int:
@@ -73,7 +73,7 @@ def estimate(student: Model, teacher: Model | None, machine: Machine, job: Job) 
     """
     if teacher is None and job.in_memory:
         raise UserError(
-            f"the plan of task {job.task} has a {job.teacher} teacher but no sizes of it; give teacher.path, or plan "
+            f"the plan of {job.name} has a {job.teacher} teacher but no sizes of it; give its sizes, or plan "
             "with a teacher that is cached, api or none."
         )
     parts = memory(student, teacher, machine, job)
@@ -101,11 +101,14 @@ def estimate(student: Model, teacher: Model | None, machine: Machine, job: Job) 
 def _assumptions(machine: Machine, job: Job) -> list[str]:
     bad, good = machine.mfu
     found = [
-        f"peak {machine.peak(job.precision) / 1e12:g} TFLOP/s a device (vendor), {bad:.0%}–{good:.0%} of it reached; "
+        f"peak {machine.peak(job.precision) / 1e12:g} TFLOP/s a device on paper, {bad:.0%}–{good:.0%} of it reached; "
         f"{machine.bandwidth_gb_s:g} GB/s of memory",
-        f"{job.length} tokens an example on average, padding included",
+        f"{job.length} tokens an example on average, padding included"
+        + (f"; memory for batches as long as the longest, {job.longest}" if job.longest > job.length else ""),
         f"fused AdamW, SDPA attention, eager PyTorch; memory alive all at once, {1 - USABLE:.0%} of a device left free",
-        f"{machine.usd_per_hour:g} USD an hour for the whole machine",
+        f"{machine.hourly:g} USD an hour for all devices"
+        if machine.hourly
+        else "no price: hardware.machine.usd_per_hour",
         "not counted: start-up, tokenising, fine-tuning or storing the teacher, generating text",
     ]
     if job.precision == "bf16-true":

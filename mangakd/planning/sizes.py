@@ -4,18 +4,20 @@ The architecture is built on the meta device, so a count is exact for every mode
 billion parameters take a second and no memory. Only the shape of a layer (its activations) is read from three numbers.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from mangakd.core.errors import UserError
 from mangakd.models.encoder import layer_list
 from mangakd.models.load import shape
+from mangakd.planning.job import one_of
 
-Kind = Literal["classifier", "language_model"]
+FAMILIES = ("classification", "language_model")  # of tasks: each has its own kind of head
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,19 @@ class Model:
     per_token: bool
 
     @classmethod
-    def from_config(cls, config: Any, name: str, kind: Kind = "classifier", key: str = "student.path") -> "Model":
-        """From a Hugging Face config; `kind` is the head that training gives it."""
-        model = shape(config, key) if kind == "classifier" else _language_model(config, key)
+    def from_sizes(cls, sizes: Mapping[str, Any], name: str, family: str, key: str) -> "Model":
+        """From entries of a Hugging Face config, with its model_type."""
+        try:
+            config = AutoConfig.for_model(**sizes)
+        except Exception as error:  # transformers checks names and types with errors of its own
+            raise UserError(f"{key}={dict(sizes)}: {str(error).splitlines()[0]}") from error
+        return cls.from_config(config, name, family, key)
+
+    @classmethod
+    def from_config(cls, config: Any, name: str, family: str, key: str) -> "Model":
+        """From a Hugging Face config, with the head of the family. key: whose fault it is, for messages."""
+        one_of("task family", family, FAMILIES)
+        model = shape(config, key) if family == "classification" else _language_model(config, key)
         stack = layer_list(model, config.num_hidden_layers)
         repeats = 1
         if stack is None:  # ALBERT runs the same layers again and again
@@ -63,7 +75,7 @@ class Model:
         within = {id(p) for p in stack.parameters()}
         heads = config.num_attention_heads
         largest = max(max(p.shape) for p in inside)
-        language = kind == "language_model"
+        language = family == "language_model"
         others = [p for p in model.parameters() if id(p) not in within]
         head = sum(p.numel() for p in others if p.dim() == 2 and id(p) not in tables)
         return cls(
@@ -83,6 +95,13 @@ class Model:
             outputs=config.vocab_size if language else config.num_labels,
             per_token=language,
         )
+
+    def times(self, members: int) -> "Model":
+        """An ensemble of such models, run one after another: as deep as all of them together."""
+        if members == 1:
+            return self
+        sums = ("parameters", "outside", "matrices", "head", "adapter", "layers")
+        return replace(self, name=f"{members} × {self.name}", **{name: members * getattr(self, name) for name in sums})
 
     @property
     def layer(self) -> int:

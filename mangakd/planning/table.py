@@ -11,7 +11,7 @@ LABEL = "planning estimate"
 def one(plan: Estimate) -> str:
     """The whole plan of a run: memory by part, speed, time, price, advice, assumptions."""
     memory = [(part, f"{size / GB:,.2f} GB") for part, size in plan.memory.items() if size > 0]
-    lines = [f"{LABEL}: task {plan.job.task} on {plan.machine.name}", "", *_pairs(_facts(plan)), ""]
+    lines = [f"{LABEL}: {plan.job.name} on {plan.machine.name}", "", *_pairs(_facts(plan)), ""]
     lines += ["memory on each device", *_pairs(memory), *_pairs([("sum", _fit(plan))]), ""]
     lines += ["time and price", *_pairs(_times(plan)), ""]
     if plan.advice:
@@ -31,8 +31,7 @@ def compare(plans: Sequence[Estimate]) -> str:
     notes = [f"{plan.machine.name}: {plan.advice[0]}" for plan in plans if not plan.fits]
     if notes:
         notes = ["", "to make it fit", *(f"  {note}" for note in notes)]
-    task = plans[0].job.task if plans else "nothing"
-    return "\n".join([f"{LABEL}: task {task}, side by side", "", *(line.rstrip() for line in body), *notes])
+    return "\n".join([f"{LABEL}: {plans[0].job.name}, side by side", "", *(line.rstrip() for line in body), *notes])
 
 
 def _facts(plan: Estimate) -> list[tuple[str, str]]:

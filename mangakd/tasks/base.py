@@ -10,9 +10,13 @@ from mangakd.data.source import Rows
 
 
 class Task(ABC):
-    """name: for folders and cards. problem: the head's kind. monitor: the validation metric (higher is better)."""
+    """name: for folders and cards. family: which of hardware.tasks suits it. problem: the head's kind.
+
+    monitor: the validation metric (higher is better).
+    """
 
     name: str
+    family: str
     problem: Problem
     monitor: str
 

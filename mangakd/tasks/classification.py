@@ -17,6 +17,7 @@ class Classification(Task):
     """Targets are class ids (N) int64, or indicators (N, C) float32 for multi_label."""
 
     name: str = "intent"
+    family: str = "classification"
     problem: Problem = "single_label"
     monitor: str = "accuracy"
 

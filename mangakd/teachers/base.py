@@ -13,6 +13,7 @@ import torch
 from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
+from mangakd.models.encoder import Encoder
 
 
 class TeacherProvider(ABC):
@@ -28,6 +29,11 @@ class TeacherProvider(ABC):
     @abstractmethod
     def gives(self) -> Need:
         """What this provider can answer with; asked before training starts."""
+
+    @property
+    def encoders(self) -> list[Encoder]:
+        """The live models behind it, which a sharded run spreads over its devices."""
+        return []
 
     @property
     @abstractmethod

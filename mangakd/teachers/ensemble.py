@@ -16,6 +16,7 @@ from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
 from mangakd.data.gather import gather
 from mangakd.data.loader import EncodedSplit, EvalBatches
+from mangakd.models.encoder import Encoder
 from mangakd.teachers.base import TeacherProvider, digest
 from mangakd.teachers.local import LocalTeacher
 from mangakd.teachers.options import EnsembleOptions, TeacherContext
@@ -40,6 +41,10 @@ class EnsembleTeacher(TeacherProvider):
     @property
     def gives(self) -> Need:
         return Need(logits=True)
+
+    @property
+    def encoders(self) -> list[Encoder]:
+        return [encoder for provider in self._providers for encoder in provider.encoders]
 
     @property
     def fingerprint(self) -> str:

@@ -31,6 +31,10 @@ class LocalTeacher(TeacherProvider):
         return all_layers(self.spec)
 
     @property
+    def encoders(self) -> list[Encoder]:
+        return [self.encoder]
+
+    @property
     def fingerprint(self) -> str:
         return digest(self._weights, *self.spec.labels)
 

@@ -6,7 +6,20 @@ from typing import Any
 import lightning as L
 
 from mangakd.core.errors import UserError
-from mangakd.training.fit import Hardware
+from mangakd.training.hardware import Hardware
+
+# Arguments of lightning.Trainer that come from elsewhere.
+OWNED = {
+    "accelerator": "hardware.accelerator",
+    "devices": "hardware.devices",
+    "num_nodes": "hardware.nodes",
+    "strategy": "hardware.strategy",
+    "precision": "hardware.precision",
+    "accumulate_grad_batches": "hardware.accumulate",
+    "gradient_clip_val": "optim.clip",
+    "logger": "logger",
+    "default_root_dir": "hydra.run.dir",
+}
 
 
 def check_trainer(hardware: Hardware, options: dict[str, Any]) -> None:
@@ -14,12 +27,15 @@ def check_trainer(hardware: Hardware, options: dict[str, Any]) -> None:
 
     On one CPU: whether this machine has the accelerator is checked elsewhere, in clearer words.
     """
+    problems = [f"trainer.{name} is set by {OWNED[name]}: set that key." for name in options if name in OWNED]
+    if problems:
+        raise UserError("\n- ".join(problems))
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # what it found, and tips
     try:
         L.Trainer(
             accelerator="cpu",
             devices=1,
-            precision=hardware.precision,  # type: ignore[arg-type]
+            precision=hardware.precision if hardware.precision != "16-mixed" else None,  # type: ignore[arg-type]
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

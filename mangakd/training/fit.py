@@ -1,5 +1,9 @@
-"""One fit: module, loaders, callbacks and a Lightning Trainer. Teacher, baseline and student all go through here."""
+"""One fit: module, loaders, callbacks and a Lightning Trainer. Teacher, baseline and student all go through here.
 
+Under a profile with several devices every rank calls `fit` with the same arguments, and gets the same result back.
+"""
+
+import copy
 import logging
 import math
 import warnings
@@ -9,45 +13,32 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from mangakd.core import ranks
+from mangakd.core.errors import UserError
 from mangakd.data.loader import EncodedSplit, EvalBatches, TrainLoader
+from mangakd.data.sampler import Share
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
 from mangakd.tasks.base import Task
 from mangakd.teachers.base import TeacherProvider
-from mangakd.training.callbacks.interrupt import SaveOnSignal
+from mangakd.training import checkpoints, parallel
 from mangakd.training.callbacks.progress import RunProgress
-from mangakd.training.module import DistillModule, Optim, Reference
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """What conf/hardware holds."""
-
-    accelerator: str = "auto"
-    devices: int = 1
-    precision: str = "32-true"
-    batch_size: int = 64
-    eval_batch_size: int = 128
-    workers: int = 0
-    pin_memory: bool = False
-
-    @property
-    def device(self) -> torch.device:
-        """Where predictions outside a fit run."""
-        name = self.accelerator
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device("cuda" if name == "gpu" else name)
+from mangakd.training.callbacks.save_last import SaveEvery, SaveLast
+from mangakd.training.checkpoints import AtomicIO, Identity
+from mangakd.training.hardware import Hardware
+from mangakd.training.module import DistillModule, Optim, Reference, Step, parameter_groups
 
 
 @dataclass
 class Fit:
     """What one fit needs. reference: the teacher's validation logits (N, C), for agreement and KL while training.
 
-    trainer: further arguments of lightning.Trainer, such as max_epochs.
+    trainer: further arguments of lightning.Trainer, such as max_epochs. identity: what it learns from, for its checkpoints.
     """
 
     title: str
@@ -62,11 +53,17 @@ class Fit:
     reference: torch.Tensor | None = None
     loggers: Sequence[Any] = ()
     resume: Path | None = None
+    save_every: SaveEvery = field(default_factory=SaveEvery)
+    identity: Identity = field(default_factory=Identity)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """score: best `val/<monitor>`. samples_per_second: over training steps alone."""
+    """score: best `val/<monitor>`. samples_per_second: over training steps alone, on all devices."""
 
     score: float
     samples_per_second: float
@@ -74,37 +71,88 @@ class FitResult:
 
 
 def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, plan: Fit) -> FitResult:
-    """Train, and leave the weights of the best validation epoch in `student`.
+    """Train, and leave the weights of the best validation epoch in `student`, on the CPU.
 
     Leaves checkpoints/best.ckpt (weights) and checkpoints/last.ckpt (everything, resumable) in plan.folder.
+    Raises UserError when the checkpoint to resume from is damaged, or was written with other inputs.
     """
     L.seed_everything(plan.seed, verbose=False)
-    checkpoints = plan.folder / "checkpoints"
-    evaluation = EvalBatches(plan.validation, plan.hardware.eval_batch_size)
-    reference = Reference(torch.from_numpy(plan.validation.labels), torch.from_numpy(evaluation.rows), plan.reference)
     hardware = plan.hardware
-    loader = TrainLoader(plan.train, hardware.batch_size, plan.seed, hardware.workers, hardware.pin_memory)
-    steps = total_steps(len(loader), **plan.trainer)
-    module = DistillModule(student, losses, teacher, plan.task, plan.optim, reference, steps, plan.seed)
-    progress = RunProgress(plan.title, steps)
-    monitor = f"val/{plan.task.monitor}"
-    best = ModelCheckpoint(
-        checkpoints, "best", monitor=monitor, mode="max", save_weights_only=True, enable_version_counter=False
+    sharded = hardware.strategy == "fsdp"
+    # Shards cannot be put together again in place: a twin is trained, and its weights come back through best.ckpt.
+    trained, terms = copy.deepcopy((student, losses)) if sharded else (student, losses)
+    step_rows, accumulate = _step(plan, losses, student)
+    share = _share(hardware, accumulate)
+    loader = TrainLoader(plan.train, step_rows, plan.seed, share, hardware.workers, hardware.pin_memory)
+    _check_filled(plan, share)
+    step = Step(total_steps(len(loader), accumulate, **plan.trainer), step_rows, accumulate)
+    evaluation = EvalBatches(plan.validation, hardware.eval_batch_size, _dealt(len(plan.validation), share))
+    reference = Reference(torch.from_numpy(plan.validation.labels), torch.from_numpy(evaluation.rows), plan.reference)
+    module = DistillModule(
+        trained, terms, teacher, plan.task, plan.optim, reference, step, plan.seed, hardware, plan.identity
     )
-    last = ModelCheckpoint(checkpoints, "last", enable_version_counter=False, save_on_train_epoch_end=True)
-    trainer = _trainer(plan, [progress, best, last, SaveOnSignal(checkpoints / "last.ckpt")])
+    if hardware.compile:
+        trained.model.compile(dynamic=True)
+    progress = RunProgress(plan.title, step.count, hardware.world)
+    best = ModelCheckpoint(
+        plan.checkpoints, "best", monitor=f"val/{plan.task.monitor}", mode="max", save_weights_only=True,
+        enable_version_counter=False,
+    )  # fmt: skip
+    last = SaveLast(plan.checkpoints, plan.save_every, accumulate, hardware.world > 1)
+    trainer = _trainer(plan, parallel.strategy(hardware, losses), accumulate, [progress, best, last])
     trainer.fit(module, loader, evaluation, ckpt_path=plan.resume, weights_only=False)
     if best.best_model_path:  # absent with trainer.fast_dev_run
-        saved = torch.load(best.best_model_path, map_location="cpu", weights_only=False)
-        module.load_state_dict(saved["state_dict"])
+        _bring_back(student, Path(best.best_model_path))
     score = round(float(best.best_model_score), 6) if best.best_model_score is not None else 0.0
     student.cpu()
-    return FitResult(score, progress.samples / max(progress.seconds, 1e-9), checkpoints / "best.ckpt")
+    return FitResult(score, progress.samples / max(progress.seconds, 1e-9), plan.checkpoints / "best.ckpt")
+
+
+def _step(plan: Fit, losses: LossSet, student: Encoder) -> tuple[int, int]:
+    """(rows of an optimizer step, micro-batches of it on this rank): the profile's, or those of the run that goes on."""
+    if plan.resume is None:
+        return plan.hardware.step_rows, plan.hardware.accumulate
+    found = checkpoints.read(plan.resume)[checkpoints.KEY]
+    checkpoints.check_same(plan.resume, found, plan.identity)
+    expected = [group["name"] for group in parameter_groups(student, losses)]
+    if found["groups"] != expected:
+        raise UserError(
+            f"the optimizer of {plan.resume} holds the groups {found['groups']}, this run has {expected}: the losses differ. "
+            "Resume with the losses of the first run, or start anew with resume=false and another hydra.run.dir."
+        )
+    return checkpoints.kept_step(plan.resume, found, plan.hardware)
+
+
+def _share(hardware: Hardware, accumulate: int) -> Share:
+    """Of this process. A fit on one device may run on one rank of many (the teacher's fine-tuning)."""
+    if hardware.world > 1:
+        ranks.wait()  # the first rank may have worked alone for longer than the strategy's group has patience
+        return Share(ranks.rank(), hardware.world, accumulate)
+    return Share(accumulate=accumulate)
+
+
+def _check_filled(plan: Fit, share: Share) -> None:
+    if len(plan.train) < share.parts:
+        raise UserError(
+            f"{len(plan.train)} training rows cannot be shared by {share.world} devices × {share.accumulate} micro-batches. "
+            "Use fewer devices (hardware=cpu), hardware.accumulate=1 or more rows (data.train_limit)."
+        )
+
+
+def _dealt(rows: int, share: Share) -> np.ndarray:
+    """This rank's validation rows. All ranks get equally many, as every rank must take part in each forward pass of a
+    sharded model; the metrics count a row once."""
+    return np.resize(np.arange(rows), -(-rows // share.world) * share.world)[share.rank :: share.world]
+
+
+def _bring_back(student: Encoder, best: Path) -> None:
+    saved = torch.load(best, map_location="cpu", weights_only=False)["state_dict"]
+    own = {name.removeprefix("student."): value for name, value in saved.items() if name.startswith("student.")}
+    student.load_state_dict(own)
 
 
 def total_steps(
-    batches: int, max_epochs: int = 1, max_steps: int = -1, limit_train_batches: float = 1.0,
-    accumulate_grad_batches: int = 1, **_: Any,
+    batches: int, accumulate: int = 1, max_epochs: int = 1, max_steps: int = -1, limit_train_batches: float = 1.0, **_: Any
 ) -> int:  # fmt: skip
     """Optimizer steps of a fit with these arguments of lightning.Trainer.
 
@@ -113,20 +161,29 @@ def total_steps(
     """
     limit = limit_train_batches
     used = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    steps = math.ceil(used / accumulate_grad_batches) * max_epochs
+    steps = math.ceil(used / accumulate) * max_epochs
     return min(steps, max_steps) if max_steps > 0 else steps
 
 
-def _trainer(plan: Fit, callbacks: list[Any]) -> L.Trainer:
+def _trainer(plan: Fit, strategy: Any, accumulate: int, callbacks: list[Any]) -> L.Trainer:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     # Lightning advises more loader workers; collation here takes well under a millisecond.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*Trying to infer the `batch_size`.*")
+    warnings.filterwarnings("ignore", message=".*returned a view tensor.*")  # taps; no loss writes into them
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # metrics are of all ranks' rows already
+    warnings.filterwarnings("ignore", message=".*(LeafSpec|functional.all_gather).*")  # Lightning's own deprecations
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     options: dict[str, Any] = {"num_sanity_val_steps": 0, "log_every_n_steps": 10, **plan.trainer}
     return L.Trainer(
         accelerator=plan.hardware.accelerator,
         devices=plan.hardware.devices,
+        num_nodes=plan.hardware.nodes,
+        strategy=strategy,
         precision=plan.hardware.precision,  # type: ignore[arg-type]
+        accumulate_grad_batches=accumulate,
+        # Ours are the processes, whoever started them: a fit on one device must not think itself part of a larger job.
+        plugins=[AtomicIO(), LightningEnvironment()],
         default_root_dir=plan.folder,
         callbacks=callbacks,
         logger=list(plan.loggers) or False,

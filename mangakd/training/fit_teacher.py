@@ -24,7 +24,9 @@ from mangakd.models.encoder import Encoder
 from mangakd.tasks.base import Task
 from mangakd.teachers.base import digest
 from mangakd.teachers.options import FitOptions, Member
-from mangakd.training.fit import Fit, Hardware, fit
+from mangakd.training.checkpoints import newest
+from mangakd.training.fit import Fit, fit
+from mangakd.training.hardware import Hardware
 from mangakd.training.module import Optim
 
 log = logging.getLogger(__name__)
@@ -90,7 +92,6 @@ def _train(
     tokenizer: Any, hardware: Hardware,
 ) -> None:  # fmt: skip
     scratch = folder.with_name(f"{folder.name}.partial")
-    last = scratch / "checkpoints" / "last.ckpt"  # of a fine-tuning that was interrupted
     encoder = load.encoder(model, f"teacher {model.config.model_type}", tokenizer).train()
     losses = LossSet({"hard_label": HardLabelLoss()})
     losses.bind(encoder.spec, None)
@@ -98,9 +99,9 @@ def _train(
     own = {name: EncodedSplit(s.teacher, s.teacher, s.labels, s.pads[1], s.pads[1]) for name, s in splits.items()}
     plan = Fit(
         f"fine-tune teacher (seed {member.seed})", scratch, task, own["train"], own["validation"], Optim(lr=options.lr),
-        hardware, member.seed, trainer={"max_epochs": options.epochs},
-        resume=last if last.is_file() else None,
+        hardware.alone, member.seed, trainer={"max_epochs": options.epochs},
     )  # fmt: skip
+    plan.resume = newest(plan.checkpoints)  # of a fine-tuning that was interrupted
     result = fit(encoder, losses, None, plan)
     shutil.rmtree(scratch / "checkpoints")
     with load.quiet():

@@ -13,7 +13,9 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
+from mangakd.core import ranks
 from mangakd.core.errors import UserError
 from mangakd.core.outputs import Batch
 from mangakd.data.gather import to_device
@@ -21,6 +23,9 @@ from mangakd.losses.loss_set import LossSet, LossSetOutput
 from mangakd.models.encoder import Encoder
 from mangakd.tasks.base import Task
 from mangakd.teachers.base import TeacherProvider
+from mangakd.training import checkpoints, parallel
+from mangakd.training.checkpoints import Identity
+from mangakd.training.hardware import Hardware
 
 
 @dataclass(frozen=True)
@@ -44,24 +49,33 @@ class Optim:
 
 @dataclass(frozen=True)
 class Reference:
-    """Validation targets (N) or (N, C), rows of the validation batches, and the teacher's logits (N, C) if there is one."""
+    """Validation targets (N) or (N, C), rows of this rank's validation batches, the teacher's logits (N, C) if it has any."""
 
     targets: Tensor
     rows: Tensor
     teacher: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Step:
+    """The optimizer's steps: how many in the whole fit, rows of each on all ranks, micro-batches of each on this rank."""
+
+    count: int
+    rows: int
+    accumulate: int = 1
+
+
 class DistillModule(L.LightningModule):
     """student and losses are trained, saved and sharded; the teacher is a plain object and none of these.
 
-    steps: optimizer steps of the whole fit, for schedules. seed: randomness of step n is a function of (seed, n), so that a
-    resumed run draws what the uninterrupted one draws.
+    seed: randomness of a micro-batch is a function of (seed, step, rank, micro-batch), so that a resumed run draws what the
+    uninterrupted one draws. identity: what its checkpoints say they belong to.
     Raises UserError naming the loss term when a loss is not finite, before the weights are touched.
     """
 
     def __init__(
         self, student: Encoder, losses: LossSet, teacher: TeacherProvider | None, task: Task, optim: Optim,
-        reference: Reference, steps: int, seed: int = 0,
+        reference: Reference, step: Step, seed: int = 0, hardware: Hardware | None = None, identity: Identity | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         if losses.needs_teacher and teacher is None:
@@ -70,9 +84,21 @@ class DistillModule(L.LightningModule):
         self.losses = losses
         self.teacher = teacher if losses.needs_teacher else None
         self._task, self._optim, self._reference = task, optim, reference
-        self._steps, self._seed = steps, seed
+        self._step, self._seed = step, seed
+        self._hardware, self._identity = hardware or Hardware(), identity or Identity()
+        self._rank = ranks.rank() if self._hardware.world > 1 else 0
         self._validation: list[Tensor] = []
         self._broken: Tensor | None = None
+        self._shown: Tensor | None = None
+
+    def configure_model(self) -> None:
+        if self._hardware.strategy != "fsdp":
+            return
+        mesh = self.device_mesh["data_parallel"]  # type: ignore[index]
+        parallel.shard(self, self.student, self.losses, mesh, self._hardware.precision)
+        if self.teacher is not None and self._hardware.teacher.placement == "sharded":
+            for encoder in self.teacher.encoders:
+                parallel.shard_encoder(encoder, mesh)
 
     def on_fit_start(self) -> None:
         if self.teacher is not None:
@@ -86,7 +112,8 @@ class DistillModule(L.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # torch.manual_seed would also format a stack trace for every backend that is not there: half a millisecond a step.
-        seed = self._seed * 1_000_003 + self.global_step
+        part = self._rank * self._step.accumulate + batch_idx % self._step.accumulate
+        seed = self._seed * 1_000_003 + self.global_step + (part << 44)
         torch.default_generator.manual_seed(seed)
         if self.device.type != "cpu":
             torch.get_device_module(self.device).manual_seed(seed)
@@ -96,30 +123,38 @@ class DistillModule(L.LightningModule):
         teacher = self.teacher(batch) if self.teacher is not None else None
         result: LossSetOutput = self.losses(student, teacher, batch, self.progress)
         self._guard(result)
-        if self._logged:
-            self._log(result)
+        if self._logged(batch_idx):
+            self._log(result, batch_idx)
         return result.total
 
-    @property
-    def _logged(self) -> bool:
+    def _logged(self, batch_idx: int) -> bool:
         """Whether loggers write this step, or it is the first or the last of an epoch, which the progress line shows.
 
         Lightning's log() takes a third of a millisecond for each value, at every step, written or not.
         """
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         written = every > 0 and (self.global_step + 1) % every == 0
-        return written or self.global_step == 0 or self.trainer.is_last_batch
+        last = batch_idx // self._step.accumulate == (self.trainer.num_training_batches - 1) // self._step.accumulate
+        return written or self.global_step == 0 or last
 
-    def _log(self, result: LossSetOutput) -> None:
-        terms = {f"train/loss/{name}": value for name, value in result.terms.items()}
+    def _log(self, result: LossSetOutput, batch_idx: int) -> None:
+        """The step's losses: means over its micro-batches and over ranks, in one exchange."""
+        values = {"train/loss": result.total.detach()}
+        values |= {f"train/loss/{name}": value for name, value in result.terms.items()}
+        values |= {f"train/{name}": value for name, value in result.logs.items()}
+        shown = torch.stack([value.float() for value in values.values()]) / self._step.accumulate
+        micro = batch_idx % self._step.accumulate
+        self._shown = shown if micro == 0 or self._shown is None else self._shown + shown
+        if micro < self._step.accumulate - 1 and not self.trainer.is_last_batch:
+            return
+        whole = self.trainer.strategy.reduce(self._shown, reduce_op="mean")
         weights = {f"train/weight/{name}": value for name, value in result.weights.items()}
-        logs = {f"train/{name}": value for name, value in result.logs.items()}
-        self.log_dict({"train/loss": result.total.detach(), **terms, **weights, **logs}, batch_size=1)
+        self.log_dict({**dict(zip(values, whole, strict=True)), **weights}, batch_size=1)
 
     @property
     def progress(self) -> float:
         """0 at the first step, 1 after the last."""
-        return self.global_step / max(self._steps, 1)
+        return self.global_step / max(self._step.count, 1)
 
     def _guard(self, result: LossSetOutput) -> None:
         """Remember on the device whether a term was not finite; look at once on a CPU, every 20 steps elsewhere."""
@@ -140,14 +175,34 @@ class DistillModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_finite()  # a checkpoint is only ever written from a finite run
+        if "optimizer_states" not in checkpoint:  # weights alone
+            return
+        groups = self.trainer.optimizers[0].param_groups
+        checkpoints.name_states(checkpoint["optimizer_states"][0], self, groups, self._hardware.strategy == "fsdp")
+        run = {"step_rows": self._step.rows, "accumulate": self._step.accumulate, "world": self._hardware.world}
+        checkpoint[checkpoints.KEY] = {**vars(self._identity), **run, "groups": [group["name"] for group in groups]}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning counts micro-batches; on other devices a step may have more or fewer of them."""
+        before, now = checkpoint[checkpoints.KEY]["accumulate"], self._step.accumulate
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for counts in (progress["total"], progress["current"]):
+            counts.update({name: count // before * now for name, count in counts.items()})
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._validation.append(self.student(batch["student"]).logits.float())
 
     def on_validation_epoch_end(self) -> None:
-        logits, self._validation = torch.cat(self._validation).cpu(), []
+        logits, self._validation = torch.cat(self._validation), []
         ref = self._reference
-        rows = ref.rows[: len(logits)]  # the sanity check sees the first batches only
+        seen = ref.rows[: len(logits)]  # fast_dev_run sees the first batches only
+        if self._hardware.world > 1:
+            logits, seen = (torch.cat(list(self.all_gather(x))) for x in (logits, seen.to(logits.device)))
+        # Ranks with a row less took one twice: once here, however often it was seen.
+        rows = seen.unique()
+        ordered = logits.new_empty(len(ref.targets), logits.shape[1])
+        ordered[seen] = logits
+        rows, logits = rows.cpu(), ordered[rows].cpu()
         teacher = ref.teacher[rows] if ref.teacher is not None else None
         scores = self._task.metrics(logits, ref.targets[rows], teacher)
         if teacher is not None:
@@ -156,33 +211,13 @@ class DistillModule(L.LightningModule):
         self.log_dict({f"val/{name}": value for name, value in scores.items()}, batch_size=1)
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self._groups(), lr=self._optim.lr, fused=self.device.type in ("cpu", "cuda"))
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._optim.factor(step, self._steps))
+        optimizer = torch.optim.AdamW(
+            parameter_groups(self.student, self.losses, self._optim.weight_decay),
+            lr=self._optim.lr,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._optim.factor(step, self._step.count))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _groups(self) -> list[dict[str, Any]]:
-        """Parameter groups named `student` and `losses.<name>`, each with its part that is not decayed (biases, norms)."""
-        owners: dict[str, nn.Module] = {"student": self.student}
-        owners |= {f"losses.{name}": loss for name, loss in self.losses.losses.items()}
-        groups = []
-        for name, module in owners.items():
-            parameters = [p for p in module.parameters() if p.requires_grad]
-            for suffix, decay, chosen in (
-                ("", self._optim.weight_decay, [p for p in parameters if p.dim() > 1]),
-                (".no_decay", 0.0, [p for p in parameters if p.dim() <= 1]),
-            ):
-                if chosen:
-                    groups.append({"params": chosen, "weight_decay": decay, "name": name + suffix})
-        return groups
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        found = [group.get("name") for group in checkpoint["optimizer_states"][0]["param_groups"]]
-        expected = [group["name"] for group in self._groups()]
-        if found != expected:
-            raise UserError(
-                f"the checkpoint's optimizer holds the groups {found}, this run has {expected}: the losses differ. "
-                "Resume with the losses of the first run, or start anew with resume=false and another hydra.run.dir."
-            )
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
@@ -191,5 +226,24 @@ class DistillModule(L.LightningModule):
             return
         # A T²-scaled KD loss is cut harder than plain cross-entropy, so how often it happens is logged.
         norm = nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], self._optim.clip)
-        if self._logged:
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
+        if self._shown is not None:  # this step is logged
+            self._shown = None
             self.log("train/clipped", (norm > self._optim.clip).float(), batch_size=1, on_step=True, on_epoch=False)
+
+
+def parameter_groups(student: Encoder, losses: LossSet, weight_decay: float = 0.0) -> list[dict[str, Any]]:
+    """Optimizer groups `student` and `losses.<name>`, each with its part that is not decayed (biases, norms)."""
+    owners: dict[str, nn.Module] = {"student": student}
+    owners |= {f"losses.{name}": loss for name, loss in losses.losses.items()}
+    groups = []
+    for name, module in owners.items():
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        for suffix, decay, chosen in (
+            ("", weight_decay, [p for p in parameters if p.dim() > 1]),
+            (".no_decay", 0.0, [p for p in parameters if p.dim() <= 1]),
+        ):
+            if chosen:
+                groups.append({"params": chosen, "weight_decay": decay, "name": name + suffix})
+    return groups

@@ -34,7 +34,8 @@ KEYS = (
     "distill.temperature", "distill.alpha", "distill.beta", "distill.gamma", "data.path", "data.val_path", "data.test_path",
     "data.text_column", "data.label_column", "data.train_limit", "data.val_limit", "data.test_limit", "data.max_length",
     "teacher.path", "teacher.fit.mode", "student.path", "student.layers", "student.sizes", "optim.lr", "trainer.max_epochs",
-    "hardware.batch_size", "paths.cache", "seed", "validate", "baseline", "resume", "hydra.run.dir", "hydra.sweep.dir",
+    "hardware.batch_size", "hardware.accumulate", "hardware.devices", "checkpoint.every_steps", "plan", "paths.cache", "seed",
+    "validate", "baseline", "resume", "hydra.run.dir", "hydra.sweep.dir",
 )  # fmt: skip
 
 
@@ -56,7 +57,9 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda part: str(part))
 def test_every_option_composes_and_its_targets_exist(group: str, option: str, compose: Compose) -> None:
-    config = compose(f"{group}=[{option}]" if group in LISTS else f"{group}={option}")
+    name = "plan" if group == "workload" else "train"
+    needs = ["task=response"] if option.startswith("response_") else []
+    config = compose(*needs, f"{group}=[{option}]" if group in LISTS else f"{group}={option}", name=name)
     for target in targets(plain(config)):
         module, _, name = target.rpartition(".")
         assert callable(getattr(importlib.import_module(module), name)), target
@@ -140,7 +143,10 @@ print("HEAVY", sorted(heavy))
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--help"], ["python train.py experiment=quickstart", "a100, auto, cpu, mps", "temperature"]),
+        (
+            ["--help"],
+            ["python train.py experiment=quickstart", "a100, a100_x4_fsdp, a10g_x2_ddp, auto, cpu", "temperature"],
+        ),
         (["--cfg", "job"], ["temperature: 2.0", "_target_: mangakd.losses.output.OutputLoss"]),
         (["--cfg", "job", "losses=output", "--package", "losses"], ["divergence: forward_kl"]),
     ],

@@ -141,6 +141,21 @@ def test_micro_batches_add_up(row: Row) -> None:
 
 
 @each_row
+def test_count_is_a_fixed_multiple_of_the_unit(row: Row) -> None:
+    """LossSet divides by the unit of the whole step; a loss that counts in another one would be scaled wrongly."""
+    case = Case(row)
+    ratios = set()
+    for mask in (MASK, MASK[:1].expand(B, -1), torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 0, 0]])):
+        tensors = case.tensors()
+        lengths = mask.sum(-1)
+        held = {"rows": B, "tokens": int(lengths.sum()), "cells": int((lengths**2).sum())}
+        if "labels" in tensors:
+            held["labels"] = int((tensors["labels"] != -100).sum())
+        ratios.add(case(tensors, mask).count.item() / held[case.loss.unit])
+    assert len(ratios) == 1
+
+
+@each_row
 def test_nothing_valid_is_a_zero_with_a_graph(row: Row) -> None:
     case = Case(row)
     tensors = case.tensors()

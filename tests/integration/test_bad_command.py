@@ -19,7 +19,10 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "last word of a key": (["lr=3"], "did you mean teacher.fit.lr, student.lr, optim.lr?"),
     "unknown group": (["loses=output"], "loses is no key or group; did you mean losses"),
-    "unknown option": (["hardware=a10"], "hardware=a10 is unknown; did you mean a100? Known: a100, auto, cpu"),
+    "unknown option": (
+        ["hardware=a10"],
+        "hardware=a10 is unknown; did you mean a100, h100? Known: a100, a100_x4_fsdp, a10g_x2_ddp, auto",
+    ),
     "one of a list": (["losses=[hard_label,outptu]"], "losses=outptu is unknown; did you mean output?"),
     "group of null": (["models=null"], "leave it out with ~"),
     "no value": (["distill.alpha"], "Error parsing override 'distill.alpha'"),

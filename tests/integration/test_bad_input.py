@@ -111,7 +111,7 @@ TABLE: dict[str, tuple[list[str], list[str]]] = {
     "several labels": (["data.path={multi.jsonl}"], ["row ", "several labels (order, refund)", "task.problem=multi_label"]),
     "kind of head": (["task.problem=multi_label"], ["fine-tuned for single_label", "task.problem=multi_label"]),
     # machine and folders
-    "gpu": (["hardware=a100"], ["needs 1 gpu; this machine has a CPU", "hardware=auto"]),
+    "gpu": (["hardware=a100"], ["hardware=a100 needs 1 GPU; this machine has a CPU and no GPU", "hardware=cpu"]),
     "accelerator": (["hardware.accelerator=cuda"], ["hardware.accelerator=cuda is unknown", "Known: auto, cpu, gpu, mps"]),
     "cache": (["paths.cache=/dev/null/cache"], ["paths.cache=/dev/null/cache", "/dev/null is no folder"]),
     "checkpoint": (["resume=/no/last.ckpt"], ["resume=/no/last.ckpt: there is no such checkpoint", "resume=auto"]),
@@ -152,7 +152,7 @@ TABLE: dict[str, tuple[list[str], list[str]]] = {
     "size of no use": ([*SIZES, "+student.sizes.hidden_sise=9"], ["['hidden_sise']", "did you mean hidden_size"]),
     "no sizes": (["student.layers=null"], ["neither student.path, student.layers nor student.sizes.model_type"]),
     "student's weights": (["student.path={weightless}"], ["student.path=", "could not be loaded from this folder"]),
-    "text too long": (["data.max_length=65"], ["data.max_length=65", "positions for 64 tokens"]),
+    "text too long": (["data.max_length=129"], ["data.max_length=129", "positions for 128 tokens"]),
     # losses
     "no losses": (["losses=[]", "logger=[]"], ["1 problem found", "no losses to train with", "losses=[hard_label,output]"]),
     "layer map": (
@@ -170,7 +170,7 @@ TABLE: dict[str, tuple[list[str], list[str]]] = {
 @pytest.mark.parametrize("mistake", TABLE)
 def test_message(mistake: str, base: list[str], folders: dict[str, Path], compose: Compose, tmp_path: Path) -> None:
     overrides, expected = TABLE[mistake]
-    if "needs 1 gpu" in expected[0] and torch.cuda.is_available():
+    if "needs 1 GPU" in expected[0] and torch.cuda.is_available():
         pytest.skip("this machine can serve hardware=a100")
     for name, folder in folders.items():
         overrides = [text.replace(f"{{{name}}}", str(folder)) for text in overrides]

@@ -18,7 +18,7 @@ from mangakd.losses.loss_set import LossSet
 from mangakd.losses.output import OutputLoss
 from mangakd.models.encoder import Encoder
 from mangakd.teachers.local import LocalTeacher
-from mangakd.training.callbacks.interrupt import Interrupted
+from mangakd.training.callbacks.save_last import Interrupted
 from mangakd.training.fit import fit
 
 

@@ -60,18 +60,15 @@ def test_weight_zero_keeps_the_graph() -> None:
     assert losses.callbacks["a"].one.grad.item() == 0.0
 
 
-def test_normaliser_replaces_the_local_count_and_makes_micro_batches_add_up() -> None:
-    loss = HardLabelLoss()
-    whole = LossSet({"hard": loss})
-    whole.bind(STUDENT, None)
-    parts = LossSet({"hard": loss}, normaliser=lambda name, count: torch.tensor(2.0))  # labelled in the whole batch
-    total = torch.zeros(())
-    for cut in (slice(0, 1), slice(1, 3)):
-        total = (
-            total
-            + parts(Outputs(LOGITS.logits[cut], LOGITS.mask[cut]), None, {"labels": BATCH["labels"][cut]}, 0.0).total
-        )
-    torch.testing.assert_close(total, whole(LOGITS, None, BATCH, 0.0).total)
+def test_each_loss_is_scaled_by_its_own_unit() -> None:
+    losses = LossSet({"hard": HardLabelLoss(), "soft": OutputLoss(divergence="mse")})
+    losses.bind(STUDENT, TEACHER)
+    plain = losses(LOGITS, LOGITS, BATCH, 0.0).terms
+    scaled = losses(LOGITS, LOGITS, {**BATCH, "scale": {"labels": 0.25, "rows": 3.0}}, 0.0).terms
+    assert scaled["hard"] == 0.25 * plain["hard"] and scaled["soft"] == 3.0 * plain["soft"]
+    learned = Outputs(LOGITS.logits.clone().requires_grad_(), LOGITS.mask)
+    losses(learned, LOGITS, {**BATCH, "scale": {"labels": 0.0, "rows": 0.0}}, 0.0).total.backward()
+    assert not learned.logits.grad.any(), "a row that only keeps a rank company has no gradient, but a graph"
 
 
 def test_names_requires_and_state_keys() -> None:

@@ -29,10 +29,13 @@ def bar(console: Console | None = None) -> Progress:
 
 
 class RunProgress(L.Callback):
-    """title: what this fit does, for example `distil student`. steps: how many optimizer steps it takes."""
+    """title: what this fit does, for example `distil student`. steps: how many optimizer steps it takes.
 
-    def __init__(self, title: str, steps: int) -> None:
-        self._title, self._total = title, steps
+    Only the first rank shows it. Samples are counted on this rank, times `world`.
+    """
+
+    def __init__(self, title: str, steps: int, world: int = 1) -> None:
+        self._title, self._total, self._world = title, steps, world
         self._console = Console()
         self._bar: Progress | None = None
         self._last = self._started = 0.0
@@ -48,7 +51,7 @@ class RunProgress(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._last = self._started = time.perf_counter()
-        if self._console.is_terminal:
+        if self._console.is_terminal and trainer.is_global_zero:
             self._bar = bar(self._console)
             self._bar.start()
             self._task = self._bar.add_task(self._title, total=self._total, completed=trainer.global_step, note="")
@@ -60,22 +63,28 @@ class RunProgress(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         now = time.perf_counter()
         self.seconds += now - self._step_started
-        self.samples += len(batch["key"])
+        self.samples += len(batch["key"]) * self._world
         if self._bar is not None:
             if now - self._last > REFRESH:
                 self._last = now
                 self._bar.update(self._task, completed=trainer.global_step, note=self._note(trainer))
-        elif now - self._last > LINE_EVERY:
+        elif now - self._last > LINE_EVERY and trainer.is_global_zero:
             self._last = now
             self._print(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._bar is not None:
             self._bar.update(self._task, completed=trainer.global_step, note=self._note(trainer))
-        else:
+        elif trainer.is_global_zero:
             self._print(trainer)
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -16,17 +16,18 @@ from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
 from mangakd.models.load import head_options
 from mangakd.tasks.classification import Classification
-from mangakd.training.fit import Fit, Hardware
+from mangakd.training.fit import Fit
+from mangakd.training.hardware import Hardware
 from mangakd.training.module import Optim
 
 LABELS = ("a", "b", "c")
 
 
-def encoder(seed: int, layers: int = 2, hidden: int = 16) -> Encoder:
+def encoder(seed: int, layers: int = 2, hidden: int = 16, dropout: float = 0.1) -> Encoder:
     torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=50, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=4, intermediate_size=32,
-        max_position_embeddings=32,
+        max_position_embeddings=32, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
     )  # fmt: skip
     config.update(head_options(LABELS, "single_label"))
     model = AutoModelForSequenceClassification.from_config(config)
@@ -42,11 +43,12 @@ def split(rows: int, seed: int) -> EncodedSplit:
 
 
 def plan(folder: Path, **changes: Any) -> Fit:
-    parts = SimpleNamespace(epochs=3, workers=0, resume=None, optim=Optim(lr=1e-3), rows=100)
+    parts = SimpleNamespace(epochs=3, workers=0, resume=None, optim=Optim(lr=1e-3), rows=100, hardware=None)
     parts.__dict__.update(changes)
+    hardware = parts.hardware or Hardware(accelerator="cpu", batch_size=8, workers=parts.workers)
     return Fit(
         "tiny", folder, Classification(), split(parts.rows, 1), split(30, 2), parts.optim,
-        Hardware(accelerator="cpu", batch_size=8, workers=parts.workers), seed=3,
+        hardware, seed=3,
         trainer={"max_epochs": parts.epochs, "log_every_n_steps": 1}, resume=parts.resume,
     )  # fmt: skip
 

@@ -1,0 +1,71 @@
+"""`Workload`: a run by sizes alone, as conf/workload holds it. So a plan needs neither hub nor data.
+
+What depends on the machine (batch, precision, strategy) is not in it: a hardware profile says that.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mangakd.planning.job import Job, Placement
+from mangakd.planning.sizes import Model
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """name: for the plan. sizes: entries of a Hugging Face config with its model_type."""
+
+    name: str
+    sizes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """As Sizes; null sizes where it is no model here. placement, dtype: as in planning.job.Job."""
+
+    name: str
+    sizes: Mapping[str, Any] | None = None
+    placement: Placement = "replicated"
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """family: of the task that it is a run of. The other numbers are those of planning.job.Job."""
+
+    family: str
+    student: Sizes
+    teacher: Teacher
+    examples: int
+    epochs: int
+    length: int
+    eval_examples: int = 0
+    soft_targets: bool = True
+    lora: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, kind in (("student", Sizes), ("teacher", Teacher)):  # Hydra hands over plain mappings
+            if isinstance(getattr(self, name), Mapping):
+                object.__setattr__(self, name, kind(**getattr(self, name)))
+
+    def models(self) -> tuple[Model, Model | None]:
+        """Student and teacher."""
+        student = Model.from_sizes(self.student.sizes, self.student.name, self.family, "workload.student.sizes")
+        if self.teacher.sizes is None:
+            return student, None
+        return student, Model.from_sizes(self.teacher.sizes, self.teacher.name, self.family, "workload.teacher.sizes")
+
+    def job(self, name: str, **spread: Any) -> Job:
+        """name: of the workload. spread: batch, accumulation and precision."""
+        return Job(
+            name,
+            self.examples,
+            self.epochs,
+            length=self.length,
+            teacher=self.teacher.placement,
+            teacher_dtype=self.teacher.dtype,
+            soft_targets=self.soft_targets,
+            lora=self.lora,
+            eval_examples=self.eval_examples,
+            **spread,
+        )

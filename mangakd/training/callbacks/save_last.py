@@ -1,0 +1,110 @@
+"""Checkpoints between two optimizer steps: every N steps, every N minutes, after each epoch, and on Ctrl-C or SIGTERM.
+
+A signal only raises a flag. Ranks see it at different moments, and only the first one looks at the clock, so what each wants
+travels in a small exchange that is begun after one step and read after the next: all of them then save and stop at the same
+step, and no step waits for it. A second Ctrl-C leaves at once.
+"""
+
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+
+from mangakd.core import ranks
+from mangakd.training.checkpoints import LAST
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True)
+class SaveEvery:
+    """Steps and minutes between two checkpoints within an epoch; None never."""
+
+    every_steps: int | None = None
+    every_minutes: float | None = 10.0
+
+
+class Interrupted(Exception):
+    """Training stopped by a signal; `checkpoint` is where it can go on."""
+
+    def __init__(self, number: int, checkpoint: Path) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number, self.checkpoint = number, checkpoint
+
+
+class SaveLast(L.Callback):
+    """folder: where last.ckpt goes. accumulate: micro-batches of a step. together: whether other ranks train with this one."""
+
+    def __init__(self, folder: Path, when: SaveEvery, accumulate: int, together: bool) -> None:
+        self._checkpoint = folder / LAST
+        self._when, self._accumulate, self._together = when, accumulate, together
+        self._received = 0
+        self._saved_at = time.monotonic()
+        self._previous: dict[int, Any] = {}
+        self._asked: tuple[torch.Tensor, Any] | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._saved_at = time.monotonic()
+        for number in SIGNALS:
+            self._previous[number] = signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._received == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not self._received and ranks.is_first():
+            print("\nstopping: finishing this step and writing a checkpoint (Ctrl-C again: at once) …", flush=True)
+        self._received = self._received or number
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % self._accumulate and not trainer.is_last_batch:
+            return  # gradients of half a step are in no checkpoint
+        stop, due = self._agreed()
+        counted = self._when.every_steps is not None and trainer.global_step % self._when.every_steps == 0
+        if stop or due or counted:
+            self._save(trainer)
+        if stop:
+            raise Interrupted(stop, self._checkpoint)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: L.Trainer) -> None:
+        trainer.save_checkpoint(self._checkpoint)
+        self._saved_at = time.monotonic()
+
+    def _agreed(self) -> tuple[int, int]:
+        """(signal number or 0, whether the minutes are over): this rank's own, or what all of them wanted a step ago."""
+        minutes = self._when.every_minutes
+        due = int(minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes)
+        if not self._together:
+            return self._received, due
+        answer = (0, 0)
+        if self._asked is not None:
+            wanted, work = self._asked
+            work.wait()
+            answer = (int(wanted[0]), int(wanted[1]))
+        wanted = torch.tensor([self._received, due if ranks.is_first() and not answer[1] else 0])
+        self._asked = wanted, dist.all_reduce(wanted, dist.ReduceOp.MAX, ranks.control(), async_op=True)
+        return answer
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._asked is not None:
+            self._asked[1].wait()
+        self._put_back()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._put_back()
+
+    def _put_back(self) -> None:
+        self._asked = None
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}

@@ -1,0 +1,80 @@
+"""`Hardware`: what conf/hardware holds, and what of it a process needs to know about itself.
+
+A profile says how a run is spread and how much a device takes at a time. What is learnt from is `step_rows`, the rows of
+one optimizer step: devices × nodes × batch_size × accumulate.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+STRATEGIES = ("one", "ddp", "fsdp")
+PLACEMENTS = ("replicated", "sharded", "cached")
+DTYPES = ("float32", "bfloat16", "float16")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true")
+ATTENTION = ("sdpa", "eager", "flash_attention_2")
+
+
+@dataclass(frozen=True)
+class TeacherPlace:
+    """placement: replicated on every device, sharded over them (fsdp), or cached (in no memory). dtype: of its weights."""
+
+    placement: str = "replicated"
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """devices: on each node. batch_size: rows of one device in one forward pass. accumulate: passes of an optimizer step.
+
+    tasks: batch_size, accumulate, max_length and teacher by task family, where the profile's own come from. machine: figures
+    for planning, read by nothing else.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    strategy: str = "one"
+    precision: str = "32-true"
+    batch_size: int = 64
+    accumulate: int = 1
+    max_length: int = 128
+    eval_batch_size: int = 128
+    workers: int = 0
+    pin_memory: bool = False
+    compile: bool = False
+    attention: str = "sdpa"
+    teacher: TeacherPlace = TeacherPlace()
+    tasks: Any = field(default=None, repr=False)
+    machine: Any = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.teacher, TeacherPlace):
+            object.__setattr__(self, "teacher", TeacherPlace(**self.teacher))
+
+    @property
+    def world(self) -> int:
+        """Processes of a run, one for each device."""
+        return self.devices * self.nodes
+
+    @property
+    def step_rows(self) -> int:
+        return self.world * self.batch_size * self.accumulate
+
+    @property
+    def alone(self) -> "Hardware":
+        """One device of it, with the batch of one."""
+        return replace(self, devices=1, nodes=1, strategy="one", accumulate=1)
+
+    @property
+    def kind(self) -> str:
+        """cuda | mps | cpu."""
+        if self.accelerator == "auto":
+            return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return "cuda" if self.accelerator == "gpu" else self.accelerator
+
+    @property
+    def backend(self) -> str:
+        """Of torch.distributed."""
+        return "nccl" if self.kind == "cuda" else "gloo"

@@ -1,0 +1,47 @@
+"""Whether this machine can serve a hardware profile. Imports torch and nothing slower, so that the answer comes at once."""
+
+import importlib.util
+from collections.abc import Iterator
+
+import torch
+
+from mangakd.core.errors import near
+from mangakd.training.hardware import Hardware
+
+
+def wrong_profile(hardware: Hardware, name: str) -> Iterator[str]:
+    """One sentence for each reason why this machine, or any, cannot serve the profile `name`."""
+    unserved = not_served(hardware, name)
+    if unserved:
+        yield unserved
+    if (hardware.strategy == "one") != (hardware.world == 1):
+        yield (
+            f"hardware.strategy={hardware.strategy} with {hardware.devices} devices × {hardware.nodes} nodes: one device has "
+            "strategy=one, several have ddp or fsdp."
+        )
+    if hardware.teacher.placement == "sharded" and hardware.strategy != "fsdp":
+        yield "hardware.teacher.placement=sharded spreads the teacher over FSDP's devices: it needs hardware.strategy=fsdp."
+    if hardware.precision == "16-mixed" and hardware.kind == "cpu":
+        yield "hardware.precision=16-mixed needs a GPU or MPS; a CPU has 32-true and bf16-mixed."
+    if hardware.precision.startswith("bf16") and hardware.kind == "mps":
+        yield f"hardware.precision={hardware.precision} is not sure to work on MPS: use 32-true or 16-mixed."
+    if hardware.attention == "flash_attention_2" and not importlib.util.find_spec("flash_attn"):
+        yield "hardware.attention=flash_attention_2 needs the package flash-attn: pip install flash-attn, or use sdpa."
+
+
+def not_served(hardware: Hardware, name: str) -> str:
+    """What the profile needs, what was found and which profile fits; empty where this machine has it."""
+    found = {"cpu": 1, "gpu": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    kind, count = hardware.accelerator, hardware.devices
+    if kind not in (*found, "auto"):
+        return f"hardware.accelerator={kind} is unknown{near(str(kind), found)} Known: auto, {', '.join(found)}."
+    if kind not in ("gpu", "mps") or not isinstance(count, int) or found[kind] >= count:
+        return ""
+    have = " and ".join(f"{n} {what}" for what, n in (("GPU", found["gpu"]), ("MPS device", found["mps"])) if n)
+    fits = "hardware=cpu"
+    if kind == "gpu" and found["gpu"]:
+        fits = f"hardware.devices={found['gpu']}" if found["gpu"] > 1 else "hardware=auto, which takes the one GPU"
+    elif found["gpu"] or found["mps"]:
+        fits = "hardware=auto, which takes what there is"
+    wants = f"{count} {'GPU' if kind == 'gpu' else 'MPS device'}{'s' if count > 1 else ''}"
+    return f"hardware={name} needs {wants}; this machine has {have or 'a CPU and no GPU'}. Use {fits}."

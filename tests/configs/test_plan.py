@@ -1,0 +1,208 @@
+"""scripts/plan.py and plan=true: every profile plans every task, a run's own plan is made of that run, the page is printed."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+from conftest import REPO
+from omegaconf import DictConfig, OmegaConf
+
+from mangakd.cli import plan as command
+from mangakd.cli import preflight
+from mangakd.cli.setup import Setup
+from mangakd.core.errors import UserError
+from mangakd.planning import table
+from mangakd.planning.advice import advise
+from mangakd.planning.job import SPREAD, Machine
+from mangakd.planning.memory import usable
+from mangakd.planning.plan import Estimate, estimate
+
+Compose = Callable[..., DictConfig]
+HARDWARE = sorted(file.stem for file in (REPO / "conf" / "hardware").glob("[!_]*.yaml"))
+PAGE = (REPO / "docs" / "planning.md").read_text(encoding="utf-8")
+RESPONSE = "task=response"
+
+
+@pytest.fixture
+def plan(compose: Compose) -> Callable[..., Estimate]:
+    """plan(profile, *overrides) → the estimate of scripts/plan.py."""
+
+    def planned(profile: str, *overrides: str) -> Estimate:
+        config = compose(f"hardware={profile}", *overrides, name="plan")
+        return command.estimated(Setup(config, Path()), profile)
+
+    return planned
+
+
+@pytest.mark.parametrize("profile", HARDWARE)
+@pytest.mark.parametrize("task", ["intent", "response"])
+def test_every_profile_plans_every_task(profile: str, task: str, plan: Callable[..., Estimate]) -> None:
+    found = plan(profile, f"task={task}")
+    assert found.total[1] > found.total[0] > 0
+    assert table.one(found).startswith(table.LABEL) and "assumptions" in table.one(found)
+    assert bool(found.advice) == (not found.fits)
+    for change in advise(found.student, found.teacher, found.machine, found.job):
+        after = estimate(found.student, found.teacher, change.machine, change.job)
+        assert after.fits and after.bytes <= usable(change.machine)
+        # Smaller micro-batches are not a smaller batch.
+        assert change.job.batch * change.job.accumulation == found.job.batch * found.job.accumulation
+
+
+@pytest.mark.parametrize("profile", HARDWARE)
+def test_profiles_have_only_figures_that_planning_reads(profile: str) -> None:
+    figures = OmegaConf.load(REPO / "conf" / "hardware" / f"{profile}.yaml").get("machine") or {}
+    assert set(figures) <= {field.name for field in fields(Machine)} - {"name", *SPREAD}
+
+
+@pytest.mark.parametrize(
+    ("workload", "student", "teacher"),
+    [("intent", 14.5e6, 66e6), ("response", 8.03e9, None), ("response_3b", 3.21e9, None), ("response_soft", 8.03e9, 70.6e9)],
+)  # fmt: skip
+def test_published_sizes(workload: str, student: float, teacher: float | None, plan: Callable[..., Estimate]) -> None:
+    found = plan("h100", f"task={workload.partition('_')[0]}", f"workload={workload}")
+    assert found.student.parameters == pytest.approx(student, rel=0.015)
+    assert (found.teacher and found.teacher.parameters) == (teacher and pytest.approx(teacher, rel=0.015))
+
+
+def test_llama_8b_does_not_train_whole_on_one_a100(plan: Callable[..., Estimate]) -> None:
+    found = plan("a100", RESPONSE)
+    assert not found.fits
+    assert sum(found.memory[part] for part in ("weights", "gradients", "optimizer")) == 16 * found.student.parameters
+    assert any(text.startswith("LoRA") for text in found.advice)
+    assert any(text.startswith("FSDP over 4") for text in found.advice)
+    assert plan("a100", RESPONSE, "workload=response_lora").fits
+    assert plan("a100_x4_fsdp", RESPONSE).fits
+
+
+def test_changes_are_added_up_where_none_is_enough_and_none_is_idle(plan: Callable[..., Estimate]) -> None:
+    found = plan("a10g_x2_ddp", RESPONSE)
+    for change in advise(found.student, found.teacher, found.machine, found.job):
+        assert " + " in change.text
+        undone = [replace(change.job, checkpointing=False), replace(change.job, lora=None)]
+        for job in undone:
+            assert job == change.job or not estimate(found.student, found.teacher, change.machine, job).fits
+
+
+def test_the_profile_places_the_teacher_of_a_workload(plan: Callable[..., Estimate]) -> None:
+    sharded = plan("a100_x4_fsdp", "hardware.teacher.placement=sharded", "hardware.teacher.dtype=bfloat16")
+    assert (sharded.job.teacher, sharded.job.teacher_dtype) == ("sharded", "bfloat16")
+    assert sharded.memory["teacher"] < plan("a100_x4_fsdp").memory["teacher"]
+
+
+def test_figures_on_the_command_line(plan: Callable[..., Estimate]) -> None:
+    assert plan("a100", "hardware.machine.usd_per_hour=1.5").machine.hourly == 1.5
+    own = "hardware.machine={memory_gb: 8, tflops: {fp32: 1}, bandwidth_gb_s: 20, mfu: [0.2, 0.4]}"
+    assert plan("auto", "hardware.accelerator=cpu", own).machine.memory_gb == 8
+    assert "this machine" in plan("auto", "hardware.accelerator=cpu").machine.name
+
+
+def test_compare_has_a_column_for_each_profile_and_keeps_the_overrides(compose: Compose) -> None:
+    config = compose("hardware=cpu", "hardware.machine.usd_per_hour=7", RESPONSE, "compare=true", name="plan")
+    text = command.compared(config)
+    assert text.startswith(table.LABEL)
+    assert text.splitlines()[2].split() == [name for name in HARDWARE if name not in ("auto", "cpu_ddp", "cpu_fsdp")]
+    assert "own machine" not in text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["hardware=a100", "hardware.machine=null"], r"hardware\.machine=null.* cuda .*hardware=a100, .*hardware\.machine='"),
+        (["hardware=a100", "hardware.machine=a100"], r"hardware\.machine=a100 must be null"),
+        (["hardware=a100", "+hardware.machine.memory=8"], r"memory is unknown; did you mean memory_gb"),
+        (["hardware=a100", "hardware.machine.mfu=0.4"], r"hardware\.machine\.mfu must be"),
+        (["hardware=a100", "hardware.precision=fp8"], r"hardware\.precision=fp8 must be"),
+        (["hardware=a100", "hardware.devices=2"], r"strategy=one with devices=2"),
+        (["hardware=a100", "hardware.batch_size=0"], r"hardware\.batch_size=0 must be"),
+        (["hardware=a100", "workload.epochs=0"], r"whole numbers above 0; found \{'epochs': 0\}"),
+        (["hardware=a100", "workload.student.sizes.num_attention_heads=5"], r"workload\.student\.sizes gives sizes"),
+        (["hardware=a100", "workload=response_lora"], r"workload=response_lora .* Choose task=response\."),
+        (["hardware=a100", RESPONSE, "workload=run"], r"task=response can be planned .* but not yet trained"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named(overrides: list[str], words: str, compose: Compose) -> None:
+    with pytest.raises(UserError, match=words):
+        command.planned(Setup(compose(*overrides, name="plan"), Path()))
+
+
+def test_what_a_workload_does_not_read_is_said(
+    compose: Compose, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "start_logging", lambda _: None)  # keeps the fixture's handler
+    command.run(compose("hardware=a100", "trainer.max_epochs=9", "student=bert_mini", name="plan"))
+    assert "trainer.max_epochs, student: not read by workload=intent" in caplog.text
+
+
+def test_a_response_is_not_trained(compose: Compose, tmp_path: Path) -> None:
+    setup = Setup(compose(RESPONSE, "plan=true"), tmp_path / "run")
+    for stop in (preflight.check, command.planned):
+        with pytest.raises(UserError, match=r"task=response can be planned \(python scripts/plan.py .*\) but not yet"):
+            stop(setup)
+
+
+@pytest.fixture
+def run(compose: Compose, tiny_teacher: Path, tiny_csv: Path, tmp_path: Path) -> Callable[..., Estimate]:
+    """run(*overrides) → the estimate of a tiny run, as plan=true makes it."""
+    own = [
+        "hardware=a10g_x2_ddp",
+        "data=files",
+        f"data.path={tiny_csv}",
+        f"teacher.path={tiny_teacher}",
+        "student.layers=[2]",
+    ]
+
+    def planned(*overrides: str) -> Estimate:
+        return command.estimated(Setup(compose(*own, *overrides), tmp_path / "run"), "a10g_x2_ddp")
+
+    return planned
+
+
+def test_the_plan_of_a_run_is_made_of_that_run(run: Callable[..., Estimate]) -> None:
+    found = run("losses=[output,hidden,attention]", "hardware.batch_size=4", "hardware.accumulate=3")
+    assert (found.student.layers, found.teacher and found.teacher.layers, found.student.outputs) == (1, 3, 3)
+    job = found.job
+    assert (job.batch, job.accumulation, job.epochs, job.precision) == (4, 3, 5, "bf16-mixed")
+    assert job.examples + job.eval_examples < 60 and job.eval_examples > 0
+    assert 0 < job.length <= job.longest < 20  # of short texts, not data.max_length
+    assert (job.teacher, job.soft_targets, job.hidden_pairs, job.attention_pairs) == ("replicated", True, 2, 1)
+
+
+def test_where_the_teacher_of_a_run_is(run: Callable[..., Estimate]) -> None:
+    assert run("teacher=cached").job.teacher == "cached"
+    assert run("hardware.teacher.placement=cached").job.teacher == "cached"
+    alone = run("losses=hard_label").job
+    assert (alone.teacher, alone.soft_targets) == ("none", False)
+    one, three = run().teacher, run("teacher=ensemble").teacher
+    assert one and three and three.parameters == 3 * one.parameters
+
+
+def test_plan_true_tells_of_the_baseline_and_leaves_no_folder(
+    compose: Compose, tiny_teacher: Path, tiny_csv: Path, tmp_path: Path
+) -> None:
+    own = ["hardware=h100", "data=files", f"data.path={tiny_csv}", f"teacher.path={tiny_teacher}", "student.layers=[2]"]
+    texts = [
+        command.planned(Setup(compose(*own, f"baseline={baseline}"), tmp_path / "run"))
+        for baseline in ("true", "false")
+    ]
+    assert "intent as configured on h100" in texts[0]
+    assert "without a teacher, takes another" in texts[0] and "another" not in texts[1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_prints_and_leaves_nothing(tmp_path: Path) -> None:
+    words = [sys.executable, str(REPO / "scripts" / "plan.py"), "--compare", RESPONSE]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in PAGE
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("workload", ["intent", "response", "response_lora"])
+def test_the_page_shows_what_is_printed(workload: str, compose: Compose) -> None:
+    config = compose(f"task={workload.partition('_')[0]}", f"workload={workload}", "hardware=a100", name="plan")
+    assert command.compared(config) in PAGE, f"print {workload} into docs/planning.md again"
+    if workload == "response":
+        assert command.planned(Setup(config, Path())) in PAGE
