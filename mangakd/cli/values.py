@@ -1,5 +1,6 @@
 """Keys whose value is of the wrong kind or outside its range, and keys that were given and play no part in the run."""
 
+import fnmatch
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -88,9 +89,25 @@ def warn_ignored(config: DictConfig) -> None:
     if student.path is not None and "student.path" not in given:
         for key in sorted(given & {"student", "student.layers", "student.sizes"}):
             log.warning("%s is ignored: student.path=%s wins. To use it, add student.path=null.", key, student.path)
+    for pattern, why in _unused_hardware(config.hardware, config.teacher).items():
+        for key in fnmatch.filter(sorted(given), pattern):
+            log.warning("%s is ignored: %s.", key, why)
     for key in _added():
         if f"${{{key}}}" not in OmegaConf.to_yaml(config):
             log.warning("+%s is read by nothing: there is no such key. python train.py --help lists them.", key)
+
+
+def _unused_hardware(hardware: DictConfig, teacher: DictConfig) -> dict[str, str]:
+    """Pattern of keys → why this profile does not read them."""
+    unused = {"hardware.machine.*": "its figures are for plan=true and scripts/plan.py"}
+    if hardware.accelerator in ("cpu", "mps"):
+        unused["hardware.pin_memory"] = "page-locked batches are for GPUs"
+    if str(teacher._target_).endswith("Cached"):
+        unused["hardware.teacher.placement"] = "teacher=cached keeps none in memory"
+    for key in ("batch_size", "accumulate", "max_length"):
+        if f"hardware.{key}" in _given():
+            unused[f"hardware.tasks.*.{key}"] = f"hardware.{key} is given"
+    return unused
 
 
 def _added() -> list[str]:

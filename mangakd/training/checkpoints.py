@@ -102,7 +102,7 @@ class Identity:
     settings: Mapping[str, Any] | None = None
 
 
-WORDS = {"teacher": "the teacher", "data": "the data", "labels": "the label set", "stage": "the stage"}
+WORDS = {"labels": "the label set", "data": "the data", "teacher": "the teacher", "stage": "the stage"}
 
 
 def check_same(file: Path, found: Mapping[str, Any], now: Identity) -> None:
