@@ -6,6 +6,7 @@ Only hydra is imported here, so `--help` and `--cfg job` answer without loading 
 import contextlib
 import errno
 import importlib
+import multiprocessing
 import os
 import re
 import sys
@@ -32,6 +33,7 @@ def main(command: str) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # makes Hydra raise, so that the message below is ours
 
     def job(config: DictConfig) -> Any:
+        settle()
         if command in TRAINING and not (config.plan or config.validate):
             _refuse_at_once(config)
         return importlib.import_module(f"mangakd.cli.{command}").run(config)
@@ -44,9 +46,16 @@ def main(command: str) -> None:
         message = explain(error)
         if message is None:
             raise
-        if message:
-            print(f"\nerror: {message}", file=sys.stderr)
-        sys.exit(getattr(error, "exit_code", 1))
+        print(f"\nerror: {message}", file=sys.stderr)
+        sys.exit(1)
+
+
+def settle() -> None:
+    """What a process lacks that a launcher has started and sent the job to."""
+    register_resolvers()
+    # joblib's workers start processes in a way that loader workers and ranks cannot be started in.
+    if multiprocessing.get_start_method() not in (known := multiprocessing.get_all_start_methods()):
+        multiprocessing.set_start_method(known[0], force=True)  # the system's own
 
 
 def _refuse_at_once(config: DictConfig) -> None:
@@ -68,8 +77,6 @@ def register_resolvers() -> None:
 
 def explain(error: BaseException) -> str | None:
     """The message for an error that the user can mend, or None for a bug, which deserves its traceback."""
-    if hasattr(error, "silent"):  # of a run of several processes: what brought it down is the message
-        return "" if error.silent else str(error)
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):

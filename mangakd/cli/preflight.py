@@ -24,6 +24,7 @@ from mangakd.models import load
 from mangakd.models.labels import alignment
 from mangakd.store.manifest import MANIFEST_FILE, Manifest
 from mangakd.students.build import stack_of
+from mangakd.teachers.base import all_layers
 from mangakd.teachers.cached import Cached
 from mangakd.teachers.ensemble import normalised
 from mangakd.teachers.options import EnsembleOptions, Member
@@ -31,6 +32,7 @@ from mangakd.training.check import check_trainer
 from mangakd.training.checkpoints import newest, read
 from mangakd.training.fit_teacher import as_it_is, check_may_fit
 from mangakd.training.machine import wrong_profile
+from mangakd.training.stages import Stage
 
 GB = 1e9
 ANY_HEAD = ("a", "b")  # where only the encoder's weights are looked at, whatever is wrong with the data
@@ -43,7 +45,7 @@ def check(setup: Setup) -> None:
     checks: list[Callable[[Setup], object]] = [
         machine, trainer, folders, run_folder, lambda s: s.task, lambda s: s.optim, lambda s: s.loggers, lambda s: s.corpus,
         targets, lambda s: s.teacher, lambda s: s.teacher_tokenizer, teachers, store, lambda s: s.student_tokenizer,
-        student, lengths, lambda s: s.losses, provided, disk,
+        student, lengths, lambda s: s.losses, recipe, provided, disk,
     ]  # fmt: skip
     for step in checks:
         try:
@@ -235,20 +237,45 @@ def lengths(setup: Setup) -> None:
             )
 
 
+def recipe(setup: Setup) -> None:
+    """Stages that name losses, texts, parts or models that are not there."""
+    texts = {"labelled": True, "unlabelled": bool(setup.corpus.unlabelled), "augmented": setup.augment.copies > 0}
+    for number, stage in enumerate(setup.stages):
+        stage.chosen(setup.losses.callbacks)
+        stage.check_frozen(setup.student_spec.layers)
+        if number == 0 and stage.teacher == "previous":
+            raise UserError(f"{stage.key('teacher')}=previous: there is no stage before the first one; set it to run.")
+        for kind in stage.texts:
+            if not texts[kind]:
+                key = "augment.copies" if kind == "augmented" else "data.unlabelled_path or data.labelled_share"
+                raise UserError(f"{stage.key('texts')} reads {kind} texts and there are none: set {key}.")
+
+
 def provided(setup: Setup) -> None:
     """Losses that ask for more than the teacher provider gives."""
     if setup.hardware.teacher.placement == "cached" and not isinstance(setup.teacher, Cached):
         raise UserError(
             "this hardware profile keeps no teacher in memory (hardware.teacher.placement=cached): use teacher=cached."
         )
-    gives = setup.teacher.gives(setup.teacher_spec)
-    kind, only = type(setup.teacher).__name__.lower(), "logits only" if gives == Need(logits=True) else gives
-    lacking = {name: loss.requires.teacher.missing(gives) for name, loss in setup.losses.callbacks.items()}
-    problems = [
-        f"losses.{name} needs {what} from the teacher, but teacher={kind} gives {only}. Use teacher=local, or leave {name} "
-        "out of losses."
-        for name, what in lacking.items()
-        if what
-    ]
+    problems = []
+    for stage in setup.stages:
+        kind, gives = _gives(setup, stage)
+        only = "logits only" if gives == Need(logits=True) else gives
+        for name, loss in stage.chosen(setup.losses.callbacks).items():
+            what = loss.requires.teacher.missing(gives)
+            if what:
+                problems.append(
+                    f"losses.{name} needs {what} from the teacher, but {kind} gives {only}. Use teacher=local, or leave {name} "
+                    "out of losses."
+                )
     if problems:
         raise UserError("\n- ".join(problems))
+
+
+def _gives(setup: Setup, stage: Stage) -> tuple[str, Need]:
+    """(what to call it, what it gives) of a stage's teacher."""
+    if stage.teacher == "stored":
+        return f"{stage.key('teacher')}=stored", Need(logits=True)
+    if stage.teacher == "previous":
+        return f"{stage.key('teacher')}=previous", all_layers(setup.student_spec)
+    return f"teacher={type(setup.teacher).__name__.lower()}", setup.teacher.gives(setup.teacher_spec)

@@ -4,12 +4,15 @@ Preflight asks for all of them and collects what goes wrong; a run asks for the 
 """
 
 import contextlib
+import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -17,7 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from mangakd.core import ranks
 from mangakd.core.errors import UserError
 from mangakd.core.spec import ModelSpec
-from mangakd.data.loader import EncodedSplit
+from mangakd.data.augment import Augment, Neighbours
+from mangakd.data.loader import NO_LABEL, EncodedSplit, joined
 from mangakd.data.source import Corpus
 from mangakd.data.tokens import tokenise
 from mangakd.losses.loss_set import LossSet
@@ -33,10 +37,11 @@ from mangakd.training.checkpoints import Identity
 from mangakd.training.fit_teacher import fitted
 from mangakd.training.hardware import Hardware
 from mangakd.training.module import Optim
+from mangakd.training.stages import Stage
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-LEARNT_FROM = ("losses", "optim", "student", "trainer", "seed")  # settings that change what is learnt
+LEARNT_FROM = ("losses", "optim", "student", "stages", "trainer", "seed")  # settings that change what is learnt
 
 
 class part(cached_property[T]):
@@ -160,17 +165,73 @@ class Setup:
         return losses
 
     @part
-    def splits(self) -> dict[str, EncodedSplit]:
-        return {name: self._encoded(name) for name in self.corpus.splits}
+    def stages(self) -> list[Stage]:
+        options = OmegaConf.to_container(self.config.stages, resolve=True)
+        try:
+            stages = [Stage(name=str(name), **(entries or {})) for name, entries in (options or {}).items()]  # type: ignore[union-attr]
+        except TypeError as error:
+            raise UserError(f"stages: {error}. Known entries: {', '.join(Stage.__match_args__[1:])}.") from error
+        if not stages:
+            raise UserError("there are no stages to train; choose a recipe, for example stages=output_only.")
+        return stages
 
-    def _encoded(self, name: str) -> EncodedSplit:
-        rows = self.corpus.splits[name]
+    @part
+    def augment(self) -> Augment:
+        return instantiate(self.config.augment)
+
+    @part
+    def splits(self) -> dict[str, EncodedSplit]:
+        """train, validation and test, and the texts without labels that a stage reads."""
+        labelled = {
+            name: self._encoded(rows.texts, self.task.targets(rows, self.corpus.labels))
+            for name, rows in self.corpus.splits.items()
+        }
+        kinds = [kind for kind in ("unlabelled", "augmented") if any(kind in stage.texts for stage in self.stages)]
+        return labelled | {kind: self._without_labels(kind, labelled["train"]) for kind in kinds}
+
+    def _encoded(self, texts: list[str], targets: np.ndarray) -> EncodedSplit:
         cache, length = self.cache / "tokens", self.config.data.max_length
-        teacher = tokenise(rows.texts, self.teacher_tokenizer, length, cache)
+        teacher = tokenise(texts, self.teacher_tokenizer, length, cache)
         same = load.vocabulary_digest(self.student_tokenizer) == load.vocabulary_digest(self.teacher_tokenizer)
-        student = teacher if same else tokenise(rows.texts, self.student_tokenizer, length, cache)
+        student = teacher if same else tokenise(texts, self.student_tokenizer, length, cache)
         pads = (self.student_tokenizer.pad_token_id, self.teacher_tokenizer.pad_token_id)
-        return EncodedSplit(student, teacher, self.task.targets(rows, self.corpus.labels), *pads)
+        return EncodedSplit(student, teacher, targets, *pads)
+
+    def _without_labels(self, kind: str, train: EncodedSplit) -> EncodedSplit:
+        texts = self._augmented() if kind == "augmented" else list(self.corpus.unlabelled)
+        if not texts:
+            key = "augment.copies" if kind == "augmented" else "data.unlabelled_path or data.labelled_share"
+            raise UserError(f"a stage reads {kind} texts and there are none: set {key}.")
+        return self._encoded(texts, np.full((len(texts), *train.labels.shape[1:]), NO_LABEL, train.labels.dtype))
+
+    def _augmented(self) -> list[str]:
+        """Made once, kept in the cache."""
+        corpus = self.corpus
+        texts = [*corpus.train.texts, *corpus.unlabelled]
+        held_out = [*corpus.validation.texts, *corpus.test.texts]
+        path = self.teacher.models[0].path
+        file = self.cache / "augmented" / f"{digest(self.augment, path, texts, held_out)}.json"
+        if not file.is_file():
+            log.info("making %d variants of each of %d texts …", self.augment.copies, len(texts))
+            model, _ = load.load_classifier(path, corpus.labels, self.task.problem, "teacher.path")
+            words = Neighbours(self.teacher_tokenizer, model.get_input_embeddings().weight.detach())
+            file.parent.mkdir(parents=True, exist_ok=True)
+            scratch = file.with_suffix(f".{os.getpid()}.tmp")
+            scratch.write_text(json.dumps(self.augment.made(texts, words, held_out)))
+            scratch.replace(file)
+        return json.loads(file.read_text())
+
+    def stage_split(self, stage: Stage) -> EncodedSplit:
+        """What a stage trains on."""
+        names = {"labelled": "train"}
+        return joined([self.splits[names.get(kind, kind)] for kind in stage.texts])
+
+    def stage_losses(self, stage: Stage, student: ModelSpec, teacher: ModelSpec) -> LossSet:
+        """Fresh losses of a stage, bound to both sizes."""
+        losses = LossSet(instantiate(stage.chosen(self.resolved().get("losses") or {}), _convert_="all"))
+        torch.manual_seed(self.config.seed)  # projections start from random weights
+        losses.bind(student, teacher)
+        return losses
 
     def load_teacher(self, member: Member) -> Encoder:
         """A member's fine-tuned encoder, fine-tuning it first where its head is new."""
@@ -180,11 +241,12 @@ class Setup:
         )  # fmt: skip
         return encoder.attend_with(self.hardware.attention)
 
-    def build_student(self) -> Encoder:
-        """Fresh, the same on every rank."""
+    def build_student(self, options: dict[str, Any] | None = None) -> Encoder:
+        """Fresh, the same on every rank. options: entries of conf/student for another one, such as an assistant."""
         source = self.load_teacher(self.teacher.models[0])
         torch.manual_seed(self.config.seed)  # the student's random weights, however the teacher was come by
-        student = self.student.build(source, self.student_tokenizer, self.corpus.labels, self.task.problem)
+        chosen = self.student if options is None else Student(**options)
+        student = chosen.build(source, self.student_tokenizer, self.corpus.labels, self.task.problem)
         return student.attend_with(self.hardware.attention)
 
     @part
@@ -215,14 +277,14 @@ class Setup:
                 ) from error
         return found
 
-    def identity(self, teacher: TeacherProvider | None, stage: str) -> Identity:
+    def identity(self, teacher: TeacherProvider | None, stage: Stage) -> Identity:
         """What a fit of this run learns from, for its checkpoints. teacher: None for the baseline."""
         settings = self.resolved()
         return Identity(
             teacher=digest(teacher.fingerprint, getattr(teacher, "weights", None)) if teacher else None,
-            data=digest(self.corpus.digest("train", "validation"), self.splits["train"].student.keys.sum()),
+            data=digest(self.corpus.digest("train", "validation"), self.stage_split(stage).student.keys.sum()),
             labels=self.corpus.labels,
-            stage=stage,
+            stage=stage.name,
             settings=flat({group: settings.get(group) for group in LEARNT_FROM}),
         )
 

@@ -5,7 +5,6 @@ baseline → table
 """
 
 import contextlib
-import copy
 import json
 import math
 import shlex
@@ -19,26 +18,23 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf
 
-from mangakd.cli import preflight
+from mangakd.cli import preflight, recipe
 from mangakd.cli.app import explain, register_resolvers
 from mangakd.cli.logs import start_logging
 from mangakd.cli.plan import planned
 from mangakd.cli.setup import Setup, progress
 from mangakd.core import ranks
 from mangakd.core.errors import UserError
+from mangakd.core.locks import waiting_lock
 from mangakd.core.requires import Need
 from mangakd.data.gather import gather
 from mangakd.data.loader import EvalBatches
 from mangakd.evaluation import table
 from mangakd.export.hf import model_card, save_student
-from mangakd.losses.hard_label import HardLabelLoss
-from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
 from mangakd.teachers.base import TeacherProvider
 from mangakd.training import launch
 from mangakd.training.callbacks.save_last import Interrupted
-from mangakd.training.checkpoints import Identity, newest
-from mangakd.training.fit import Fit, FitResult, fit
 from mangakd.training.hardware import Hardware
 
 Metrics = dict[str, float]
@@ -63,9 +59,9 @@ def run(config: DictConfig) -> float | None:
     if not checked(setup):
         return None
     if setup.hardware.world > 1 and not joined:
-        launch.start(
-            on_a_rank, (config, HydraConfig.instance().cfg, setup.folder), setup.hardware, setup.folder, explain
-        )
+        # As plain values: the classes that plugins describe their settings with cannot be pickled.
+        plain = OmegaConf.create(OmegaConf.to_container(HydraConfig.instance().cfg))
+        launch.start(on_a_rank, (config, plain, setup.folder), setup.hardware, setup.folder, explain)
     else:
         uninterrupted(setup)
     metrics = json.loads((setup.folder / "metrics.json").read_text()) if ranks.is_first() else {}
@@ -123,31 +119,39 @@ def uninterrupted(setup: Setup) -> None:
 
 
 def distillation(setup: Setup) -> None:
-    """From the teacher to the table. Every rank trains; what one process can do is done by the first."""
+    """One run at a time in a folder: ranks whose launcher was killed may still be writing when the run is resumed."""
     start_logging(setup.folder)
+    lock = waiting_lock(setup.folder / "logs" / "lock", "training in this folder")
+    with lock if ranks.is_first() else contextlib.nullcontext():
+        from_teacher_to_table(setup)
+
+
+def from_teacher_to_table(setup: Setup) -> None:
+    """Every rank trains; what one process can do is done by the first."""
     started = time.perf_counter()
     if ranks.is_first():
         OmegaConf.save(OmegaConf.create(setup.resolved()), setup.folder / "config.yaml")
     print(summary(setup), flush=True)
     with ranks.first_then_others():  # the others find it fine-tuned, tokenised and stored
         teacher = setup.teacher.provider(setup.context)
-        student = setup.build_student()
     answers = ranks.share(teacher_answers(setup, teacher) if ranks.is_first() else {})
     metrics = teacher_scores(setup, answers)
-    untrained = copy.deepcopy(student) if setup.config.baseline else None
-    result = distil(setup, student, teacher, answers["validation"])
+    found = recipe.distil(setup, teacher, answers["validation"])
+    student, result = found.student, found.result
     metrics |= {"train/samples_per_second": result.samples_per_second, f"val/{setup.task.monitor}": result.score}
+    metrics["train/steps"] = found.steps
     if ranks.is_first():
         metrics |= student_scores(setup, student, answers["test"], "")
         metrics["student/params"] = parameters(student)
         save(setup, student, teacher, metrics)
         write(setup, metrics)  # the baseline may be interrupted; the student is finished
-    if untrained is not None:
-        without_teacher(setup, untrained, answers["validation"])
+    baseline = setup.build_student() if setup.config.baseline else None
+    if baseline is not None:
+        recipe.without_teacher(setup, baseline, answers["validation"], found.steps)
     if not ranks.is_first():
         return
-    if untrained is not None:
-        metrics |= student_scores(setup, untrained, answers["test"], "baseline/")
+    if baseline is not None:
+        metrics |= student_scores(setup, baseline, answers["test"], "baseline/")
         shutil.rmtree(setup.folder / "baseline")  # its checkpoints; the scores are what it was for
     metrics["run/seconds"] = time.perf_counter() - started
     write(setup, metrics)
@@ -204,37 +208,6 @@ def teacher_scores(setup: Setup, answers: dict[str, torch.Tensor]) -> Metrics:
     print(f"teacher: test {task.monitor} {scores[task.monitor]:.4f}, validation {score:.4f}", flush=True)
     sizes = {"teacher/params": setup.teacher_parameters, "teacher/megabytes": setup.teacher_parameters * 4 / 1e6}
     return {f"teacher/test/{name}": value for name, value in scores.items()} | sizes
-
-
-def distil(setup: Setup, student: Encoder, teacher: TeacherProvider, reference: torch.Tensor) -> FitResult:
-    todo = fit_of(setup, "distil student", setup.folder, reference, setup.identity(teacher, "student"))
-    if setup.config.resume not in (False, "auto"):
-        todo.resume = Path(setup.config.resume)
-    todo.loggers = setup.loggers
-    for logger in todo.loggers:
-        logger.log_hyperparams(setup.resolved())
-    return fit(student, setup.losses, teacher, todo)
-
-
-def without_teacher(setup: Setup, student: Encoder, reference: torch.Tensor) -> FitResult:
-    """The same student, budget and seed, hard labels only."""
-    losses = LossSet({"hard_label": HardLabelLoss()})
-    losses.bind(student.spec, None)
-    identity = setup.identity(None, "baseline")
-    return fit(
-        student, losses, None, fit_of(setup, "baseline without KD", setup.folder / "baseline", reference, identity)
-    )
-
-
-def fit_of(setup: Setup, title: str, folder: Path, reference: torch.Tensor, identity: Identity) -> Fit:
-    """`resume=auto` goes on from the folder's newest whole checkpoint, if there is one."""
-    todo = Fit(
-        title, folder, setup.task, setup.splits["train"], setup.splits["validation"], setup.optim, setup.hardware,
-        setup.config.seed, dict(setup.config.trainer), reference, save_every=setup.save_every, identity=identity,
-    )  # fmt: skip
-    if setup.config.resume == "auto":
-        todo.resume = ranks.share(newest(todo.checkpoints) if ranks.is_first() else None)
-    return todo
 
 
 def student_scores(setup: Setup, student: Encoder, teacher: torch.Tensor, prefix: str) -> Metrics:

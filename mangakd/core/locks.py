@@ -14,9 +14,9 @@ def waiting_lock(file: Path, doing: str) -> Iterator[None]:
     """Holds the lock of `file`; whoever comes second says what it waits for, and waits. It ends with the process."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:  # lockf, as flock would pass to loader workers that are forked meanwhile, and outlive a killed process in them
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             log.info("waiting for another run that is %s (%s)", doing, file)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            fcntl.lockf(handle, fcntl.LOCK_EX)
         yield

@@ -17,18 +17,24 @@ T = TypeVar("T")
 PATIENCE = timedelta(days=7)
 
 _control: Any = None
+_joined = 0  # how often this process has joined a run
 
 
 def start(backend: str) -> None:
     """Join the run that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT describe."""
-    global _control
-    dist.init_process_group(backend)
+    global _control, _joined
+    _joined += 1
+    store, own, count = next(dist.rendezvous("env://"))
+    # torchrun keeps one store for restarted ranks and for the jobs of a sweep: each must not read the addresses of the last.
+    fresh = dist.PrefixStore(f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{_joined}", store)
+    dist.init_process_group(backend, store=fresh, rank=own, world_size=count)
     _control = dist.new_group(backend="gloo", timeout=PATIENCE)
 
 
 def finish() -> None:
     global _control
     if dist.is_initialized():
+        os.environ["WORLD_SIZE"] = str(world())  # Lightning deletes it after a fit; a sweep's next job needs it
         dist.destroy_process_group()
     _control = None
 

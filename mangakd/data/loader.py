@@ -1,7 +1,7 @@
 """Padded batches of a tokenised split: for training, in a loader that can stop and go on anywhere, and for evaluation."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mangakd.core.outputs import Batch
 from mangakd.data.sampler import BucketSampler, MicroBatch, Share, Units
-from mangakd.data.tokens import Tokens
+from mangakd.data.tokens import Tokens, concatenated
 
 NO_LABEL = -100  # as in losses/hard_label
 
@@ -52,6 +52,16 @@ class EncodedSplit(Dataset[Any]):
             "labels": torch.from_numpy(self.labels[rows]),
             "key": torch.from_numpy(self.teacher.keys[rows]),
         }
+
+
+def joined(splits: Sequence[EncodedSplit]) -> EncodedSplit:
+    """Several splits one after the other."""
+    if len(splits) == 1:
+        return splits[0]
+    student = concatenated([split.student for split in splits])
+    shared = all(split.teacher is split.student for split in splits)
+    teacher = student if shared else concatenated([split.teacher for split in splits])
+    return EncodedSplit(student, teacher, np.concatenate([split.labels for split in splits]), *splits[0].pads)
 
 
 def _inputs(tokens: Tokens, rows: np.ndarray, pad: int) -> dict[str, Tensor]:

@@ -6,12 +6,14 @@ A source reads; the checks, the splitting and the limits are the same for all an
 import hashlib
 import json
 import logging
+import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 
 from mangakd.core.errors import UserError, near
+from mangakd.data.tables import read_texts
 
 log = logging.getLogger(__name__)
 LABEL_SEPARATOR = "|"
@@ -41,13 +43,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Three checked splits and the label names, in the order of the model's head."""
+    """Three checked splits, the label names in the order of the model's head, and texts without labels, for the teacher."""
 
     name: str
     train: Rows
     validation: Rows
     test: Rows
     labels: tuple[str, ...]
+    unlabelled: Sequence[str] = ()
 
     @property
     def splits(self) -> dict[str, Rows]:
@@ -63,6 +66,9 @@ class Corpus:
 class Source(ABC):
     """What conf/data holds. Limits are rows; a limited split is a random subset fixed by `split_seed`.
 
+    labelled_share: of each class's training rows, at least one; the others lose their labels and become unlabelled texts.
+    unlabelled_path: a file with more of them (a text column, or one text a line in .txt).
+
     Missing val or test files are split off the training rows (10 % each), also by `split_seed`, not by the run's seed, so
     that runs with different seeds are scored on the same rows.
     """
@@ -77,6 +83,8 @@ class Source(ABC):
     test_limit: int | None = None
     max_length: int = 64
     split_seed: int = 0
+    labelled_share: float = 1.0
+    unlabelled_path: str | None = None
 
     # Which of READ_BY_SOME this source reads; set to another value, the rest is warned about.
     reads: tuple[str, ...] = field(default=(), init=False, repr=False)
@@ -94,13 +102,18 @@ class Source(ABC):
         for name, rows in parts.items():
             _check_rows(name, rows)
         parts = {name: self._limited(name, rows) for name, rows in self._split(parts).items()}
+        parts["train"], hidden = self._labelled(parts["train"])
         labels = self.ordered_labels or tuple(sorted({label for row in parts["train"].labels for label in row}))
         for name in ("validation", "test"):
             _check_labels(name, parts[name], set(labels))
         _check_present(labels, parts["train"], self.train_limit)
-        return Corpus(type(self).__name__, parts["train"], parts["validation"], parts["test"], labels)
+        unlabelled = self._unlabelled(hidden, [text for rows in parts.values() for text in rows.texts])
+        return Corpus(type(self).__name__, parts["train"], parts["validation"], parts["test"], labels, unlabelled)
 
     def _check_limits(self) -> None:
+        share = self.labelled_share
+        if not isinstance(share, int | float) or not 0 < share <= 1:
+            raise UserError(f"data.labelled_share={share} must be in (0, 1].")
         for name in SPLITS.values():
             limit = getattr(self, f"{name}_limit")
             if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
@@ -137,6 +150,23 @@ class Source(ABC):
                 self.split_seed,
             )
         return parts
+
+    def _labelled(self, rows: Rows) -> tuple[Rows, list[str]]:
+        """(the rows that keep their labels, the texts of the others)."""
+        if self.labelled_share == 1:
+            return rows, []
+        classes: dict[tuple[str, ...], list[int]] = {}
+        for i, labels in enumerate(rows.labels):
+            classes.setdefault(labels, []).append(i)
+        rng = random.Random(self.split_seed)
+        kept = {i for each in classes.values() for i in rng.sample(each, math.ceil(self.labelled_share * len(each)))}
+        return rows.take(sorted(kept)), [text for i, text in enumerate(rows.texts) if i not in kept]
+
+    def _unlabelled(self, hidden: list[str], known: Sequence[str]) -> list[str]:
+        """Each text once, none that is in a split."""
+        more = read_texts(self.unlabelled_path, self.text_column) if self.unlabelled_path else []
+        seen = set(known)
+        return [text for text in dict.fromkeys([*hidden, *more]) if text not in seen]
 
     def _limited(self, name: str, rows: Rows) -> Rows:
         limit = getattr(self, f"{SPLITS[name]}_limit")

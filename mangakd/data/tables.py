@@ -83,6 +83,29 @@ def read_table(file: Path, key: str) -> Table:
         ) from error
 
 
+def read_texts(path: str, column: str) -> list[str]:
+    """Unlabelled texts: the lines of a .txt file, or a column of any table. Raises UserError where there is none."""
+    key = "data.unlabelled_path"
+    file = existing(path, key)
+    if file.suffix.lower() == ".txt":
+        try:
+            values: list[Any] = file.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise UserError(_encoding(file, key)) from error
+    else:
+        table = read_table(file, key)
+        if column not in table.names:
+            raise UserError(
+                f"{key}={path} has no column {column!r} (data.text_column){near(column, table.names)} "
+                f"It has {_some(table.names)}."
+            )
+        values = table.column(column)
+    texts = [str(value).strip() for value in values if value is not None and str(value).strip()]
+    if not texts:
+        raise UserError(f"{key}={path} holds no text. Give it a file with texts, or leave it null.")
+    return texts
+
+
 def read_json(file: Path, key: str) -> Any:
     """The content of a JSON file, with or without a byte order mark."""
     try:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,12 @@ class Tokens:
         ids = np.full(mask.shape, pad_id, dtype=np.int64)
         ids[mask] = self.ids[(starts[:, None] + columns)[mask]]
         return ids, mask.astype(np.int64)
+
+
+def concatenated(parts: Sequence[Tokens]) -> Tokens:
+    lengths = np.concatenate([part.lengths for part in parts])
+    ids = np.concatenate([part.ids[part.offsets[0] : part.offsets[-1]] for part in parts])
+    return Tokens(ids, np.concatenate([[0], np.cumsum(lengths)]), np.concatenate([part.keys for part in parts]))
 
 
 def tokenise(texts: list[str], tokenizer: Any, max_length: int, cache: Path) -> Tokens:

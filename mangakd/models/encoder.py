@@ -112,6 +112,12 @@ class Encoder(nn.Module):
             self._attend_with("eager")
             self._ask["output_attentions"] = True
             return
+        if self._implementation in ("eager", "flash_attention_2"):
+            log.warning(
+                "a loss reads attention of %s, which therefore attends with sdpa, not %s.",
+                self.spec.name,
+                self._implementation,
+            )
         for i in self._need.attention:
             attention.tap(modules[i - 1], self._records.setdefault(i, []))
             self._tapped.append(modules[i - 1])
@@ -121,10 +127,14 @@ class Encoder(nn.Module):
         if not getattr(self.model, "_supports_attention_backend", False):
             return None
         self._attend_with(attention.NAME)
-        was_training = self.model.training
+        was_training, need = self.model.training, self._need
+        self.model.eval()
+        self._need = Need(logits=True)
         tokens = torch.ones(1, 2, dtype=torch.long, device=next(self.model.parameters()).device)
         with attention.discover() as modules, torch.no_grad():
-            self.model.eval()(input_ids=tokens, attention_mask=tokens)
+            # Not through self.model: a sharded teacher's weights are put together by the hooks of the whole.
+            self({"input_ids": tokens, "attention_mask": tokens})
+        self._need = need
         self.model.train(was_training)
         return modules if len({id(m) for m in modules}) == self.spec.layers else None
 

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from mangakd.store.writer import StoreWriter
 from mangakd.teachers.base import TeacherProvider, digest
 from mangakd.teachers.ensemble import EnsembleTeacher, combined, member_logits, normalised, validation_weights
 from mangakd.teachers.local import LocalTeacher
-from mangakd.teachers.options import EnsembleOptions, TeacherContext
+from mangakd.teachers.options import EnsembleOptions, TeacherContext, TeacherOptions
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,18 @@ class Cached(EnsembleOptions):
 
     def folder(self, manifest: Manifest, context: TeacherContext) -> Path:
         return Path(self.store) if self.store else context.cache / "stores" / digest(manifest)
+
+
+def stored(options: TeacherOptions) -> Cached:
+    """The same teacher, its answers kept in the cache's store."""
+    if isinstance(options, Cached):
+        return options
+    shared: dict[str, Any] = {"path": options.path, "labels": options.labels, "fit": options.fit}
+    if isinstance(options, EnsembleOptions):
+        shared |= {name: getattr(options, name) for name in ("paths", "seeds", "weights", "combine")}
+    else:
+        shared["seeds"] = [member.seed for member in options.models]
+    return Cached(**shared)
 
 
 def manifest_of(teacher: TeacherProvider) -> Manifest:

@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 import lightning as L
+from lightning.fabric.plugins.environments import LightningEnvironment
 
 from mangakd.core.errors import UserError
 from mangakd.training.hardware import Hardware
@@ -36,6 +37,7 @@ def check_trainer(hardware: Hardware, options: dict[str, Any]) -> None:
             accelerator="cpu",
             devices=1,
             precision=hardware.precision if hardware.precision != "16-mixed" else None,  # type: ignore[arg-type]
+            plugins=[LightningEnvironment()],  # else a shell inside a SLURM allocation is taken for a task of a job
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

@@ -16,7 +16,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from mangakd.core import ranks
 from mangakd.core.errors import UserError
@@ -39,6 +39,8 @@ class Fit:
     """What one fit needs. reference: the teacher's validation logits (N, C), for agreement and KL while training.
 
     trainer: further arguments of lightning.Trainer, such as max_epochs. identity: what it learns from, for its checkpoints.
+    keep: best (validation epoch) or last; None: best where the losses read the logits, else their score says nothing.
+    patience: epochs without a better score after which it ends.
     """
 
     title: str
@@ -55,6 +57,8 @@ class Fit:
     resume: Path | None = None
     save_every: SaveEvery = field(default_factory=SaveEvery)
     identity: Identity = field(default_factory=Identity)
+    keep: str | None = None
+    patience: int | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -63,15 +67,15 @@ class Fit:
 
 @dataclass(frozen=True)
 class FitResult:
-    """score: best `val/<monitor>`. samples_per_second: over training steps alone, on all devices."""
+    """score: best `val/<monitor>`. samples_per_second: over training steps alone, on all devices. steps: that were taken."""
 
     score: float
     samples_per_second: float
-    best: Path
+    steps: int
 
 
 def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, plan: Fit) -> FitResult:
-    """Train, and leave the weights of the best validation epoch in `student`, on the CPU.
+    """Train, and leave the weights that are kept (see Fit) in `student`, on the CPU.
 
     Leaves checkpoints/best.ckpt (weights) and checkpoints/last.ckpt (everything, resumable) in plan.folder.
     Raises UserError when the checkpoint to resume from is damaged, or was written with other inputs.
@@ -91,21 +95,23 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, plan
     module = DistillModule(
         trained, terms, teacher, plan.task, plan.optim, reference, step, plan.seed, hardware, plan.identity
     )
-    if hardware.compile:
-        trained.model.compile(dynamic=True)
     progress = RunProgress(plan.title, step.count, hardware.world)
     best = ModelCheckpoint(
         plan.checkpoints, "best", monitor=f"val/{plan.task.monitor}", mode="max", save_weights_only=True,
         enable_version_counter=False,
     )  # fmt: skip
-    last = SaveLast(plan.checkpoints, plan.save_every, accumulate, hardware.world > 1)
-    trainer = _trainer(plan, parallel.strategy(hardware, losses), accumulate, [progress, best, last])
-    trainer.fit(module, loader, evaluation, ckpt_path=plan.resume, weights_only=False)
-    if best.best_model_path:  # absent with trainer.fast_dev_run
-        _bring_back(student, Path(best.best_model_path))
+    last = SaveLast(plan.checkpoints, plan.save_every, accumulate, hardware.world > 1, loader)
+    stop = [EarlyStopping(f"val/{plan.task.monitor}", patience=plan.patience, mode="max")] if plan.patience else []
+    trainer = _trainer(plan, parallel.strategy(hardware, losses), accumulate, [progress, best, last, *stop])
+    with trained.compiled(hardware.compile):
+        trainer.fit(module, loader, evaluation, ckpt_path=plan.resume, weights_only=False)
+    keep = plan.keep or ("best" if losses.requires.student.logits else "last")
+    kept = plan.checkpoints / ("best.ckpt" if keep == "best" else checkpoints.LAST)
+    if kept.is_file():  # absent with trainer.fast_dev_run
+        _bring_back(student, kept)
     score = round(float(best.best_model_score), 6) if best.best_model_score is not None else 0.0
     student.cpu()
-    return FitResult(score, progress.samples / max(progress.seconds, 1e-9), plan.checkpoints / "best.ckpt")
+    return FitResult(score, progress.samples / max(progress.seconds, 1e-9), trainer.global_step)
 
 
 def _step(plan: Fit, losses: LossSet, student: Encoder) -> tuple[int, int]:
@@ -145,8 +151,8 @@ def _dealt(rows: int, share: Share) -> np.ndarray:
     return np.resize(np.arange(rows), -(-rows // share.world) * share.world)[share.rank :: share.world]
 
 
-def _bring_back(student: Encoder, best: Path) -> None:
-    saved = torch.load(best, map_location="cpu", weights_only=False)["state_dict"]
+def _bring_back(student: Encoder, kept: Path) -> None:
+    saved = torch.load(kept, map_location="cpu", weights_only=False)["state_dict"]
     own = {name.removeprefix("student."): value for name, value in saved.items() if name.startswith("student.")}
     student.load_state_dict(own)
 

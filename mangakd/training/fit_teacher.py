@@ -43,10 +43,11 @@ def fitted(
     check_may_fit(member, config, options)
     torch.manual_seed(member.seed)  # the new head
     model, _ = load.load_classifier(member.path, corpus.labels, task.problem, "teacher.path")
-    # The splits' content is in here with the order of labels; hardware is not, as it should not change what is learnt.
+    # The splits' content is in here with the order of labels; of the hardware only the step, as nothing else of it changes what
+    # is learnt.
     mark = digest(
         load.weights_digest(model), corpus.digest("train", "validation"), splits["train"].teacher.keys.sum(), options.epochs,
-        options.lr, hardware.batch_size, member.seed, task.problem,
+        options.lr, hardware.step_rows, member.seed, task.problem,
     )  # fmt: skip
     folder = cache / "teachers" / mark
     with waiting_lock(cache / "locks" / mark, "fine-tuning the teacher"):  # a parallel sweep shares one

@@ -64,8 +64,8 @@ class Hardware:
 
     @property
     def alone(self) -> "Hardware":
-        """One device of it, with the batch of one."""
-        return replace(self, devices=1, nodes=1, strategy="one", accumulate=1)
+        """One device of it that takes the same steps."""
+        return replace(self, devices=1, nodes=1, strategy="one", accumulate=self.accumulate * self.world)
 
     @property
     def kind(self) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 import torch.distributed as dist
 import torch.multiprocessing
 from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.utilities import rank_zero_only
 from torch.multiprocessing.spawn import ProcessException
 
 from mangakd.core import ranks
@@ -31,12 +32,8 @@ STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of ranks tha
 Explain = Callable[[BaseException], str | None]
 
 
-class RankDied(Exception):
-    """What brought a run of several processes down. exit_code: to leave with; silent: it has told the user already."""
-
-    def __init__(self, message: str, exit_code: int = 1, silent: bool = False) -> None:
-        super().__init__(message)
-        self.exit_code, self.silent = exit_code, silent
+class RankDied(UserError):
+    """What brought a run of several processes down; a bug comes with its traceback."""
 
 
 def started() -> int:
@@ -99,7 +96,8 @@ def _check_alone(hardware: Hardware) -> None:
 def start(work: Callable[..., None], args: tuple[Any, ...], hardware: Hardware, folder: Path, explain: Explain) -> None:
     """Run work(*args) in a process for each device and wait for them.
 
-    explain: an error that a user can mend → its message. Raises RankDied, within about 30 seconds of a rank's death.
+    explain: an error that a user can mend → its message. Raises RankDied, within about 30 seconds of a rank's death, and
+    SystemExit when a signal has stopped the run, which rank 0 tells by itself.
     """
     told = multiprocessing.get_context("spawn").SimpleQueue()
     # Ranks find each other through this process, at a port that the system chose: no other run can take it in between.
@@ -110,8 +108,12 @@ def start(work: Callable[..., None], args: tuple[Any, ...], hardware: Hardware, 
     assert context is not None
     with _Children(context) as children:
         failed = children.first_failure()
-    if failed is not None:
-        raise _told(*failed, children.received, told, folder)
+    if failed is None:
+        return
+    rank, code = failed
+    if code in STOPPED or (children.received and code < 0):  # the latter before training, with nothing to save yet
+        raise SystemExit(128 + children.received if children.received else code)
+    raise _death(rank, code, told, folder)
 
 
 class _Children:
@@ -168,6 +170,9 @@ def _process(
 ) -> None:  # fmt: skip
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(hardware.world)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    rank_zero_only.rank = rank  # type: ignore[attr-defined]  # lightning read RANK on import, before this
+    # torch asks the kernel for SIGINT when the parent dies, which comes once for each thread of it: as Ctrl-C pressed twice.
+    torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGTERM)  # type: ignore[attr-defined]
     torch.set_num_threads(max(torch.get_num_threads() // hardware.devices, 1))
     try:
         ranks.start(hardware.backend)
@@ -183,10 +188,8 @@ def _process(
         os._exit(1)  # without waiting for a group whose other members may be gone
 
 
-def _told(rank: int, code: int, received: int, told: Any, folder: Path) -> RankDied:
+def _death(rank: int, code: int, told: Any, folder: Path) -> RankDied:
     """What the rank that failed first said; one that was killed could say nothing."""
-    if code in STOPPED or (received and code < 0):  # the latter before training, when there is nothing to save
-        return RankDied("stopped", 128 + received if received else code, silent=True)
     log = f"; {folder / 'logs' / f'rank{rank}.log'} is its log" if rank else ""
     if code < 0:
         name = signal.Signals(-code).name

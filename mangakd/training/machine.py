@@ -1,6 +1,8 @@
 """Whether this machine can serve a hardware profile. Imports torch and nothing slower, so that the answer comes at once."""
 
 import importlib.util
+import os
+import shutil
 from collections.abc import Iterator
 
 import torch
@@ -25,6 +27,8 @@ def wrong_profile(hardware: Hardware, name: str) -> Iterator[str]:
         yield "hardware.precision=16-mixed needs a GPU or MPS; a CPU has 32-true and bf16-mixed."
     if hardware.precision.startswith("bf16") and hardware.kind == "mps":
         yield f"hardware.precision={hardware.precision} is not sure to work on MPS: use 32-true or 16-mixed."
+    if hardware.compile and hardware.kind == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
+        yield "hardware.compile=true needs a C++ compiler and there is none: install g++, or leave hardware.compile=false."
     if hardware.attention == "flash_attention_2" and not importlib.util.find_spec("flash_attn"):
         yield "hardware.attention=flash_attention_2 needs the package flash-attn: pip install flash-attn, or use sdpa."
 

@@ -20,6 +20,7 @@ GROUPS = (
     "student",
     "teacher",
     "losses",
+    "stages",
     "optim",
     "hardware",
     "logger",

@@ -3,6 +3,9 @@
 A signal only raises a flag. Ranks see it at different moments, and only the first one looks at the clock, so what each wants
 travels in a small exchange that is begun after one step and read after the next: all of them then save and stop at the same
 step, and no step waits for it. A second Ctrl-C leaves at once.
+
+When a checkpoint was written after an epoch, Lightning drops the loader's position in it, without a word, and the next epoch
+would take the first one's batches again. So the loader gets its position here.
 """
 
 import signal
@@ -15,8 +18,10 @@ from typing import Any
 import lightning as L
 import torch
 import torch.distributed as dist
+from lightning.pytorch.callbacks import Checkpoint
 
 from mangakd.core import ranks
+from mangakd.data.loader import TrainLoader
 from mangakd.training.checkpoints import LAST
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -38,16 +43,23 @@ class Interrupted(Exception):
         self.number, self.checkpoint = number, checkpoint
 
 
-class SaveLast(L.Callback):
-    """folder: where last.ckpt goes. accumulate: micro-batches of a step. together: whether other ranks train with this one."""
+class SaveLast(Checkpoint):
+    """folder: where last.ckpt goes. accumulate: micro-batches of a step. together: whether other ranks train with this one.
 
-    def __init__(self, folder: Path, when: SaveEvery, accumulate: int, together: bool) -> None:
+    loader: what the fit trains on. A Checkpoint and no plain callback, so that it comes after those that keep the best epoch:
+    what last.ckpt holds of them must know of the epoch that it was written after.
+    """
+
+    def __init__(self, folder: Path, when: SaveEvery, accumulate: int, together: bool, loader: TrainLoader) -> None:
         self._checkpoint = folder / LAST
-        self._when, self._accumulate, self._together = when, accumulate, together
+        self._when, self._accumulate, self._together, self._loader = when, accumulate, together, loader
         self._received = 0
         self._saved_at = time.monotonic()
         self._previous: dict[int, Any] = {}
         self._asked: tuple[torch.Tensor, Any] | None = None
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._loader.load_state_dict(checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"][0])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._saved_at = time.monotonic()

@@ -1,0 +1,37 @@
+"""Hard labels, with trouble at one step of one rank: what the commands under test train with.
+
+TROUBLE=<rank>:<step of this process>:<KILL | STOP | RAISE>, or not set. KILL: this process is gone at once. STOP: its parent gets
+SIGTERM, as from a scheduler. RAISE: an error that only this rank has.
+"""
+
+import os
+import signal
+import time
+from typing import Any
+
+from mangakd.core import ranks
+from mangakd.core.outputs import Batch, Outputs
+from mangakd.losses.base import LossOutput
+from mangakd.losses.hard_label import HardLabelLoss
+
+
+class Trouble(HardLabelLoss):
+    def __init__(self, *, weight: Any = 1.0, label_smoothing: float = 0.0) -> None:
+        super().__init__(weight=weight, label_smoothing=label_smoothing)
+        rank, step, self._kind = os.environ.get("TROUBLE", "0:0:").split(":")
+        self._rank, self._left = int(rank), int(step)
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> LossOutput:
+        self._left -= 1
+        if self._left == 0 and ranks.rank() == self._rank:
+            self._happen()
+        return super().forward(student, teacher, batch)
+
+    def _happen(self) -> None:
+        if self._kind == "KILL":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self._kind == "STOP":
+            os.kill(os.getppid(), signal.SIGTERM)
+            time.sleep(1)  # until the parent has handed it on
+        else:
+            raise ValueError("only this rank's trouble")

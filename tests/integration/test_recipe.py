@@ -1,0 +1,129 @@
+"""Recipes of several stages: carried-over weights, frozen parts, other teachers and students, and resuming in between."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from mangakd.cli import preflight, train
+from mangakd.cli.setup import Setup
+from mangakd.core.errors import UserError
+from mangakd.training.callbacks.save_last import Interrupted, SaveLast
+
+Compose = Callable[..., DictConfig]
+Weights = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def base(tiny_teacher: Path, tiny_csv: Path) -> list[str]:
+    return [
+        "data=files", f"data.path={tiny_csv}", f"teacher.path={tiny_teacher}", "student.layers=[1,3]", "hardware=cpu",
+        "hardware.batch_size=8", "trainer.max_epochs=1", "logger=[]", "augment.copies=1",
+    ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def good_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "teacher_scores", lambda setup, answers: {})
+    monkeypatch.setattr(
+        train, "start_logging", lambda folder: folder and (folder / "logs").mkdir(parents=True, exist_ok=True)
+    )
+
+
+def run(config: DictConfig, folder: Path) -> None:
+    own = OmegaConf.masked_copy(
+        config, [str(key) for key in config if key != "hydra"]
+    )  # as a job of hydra.main gets it
+    setup = Setup(own, folder)
+    preflight.check(setup)
+    folder.mkdir(exist_ok=True)
+    train.distillation(setup)
+
+
+def weights(folder: Path, stage: str, file: str = "last.ckpt") -> Weights:
+    saved = torch.load(folder / "stages" / stage / "checkpoints" / file, weights_only=False)["state_dict"]
+    return {name: value for name, value in saved.items() if name.startswith("student.")}
+
+
+def stages(**recipe: str) -> list[str]:
+    return ["~stages.distil", *(f"+stages.{name}={options}" for name, options in recipe.items())]
+
+
+def test_two_stages_resume_in_the_second(
+    base: list[str], compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = [
+        *base,
+        "stages=two_stage",
+        "stages.features.epochs=1",
+        "stages.soft_targets.epochs=2",
+        "checkpoint.every_steps=2",
+    ]
+    run(compose(*typed), tmp_path / "whole")
+    last = SaveLast.on_train_batch_end
+
+    def stop(callback: SaveLast, trainer, module, *rest) -> None:  # type: ignore[no-untyped-def]
+        last(callback, trainer, module, *rest)
+        if "soft_targets" in trainer.default_root_dir and trainer.global_step == 5:
+            raise Interrupted(2, tmp_path)
+
+    monkeypatch.setattr(SaveLast, "on_train_batch_end", stop)
+    with pytest.raises(Interrupted):
+        run(compose(*typed), tmp_path / "killed")
+    monkeypatch.setattr(SaveLast, "on_train_batch_end", last)
+    run(compose(*typed, "resume=auto"), tmp_path / "killed")
+    for stage in ("1_features", "2_soft_targets"):
+        one, other = weights(tmp_path / "whole", stage), weights(tmp_path / "killed", stage)
+        assert all(torch.equal(other[name], value) for name, value in one.items())
+    steps = [torch.load(tmp_path / "whole" / "stages" / s / "checkpoints" / "last.ckpt", weights_only=False)["global_step"]
+             for s in ("1_features", "2_soft_targets")]  # fmt: skip
+    assert steps[0] > 6 and steps[1] == 2 * steps[0], "48 labelled and about as many new texts, 8 a step"
+
+
+def test_progressive_thaws_from_the_top(base: list[str], compose: Compose, tmp_path: Path) -> None:
+    recipe = stages(top="{frozen: [embeddings, 1]}", all="{teacher: previous}")
+    run(compose(*base, *recipe), tmp_path / "run")
+    first, second = weights(tmp_path / "run", "1_top"), weights(tmp_path / "run", "2_all")
+    moved = {name for name, value in second.items() if not torch.equal(first[name], value)}
+    assert any("embeddings" in name for name in moved) and any("layer.0." in name for name in moved)
+    student = Setup(compose(*base), tmp_path / "run").build_student()
+    frozen = {f"student.{n}": v for n, v in student.state_dict().items() if "embeddings" in n or "layer.0." in n}
+    assert all(torch.equal(first[name], value) for name, value in frozen.items())
+    assert not torch.equal(first["student.model.classifier.weight"], student.state_dict()["model.classifier.weight"])
+
+
+def test_an_assistant_stands_between(base: list[str], compose: Compose, tmp_path: Path) -> None:
+    recipe = stages(assistant="{student: {layers: [1,2,3]}}", student="{teacher: previous}")
+    run(compose(*base, *recipe), tmp_path / "run")
+    layers = [sum("output.LayerNorm.weight" in n and "attention" not in n for n in weights(tmp_path / "run", stage))
+              for stage in ("1_assistant", "2_student")]  # fmt: skip
+    assert layers == [3, 2]
+
+
+def test_stored_and_live_stages_train_alike(base: list[str], compose: Compose, tmp_path: Path) -> None:
+    for name in ("run", "stored"):
+        run(compose(*base, *stages(one=f"{{teacher: {name}}}", two="{}")), tmp_path / name)
+    live, kept = weights(tmp_path / "run", "1_one"), weights(tmp_path / "stored", "1_one")
+    assert all(torch.allclose(live[name], value, atol=1e-4) for name, value in kept.items())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["+stages.distil.losses=[hiden]"], "stages.distil.losses names hiden, which is no loss of this run"),
+        (["+stages.distil.teacher=previous"], "there is no stage before the first one"),
+        (["+stages.distil.frozen=[7]"], "stages.distil.frozen names 7; this student has embeddings and layers 1…2"),
+        (["+stages.distil.texts=[unlabelled]"], "reads unlabelled texts and there are none: set data.unlabelled_path"),
+        (["+stages.distil.texts=[augmented]", "augment.copies=0"], "augmented texts and there are none: set augment.copies"),
+        (["+stages.distil.lerning_rate=1"], "unexpected keyword argument 'lerning_rate'. Known entries: losses, texts, epochs"),
+        (["~stages.distil"], "there are no stages to train"),
+        (["data.labelled_share=0"], r"data.labelled_share=0 must be in \(0, 1\]"),
+    ],
+)  # fmt: skip
+def test_what_a_recipe_refuses(
+    overrides: list[str], words: str, base: list[str], compose: Compose, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=words):
+        preflight.check(Setup(compose(*base, *overrides), tmp_path / "run"))

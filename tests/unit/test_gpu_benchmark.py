@@ -1,0 +1,84 @@
+"""benchmarks/gpu.py without a GPU: toy sizes run end to end, kernels are counted as the models' where they are theirs, and a
+GPU is known by its name."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from conftest import REPO
+
+sys.path.insert(0, str(REPO / "benchmarks"))
+import gpu
+from gpu_pair import Clock, Schedule
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    file = tmp_path_factory.mktemp("gpu") / "found.json"
+    command = [sys.executable, "benchmarks/gpu.py", "--device", "cpu", "--tiny", "--json", str(file)]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "| live |" in done.stdout and "| toy |" in done.stdout
+    return json.loads(file.read_text())
+
+
+def test_the_intent_pair_is_measured_and_planned(found: dict[str, Any]) -> None:
+    live, stored = found["intent"]["rows"]
+    assert (live["teacher"], stored["teacher"]) == ("live", "stored")
+    for row in (live, stored):
+        assert 0 < row["outside"] < 1 and 0 < row["mfu"] < 1 and row["models_ms"] > 0
+        assert row["samples_per_second"] == pytest.approx(1000 * found["intent"]["spread"]["batch"] / row["step_ms"])
+        assert row["samples_per_second_planned"][0] < row["samples_per_second_planned"][1]
+        assert min(row["windows_ms"]) <= row["step_ms"] <= max(row["windows_ms"])
+        assert row["peak_bytes"] > 0 and row["peak_bytes_planned"] > 0
+    assert live["peak_bytes_planned"] > stored["peak_bytes_planned"]
+
+
+def test_the_language_model_is_measured_and_planned(found: dict[str, Any]) -> None:
+    row = found["language_model"]
+    assert row["tokens_per_second"] == pytest.approx(1000 * row["batch"] * row["length"] / row["step_ms"])
+    # Rank 16 × (in + out) of 7 matrices in 2 layers: 32→32 twice, 32→16 twice, 32↔64 thrice.
+    assert row["trained"] == 16 * 2 * (2 * 64 + 2 * 48 + 3 * 96)
+    assert row["peak_bytes"] > 0 and row["peak_bytes_planned"] > 0 and 0 < row["mfu"] < 1
+
+
+def test_kernels_of_losses_and_optimizer_are_not_the_models() -> None:
+    clock = Clock(Schedule(0, 1, 1, 1), torch.device("cpu"))
+    student, tokens = tiny.encoder(1), torch.ones(2, 5, dtype=torch.long)
+    with clock.watching():
+        clock.tick()
+        clock.tick()
+        logits = student({"input_ids": tokens, "attention_mask": tokens}).logits
+        logits.cosh().sum().backward()
+        torch.optim.SGD(student.parameters(), lr=0.1).step()
+        clock.tick()
+    counted = [event.name.removeprefix("autograd::engine::evaluate_function: ") for event in clock.of_models()]
+    assert {"aten::layer_norm", "NativeLayerNormBackward0", "AddmmBackward0"} <= set(counted)
+    assert not {"aten::cosh", "CoshBackward0", "aten::sum", "SumBackward0"} & set(counted)
+    assert not any("Optimizer" in name for name in counted)
+    assert counted.count("NativeLayerNormBackward0") == counted.count("aten::layer_norm") == 5  # 1 + 2 in each layer
+
+
+@pytest.mark.parametrize(("name", "peak"), [("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA A100-SXM4-80GB", 312e12)])
+def test_a_gpu_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch, name: str, peak: float) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=84.9e9))
+    machine, hardware = gpu.gpu(None)
+    assert (machine.name, machine.memory_gb, machine.peak("bf16-mixed")) == (name, 84.9, peak)
+    assert (hardware.batch_size, hardware.max_length, hardware.precision) == (128, 128, "bf16-mixed")
+    assert gpu.gpu("a10g_x2_ddp")[0].peak("bf16-mixed") == 70e12
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu.py"])
+    with pytest.raises(SystemExit) as stop:
+        gpu.main()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
