@@ -90,6 +90,7 @@ class Neighbours:
         if name not in self._position:
             return []
         if name not in self._found:
-            near = (self._vectors @ self._vectors[self._position[name]]).topk(min(NEIGHBOURS + 1, len(self._tokens))).indices.tolist()
+            likeness = self._vectors @ self._vectors[self._position[name]]
+            near = likeness.topk(min(NEIGHBOURS + 1, len(self._tokens))).indices.tolist()
             self._found[name] = [self._tokens[i] for i in near if self._tokens[i] != name][:NEIGHBOURS]
         return self._found[name]
