@@ -170,11 +170,11 @@ def note(results: list[Result]) -> str:
     counted = f"""{len(blows)} of {sum(result.planned for result in results)} blows survived: {kinds}.
 {sum(result.good for result in results)} of {len(results)} configurations ended with the bits of the run that nobody killed
 (weights, projections, optimizer, best epoch, exported student, scores) and with every row once an epoch, in the same steps."""
-    explained = f"""Steps done again are those after the last checkpoint, which was written every {EVERY} steps. A *process tree* is
-killed at once with all its loader workers. Of *rank 0* and *rank 1* the launcher has to say which one died, and bring down the
-other. When the *launcher* is killed, the ranks have to leave by themselves, and the run is resumed before they have; *slow
-ranks* cannot leave before the resumed run waits for them. Checkpoints are *truncated* or *overwritten* after a kill of the
-tree. All processes of a run were gone after at most {longest:.0f} s, those of slow ranks aside."""
+    explained = f"""Steps done again are those after the last checkpoint, which was written every {EVERY} steps. A *process
+tree* is killed at once with all its loader workers. Of *rank 0* and *rank 1* the launcher has to say which one died, and bring
+down the other. When the *launcher* is killed, the ranks have to leave by themselves, and the run is resumed before they have;
+*slow ranks* cannot leave before the resumed run waits for them. Checkpoints are *truncated* or *overwritten* after a kill of
+the tree. All processes of a run were gone after at most {longest:.0f} s, those of slow ranks aside."""
     return "\n\n".join(textwrap.fill(text, 120) for text in (counted, explained))
 
 

@@ -1,6 +1,6 @@
 """What both benchmarks write: a .json with every number and a short .md, each with machine, versions and command.
 
-Imported by `overhead.py` and `peers.py`. Commands are shown without the paths of the machine they ran on: an absolute path
+Imported by all of them. Commands are shown without the paths of the machine they ran on: an absolute path
 becomes PATH/TO/<name>.
 """
 

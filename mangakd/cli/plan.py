@@ -47,7 +47,7 @@ def run(config: DictConfig) -> None:
 def planned(setup: Setup) -> str:
     """The plan of the workload, or of the run itself where the config has none. Raises UserError where there is none."""
     plan = estimated(setup, HydraConfig.get().runtime.choices["hardware"])
-    return "\n".join([table.one(plan), *_baseline(setup, plan)])
+    return "\n".join([table.one(plan), *_stages(setup), *_baseline(setup, plan)])
 
 
 def compared(config: DictConfig) -> str:
@@ -156,6 +156,14 @@ def _padded(setup: Setup) -> tuple[int, int]:
     batches = BucketSampler(lengths, hardware.step_rows, setup.config.seed, {}, share)
     rows = [lengths[micro.rows] for micro in batches]
     return math.ceil(sum(len(row) * row.max() for row in rows) / sum(map(len, rows))), int(lengths.max())
+
+
+def _stages(setup: Setup) -> list[str]:
+    """A plan is of one fit."""
+    if setup.config.get("workload") or len(setup.stages) == 1:
+        return []
+    names = ", ".join(stage.name for stage in setup.stages)
+    return ["", f"planned is one stage of trainer.max_epochs on the labelled texts; the recipe has {names}"]
 
 
 def _baseline(setup: Setup, plan: Estimate) -> list[str]:

@@ -3,11 +3,7 @@
 Preflight asks for all of them and collects what goes wrong; a run asks for the same objects and finds them made.
 """
 
-import contextlib
-import json
 import logging
-import os
-from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from mangakd.core import ranks
 from mangakd.core.errors import UserError
 from mangakd.core.spec import ModelSpec
-from mangakd.data.augment import Augment, Neighbours
+from mangakd.data.augment import Augment, Neighbours, kept
 from mangakd.data.loader import NO_LABEL, EncodedSplit, joined
 from mangakd.data.source import Corpus
 from mangakd.data.tokens import tokenise
@@ -31,7 +27,7 @@ from mangakd.students.build import Student
 from mangakd.tasks.base import Task
 from mangakd.teachers.base import TeacherProvider, digest
 from mangakd.teachers.options import Member, TeacherContext, TeacherOptions
-from mangakd.training.callbacks.progress import bar
+from mangakd.training.callbacks.progress import progress
 from mangakd.training.callbacks.save_last import SaveEvery
 from mangakd.training.checkpoints import Identity
 from mangakd.training.fit_teacher import fitted
@@ -210,16 +206,14 @@ class Setup:
         texts = [*corpus.train.texts, *corpus.unlabelled]
         held_out = [*corpus.validation.texts, *corpus.test.texts]
         path = self.teacher.models[0].path
-        file = self.cache / "augmented" / f"{digest(self.augment, path, texts, held_out)}.json"
-        if not file.is_file():
+
+        def make() -> list[str]:
             log.info("making %d variants of each of %d texts …", self.augment.copies, len(texts))
             model, _ = load.load_classifier(path, corpus.labels, self.task.problem, "teacher.path")
             words = Neighbours(self.teacher_tokenizer, model.get_input_embeddings().weight.detach())
-            file.parent.mkdir(parents=True, exist_ok=True)
-            scratch = file.with_suffix(f".{os.getpid()}.tmp")
-            scratch.write_text(json.dumps(self.augment.made(texts, words, held_out)))
-            scratch.replace(file)
-        return json.loads(file.read_text())
+            return self.augment.made(texts, words, held_out)
+
+        return kept(self.cache / "augmented" / f"{digest(self.augment, path, texts, held_out)}.json", make)
 
     def stage_split(self, stage: Stage) -> EncodedSplit:
         """What a stage trains on."""
@@ -299,14 +293,6 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return found
-
-
-@contextlib.contextmanager
-def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar for work that is counted in rows."""
-    with bar() as shown:
-        task = shown.add_task(title, total=total, note="rows")
-        yield lambda rows: shown.update(task, advance=rows)
 
 
 def _distinct(members: list[Member]) -> list[Member]:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import setup_globals
@@ -22,22 +23,26 @@ from mangakd.cli import preflight, recipe
 from mangakd.cli.app import explain, register_resolvers
 from mangakd.cli.logs import start_logging
 from mangakd.cli.plan import planned
-from mangakd.cli.setup import Setup, progress
+from mangakd.cli.setup import Setup
 from mangakd.core import ranks
 from mangakd.core.errors import UserError
 from mangakd.core.locks import waiting_lock
 from mangakd.core.requires import Need
 from mangakd.data.gather import gather
 from mangakd.data.loader import EvalBatches
-from mangakd.evaluation import table
+from mangakd.evaluation import predictions, table
+from mangakd.evaluation.predictions import Predictions
+from mangakd.evaluation.report.write import write_report
 from mangakd.export.hf import model_card, save_student
 from mangakd.models.encoder import Encoder
 from mangakd.teachers.base import TeacherProvider
 from mangakd.training import launch
+from mangakd.training.callbacks.progress import progress
 from mangakd.training.callbacks.save_last import Interrupted
 from mangakd.training.hardware import Hardware
 
 Metrics = dict[str, float]
+Answers = dict[str, torch.Tensor]  # split → logits
 
 
 def run(config: DictConfig) -> float | None:
@@ -141,7 +146,9 @@ def from_teacher_to_table(setup: Setup) -> None:
     metrics |= {"train/samples_per_second": result.samples_per_second, f"val/{setup.task.monitor}": result.score}
     metrics["train/steps"] = found.steps
     if ranks.is_first():
-        metrics |= student_scores(setup, student, answers["test"], "")
+        said = {"teacher": answers, "student": student_answers(setup, student, "student")}
+        metrics |= student_scores(setup, said["student"]["test"], answers["test"], "")
+        keep(setup, said)
         metrics["student/params"] = parameters(student)
         save(setup, student, teacher, metrics)
         write(setup, metrics)  # the baseline may be interrupted; the student is finished
@@ -151,12 +158,15 @@ def from_teacher_to_table(setup: Setup) -> None:
     if not ranks.is_first():
         return
     if baseline is not None:
-        metrics |= student_scores(setup, baseline, answers["test"], "baseline/")
+        said["baseline"] = student_answers(setup, baseline, "baseline")
+        metrics |= student_scores(setup, said["baseline"]["test"], answers["test"], "baseline/")
+        keep(setup, said)
         shutil.rmtree(setup.folder / "baseline")  # its checkpoints; the scores are what it was for
     metrics["run/seconds"] = time.perf_counter() - started
     write(setup, metrics)
     table.show(metrics, f"{setup.corpus.name}, test: {len(setup.corpus.test)} rows")
-    print(f"student, config and metrics: {setup.folder}")
+    write_report(setup.folder, setup.resolved()["gate"])
+    print(f"student, config, metrics and report.html: {setup.folder}")
 
 
 def write(setup: Setup, metrics: Metrics) -> None:
@@ -180,7 +190,7 @@ def spread(hardware: Hardware) -> str:
     return f"{hardware.step_rows} rows" + (f" = {' × '.join(parts)}" if parts else "")
 
 
-def teacher_answers(setup: Setup, teacher: TeacherProvider) -> dict[str, torch.Tensor]:
+def teacher_answers(setup: Setup, teacher: TeacherProvider) -> Answers:
     """The teacher's logits (N, C) on validation and test, asked for once."""
     device = setup.device
     teacher.prepare(device, Need(logits=True))
@@ -193,7 +203,7 @@ def teacher_answers(setup: Setup, teacher: TeacherProvider) -> dict[str, torch.T
     return answers
 
 
-def teacher_scores(setup: Setup, answers: dict[str, torch.Tensor]) -> Metrics:
+def teacher_scores(setup: Setup, answers: Answers) -> Metrics:
     """Test scores of the teacher; raises UserError when it is near chance on validation."""
     task, splits = setup.task, setup.splits
     score = task.metrics(answers["validation"], torch.from_numpy(splits["validation"].labels))[task.monitor]
@@ -210,17 +220,35 @@ def teacher_scores(setup: Setup, answers: dict[str, torch.Tensor]) -> Metrics:
     return {f"teacher/test/{name}": value for name, value in scores.items()} | sizes
 
 
-def student_scores(setup: Setup, student: Encoder, teacher: torch.Tensor, prefix: str) -> Metrics:
-    split, device = setup.splits["test"], setup.device
-    student.to(device).eval().require(Need(logits=True))
-    with progress(f"{prefix.rstrip('/') or 'student'} on test", len(split)) as advance:
-        batches = EvalBatches(split, setup.hardware.eval_batch_size)
-        logits = gather(lambda batch: student(batch["student"]).logits, batches, device, advance)
+def student_answers(setup: Setup, student: Encoder, title: str) -> Answers:
+    """A student's logits (N, C) on validation and test."""
+    student.to(setup.device).eval().require(Need(logits=True))
+    answers = {}
+    for name in ("validation", "test"):
+        split = setup.splits[name]
+        with progress(f"{title} on {name}", len(split)) as advance:
+            batches = EvalBatches(split, setup.hardware.eval_batch_size)
+            answers[name] = gather(lambda batch: student(batch["student"]).logits, batches, setup.device, advance)
     student.cpu()
-    scores = setup.task.metrics(logits, torch.from_numpy(split.labels), teacher)
-    reference = setup.task.metrics(teacher, torch.from_numpy(split.labels))
-    scores["retention"] = scores[setup.task.monitor] / max(reference[setup.task.monitor], 1e-9)
+    return answers
+
+
+def student_scores(setup: Setup, logits: torch.Tensor, teacher: torch.Tensor, prefix: str) -> Metrics:
+    targets = torch.from_numpy(setup.splits["test"].labels)
+    scores = setup.task.metrics(logits, targets, teacher)
+    best = setup.task.metrics(teacher, targets)[setup.task.monitor]
+    scores["retention"] = scores[setup.task.monitor] / max(best, 1e-9)
     return {f"{prefix}test/{name}": value for name, value in scores.items()}
+
+
+def keep(setup: Setup, said: dict[str, Answers]) -> None:
+    """Predictions for the report. said: teacher, student, baseline → their answers."""
+    train, classes = setup.splits["train"].labels, len(setup.corpus.labels)
+    counts = train.sum(0) if train.ndim == 2 else np.bincount(train, minlength=classes)
+    for split in ("validation", "test"):
+        logits = {name: answers[split].numpy() for name, answers in said.items()}
+        texts, targets = list(setup.corpus.splits[split].texts), setup.splits[split].labels
+        predictions.save(Predictions(setup.corpus.labels, texts, targets, counts, logits), setup.folder, split)
 
 
 def save(setup: Setup, student: Encoder, teacher: TeacherProvider, metrics: Metrics) -> None:

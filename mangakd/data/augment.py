@@ -8,9 +8,12 @@ arXiv:1703.02573). Nothing that is made equals a training, validation or test te
 Source: Jiao et al. 2020 (arXiv:1909.10351, section 4.2). Deviation: neighbours by cosine of input embeddings instead of GloVe.
 """
 
+import json
+import os
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -94,3 +97,13 @@ class Neighbours:
             near = likeness.topk(min(NEIGHBOURS + 1, len(self._tokens))).indices.tolist()
             self._found[name] = [self._tokens[i] for i in near if self._tokens[i] != name][:NEIGHBOURS]
         return self._found[name]
+
+
+def kept(file: Path, make: Callable[[], list[str]]) -> list[str]:
+    """Texts from a cache file, made once."""
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        scratch = file.with_suffix(f".{os.getpid()}.tmp")
+        scratch.write_text(json.dumps(make()))
+        scratch.replace(file)
+    return json.loads(file.read_text())

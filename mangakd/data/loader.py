@@ -91,7 +91,7 @@ class TrainLoader:
             num_workers=workers,
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
-            worker_init_fn=_leave_signals_to_the_parent,
+            worker_init_fn=_belong_to_the_parent,
             # Its own generator: making an iterator must not draw from the generator that dropout uses.
             generator=torch.Generator().manual_seed(seed),
         )
@@ -119,9 +119,11 @@ def _as_it_is(batch: Batch) -> Batch:
     return batch
 
 
-def _leave_signals_to_the_parent(_: int) -> None:
+def _belong_to_the_parent(_: int) -> None:
     # A terminal's Ctrl-C reaches every process of the group; a loader that dies of it would take the last step with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A killed parent takes its loaders along: they hold copies of the sockets by whose end other ranks learn that it is gone.
+    torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # type: ignore[attr-defined]
 
 
 class EvalBatches:

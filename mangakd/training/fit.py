@@ -16,7 +16,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mangakd.core import ranks
 from mangakd.core.errors import UserError
@@ -27,6 +27,7 @@ from mangakd.models.encoder import Encoder
 from mangakd.tasks.base import Task
 from mangakd.teachers.base import TeacherProvider
 from mangakd.training import checkpoints, parallel
+from mangakd.training.callbacks.patience import Patience
 from mangakd.training.callbacks.progress import RunProgress
 from mangakd.training.callbacks.save_last import SaveEvery, SaveLast
 from mangakd.training.checkpoints import AtomicIO, Identity
@@ -101,7 +102,7 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, plan
         enable_version_counter=False,
     )  # fmt: skip
     last = SaveLast(plan.checkpoints, plan.save_every, accumulate, hardware.world > 1, loader)
-    stop = [EarlyStopping(f"val/{plan.task.monitor}", patience=plan.patience, mode="max")] if plan.patience else []
+    stop = [Patience(f"val/{plan.task.monitor}", patience=plan.patience, mode="max")] if plan.patience else []
     trainer = _trainer(plan, parallel.strategy(hardware, losses), accumulate, [progress, best, last, *stop])
     with trained.compiled(hardware.compile):
         trainer.fit(module, loader, evaluation, ckpt_path=plan.resume, weights_only=False)

@@ -88,3 +88,13 @@ def test_a_checkpoint_of_an_epochs_end_knows_the_next_rows_and_the_best_epoch(tm
     assert torch.load(last, weights_only=False)["global_step"] == 13
     for ours, theirs in zip(weights(tmp_path / "killed", HardLabelLoss(), last), whole, strict=True):
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_fit_that_ran_out_of_patience_stays_ended(tmp_path: Path) -> None:
+    steps = []
+    for resume in (None, tmp_path / "checkpoints" / "last.ckpt"):  # as when a later stage of the run was killed
+        student, plan = tiny.encoder(2), tiny.plan(tmp_path, resume=resume, optim=Optim(lr=1e-6))
+        steps.append(
+            fit(student, tiny.bound(student, None, hard_label=HardLabelLoss()), None, replace(plan, patience=1)).steps
+        )
+    assert steps == [26, 26]  # of 39

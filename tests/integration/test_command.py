@@ -43,7 +43,9 @@ def test_a_run_leaves_what_the_readme_says(world: tuple[Path, Path, str]) -> Non
         "baseline/test/accuracy", "student/params", "teacher/params", "train/samples_per_second",
     ):  # fmt: skip
         assert name in metrics
-    assert {p.name for p in folder.iterdir()} == {"config.yaml", "metrics.json", "student", "checkpoints", "logs"}
+    assert {p.name for p in folder.iterdir()} == {
+        "config.yaml", "metrics.json", "student", "checkpoints", "logs", "predictions", "report.html", "report.md",
+    }
     assert (folder / "logs" / "metrics.csv").read_text().count("train/loss/output") == 1
     for row in ("teacher", "student without KD", "student"):
         assert f"│ {row} " in printed

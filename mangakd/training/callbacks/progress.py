@@ -3,7 +3,9 @@
 On a terminal it is drawn by rich; elsewhere (a log file, CI) a line is printed every half minute and after each epoch.
 """
 
+import contextlib
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning as L
@@ -26,6 +28,14 @@ def bar(console: Console | None = None) -> Progress:
         console=console,
         refresh_per_second=1 / REFRESH,  # rich's ten a second take 1.5 % of a core from training
     )
+
+
+@contextlib.contextmanager
+def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar for work that is counted in rows."""
+    with bar() as shown:
+        task = shown.add_task(title, total=total, note="rows")
+        yield lambda rows: shown.update(task, advance=rows)
 
 
 class RunProgress(L.Callback):

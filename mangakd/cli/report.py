@@ -1,0 +1,40 @@
+"""`python scripts/report.py run=<folder>`: report.html and report.md of a run, made again from what the run kept.
+
+latency=true first measures the student: one text at a time, one thread, from text to answer, on this machine.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mangakd.cli.logs import start_logging
+from mangakd.core.errors import UserError
+from mangakd.evaluation import gate
+from mangakd.evaluation.report.measure import LATENCY
+from mangakd.evaluation.report.write import write_report
+
+
+def run(config: DictConfig) -> None:
+    """Write both files. Raises UserError where the folder holds no finished run."""
+    start_logging(None)
+    folder = run_folder(config)
+    if config.latency:
+        from mangakd.cli.latency import latency  # torch and transformers, which nothing else here needs
+
+        found = latency(folder)
+        (folder / LATENCY).write_text(json.dumps(found, indent=2) + "\n")
+        print("latency of the student: median {p50_ms:.1f} ms, 95th percentile {p95_ms:.1f} ms".format(**found))
+    verdicts = write_report(folder, gate_lines(config), config.resamples, config.seed)
+    print(f"gate: {gate.summary(verdicts)}\nreport: {folder / 'report.html'} and report.md")
+
+
+def run_folder(config: DictConfig) -> Path:
+    if config.run is None:
+        raise UserError("give the folder of a run: run=outputs/intent/…")
+    return Path(str(config.run)).expanduser()
+
+
+def gate_lines(config: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(config.gate, resolve=True)  # type: ignore[return-value]

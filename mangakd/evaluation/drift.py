@@ -1,0 +1,120 @@
+"""Does a student in service still say what its teacher says? On new text, without labels, check after check."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mangakd.core.errors import UserError
+from mangakd.evaluation import statistics
+from mangakd.evaluation.bootstrap import bootstrap
+from mangakd.evaluation.report.blocks import Block, Figure, Section, Table, Value
+from mangakd.evaluation.report.svg import Axis, Series, chart
+from mangakd.evaluation.statistics import Answers
+
+
+@dataclass(frozen=True)
+class Limits:
+    kl: float = 0.15
+    agreement: float = 0.95
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the history. kl, agreement: with the ends of their 95 % intervals."""
+
+    at: str
+    student: str
+    teacher: str
+    data: str
+    rows: int
+    kl: float
+    kl_interval: tuple[float, float]
+    agreement: float
+    agreement_interval: tuple[float, float]
+
+    def drifted(self, limits: Limits) -> list[str]:
+        """A sentence for each limit that is passed."""
+        found = []
+        if self.kl > limits.kl:
+            found.append(f"KL(teacher ‖ student) {self.kl:.3f} > {limits.kl}")
+        if self.agreement < limits.agreement:
+            found.append(f"agreement {self.agreement:.1%} < {limits.agreement:.1%}")
+        return found
+
+
+def compared(
+    student: np.ndarray, teacher: np.ndarray, multi_label: bool, about: Mapping[str, str], resamples: int, seed: int
+) -> Check:
+    """student, teacher: logits (N, C). about: at, student, teacher and data of the check."""
+    nothing = np.zeros(student.shape if multi_label else len(student), dtype=np.int64)  # neither score reads targets
+    t, s = Answers(teacher, nothing), Answers(student, nothing)
+    wanted = {"kl": statistics.mean(statistics.divergence(t, s)), "agreement": statistics.agreement(t, s)}
+    found = bootstrap(wanted, resamples, seed)
+    kl, agreement = found["kl"], found["agreement"]
+    return Check(
+        **about, rows=len(student), kl=kl.value, kl_interval=kl.interval,
+        agreement=agreement.value, agreement_interval=agreement.interval,
+    )  # fmt: skip
+
+
+def append(history: Path, check: Check) -> list[Check]:
+    """Add one line. Returns all checks, the oldest first; raises UserError for a line that is none, before adding."""
+    history.parent.mkdir(parents=True, exist_ok=True)
+    before = _read(history)
+    with history.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(check)) + "\n")
+    return [*before, check]
+
+
+def _read(history: Path) -> list[Check]:
+    lines = history.read_text(encoding="utf-8").splitlines() if history.is_file() else []
+    checks = []
+    for number, line in enumerate(lines, 1):
+        try:
+            checks.append(Check(**json.loads(line)))
+        except (json.JSONDecodeError, TypeError) as error:
+            raise UserError(
+                f"line {number} of {history} is no check: {error}. Remove it, or give another history=."
+            ) from error
+    return checks
+
+
+def sections(checks: list[Check], limits: Limits) -> list[Section]:
+    rows: list[list[str | Value]] = [
+        [
+            c.at, str(c.rows), Value(f"{c.kl:.3f}", "[{:.3f}, {:.3f}]".format(*c.kl_interval)),
+            Value(f"{c.agreement:.1%}", "[{:.1%}, {:.1%}]".format(*c.agreement_interval)),
+            "drifted" if c.drifted(limits) else "good", c.data,
+        ]
+        for c in reversed(checks)
+    ]  # fmt: skip
+    kl = _figure("KL(teacher ‖ student)", Axis("nats", low=0), [c.kl for c in checks], limits.kl)
+    agreement = _figure(
+        "agreement", Axis("share of rows", percent=True), [c.agreement for c in checks], limits.agreement
+    )
+    blocks: list[Block] = [kl, agreement, Table(["checked", "rows", "KL, nats", "agreement", "", "data"], rows)]
+    return [Section("Checks", blocks)]
+
+
+def _figure(title: str, axis: Axis, values: list[float], limit: float) -> Figure:
+    places = [float(i) for i in range(1, len(values) + 1)]
+    ends = [0.5, len(values) + 0.5]
+    series = [Series(title, places, values), Series("limit", ends, [limit, limit])]
+    svg = chart(title, series, Axis("check", low=ends[0], high=ends[1]), axis)
+    numbers = Table(["", "latest", "limit"], [[title, f"{values[-1]:.3f}", str(limit)]])
+    return Figure(svg, f"{title}, oldest check first", numbers)
+
+
+def advice(alpha: float | None) -> str:
+    """alpha: what the student was distilled with, where that is known."""
+    if alpha is None:
+        return "Distil again on newer texts, with distill.alpha lowered by 0.1."
+    lower = max(alpha - 0.1, 0.0)
+    return f"Distil again on newer texts, with alpha lowered by 0.1: distill.alpha={lower:.2g} (it was {alpha:.2g})."
+
+
+def limits_of(values: Mapping[str, float]) -> Limits:
+    return Limits(**{str(name): float(value) for name, value in values.items()})

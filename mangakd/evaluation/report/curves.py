@@ -1,0 +1,125 @@
+"""Learning curves out of logs/metrics.csv, and their figures."""
+
+import csv
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mangakd.evaluation.report.blocks import Block, Figure, Table
+from mangakd.evaluation.report.svg import Axis, Series, chart
+
+LOSS, NORM = "train/loss/", "train/gradient_norm/"
+VALIDATION = {"val/accuracy": True, "val/agreement": True, "val/kl": False}  # column → shown as a percentage
+
+
+@dataclass(frozen=True)
+class Curves:
+    """columns: name → (steps, values) where it was logged. stages: steps at which a second or later stage begins."""
+
+    columns: Mapping[str, tuple[list[int], list[float]]]
+    stages: Sequence[int] = ()
+
+    def terms(self, prefix: str) -> list[str]:
+        return [name.removeprefix(prefix) for name in self.columns if name.startswith(prefix)]
+
+    @property
+    def shown(self) -> list[str]:
+        """Columns of losses and of validation scores."""
+        losses = [f"{LOSS}{term}" for term in self.terms(LOSS)]
+        return [name for name in ("train/loss", *losses, *VALIDATION) if name in self.columns]
+
+
+def read(run: Path) -> Curves:
+    """Empty where the run was made without logger=[csv]."""
+    file = run / "logs" / "metrics.csv"
+    if not file.is_file():
+        return Curves({})
+    with file.open(newline="") as text:
+        rows = [row for row in csv.DictReader(text) if (row.get("step") or "").isdigit()]
+    columns: dict[str, tuple[list[int], list[float]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if value and name not in (None, "epoch", "step"):
+                steps, values = columns.setdefault(name, ([], []))
+                steps.append(int(row["step"]))
+                values.append(float(value))
+    return Curves(columns, _stages(rows))
+
+
+def _stages(rows: Sequence[Mapping[str, str]]) -> list[int]:
+    """A stage begins where the epoch falls back, or other terms are trained."""
+    training = [row for row in rows if row.get("train/loss")]
+    found = []
+    for before, after in itertools.pairwise(training):
+        if int(float(after["epoch"])) < int(float(before["epoch"])) or _trained(after) != _trained(before):
+            found.append((int(before["step"]) + int(after["step"])) // 2 + 1)
+    return found
+
+
+def _trained(row: Mapping[str, str]) -> set[str]:
+    return {name for name, value in row.items() if name and name.startswith(LOSS) and value}
+
+
+def blocks(curves: Curves) -> list[Block]:
+    if not curves.shown:
+        return ["The run kept no curves: train with logger=[csv]."]
+    drawn: list[Block] = []
+    if curves.stages:
+        drawn.append(f"Dashed lines: the next stage begins (step {', '.join(map(str, curves.stages))}).")
+    if "train/clipped" in curves.columns:
+        clipped = curves.columns["train/clipped"][1]
+        drawn.append(
+            f"The gradient was clipped in {sum(clipped) / len(clipped):.0%} of the {len(clipped)} logged steps."
+        )
+    drawn += [figure({"": curves}, name, curves.stages) for name in curves.shown]
+    if norms := curves.terms(NORM):
+        drawn.append(_shares(curves, norms))
+    return drawn
+
+
+def figure(runs: Mapping[str, Curves], column: str, stages: Sequence[int] = ()) -> Figure:
+    """One column of one run, or of several over each other. runs: name → curves."""
+    held = {name: curves.columns[column] for name, curves in runs.items() if column in curves.columns}
+    percent = VALIDATION.get(column, False)
+    title = column.replace("train/loss", "loss").replace("/", " · ").replace("val ·", "validation")
+    unit = "share of rows" if percent else "nats" if column == "val/kl" else "loss"
+    series = [Series(name, steps, values) for name, (steps, values) in held.items()]
+    y = Axis(unit, percent) if percent else Axis(unit, low=_floor(series))
+    svg = chart(title, series, _steps(runs.values()), y, stages)
+    rows = [[name or column, *_ends(values, percent)] for name, (_, values) in held.items()]
+    return Figure(svg, title, Table(["", "first", "last", "lowest", "highest"], rows))
+
+
+def _steps(runs: Iterable[Curves]) -> Axis:
+    """The same for all figures: from 0 to the last logged step."""
+    last = max((step for run in runs for steps, _ in run.columns.values() for step in steps), default=0)
+    return Axis("optimizer step", low=0, high=max(last + 1, 1))
+
+
+def _floor(series: Sequence[Series]) -> float | None:
+    """Losses are drawn from 0 on, unless one is negative."""
+    return 0.0 if all(v >= 0 for s in series for v in s.y if math.isfinite(v)) else None
+
+
+def _ends(values: Sequence[float], percent: bool) -> list[str]:
+    form = "{:.1%}" if percent else "{:.4g}"
+    return [form.format(v) for v in (values[0], values[-1], min(values), max(values))]
+
+
+def _shares(curves: Curves, terms: Sequence[str]) -> Figure:
+    """Each term's gradient norm in the sum of all terms' norms, at the steps where it was logged."""
+    norms = {term: dict(zip(*curves.columns[f"{NORM}{term}"], strict=True)) for term in terms}
+    total: dict[int, float] = {}
+    for values in norms.values():
+        for step, value in values.items():
+            total[step] = total.get(step, 0.0) + value
+    series = [
+        Series(term, list(values), [value / (total[step] or 1.0) for step, value in values.items()])
+        for term, values in norms.items()
+    ]
+    title = "share of each term in the gradient norm"
+    svg = chart(title, series, _steps([curves]), Axis("share", percent=True, low=0, high=1), curves.stages)
+    rows = [[s.name, *_ends(s.y, True)] for s in series]
+    return Figure(svg, title, Table(["term", "first", "last", "lowest", "highest"], rows))

@@ -1,0 +1,135 @@
+"""Line and dot charts as SVG text: a report then needs no plotting package, and its figures stay sharp and searchable.
+
+Drawn 360 units wide in a 12-unit font, so that a phone shows them at about their own size. Dark on light; series differ in
+colour (Okabe & Ito's, told apart by the colour-blind) and in dashes.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+COLOURS = ("#0072B2", "#D55E00", "#007A5A", "#A8457F", "#222222", "#7A6000")
+DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2", "10 4")
+WIDTH, PLOT_HEIGHT, LEFT, RIGHT, TOP, BOTTOM, LEGEND = 360, 220, 60, 12, 30, 42, 17
+DOTS = 30  # curves of no more points show each of them
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve. areas: of its dots, in [0, 1]; None draws small dots where there are few."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    areas: Sequence[float] | None = None
+
+
+@dataclass(frozen=True)
+class Axis:
+    """percent: shares are shown as percentages. low, high: fixed ends, or None for the data's."""
+
+    label: str
+    percent: bool = False
+    low: float | None = None
+    high: float | None = None
+
+
+def chart(
+    title: str, series: Sequence[Series], x: Axis, y: Axis, marks: Sequence[float] = (), diagonal: bool = False
+) -> str:
+    """marks: x where a new stage begins. diagonal: the line of equal x and y."""
+    across = _Scale(x, [v for s in series for v in s.x], LEFT, WIDTH - RIGHT)
+    up = _Scale(y, [v for s in series for v in s.y], TOP + PLOT_HEIGHT, TOP)
+    height = TOP + PLOT_HEIGHT + BOTTOM + LEGEND * (len(series) if len(series) > 1 else 0)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}" '
+        'font-family="system-ui, sans-serif" font-size="12" fill="#1b1b1b">',
+        f'<text x="{LEFT}" y="16" font-weight="600">{escape(title)}</text>',
+        *_axes(across, up),
+    ]
+    for at in marks:
+        line = f'<line x1="{across(at):.1f}" x2="{across(at):.1f}" y1="{TOP}" y2="{TOP + PLOT_HEIGHT}" stroke="#999"'
+        parts.append(f'{line} stroke-dasharray="3 3"/>')
+    if diagonal:
+        ends = f'x1="{across(0):.1f}" y1="{up(0):.1f}" x2="{across(1):.1f}" y2="{up(1):.1f}"'
+        parts.append(f'<line {ends} stroke="#777" stroke-dasharray="4 4"/>')
+    for i, one in enumerate(series):
+        parts += _curve(one, i, across, up)
+        if len(series) > 1:
+            parts += _legend(one.name, i, TOP + PLOT_HEIGHT + BOTTOM + LEGEND * i + 8)
+    return "\n".join([*parts, "</svg>"])
+
+
+class _Scale:
+    """Values → units of the drawing, and where the ticks are."""
+
+    def __init__(self, axis: Axis, values: Sequence[float], start: float, end: float) -> None:
+        finite = [v for v in values if math.isfinite(v)] or [0.0]
+        low = min(finite) if axis.low is None else axis.low
+        high = max(finite) if axis.high is None else axis.high
+        if high <= low:
+            low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+        step = _step(high - low)
+        self.low = low if axis.low is not None else math.floor(low / step) * step
+        self.high = high if axis.high is not None else math.ceil(high / step) * step
+        self.axis, self.start, self.end = axis, start, end
+        first = math.ceil(self.low / step - 1e-9)
+        self.ticks = [k * step for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
+        self._decimals = max(0, -math.floor(math.log10(step) + 1e-9) - (2 if axis.percent else 0))
+
+    def __call__(self, value: float) -> float:
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+    def shown(self, tick: float) -> str:
+        return f"{tick:.{self._decimals}%}" if self.axis.percent else f"{tick:,.{self._decimals}f}"
+
+
+def _step(span: float) -> float:
+    """1, 2 or 5 times a power of ten, so that an axis has three to six ticks."""
+    power = 10.0 ** math.floor(math.log10(span / 5))
+    return next(power * k for k in (1, 2, 5, 10) if span / (power * k) <= 5)
+
+
+def _axes(x: _Scale, y: _Scale) -> list[str]:
+    floor, right = TOP + PLOT_HEIGHT, WIDTH - RIGHT
+    parts = [f'<line x1="{LEFT}" x2="{right}" y1="{floor}" y2="{floor}" stroke="#1b1b1b"/>']
+    for tick in y.ticks:
+        at = y(tick)
+        parts.append(f'<line x1="{LEFT}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}" stroke="#e2e2e2"/>')
+        parts.append(f'<text x="{LEFT - 5}" y="{at + 4:.1f}" text-anchor="end">{y.shown(tick)}</text>')
+    for tick in x.ticks:
+        at = x(tick)
+        anchor = "end" if at > right - 14 else "middle"
+        parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{floor}" y2="{floor + 4}" stroke="#1b1b1b"/>')
+        parts.append(f'<text x="{at:.1f}" y="{floor + 17}" text-anchor="{anchor}">{x.shown(tick)}</text>')
+    middle = TOP + PLOT_HEIGHT / 2
+    turned = f'x="12" y="{middle}" transform="rotate(-90 12 {middle})" text-anchor="middle"'
+    parts.append(f"<text {turned}>{escape(y.axis.label)}</text>")
+    parts.append(f'<text x="{(LEFT + right) / 2}" y="{floor + 34}" text-anchor="middle">{escape(x.axis.label)}</text>')
+    return parts
+
+
+def _curve(series: Series, index: int, x: _Scale, y: _Scale) -> list[str]:
+    places = [(x(a), y(b)) for a, b in zip(series.x, series.y, strict=True) if math.isfinite(a) and math.isfinite(b)]
+    colour = COLOURS[index % len(COLOURS)]
+    path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
+    parts = [f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8" {_dash(index)}/>']
+    if series.areas is not None or len(places) <= DOTS:
+        sizes = [2 + 7 * math.sqrt(a) for a in series.areas] if series.areas is not None else [2.5] * len(places)
+        dot = f'fill="{colour}" fill-opacity="0.75"'
+        parts += [
+            f'<circle cx="{a:.1f}" cy="{b:.1f}" r="{r:.1f}" {dot}/>' for (a, b), r in zip(places, sizes, strict=True)
+        ]
+    return parts
+
+
+def _legend(name: str, index: int, y: float) -> list[str]:
+    colour = COLOURS[index % len(COLOURS)]
+    line = f'<line x1="{LEFT}" x2="{LEFT + 26}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="2.5" {_dash(index)}/>'
+    return [line, f'<text x="{LEFT + 32}" y="{y + 4}">{escape(name)}</text>']
+
+
+def _dash(index: int) -> str:
+    dashes = DASHES[index % len(DASHES)]
+    return f'stroke-dasharray="{dashes}"' if dashes else ""
