@@ -68,7 +68,9 @@ def test_every_option_composes_and_its_targets_exist(group: str, option: str, co
     OmegaConf.resolve(config.optim)
 
 
-@pytest.mark.parametrize("name", sorted(f.stem for f in CONF.glob("*.yaml") if f.stem == "train" or "- train" in f.read_text()))
+@pytest.mark.parametrize(
+    "name", sorted(f.stem for f in CONF.glob("*.yaml") if f.stem == "train" or "- train" in f.read_text())
+)
 def test_every_command_composes(name: str, compose: Compose) -> None:
     config = compose(name=name)
     assert all(key in config for key in ("task", "data", "teacher", "student", "losses"))

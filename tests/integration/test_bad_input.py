@@ -255,7 +255,10 @@ WARNED: dict[str, tuple[list[str], str]] = {
     "knob of a loss that is there": (["distill.alpha=0.5"], ""),
     "data": (["data=manga_intent"], "is ignored: the data source MangaIntent does not read it"),
     "pinning": (["hardware.pin_memory=true"], "hardware.pin_memory is ignored: page-locked batches are for GPUs"),
-    "figures": (["hardware.machine.memory_gb=9"], "hardware.machine.memory_gb is ignored: its figures are for plan=true"),
+    "figures": (
+        ["hardware.machine.memory_gb=9"],
+        "hardware.machine.memory_gb is ignored: its figures are for plan=true",
+    ),
     "family's batch": (
         ["hardware.batch_size=8", "hardware.tasks.classification.batch_size=9"],
         "hardware.tasks.classification.batch_size is ignored: hardware.batch_size is given",

@@ -44,7 +44,14 @@ def test_a_run_leaves_what_the_readme_says(world: tuple[Path, Path, str]) -> Non
     ):  # fmt: skip
         assert name in metrics
     assert {p.name for p in folder.iterdir()} == {
-        "config.yaml", "metrics.json", "student", "checkpoints", "logs", "predictions", "report.html", "report.md",
+        "config.yaml",
+        "metrics.json",
+        "student",
+        "checkpoints",
+        "logs",
+        "predictions",
+        "report.html",
+        "report.md",
     }
     assert (folder / "logs" / "metrics.csv").read_text().count("train/loss/output") == 1
     for row in ("teacher", "student without KD", "student"):

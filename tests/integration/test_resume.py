@@ -32,7 +32,9 @@ def good_enough(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(config: DictConfig, folder: Path) -> dict[str, torch.Tensor]:
-    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])  # as a job of hydra.main gets it
+    own = OmegaConf.masked_copy(
+        config, [str(key) for key in config if key != "hydra"]
+    )  # as a job of hydra.main gets it
     setup = Setup(own, folder)
     preflight.check(setup)
     train.distillation(setup)
