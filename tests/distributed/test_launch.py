@@ -28,7 +28,9 @@ from mangakd.training.fit import fit
 from mangakd.training.hardware import Hardware
 
 DDP = Hardware(accelerator="cpu", devices=2, strategy="ddp", batch_size=8)
-LEFT = {"checkpoints", "config.yaml", "logs", "metrics.json", "student"}
+LEFT = {
+    "checkpoints", "config.yaml", "logs", "metrics.json", "predictions", "report.html", "report.md", "student",
+}  # fmt: skip
 EPOCHS, EVERY = 4, 2  # 5 steps an epoch; a checkpoint every 2
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -99,7 +101,7 @@ def test_torchrun_is_one_run(whole: tuple[Path, str]) -> None:
     assert {path.name for path in folders[0].iterdir()} == LEFT
     assert "16 rows = 2 devices (ddp) × 8" in printed
     assert printed.count("distil student: step") == EPOCHS
-    assert printed.count("student, config and metrics:") == 1
+    assert printed.count("student, config, metrics and report.html:") == 1
     assert {"run.log", "rank1.log"} <= {path.name for path in (folders[0] / "logs").iterdir()}
 
 
