@@ -107,3 +107,42 @@ def compose(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
     with initialize_config_dir(str(REPO / "conf"), version_base="1.3"):
         yield composed
     HydraConfig.instance().cfg = None
+
+
+@pytest.fixture
+def base(tiny_teacher: Path, tiny_csv: Path) -> list[str]:
+    """A run in which nothing is wrong."""
+    return [
+        "data=files",
+        f"data.path={tiny_csv}",
+        f"teacher.path={tiny_teacher}",
+        "student.layers=[1,3]",
+        "hardware=cpu",
+    ]
+
+
+@pytest.fixture
+def small_run(base: list[str]) -> list[str]:
+    """A run that takes seconds."""
+    return [*base, "hardware.batch_size=8", "logger=[]", "augment.copies=1"]
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[[DictConfig, Path], None]:
+    """run_here(config, folder): preflight and a whole run in this process; logging stays pytest's."""
+    from omegaconf import OmegaConf
+
+    from mangakd.cli import preflight, train
+    from mangakd.cli.setup import Setup
+
+    monkeypatch.setattr(train, "start_logging", lambda folder: None)
+    monkeypatch.setattr(train, "teacher_scores", lambda setup, answers: {})  # random weights are near chance: refused
+
+    def run(config: DictConfig, folder: Path) -> None:
+        own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])  # as hydra.main gives it
+        setup = Setup(own, folder)
+        preflight.check(setup)
+        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        train.distillation(setup)
+
+    return run

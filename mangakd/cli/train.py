@@ -10,6 +10,7 @@ import math
 import shlex
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from mangakd.cli.setup import Setup
 from mangakd.core import ranks
 from mangakd.core.errors import UserError
 from mangakd.core.locks import waiting_lock
+from mangakd.core.outputs import Batch
 from mangakd.core.requires import Need
 from mangakd.data.gather import gather
 from mangakd.data.loader import EvalBatches
@@ -191,15 +193,25 @@ def spread(hardware: Hardware) -> str:
 
 
 def teacher_answers(setup: Setup, teacher: TeacherProvider) -> Answers:
-    """The teacher's logits (N, C) on validation and test, asked for once."""
-    device = setup.device
-    teacher.prepare(device, Need(logits=True))
+    teacher.prepare(setup.device, Need(logits=True))
+    return answers_of(setup, "teacher", lambda batch: teacher(batch).logits)
+
+
+def student_answers(setup: Setup, student: Encoder, title: str) -> Answers:
+    student.to(setup.device).eval().require(Need(logits=True))
+    answers = answers_of(setup, title, lambda batch: student(batch["student"]).logits)
+    student.cpu()
+    return answers
+
+
+def answers_of(setup: Setup, title: str, logits: Callable[[Batch], torch.Tensor]) -> Answers:
+    """Logits (N, C) on validation and test, asked for once."""
     answers = {}
     for name in ("validation", "test"):
         split = setup.splits[name]
-        with progress(f"teacher on {name}", len(split)) as advance:
+        with progress(f"{title} on {name}", len(split)) as advance:
             batches = EvalBatches(split, setup.hardware.eval_batch_size)
-            answers[name] = gather(lambda batch: teacher(batch).logits, batches, device, advance)
+            answers[name] = gather(logits, batches, setup.device, advance)
     return answers
 
 
@@ -218,19 +230,6 @@ def teacher_scores(setup: Setup, answers: Answers) -> Metrics:
     print(f"teacher: test {task.monitor} {scores[task.monitor]:.4f}, validation {score:.4f}", flush=True)
     sizes = {"teacher/params": setup.teacher_parameters, "teacher/megabytes": setup.teacher_parameters * 4 / 1e6}
     return {f"teacher/test/{name}": value for name, value in scores.items()} | sizes
-
-
-def student_answers(setup: Setup, student: Encoder, title: str) -> Answers:
-    """A student's logits (N, C) on validation and test."""
-    student.to(setup.device).eval().require(Need(logits=True))
-    answers = {}
-    for name in ("validation", "test"):
-        split = setup.splits[name]
-        with progress(f"{title} on {name}", len(split)) as advance:
-            batches = EvalBatches(split, setup.hardware.eval_batch_size)
-            answers[name] = gather(lambda batch: student(batch["student"]).logits, batches, setup.device, advance)
-    student.cpu()
-    return answers
 
 
 def student_scores(setup: Setup, logits: torch.Tensor, teacher: torch.Tensor, prefix: str) -> Metrics:

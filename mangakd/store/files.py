@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mangakd.core.errors import UserError
+from mangakd.core.files import sync_folder
 
 LOCK = "writer.lock"
 
@@ -36,7 +37,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> str:
         digest = sha256(temporary)
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return digest
 
 
@@ -46,14 +47,6 @@ def append_line(path: Path, line: str) -> None:
         file.write(line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

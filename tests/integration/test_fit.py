@@ -1,7 +1,9 @@
 """One fit: it learns, is repeatable, survives an interruption bit for bit, stops on NaN, and keeps the teacher out."""
 
+import csv
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from mangakd.models.encoder import Encoder
 from mangakd.teachers.local import LocalTeacher
 from mangakd.training.callbacks.save_last import Interrupted
 from mangakd.training.fit import fit
+from mangakd.training.loggers import KeptCsv
 
 
 class SignalAt(HardLabelLoss):
@@ -163,3 +166,30 @@ def test_the_best_epoch_comes_back(tmp_path: Path) -> None:
     fit(student, losses, teacher, tiny.plan(tmp_path))
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=False)["state_dict"]
     assert all(torch.equal(best[f"student.{name}"], value) for name, value in student.state_dict().items())
+
+
+def curve(folder: Path) -> list[tuple[str, ...]]:
+    rows = csv.DictReader((folder / "metrics.csv").open())
+    return [tuple((name, value) for name, value in row.items() if value) for row in rows]
+
+
+@pytest.mark.parametrize("step", [5, 13, 14])
+def test_a_resumed_run_goes_on_with_its_curve(tmp_path: Path, step: int) -> None:
+    def go(folder: Path, hard: HardLabelLoss, resume: Path | None = None) -> None:
+        student, losses, teacher = world(hard)
+        logger = KeptCsv(save_dir=folder, name="", version="")
+        fit(student, losses, teacher, replace(tiny.plan(folder, epochs=2, resume=resume), loggers=[logger]))
+
+    go(tmp_path / "whole", HardLabelLoss(weight=0.3))
+    with pytest.raises(Interrupted) as stop:
+        go(tmp_path / "stopped", SignalAt(step))
+    # As if two more steps had been logged before it was killed: they are taken again, and must not be there twice.
+    with (tmp_path / "stopped" / "metrics.csv").open() as file:
+        *_, last = csv.DictReader(file)
+    with (tmp_path / "stopped" / "metrics.csv").open("a") as file:
+        csv.DictWriter(file, list(last)).writerows({**last, "step": step + i} for i in (0, 1))
+    go(tmp_path / "stopped", HardLabelLoss(weight=0.3), stop.value.checkpoint)
+    whole = curve(tmp_path / "whole")
+    if step != 13:  # within an epoch, the stop comes before Lightning hands the step's own row over
+        whole = [row for row in whole if ("step", str(step - 1)) not in row]
+    assert curve(tmp_path / "stopped") == whole

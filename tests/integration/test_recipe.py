@@ -5,41 +5,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from mangakd.cli import preflight, train
+from mangakd.cli import preflight
 from mangakd.cli.setup import Setup
 from mangakd.core.errors import UserError
 from mangakd.training.callbacks.save_last import Interrupted, SaveLast
 
 Compose = Callable[..., DictConfig]
+RunHere = Callable[[DictConfig, Path], None]
 Weights = dict[str, torch.Tensor]
 
 
 @pytest.fixture
-def base(tiny_teacher: Path, tiny_csv: Path) -> list[str]:
-    return [
-        "data=files", f"data.path={tiny_csv}", f"teacher.path={tiny_teacher}", "student.layers=[1,3]", "hardware=cpu",
-        "hardware.batch_size=8", "trainer.max_epochs=1", "logger=[]", "augment.copies=1",
-    ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def good_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "teacher_scores", lambda setup, answers: {})
-    monkeypatch.setattr(
-        train, "start_logging", lambda folder: folder and (folder / "logs").mkdir(parents=True, exist_ok=True)
-    )
-
-
-def run(config: DictConfig, folder: Path) -> None:
-    own = OmegaConf.masked_copy(
-        config, [str(key) for key in config if key != "hydra"]
-    )  # as a job of hydra.main gets it
-    setup = Setup(own, folder)
-    preflight.check(setup)
-    folder.mkdir(exist_ok=True)
-    train.distillation(setup)
+def typed(small_run: list[str]) -> list[str]:
+    return [*small_run, "trainer.max_epochs=1"]
 
 
 def weights(folder: Path, stage: str, file: str = "last.ckpt") -> Weights:
@@ -52,16 +32,16 @@ def stages(**recipe: str) -> list[str]:
 
 
 def test_two_stages_resume_in_the_second(
-    base: list[str], compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    typed: list[str], run_here: RunHere, compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    typed = [
-        *base,
+    recipe = [
+        *typed,
         "stages=two_stage",
         "stages.features.epochs=1",
         "stages.soft_targets.epochs=2",
         "checkpoint.every_steps=2",
     ]
-    run(compose(*typed), tmp_path / "whole")
+    run_here(compose(*recipe), tmp_path / "whole")
     last = SaveLast.on_train_batch_end
 
     def stop(callback: SaveLast, trainer, module, *rest) -> None:  # type: ignore[no-untyped-def]
@@ -71,9 +51,9 @@ def test_two_stages_resume_in_the_second(
 
     monkeypatch.setattr(SaveLast, "on_train_batch_end", stop)
     with pytest.raises(Interrupted):
-        run(compose(*typed), tmp_path / "killed")
+        run_here(compose(*recipe), tmp_path / "killed")
     monkeypatch.setattr(SaveLast, "on_train_batch_end", last)
-    run(compose(*typed, "resume=auto"), tmp_path / "killed")
+    run_here(compose(*recipe, "resume=auto"), tmp_path / "killed")
     for stage in ("1_features", "2_soft_targets"):
         one, other = weights(tmp_path / "whole", stage), weights(tmp_path / "killed", stage)
         assert all(torch.equal(other[name], value) for name, value in one.items())
@@ -82,29 +62,31 @@ def test_two_stages_resume_in_the_second(
     assert steps[0] > 6 and steps[1] == 2 * steps[0], "48 labelled and about as many new texts, 8 a step"
 
 
-def test_progressive_thaws_from_the_top(base: list[str], compose: Compose, tmp_path: Path) -> None:
+def test_progressive_thaws_from_the_top(typed: list[str], run_here: RunHere, compose: Compose, tmp_path: Path) -> None:
     recipe = stages(top="{frozen: [embeddings, 1]}", all="{teacher: previous}")
-    run(compose(*base, *recipe), tmp_path / "run")
+    run_here(compose(*typed, *recipe), tmp_path / "run")
     first, second = weights(tmp_path / "run", "1_top"), weights(tmp_path / "run", "2_all")
     moved = {name for name, value in second.items() if not torch.equal(first[name], value)}
     assert any("embeddings" in name for name in moved) and any("layer.0." in name for name in moved)
-    student = Setup(compose(*base), tmp_path / "run").build_student()
+    student = Setup(compose(*typed), tmp_path / "run").build_student()
     frozen = {f"student.{n}": v for n, v in student.state_dict().items() if "embeddings" in n or "layer.0." in n}
     assert all(torch.equal(first[name], value) for name, value in frozen.items())
     assert not torch.equal(first["student.model.classifier.weight"], student.state_dict()["model.classifier.weight"])
 
 
-def test_an_assistant_stands_between(base: list[str], compose: Compose, tmp_path: Path) -> None:
+def test_an_assistant_stands_between(typed: list[str], run_here: RunHere, compose: Compose, tmp_path: Path) -> None:
     recipe = stages(assistant="{student: {layers: [1,2,3]}}", student="{teacher: previous}")
-    run(compose(*base, *recipe), tmp_path / "run")
+    run_here(compose(*typed, *recipe), tmp_path / "run")
     layers = [sum("output.LayerNorm.weight" in n and "attention" not in n for n in weights(tmp_path / "run", stage))
               for stage in ("1_assistant", "2_student")]  # fmt: skip
     assert layers == [3, 2]
 
 
-def test_stored_and_live_stages_train_alike(base: list[str], compose: Compose, tmp_path: Path) -> None:
+def test_stored_and_live_stages_train_alike(
+    typed: list[str], run_here: RunHere, compose: Compose, tmp_path: Path
+) -> None:
     for name in ("run", "stored"):
-        run(compose(*base, *stages(one=f"{{teacher: {name}}}", two="{}")), tmp_path / name)
+        run_here(compose(*typed, *stages(one=f"{{teacher: {name}}}", two="{}")), tmp_path / name)
     live, kept = weights(tmp_path / "run", "1_one"), weights(tmp_path / "stored", "1_one")
     assert all(torch.allclose(live[name], value, atol=1e-4) for name, value in kept.items())
 
@@ -123,7 +105,7 @@ def test_stored_and_live_stages_train_alike(base: list[str], compose: Compose, t
     ],
 )  # fmt: skip
 def test_what_a_recipe_refuses(
-    overrides: list[str], words: str, base: list[str], compose: Compose, tmp_path: Path
+    overrides: list[str], words: str, typed: list[str], compose: Compose, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=words):
-        preflight.check(Setup(compose(*base, *overrides), tmp_path / "run"))
+        preflight.check(Setup(compose(*typed, *overrides), tmp_path / "run"))

@@ -5,7 +5,8 @@ travels in a small exchange that is begun after one step and read after the next
 step, and no step waits for it. A second Ctrl-C leaves at once.
 
 When a checkpoint was written after an epoch, Lightning drops the loader's position in it, without a word, and the next epoch
-would take the first one's batches again. So the loader gets its position here.
+would take the first one's batches again. So the loader gets its position here. One that was written after an epoch's last step
+goes on without that epoch's validation: so the last step has none, the epoch's end has.
 """
 
 import signal
@@ -54,6 +55,7 @@ class SaveLast(Checkpoint):
         self._checkpoint = folder / LAST
         self._when, self._accumulate, self._together, self._loader = when, accumulate, together, loader
         self._received = 0
+        self._stop = 0
         self._saved_at = time.monotonic()
         self._previous: dict[int, Any] = {}
         self._asked: tuple[torch.Tensor, Any] | None = None
@@ -79,18 +81,23 @@ class SaveLast(Checkpoint):
         if (batch_idx + 1) % self._accumulate and not trainer.is_last_batch:
             return  # gradients of half a step are in no checkpoint
         stop, due = self._agreed()
+        self._stop = self._stop or stop
+        if trainer.is_last_batch:
+            return  # the epoch's end saves and stops
         counted = self._when.every_steps is not None and trainer.global_step % self._when.every_steps == 0
-        if stop or due or counted:
+        if self._stop or due or counted:
             self._save(trainer)
-        if stop:
-            raise Interrupted(stop, self._checkpoint)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save(trainer)
 
     def _save(self, trainer: L.Trainer) -> None:
+        for logger in trainer.loggers:  # a resumed run takes its curve up from here
+            logger.save()
         trainer.save_checkpoint(self._checkpoint)
         self._saved_at = time.monotonic()
+        if self._stop:
+            raise Interrupted(self._stop, self._checkpoint)
 
     def _agreed(self) -> tuple[int, int]:
         """(signal number or 0, whether the minutes are over): this rank's own, or what all of them wanted a step ago."""

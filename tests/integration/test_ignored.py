@@ -1,0 +1,49 @@
+"""Settings that were given and that nothing in the run reads: each is named, with the reason."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from mangakd.cli import preflight
+from mangakd.cli.setup import Setup
+
+Compose = Callable[..., DictConfig]
+
+
+WARNED: dict[str, tuple[list[str], str]] = {
+    "knob": (["distill.beta=3"], "distill.beta is set, but no chosen loss reads it (losses: hard_label, output)"),
+    "knob of a loss that is there": (["distill.alpha=0.5"], ""),
+    "data": (["data=manga_intent"], "is ignored: the data source MangaIntent does not read it"),
+    "pinning": (["hardware.pin_memory=true"], "hardware.pin_memory is ignored: page-locked batches are for GPUs"),
+    "figures": (
+        ["hardware.machine.memory_gb=9"],
+        "hardware.machine.memory_gb is ignored: its figures are for plan=true",
+    ),
+    "family's batch": (
+        ["hardware.batch_size=8", "hardware.tasks.classification.batch_size=9"],
+        "hardware.tasks.classification.batch_size is ignored: hardware.batch_size is given",
+    ),
+    "placement": (
+        ["teacher=cached", "hardware.teacher.placement=sharded"],
+        "hardware.teacher.placement is ignored: teacher=cached keeps none in memory",
+    ),
+    "added key": (["+lr=3"], "+lr is read by nothing"),
+    "student": (["models=mangaassist", "student=bert_mini"], "student is ignored: student.path=huawei-noah"),
+}
+
+
+@pytest.mark.parametrize("what", WARNED)
+def test_ignored_settings_are_warned_about(
+    what: str, base: list[str], compose: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    overrides, expected = WARNED[what]
+    with caplog.at_level(logging.WARNING):
+        setup = Setup(compose(*base, *overrides), tmp_path / "run")
+        preflight.warn_ignored(setup.config)
+        if what == "data":
+            setup.corpus  # noqa: B018
+    told = " ".join(caplog.messages)
+    assert expected in told if expected else not told
