@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 REPO = Path(__file__).resolve().parents[1]
 LABELS = ("order", "refund", "shipping")
@@ -127,11 +127,13 @@ def small_run(base: list[str]) -> list[str]:
     return [*base, "hardware.batch_size=8", "logger=[]", "augment.copies=1"]
 
 
+def as_hydra_gives_it(config: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+
+
 @pytest.fixture
 def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[[DictConfig, Path], None]:
     """run_here(config, folder): preflight and a whole run in this process; logging stays pytest's."""
-    from omegaconf import OmegaConf
-
     from mangakd.cli import preflight, train
     from mangakd.cli.setup import Setup
 
@@ -139,8 +141,7 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[[DictConfig, Path], No
     monkeypatch.setattr(train, "teacher_scores", lambda setup, answers: {})  # random weights are near chance: refused
 
     def run(config: DictConfig, folder: Path) -> None:
-        own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])  # as hydra.main gives it
-        setup = Setup(own, folder)
+        setup = Setup(as_hydra_gives_it(config), folder)
         preflight.check(setup)
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         train.distillation(setup)

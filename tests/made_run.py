@@ -65,7 +65,7 @@ def made(folder: Path, logged: str | None = ONE_STAGE, **options: Any) -> Path:
 class Page(HTMLParser):
     """Fails on tags that are not closed in order; keeps headings, attributes and text."""
 
-    VOID = ("meta", "br", "line", "circle", "polyline")
+    VOID = ("meta", "br", "wbr", "line", "circle", "polyline")
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -19,6 +19,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mangakd.cli import sweep
+from mangakd.cli.searchpath import unknown_option
 from mangakd.core.errors import UserError, near
 
 # What the file system says to a folder that is not ours, is no folder, or is full.
@@ -39,8 +41,15 @@ def main(command: str) -> None:
         return importlib.import_module(f"mangakd.cli.{command}").run(config)
 
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)(job)()
+        start = hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)
+        with contextlib.suppress(sweep.RunFailed):  # it has been told
+            start(sweep.one_of_many(job, explain))()
+        sweep.ended()
+    except SystemExit:
+        sweep.stopped()
+        raise
     except KeyboardInterrupt:
+        sweep.stopped()
         sys.exit("stopped")
     except Exception as error:
         message = explain(error)
@@ -101,9 +110,7 @@ def _suggestion(message: str) -> str:
     """
     option = re.search(r"Could not (?:find|load) '([\w/.-]+)'", message)
     if option:
-        group, _, name = option.group(1).strip("/").rpartition("/")
-        known = sorted(p.stem for p in (CONF / group).glob("*.yaml") if not p.stem.startswith("_"))
-        return f"{group}={name} is unknown{near(name, known)} Known: {', '.join(known)}." if group and known else ""
+        return unknown_option(option.group(1), message)
     key = re.search(r"Could not override '([\w/.@-]+)'", message)
     return _unknown_key(key.group(1)) if key else ""
 

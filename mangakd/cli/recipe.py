@@ -49,8 +49,10 @@ def distil(setup: Setup, teacher: TeacherProvider, reference: torch.Tensor) -> D
         folder = setup.folder if len(stages) == 1 else setup.folder / "stages" / f"{number}_{stage.name}"
         todo = _fit(setup, title, folder, reference, setup.identity(provider, stage), stage)
         todo.loggers = loggers
+        losses = setup.stage_losses(stage, model.spec, provider.spec)
+        losses.calibrate(reference)
         with stage.freezing(model):
-            result = fit(model, setup.stage_losses(stage, model.spec, provider.spec), provider, todo)
+            result = fit(model, losses, provider, todo)
         steps += result.steps
         for logger in loggers:
             logger.move_on(result.steps)

@@ -1,4 +1,4 @@
-"""`python scripts/report.py run=<folder>`: report.html and report.md of a run, made again from what the run kept.
+"""`python scripts/report.py <folder>`: report.html and report.md of a run or of a sweep, made again from what they kept.
 
 latency=true first measures the student: one text at a time, one thread, from text to answer, on this machine.
 """
@@ -13,13 +13,18 @@ from mangakd.cli.logs import start_logging
 from mangakd.core.errors import UserError
 from mangakd.evaluation import gate
 from mangakd.evaluation.report.measure import LATENCY
+from mangakd.evaluation.report.sweep import write_sweep
 from mangakd.evaluation.report.write import write_report
+from mangakd.evaluation.sweep import is_sweep
 
 
 def run(config: DictConfig) -> None:
     """Write both files. Raises UserError where the folder holds no finished run."""
     start_logging(None)
     folder = run_folder(config)
+    if is_sweep(folder):
+        print(f"{write_sweep(folder, config.resamples, config.seed)}\nreport: {folder / 'report.html'} and report.md")
+        return
     if config.latency:
         from mangakd.cli.latency import latency  # torch and transformers, which nothing else here needs
 

@@ -13,8 +13,11 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from mangakd.cli.sweep import sweeping
+from mangakd.cli.tracking import built
 from mangakd.core import ranks
 from mangakd.core.errors import UserError
+from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
 from mangakd.data.augment import Augment, Neighbours, kept
 from mangakd.data.loader import NO_LABEL, EncodedSplit, joined
@@ -26,6 +29,7 @@ from mangakd.models.encoder import Encoder
 from mangakd.students.build import Student
 from mangakd.tasks.base import Task
 from mangakd.teachers.base import TeacherProvider, digest
+from mangakd.teachers.cached import stored
 from mangakd.teachers.options import Member, TeacherContext, TeacherOptions
 from mangakd.training.callbacks.progress import progress
 from mangakd.training.callbacks.save_last import SaveEvery
@@ -97,6 +101,11 @@ class Setup:
     @part
     def teacher(self) -> TeacherOptions:
         return instantiate(self.config.teacher, _convert_="all")
+
+    def provider(self) -> TeacherProvider:
+        """The teacher, ready to answer. A sweep asks it once for all its runs, where they read nothing but logits."""
+        shared = sweeping() and not self.losses.requires.teacher.missing(Need(logits=True))
+        return (stored(self.teacher) if shared else self.teacher).provider(self.context)
 
     @part
     def student(self) -> Student:
@@ -258,18 +267,7 @@ class Setup:
     @part
     def loggers(self) -> list[Any]:
         """Lightning's loggers, none for logger=[]."""
-        found = []
-        for name, options in (self.config.get("logger") or {}).items():
-            try:
-                found.append(instantiate(options))
-            except Exception as error:
-                if not isinstance(error.__cause__, ImportError):
-                    raise
-                raise UserError(
-                    f"logger={name} needs a package that is not installed: pip install 'mangakd[{name}]', or leave {name} "
-                    "out of logger=[…]."
-                ) from error
-        return found
+        return built(self.config.get("logger") or DictConfig({}))
 
     def identity(self, teacher: TeacherProvider | None, stage: Stage) -> Identity:
         """What a fit of this run learns from, for its checkpoints. teacher: None for the baseline."""

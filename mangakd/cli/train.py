@@ -20,11 +20,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf
 
-from mangakd.cli import preflight, recipe
+from mangakd.cli import finished, preflight, recipe
 from mangakd.cli.app import explain, register_resolvers
 from mangakd.cli.logs import start_logging
 from mangakd.cli.plan import planned
 from mangakd.cli.setup import Setup
+from mangakd.cli.sweep import sweeping
 from mangakd.core import ranks
 from mangakd.core.errors import UserError
 from mangakd.core.locks import waiting_lock
@@ -42,6 +43,7 @@ from mangakd.training import launch
 from mangakd.training.callbacks.progress import progress
 from mangakd.training.callbacks.save_last import Interrupted
 from mangakd.training.hardware import Hardware
+from mangakd.training.wandb_run import keep_in_wandb
 
 Metrics = dict[str, float]
 Answers = dict[str, torch.Tensor]  # split → logits
@@ -55,6 +57,8 @@ def run(config: DictConfig) -> float | None:
         print(planned(setup))
         leave_no_folder(setup.folder)
         return None
+    if (score := finished.score(setup)) is not None:
+        return score
     try:
         joined = launch.join(setup.hardware) if several(config) or launch.started() > 1 else False
     except UserError:
@@ -121,7 +125,7 @@ def uninterrupted(setup: Setup) -> None:
         distillation(setup)
     except Interrupted as stop:
         again = shlex.join([*command(), f"hydra.run.dir={setup.folder}", "resume=auto"])
-        print(f"{stop}. Go on with:\n  {again}", flush=True)
+        print(f"{stop}." if sweeping() else f"{stop}. Go on with:\n  {again}", flush=True)
         raise SystemExit(128 + stop.number) from None
 
 
@@ -138,9 +142,10 @@ def from_teacher_to_table(setup: Setup) -> None:
     started = time.perf_counter()
     if ranks.is_first():
         OmegaConf.save(OmegaConf.create(setup.resolved()), setup.folder / "config.yaml")
+        (setup.folder / "command.txt").write_text(shlex.join(command()) + "\n")
     print(summary(setup), flush=True)
     with ranks.first_then_others():  # the others find it fine-tuned, tokenised and stored
-        teacher = setup.teacher.provider(setup.context)
+        teacher = setup.provider()
     answers = ranks.share(teacher_answers(setup, teacher) if ranks.is_first() else {})
     metrics = teacher_scores(setup, answers)
     found = recipe.distil(setup, teacher, answers["validation"])
@@ -168,6 +173,7 @@ def from_teacher_to_table(setup: Setup) -> None:
     write(setup, metrics)
     table.show(metrics, f"{setup.corpus.name}, test: {len(setup.corpus.test)} rows")
     write_report(setup.folder, setup.resolved()["gate"])
+    keep_in_wandb(setup.loggers, metrics)
     print(f"student, config, metrics and report.html: {setup.folder}")
 
 
@@ -260,9 +266,9 @@ def save(setup: Setup, student: Encoder, teacher: TeacherProvider, metrics: Metr
 
 
 def command() -> list[str]:
-    """What was typed, without the keys that say where a run lives."""
+    """What was typed for this run, without the keys that say where it lives and what else is run."""
     typed = HydraConfig.get().overrides.task
-    return ["python", "train.py", *(word for word in typed if not word.startswith("resume="))]
+    return ["python", "train.py", *(word for word in typed if not word.startswith(("resume=", "sweep=")))]
 
 
 def parameters(model: Any) -> int:

@@ -24,6 +24,7 @@ NUMBERS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "optim.weight_decay": (float, lambda v: v >= 0, "at least 0"),
     "optim.warmup": (float, lambda v: 0 <= v < 1, "in [0, 1)"),
     "optim.clip": (float, lambda v: v > 0, "above 0, or null"),
+    "optim.gradient_norms": (int, lambda v: v >= 1, "a whole number of steps from 1 on, or null"),
     "hardware.devices": (int, lambda v: v >= 1, "a whole number from 1 on"),
     "hardware.nodes": (int, lambda v: v >= 1, "a whole number from 1 on"),
     "hardware.batch_size": (int, lambda v: v >= 1, "a whole number from 1 on"),
@@ -36,7 +37,7 @@ NUMBERS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "checkpoint.every_minutes": (float, lambda v: v > 0, "above 0, or null"),
     "seed": (int, lambda v: 0 <= v < 2**32, "a whole number from 0 on"),
 }
-MAY_BE_NULL = ("optim.clip", "checkpoint.every_steps", "checkpoint.every_minutes")
+MAY_BE_NULL = ("optim.clip", "optim.gradient_norms", "checkpoint.every_steps", "checkpoint.every_minutes")
 CHOICES: dict[str, tuple[Any, ...]] = {
     "optim.schedule": ("linear", "cosine", "constant"),
     "hardware.strategy": hardware.STRATEGIES,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mangakd.core.errors import UserError, near
 from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.requires import Requires
-from mangakd.core.schedule import Schedule
+from mangakd.core.schedule import Schedule, at
 from mangakd.core.spec import ModelSpec
 
 
@@ -61,7 +61,14 @@ class LossCallback(nn.Module):
         """Resolve layer maps, build projections, set `requires`. Raises UserError when the two models do not fit."""
         raise NotImplementedError
 
+    def calibrate(self, teacher: Tensor) -> None:
+        """Learn constants from the teacher's validation logits (N, C): called once, after `bind` and before training.
+
+        What is kept belongs into buffers made in `bind`, so that a resumed run reads it from its checkpoint.
+        """
+
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> LossOutput:
+        """Pure: `batch["progress"]` (0…1, from LossSet) is where training is, for options that are schedules."""
         raise NotImplementedError
 
     def key(self, option: str) -> str:
@@ -90,6 +97,17 @@ class LossCallback(nn.Module):
         if value not in choices:
             hint = near(str(value), choices)
             raise UserError(f"{self.key(option)}={value!r} is unknown{hint} Known: {', '.join(map(str, choices))}.")
+
+
+def ends(schedule: Schedule, key: str) -> tuple[float, float]:
+    """Its values at the start and at the end of training. Raises UserError when it is neither a number nor a schedule."""
+    try:
+        return at(schedule, 0.0), at(schedule, 1.0)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{key}={schedule!r} is neither a number nor a schedule, which is written as "
+            f"'{key}={{_target_: mangakd.core.schedule.Linear, start: 4, end: 1}}'."
+        ) from error
 
 
 def _plain(value: Any) -> Any:

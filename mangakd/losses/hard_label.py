@@ -3,12 +3,15 @@
     single label:  Σ_b −log softmax(z_b)[y_b]                                         count = labelled examples
     multi-label:   Σ_bc −[y_bc log σ(z_bc) + (1 − y_bc) log(1 − σ(z_bc))]              count = labelled cells
     smoothing ε:   y ← (1 − ε) y + ε / C   (multi-label: ε / 2)
+    smoothing_aware: the sum is divided by 1 − ε, so that the labels keep their whole weight of 1 − alpha and the even
+                   share comes on top; else smoothing takes from the labels what alpha had left to them
 
 No temperature here: the hard term of Hinton et al. is taken at T = 1, and its weight is 1 − alpha. Sources: Hinton et
 al. 2015 (arXiv:1503.02531, section 2); label smoothing: Szegedy et al. 2015 (arXiv:1512.00567).
 Shapes: B batch, C classes.
 """
 
+import logging
 from typing import ClassVar
 
 from torch import Tensor
@@ -21,6 +24,7 @@ from mangakd.core.schedule import Schedule
 from mangakd.core.spec import ModelSpec, Problem
 from mangakd.losses.base import LossCallback, LossOutput
 
+log = logging.getLogger(__name__)
 IGNORE = -100
 """A label of -100 is no label (torch's convention): unlabelled text can sit in the same batch."""
 
@@ -28,8 +32,9 @@ IGNORE = -100
 class HardLabelLoss(LossCallback):
     """Cross-entropy (single label) or binary cross-entropy (multi-label) with the data's labels, in nats.
 
-    label_smoothing: ε in [0, 1). Raises UserError in `bind` when it is outside, in `forward` when the labels' shape
-    does not fit the problem.
+    label_smoothing: ε in [0, 1). smoothing_aware: see above.
+    Raises UserError in `bind` when an option is outside its range, in `forward` when the labels' shape does not fit the
+    problem.
     """
 
     citation: ClassVar[str] = (
@@ -38,14 +43,18 @@ class HardLabelLoss(LossCallback):
     needs_teacher: ClassVar[bool] = False
     unit = "labels"
 
-    def __init__(self, *, weight: Schedule = 1.0, label_smoothing: float = 0.0) -> None:
+    def __init__(self, *, weight: Schedule = 1.0, label_smoothing: float = 0.0, smoothing_aware: bool = False) -> None:
         super().__init__(weight=weight)
         self.label_smoothing = label_smoothing
+        self.smoothing_aware = smoothing_aware
         self.problem: Problem = "single_label"
 
     def bind(self, student: ModelSpec, teacher: ModelSpec | None) -> None:
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"{self.key('label_smoothing')} must be in [0, 1); found {self.label_smoothing}.")
+        self.check_choice("smoothing_aware", (True, False))
+        if self.smoothing_aware and self.label_smoothing == 0:
+            log.warning("%s is ignored: %s is 0.", self.key("smoothing_aware"), self.key("label_smoothing"))
         self.problem = student.problem
         self.requires = Requires(student=Need(logits=True), labels=True)
 
@@ -55,7 +64,7 @@ class HardLabelLoss(LossCallback):
         self._check_shape(logits, labels)
         valid = labels != IGNORE
         total = self._binary(logits, labels, valid) if self.problem == "multi_label" else self._single(logits, labels)
-        return LossOutput(total, valid.sum())
+        return LossOutput(total / (1 - self.label_smoothing) if self.smoothing_aware else total, valid.sum())
 
     def _single(self, logits: Tensor, labels: Tensor) -> Tensor:
         # With every label ignored, torch's sum is a zero that keeps the graph (its mean would be NaN).

@@ -23,15 +23,16 @@ from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.requires import Requires
 from mangakd.core.schedule import at
 from mangakd.core.spec import ModelSpec
-from mangakd.losses.base import LossCallback
+from mangakd.losses.base import LossCallback, ends
 
 
 @dataclass(frozen=True)
 class LossSetOutput:
-    """total: the weighted sum, a scalar with a graph. terms: name → unweighted term, detached. weights: name → weight
-    at this progress. logs: `<name>/<what>` → whatever a loss reports besides."""
+    """total: the weighted sum, a scalar with a graph. weighted: name → its part, with the graph. terms: name → unweighted
+    term, detached. weights: name → weight at this progress. logs: `<name>/<what>` → whatever a loss reports besides."""
 
     total: Tensor
+    weighted: Mapping[str, Tensor]
     terms: Mapping[str, Tensor]
     weights: Mapping[str, float]
     logs: Mapping[str, Tensor]
@@ -83,11 +84,18 @@ class LossSet(nn.Module):
         if problems:
             raise UserError(problems[0] if len(problems) == 1 else "\n".join(f"- {problem}" for problem in problems))
 
+    def calibrate(self, teacher: Tensor) -> None:
+        """Before training: what losses learn from the teacher's validation logits (N, C)."""
+        for loss in self.callbacks.values():
+            loss.calibrate(teacher)
+
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch, progress: float) -> LossSetOutput:
         """The weighted total at `progress` (0…1). A weight of 0 multiplies and keeps the graph: skipping a loss would
         leave its parameters without gradients, which DDP refuses."""
         total = student.logits.new_zeros((), dtype=torch.float32)
         scale = batch.get("scale", {})
+        batch = {**batch, "progress": progress}
+        weighted: dict[str, Tensor] = {}
         terms: dict[str, Tensor] = {}
         weights: dict[str, float] = {}
         logs: dict[str, Tensor] = {}
@@ -96,10 +104,11 @@ class LossSet(nn.Module):
                 output = loss(student, teacher, batch)
                 mean = output.sum / output.count.clamp(min=1) * scale.get(loss.unit, 1.0)
                 weights[name] = at(loss.weight, progress)
-                total = total + weights[name] * mean
+                weighted[name] = weights[name] * mean
+                total = total + weighted[name]
                 terms[name] = mean.detach()
                 logs.update({f"{name}/{key}": value for key, value in output.logs.items()})
-        return LossSetOutput(total, terms, weights, logs)
+        return LossSetOutput(total, weighted, terms, weights, logs)
 
 
 def _check_entry(name: str, loss: object) -> None:
@@ -114,12 +123,9 @@ def _check_entry(name: str, loss: object) -> None:
 
 
 def _check_weight(loss: LossCallback) -> None:
-    try:
-        ends = [at(loss.weight, progress) for progress in (0.0, 1.0)]
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{loss.key('weight')}={loss.weight!r} is neither a number nor a schedule.") from error
-    if not all(math.isfinite(end) and end >= 0 for end in ends):
+    start, end = ends(loss.weight, loss.key("weight"))
+    if not all(math.isfinite(weight) and weight >= 0 for weight in (start, end)):
         raise UserError(
-            f"{loss.key('weight')} must be finite and at least 0; found {ends[0]} at the start and {ends[1]} at the "
+            f"{loss.key('weight')} must be finite and at least 0; found {start} at the start and {end} at the "
             "end. distill.alpha must lie in [0, 1]."
         )

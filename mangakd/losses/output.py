@@ -10,11 +10,11 @@ With p = softmax(teacher / T) and q = softmax(student / T), summed over the batc
 T² keeps the gradient's size independent of T. The teacher's p comes from Outputs.log_probs, which is exact for an
 ensemble at every T (a mean of logits is not). Summed over B and divided by the count: `mean` would be off by the class
 count. Multi-label heads have one Bernoulli per label; the same divergences over (on, off) apply, count = B · C.
+T may change with progress, from row to row, or follow the teacher's entropy: temperature.py. T² is each row's own.
 Shapes: B batch, C classes.
 """
 
 import logging
-import math
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -27,52 +27,22 @@ from mangakd.core.requires import Need, Requires
 from mangakd.core.schedule import Schedule
 from mangakd.core.spec import ModelSpec, Problem
 from mangakd.losses.base import LossCallback, LossOutput
+from mangakd.losses.divergence import dkd, jsd, kl, squared
 from mangakd.losses.hard_label import IGNORE
+from mangakd.losses.temperature import Temperature, log_probabilities, softened
 
 log = logging.getLogger(__name__)
-
-
-def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p‖q) in nats over the last axis: (…, K) → (…). A cell with p = 0 adds 0, even where q = 0 too."""
-    # Both logs are replaced before the subtraction: -inf − -inf is NaN, and 0 · NaN still is, also in the gradient.
-    dead = torch.isneginf(log_p)
-    return (log_p.exp() * (log_p.masked_fill(dead, 0.0) - log_q.masked_fill(dead, 0.0))).sum(-1)
-
-
-def jsd(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
-    """β KL(p‖m) + (1 − β) KL(q‖m) with m = β p + (1 − β) q: (…, K) → (…). β = 0.5 is the symmetric one."""
-    # logaddexp of two -inf has a NaN gradient. Where both are dead any finite value will do: both KL skip the cell.
-    dead = torch.isneginf(log_p) & torch.isneginf(log_q)
-    of_p, of_q = math.log(beta), math.log(1 - beta)
-    log_m = torch.logaddexp(log_p.masked_fill(dead, 0.0) + of_p, log_q.masked_fill(dead, 0.0) + of_q)
-    return beta * kl(log_p, log_m) + (1 - beta) * kl(log_q, log_m)
-
-
-def dkd(log_p: Tensor, log_q: Tensor, target: Tensor, alpha: float, beta: float) -> Tensor:
-    """α · target-class KL + β · non-target-class KL: (B, C) and target (B) int64 → (B)."""
-    is_target = torch.arange(log_p.shape[-1], device=log_p.device) == target[:, None]
-
-    def split(log_x: Tensor) -> tuple[Tensor, Tensor]:
-        rest = log_x.masked_fill(is_target, float("-inf"))
-        on, off = log_x.gather(-1, target[:, None]), rest.logsumexp(-1, keepdim=True)  # off = log(1 − p_target)
-        return torch.cat([on, off], dim=-1), torch.log_softmax(rest, dim=-1)
-
-    (pair_p, rest_p), (pair_q, rest_q) = split(log_p), split(log_q)
-    return alpha * kl(pair_p, pair_q) + beta * kl(rest_p, rest_q)
-
-
-def squared(student: Tensor, teacher: Tensor) -> Tensor:
-    """(z_student − z_teacher)² per cell; 0 where both are -inf (a class both models rule out)."""
-    dead = torch.isneginf(student) & torch.isneginf(teacher)
-    return (student.masked_fill(dead, 0.0) - teacher.masked_fill(dead, 0.0)).square()
 
 
 class OutputLoss(LossCallback):
     """T² · divergence(teacher‖student) over the classes, in nats.
 
-    temperature: T > 0. divergence: forward_kl | reverse_kl | jsd | mse | dkd. jsd_beta: in (0, 1), the teacher's share
-    of the mixture. dkd_alpha, dkd_beta: weights ≥ 0 of the target and the non-target part (1 and 8 on CIFAR-100 in the
-    paper); dkd needs hard labels and skips examples without one.
+    temperature: T > 0, a number or a schedule of progress. temperature_by: batch | sample | class. entropy: null, or the
+    share of log C in (0, 1) that the teacher's mean entropy shall have; temperature is then not read. See temperature.py;
+    a T that is not the same throughout is logged as its mean.
+    divergence: forward_kl | reverse_kl | jsd | mse | dkd. jsd_beta: in (0, 1), the teacher's share of the mixture.
+    dkd_alpha, dkd_beta: weights ≥ 0 of the target and the non-target part (1 and 8 on CIFAR-100 in the paper); dkd needs
+    hard labels and skips examples without one.
     Raises UserError in `bind`: an option outside its range, no teacher, label counts or problem types that differ, dkd
     with many labels per example or with fewer than two classes.
     """
@@ -86,7 +56,9 @@ class OutputLoss(LossCallback):
         self,
         *,
         weight: Schedule = 1.0,
-        temperature: float = 4.0,
+        temperature: Schedule = 4.0,
+        temperature_by: str = "batch",
+        entropy: float | None = None,
         divergence: str = "forward_kl",
         jsd_beta: float = 0.5,
         dkd_alpha: float = 1.0,
@@ -94,6 +66,8 @@ class OutputLoss(LossCallback):
     ) -> None:
         super().__init__(weight=weight)
         self.temperature = temperature
+        self.temperature_by = temperature_by
+        self.entropy = entropy
         self.divergence = divergence
         self.jsd_beta = jsd_beta
         self.dkd_alpha = dkd_alpha
@@ -104,40 +78,47 @@ class OutputLoss(LossCallback):
         teacher = self.teacher_spec(teacher)
         self._check_options()
         self._check_labels(student, teacher)
+        self.softness = Temperature(self.temperature, self.temperature_by, self.entropy, teacher, self.key)
         self.problem = student.problem
         self.unit = "labels" if self.divergence == "dkd" else "rows"
         logits = Need(logits=True)
         self.requires = Requires(student=logits, teacher=logits, labels=self.divergence == "dkd")
         if self.divergence == "mse":
             log.info("%s=%s plays no part: divergence=mse compares logits.", self.key("temperature"), self.temperature)
+            if self.temperature_by != "batch" or self.entropy is not None:
+                log.warning(
+                    "%s and entropy are ignored: divergence=mse has no temperature.", self.key("temperature_by")
+                )
+
+    def calibrate(self, teacher: Tensor) -> None:
+        if self.divergence != "mse":
+            self.softness.calibrate(teacher)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> LossOutput:
         """Logits (B, C) of both sides → the sum over B (multi-label: over B · C) of the divergence, times T²."""
         assert teacher is not None
         if self.divergence == "mse":
             return self._mse(student, teacher)
-        log_p, log_q = self._log_probs(teacher).detach(), self._log_probs(student)
+        t = self.softness(teacher, batch.get("progress", 0.0))
+        log_p, log_q = (log_probabilities(softened(side, t, self.problem), self.problem) for side in (teacher, student))
+        log_p = log_p.detach()
         if self.divergence == "dkd":
             # On the labels' own device and without a sync: rows without a label get class 0 and are then masked.
             valid = batch["labels"] != IGNORE
             each = dkd(log_p, log_q, batch["labels"].masked_fill(~valid, 0), self.dkd_alpha, self.dkd_beta)
-            return LossOutput(self._squared_t(each.masked_fill(~valid, 0.0)), valid.sum())
+            return LossOutput((t**2 * each.masked_fill(~valid, 0.0)).sum(), valid.sum(), self._logs(t, each))
         each = self._divergence()(log_p, log_q)
-        return LossOutput(self._squared_t(each), _count(each))
+        return LossOutput((t**2 * each).sum(), _count(each), self._logs(t, each))
 
-    def _squared_t(self, each: Tensor) -> Tensor:
-        return self.temperature**2 * each.sum()
+    def _logs(self, t: float | Tensor, each: Tensor) -> dict[str, Tensor]:
+        if self.softness.constant:
+            return {}
+        return {"temperature": t.mean() if isinstance(t, Tensor) else each.new_full((), t)}
 
     def _divergence(self) -> Callable[[Tensor, Tensor], Tensor]:
         if self.divergence == "jsd":
             return lambda log_p, log_q: jsd(log_p, log_q, self.jsd_beta)
         return kl if self.divergence == "forward_kl" else lambda log_p, log_q: kl(log_q, log_p)
-
-    def _log_probs(self, outputs: Outputs) -> Tensor:
-        """(B, C), or (B, C, 2) of (on, off) for a multi-label head."""
-        if self.problem == "multi_label":
-            return torch.stack(outputs.log_sigmoid(self.temperature), dim=-1)
-        return outputs.log_probs(self.temperature)
 
     def _mse(self, student: Outputs, teacher: Outputs) -> LossOutput:
         each = squared(student.logits.float(), teacher.logits.float().detach())
@@ -146,10 +127,6 @@ class OutputLoss(LossCallback):
 
     def _check_options(self) -> None:
         self.check_choice("divergence", ("forward_kl", "reverse_kl", "jsd", "mse", "dkd"))
-        if not 0 < self.temperature < float("inf"):
-            raise UserError(
-                f"{self.key('temperature')} must be above 0; found {self.temperature}. Set distill.temperature."
-            )
         if not 0 < self.jsd_beta < 1:
             raise UserError(
                 f"{self.key('jsd_beta')} must be in (0, 1); found {self.jsd_beta}. For the ends use "

@@ -6,6 +6,7 @@
 Fine-tuning a teacher and the no-KD baseline are this module with hard labels only and no teacher.
 """
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from mangakd.core import ranks
 from mangakd.core.errors import UserError
 from mangakd.core.outputs import Batch
 from mangakd.data.gather import to_device
+from mangakd.losses.gradient_norms import GradientNorms
 from mangakd.losses.loss_set import LossSet, LossSetOutput
 from mangakd.models.encoder import Encoder
 from mangakd.tasks.base import Task
@@ -27,16 +29,22 @@ from mangakd.training import checkpoints, parallel
 from mangakd.training.checkpoints import Identity
 from mangakd.training.hardware import Hardware
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Optim:
-    """lr: peak. warmup: share of steps; then linear or cosine to 0, or constant. clip: largest gradient norm, or None."""
+    """lr: peak. warmup: share of steps; then linear or cosine to 0, or constant. clip: largest gradient norm, or None.
+
+    gradient_norms: every so many steps, log how hard each loss term pulls, at a backward pass for each term; None never.
+    """
 
     lr: float = 5e-4
     weight_decay: float = 0.01
     warmup: float = 0.1
     schedule: str = "linear"
     clip: float | None = 1.0
+    gradient_norms: int | None = None
 
     def factor(self, step: int, steps: int) -> float:
         """Multiplier of lr at `step` of `steps`."""
@@ -90,6 +98,7 @@ class DistillModule(L.LightningModule):
         self._validation: list[Tensor] = []
         self._broken: Tensor | None = None
         self._shown: Tensor | None = None
+        self._norms = GradientNorms(student) if optim.gradient_norms and _whole(self._hardware) else None
 
     def configure_model(self) -> None:
         if self._hardware.strategy != "fsdp":
@@ -123,6 +132,8 @@ class DistillModule(L.LightningModule):
         teacher = self.teacher(batch) if self.teacher is not None else None
         result: LossSetOutput = self.losses(student, teacher, batch, self.progress)
         self._guard(result)
+        if self._norms is not None and self._written and self.loggers and self._pulls_due:
+            self._norms.add(result.weighted, 1 / self._step.accumulate)
         if self._logged(batch_idx):
             self._log(result, batch_idx)
         return result.total
@@ -132,10 +143,18 @@ class DistillModule(L.LightningModule):
 
         Lightning's log() takes a third of a millisecond for each value, at every step, written or not.
         """
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        written = every > 0 and (self.global_step + 1) % every == 0
         last = batch_idx // self._step.accumulate == (self.trainer.num_training_batches - 1) // self._step.accumulate
-        return written or self.global_step == 0 or last
+        return self._written or self.global_step == 0 or last
+
+    @property
+    def _written(self) -> bool:
+        """Whether loggers write this step."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return every > 0 and (self.global_step + 1) % every == 0
+
+    @property
+    def _pulls_due(self) -> bool:
+        return (self.global_step + 1) % (self._optim.gradient_norms or 1) == 0
 
     def _log(self, result: LossSetOutput, batch_idx: int) -> None:
         """The step's losses: means over its micro-batches and over ranks, in one exchange."""
@@ -147,9 +166,17 @@ class DistillModule(L.LightningModule):
         self._shown = shown if micro == 0 or self._shown is None else self._shown + shown
         if micro < self._step.accumulate - 1 and not self.trainer.is_last_batch:
             return
-        whole = self.trainer.strategy.reduce(self._shown, reduce_op="mean")
+        whole = self._mean(self._shown)
         weights = {f"train/weight/{name}": value for name, value in result.weights.items()}
         self.log_dict({**dict(zip(values, whole, strict=True)), **weights}, batch_size=1)
+        pulls = self._norms.taken(self._mean) if self._norms is not None else {}
+        for logger in self.loggers if pulls else ():  # Lightning's log() would write them again at the steps that follow
+            named = {f"train/gradient_norm/{name}": value.item() for name, value in pulls.items()}
+            logger.log_metrics(named, step=self.global_step)
+
+    def _mean(self, value: Tensor) -> Tensor:
+        """Over ranks."""
+        return self.trainer.strategy.reduce(value, reduce_op="mean")  # type: ignore[return-value]
 
     @property
     def progress(self) -> float:
@@ -231,6 +258,19 @@ class DistillModule(L.LightningModule):
         if self._shown is not None:  # this step is logged
             self._shown = None
             self.log("train/clipped", (norm > self._optim.clip).float(), batch_size=1, on_step=True, on_epoch=False)
+
+
+def _whole(hardware: Hardware) -> bool:
+    """Whether each term's whole gradient can be had; told where not. It is on by default, so that is no warning."""
+    reasons = {
+        "hardware.strategy=fsdp": hardware.strategy == "fsdp",  # shards
+        "hardware.compile=true": hardware.compile,  # a compiled graph is gone after one backward pass
+        "hardware.precision=16-mixed": hardware.precision == "16-mixed",  # small gradients are 0 before they are scaled
+    }
+    found = [reason for reason, holds in reasons.items() if holds]
+    if found and ranks.is_first():
+        log.info("optim.gradient_norms is ignored: it does not go with %s.", ", ".join(found))
+    return not found
 
 
 def parameter_groups(student: Encoder, losses: LossSet, weight_decay: float = 0.0) -> list[dict[str, Any]]:

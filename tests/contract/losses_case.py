@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from losses_reference import VALIDATION
 from losses_table import Row, like
 from torch import Tensor
 
@@ -116,6 +117,7 @@ def bound(row: Row) -> LossCallback:
     loss = row.cls(**row.options)
     student = like(row.student, problem=row.problem)
     loss.bind(student, like(row.teacher, problem=row.problem) if row.teacher else None)
+    loss.calibrate(torch.tensor(VALIDATION, dtype=torch.float32))
     return loss
 
 

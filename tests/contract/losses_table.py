@@ -1,17 +1,31 @@
 """One row per loss class and options: what the contract tests in test_losses.py are run for.
 
-A row's `reference` is an independent float64 numpy implementation of the formula, written from the papers and not from
-the code under test: plain loops over examples, pairs and heads, slicing the valid tokens out instead of masking. It
-gives the sum and the count; its finite differences are the reference gradient. To add a loss, add a row.
-Shapes: B batch, T tokens, C classes, D hidden size, H heads, M ensemble members.
+A row's `reference` is its formula in losses_reference.py. To add a loss, add a row, and its formula there.
 """
 
-import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
+from losses_reference import (
+    Reference,
+    attention,
+    by_cell,
+    by_class,
+    by_label,
+    by_sample,
+    group_heads,
+    hard,
+    hard_multi,
+    hidden,
+    mean_heads,
+    of_binary_entropy,
+    of_entropy,
+    output,
+    output_mse,
+    output_mse_multi,
+    output_multi,
+    relation,
+)  # fmt: skip
 
 from mangakd.core.spec import ModelSpec, Problem
 from mangakd.losses.attention import AttentionLoss
@@ -20,11 +34,6 @@ from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.losses.hidden import HiddenLoss
 from mangakd.losses.output import OutputLoss
 from mangakd.losses.relation import RelationLoss
-
-Arrays = Mapping[str, Any]
-"""`student.logits`, `teacher.hidden.2`, `student.query.1`, `labels`, `tokens` (per example, the valid positions),
-`state.<parameter>` of the loss."""
-Reference = Callable[[Arrays], tuple[float, int]]
 
 LABELS = ("a", "b", "c", "d", "e")
 STUDENT = ModelSpec("student", layers=2, hidden=6, heads=2, labels=LABELS, vocabulary="v1")
@@ -37,7 +46,8 @@ def like(spec: ModelSpec, **changes: Any) -> ModelSpec:
 
 @dataclass(frozen=True)
 class Row:
-    """A loss with options, the reference it must equal, and the two models it is bound to."""
+    """A loss with options, the reference it must equal, and the two models it is bound to. It is calibrated with
+    VALIDATION."""
 
     id: str
     cls: type[LossCallback]
@@ -50,184 +60,6 @@ class Row:
     eager: bool = False  # taps that hold probabilities only
 
 
-# --- references: probabilities ---------------------------------------------------------------------------------------
-
-
-def softmax(x: np.ndarray) -> np.ndarray:
-    e = np.exp(x - x.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
-
-
-def kl(p: np.ndarray, q: np.ndarray) -> float:
-    return float(sum(a * math.log(a / b) for a, b in zip(np.ravel(p), np.ravel(q), strict=True) if a > 0))
-
-
-def teacher_probs(x: Arrays, t: float, squash: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    if "teacher.members" not in x:
-        return squash(x["teacher.logits"] / t)
-    return sum(w * squash(z / t) for w, z in zip(x["teacher.weights"], x["teacher.members"], strict=True))
-
-
-def output(name: str, t: float = 4.0, *, beta: float = 0.5, alpha: float = 1.0) -> Reference:
-    def dkd(p: np.ndarray, q: np.ndarray, y: int) -> float:
-        pair = kl(np.array([p[y], 1 - p[y]]), np.array([q[y], 1 - q[y]]))
-        return alpha * pair + beta * kl(np.delete(p, y) / (1 - p[y]), np.delete(q, y) / (1 - q[y]))
-
-    def jsd(p: np.ndarray, q: np.ndarray) -> float:
-        mix = beta * p + (1 - beta) * q
-        return beta * kl(p, mix) + (1 - beta) * kl(q, mix)
-
-    forms = {"forward_kl": kl, "reverse_kl": lambda p, q: kl(q, p), "jsd": jsd}
-
-    def single(x: Arrays) -> tuple[float, int]:
-        p, q = teacher_probs(x, t, softmax), softmax(x["student.logits"] / t)
-        if name == "dkd":
-            rows = [b for b, y in enumerate(x["labels"]) if y != -100]
-            return t * t * sum(dkd(p[b], q[b], x["labels"][b]) for b in rows), len(rows)
-        return t * t * sum(forms[name](p[b], q[b]) for b in range(len(p))), len(p)
-
-    return single
-
-
-def output_mse(x: Arrays) -> tuple[float, int]:
-    difference = x["student.logits"] - x["teacher.logits"]
-    return float((difference**2).sum() / difference.shape[1]), len(difference)
-
-
-def output_mse_multi(x: Arrays) -> tuple[float, int]:
-    difference = x["student.logits"] - x["teacher.logits"]
-    return float((difference**2).sum()), difference.size
-
-
-def output_multi(name: str, t: float = 4.0) -> Reference:
-    def bernoulli(x: Arrays) -> tuple[float, int]:
-        p, q = teacher_probs(x, t, sigmoid), sigmoid(x["student.logits"] / t)
-        total = 0.0
-        for a, b in zip(p.ravel(), q.ravel(), strict=True):
-            on_p, on_q = np.array([a, 1 - a]), np.array([b, 1 - b])
-            mix = (on_p + on_q) / 2
-            total += {
-                "forward_kl": kl(on_p, on_q),
-                "reverse_kl": kl(on_q, on_p),
-                "jsd": (kl(on_p, mix) + kl(on_q, mix)) / 2,
-            }[name]
-        return t * t * total, p.size
-
-    return bernoulli
-
-
-def hard(smoothing: float = 0.0) -> Reference:
-    def cross_entropy(x: Arrays) -> tuple[float, int]:
-        rows = [b for b, y in enumerate(x["labels"]) if y != -100]
-        logs = np.log(softmax(x["student.logits"]))
-        total = sum((1 - smoothing) * logs[b][x["labels"][b]] + smoothing * logs[b].mean() for b in rows)
-        return -float(total), len(rows)
-
-    return cross_entropy
-
-
-def hard_multi(smoothing: float = 0.0) -> Reference:
-    def binary(x: Arrays) -> tuple[float, int]:
-        total, count = 0.0, 0
-        for q, y in zip(sigmoid(x["student.logits"]).ravel(), x["labels"].ravel(), strict=True):
-            if y != -100:
-                soft = y * (1 - smoothing) + smoothing / 2
-                total, count = total - soft * math.log(q) - (1 - soft) * math.log(1 - q), count + 1
-        return total, count
-
-    return binary
-
-
-# --- references: token-aligned ---------------------------------------------------------------------------------------
-
-
-def hidden(pairs: list[tuple[int, int]], compare: str = "mse", norm: bool = False) -> Reference:
-    def project(x: Arrays, h: np.ndarray, s: int, t: int) -> np.ndarray:
-        name = f"state.projections.{s}_to_{t}." + ("0." if norm else "")
-        if name + "weight" not in x:
-            return h
-        h = h @ x[name + "weight"].T + x[name + "bias"]
-        if norm:
-            h = (h - h.mean(-1, keepdims=True)) / np.sqrt(h.var(-1, keepdims=True) + 1e-5)
-            h = h * x[name.replace(".0.", ".1.") + "weight"] + x[name.replace(".0.", ".1.") + "bias"]
-        return h
-
-    def distance(h: np.ndarray, g: np.ndarray) -> float:
-        if compare == "mse":
-            return float(((h - g) ** 2).mean())
-        return 1 - float(h @ g / (np.linalg.norm(h) * np.linalg.norm(g)))
-
-    def reference(x: Arrays) -> tuple[float, int]:
-        total, count = 0.0, 0
-        for s, t in pairs:
-            for b, tokens in enumerate(x["tokens"]):
-                for i in tokens:
-                    h = project(x, x[f"student.hidden.{s}"][b, i], s, t)
-                    total, count = total + distance(h, x[f"teacher.hidden.{t}"][b, i]), count + 1
-        return total, count
-
-    return reference
-
-
-def attention(
-    pairs: list[tuple[int, int]], compare: str, reduce: Callable[[str, np.ndarray], np.ndarray] | None = None
-) -> Reference:
-    """reduce: (side, (H, n, n)) → (H', n, n)."""
-
-    def view(x: Arrays, side: str, layer: int, b: int, tokens: np.ndarray) -> np.ndarray:
-        if f"{side}.probs.{layer}" in x:  # the eager map, renormalised over valid columns
-            cut = x[f"{side}.probs.{layer}"][b][:, tokens][:, :, tokens]
-            maps = cut / cut.sum(-1, keepdims=True)
-        else:
-            query, key = (x[f"{side}.{name}.{layer}"][b][:, tokens] for name in ("query", "key"))
-            maps = np.einsum("hid,hjd->hij", query, key) / math.sqrt(query.shape[-1])
-            maps = maps if compare == "scores" else softmax(maps)
-        return reduce(side, maps) if reduce else maps
-
-    def reference(x: Arrays) -> tuple[float, int]:
-        total, count = 0.0, 0
-        for s, t in pairs:
-            for b, tokens in enumerate(x["tokens"]):
-                if len(tokens):
-                    a, g = view(x, "student", s, b, tokens), view(x, "teacher", t, b, tokens)
-                    total += kl(g, a) if compare == "kl" else float(((a - g) ** 2).sum())
-                    count += a.shape[0] * a.shape[1] if compare == "kl" else a.size
-        return total, count
-
-    return reference
-
-
-def relation(pairs: list[tuple[int, int]], names: tuple[str, ...], heads: int) -> Reference:
-    def maps(x: Arrays, side: str, name: str, layer: int, b: int, tokens: np.ndarray) -> list[np.ndarray]:
-        states = np.concatenate(list(x[f"{side}.{name}.{layer}"][b][:, tokens]), axis=-1)  # heads side by side, (n, D)
-        return [softmax(part @ part.T / math.sqrt(part.shape[1])) for part in np.split(states, heads, axis=1)]
-
-    def reference(x: Arrays) -> tuple[float, int]:
-        total, count = 0.0, 0
-        for s, t in pairs:
-            for name in names:
-                for b, tokens in enumerate(x["tokens"]):
-                    if len(tokens):
-                        both = [maps(x, *side, b, tokens) for side in (("teacher", name, t), ("student", name, s))]
-                        total += sum(kl(p, q) for p, q in zip(*both, strict=True))
-                        count += heads * len(tokens)
-        return total, count
-
-    return reference
-
-
-def mean_heads(side: str, maps: np.ndarray) -> np.ndarray:
-    return maps.mean(0, keepdims=True)
-
-
-def group_heads(side: str, maps: np.ndarray) -> np.ndarray:
-    return maps if side == "student" else np.stack([maps[:2].mean(0), maps[2:].mean(0)])
-
-
 # --- the table -------------------------------------------------------------------------------------------------------
 
 UNIFORM = [(0, 0), (1, 2), (2, 3)]
@@ -235,11 +67,20 @@ QKV = ("query", "key", "value")
 SAME = like(TEACHER, hidden=6)
 FOUR = like(STUDENT, heads=4, hidden=8)
 MULTI: dict[str, Any] = {"problem": "multi_label"}
+SPREAD = {by: {"temperature_by": by} for by in ("sample", "class")}
 
 ROWS = [
     Row("hard", HardLabelLoss, hard(), teacher=None),
     Row("hard_smooth", HardLabelLoss, hard(0.1), {"label_smoothing": 0.1}),
+    Row("hard_smooth_aware", HardLabelLoss, hard(0.2, True), {"label_smoothing": 0.2, "smoothing_aware": True}),
     Row("hard_multi", HardLabelLoss, hard_multi(), **MULTI),
+    Row(
+        "hard_multi_smooth_aware",
+        HardLabelLoss,
+        hard_multi(0.2, 1.25),
+        {"label_smoothing": 0.2, "smoothing_aware": True},
+        **MULTI,
+    ),
     Row("hard_multi_smooth", HardLabelLoss, hard_multi(0.1), {"label_smoothing": 0.1}, teacher=None, **MULTI),
     Row("forward_kl", OutputLoss, output("forward_kl")),
     Row("forward_kl_T1", OutputLoss, output("forward_kl", 1.0), {"temperature": 1.0}),
@@ -260,6 +101,29 @@ ROWS = [
         for name in ("forward_kl", "jsd")
     ),
     Row("reverse_kl_multi", OutputLoss, output_multi("reverse_kl"), {"divergence": "reverse_kl"}, members=2, **MULTI),
+    *(
+        Row(f"{name}_by_{by}", OutputLoss, output(name, t(3.0)), {"divergence": name, "temperature": 3.0, **SPREAD[by]})
+        for by, t in (("sample", by_sample), ("class", by_class))
+        for name in ("forward_kl", "jsd")
+    ),
+    Row("by_sample_ensemble", OutputLoss, output("forward_kl", by_sample(4.0)), SPREAD["sample"], members=3),
+    Row("dkd_by_class", OutputLoss, output("dkd", by_class(4.0), beta=8.0), {"divergence": "dkd", **SPREAD["class"]}),
+    Row(
+        "multi_by_sample",
+        OutputLoss,
+        output_multi("jsd", by_cell(4.0)),
+        {"divergence": "jsd", **SPREAD["sample"]},
+        **MULTI,
+    ),
+    Row("multi_by_class", OutputLoss, output_multi("forward_kl", by_label(4.0)), SPREAD["class"], members=2, **MULTI),
+    Row("entropy", OutputLoss, output("forward_kl", of_entropy(0.6)), {"entropy": 0.6}),
+    Row(
+        "entropy_by_sample",
+        OutputLoss,
+        output("forward_kl", by_sample(of_entropy(0.4, by_sample))),
+        {"entropy": 0.4, **SPREAD["sample"]},
+    ),
+    Row("entropy_multi", OutputLoss, output_multi("forward_kl", of_binary_entropy(0.7)), {"entropy": 0.7}, **MULTI),
     Row("output_mse_multi", OutputLoss, output_mse_multi, {"divergence": "mse"}, **MULTI),
     Row("hidden", HiddenLoss, hidden(UNIFORM)),
     Row("hidden_norm", HiddenLoss, hidden([(2, 1)], norm=True), {"layer_map": [[2, 1]], "layer_norm": True}),

@@ -154,6 +154,14 @@ def test_hard_labels_by_hand() -> None:
     assert mean(smooth, outputs([[0.0, LN3]]), None, [1]) == pytest.approx(-0.9 * math.log(0.75) - 0.1 * math.log(0.25))
 
 
+def test_smoothing_aware_labels_keep_their_whole_weight() -> None:
+    """Probabilities (0.25, 0.75), label 1, ε = 0.2: plain 0.9 and 0.1 of the two logs, of which the label's own is 0.8."""
+    student = outputs([[0.0, LN3]])
+    aware = HardLabelLoss(label_smoothing=0.2, smoothing_aware=True)
+    own, even = -math.log(0.75), -(math.log(0.75) + math.log(0.25)) / 2
+    assert mean(aware, student, None, [1]) == pytest.approx(own + 0.25 * even, rel=1e-6)
+
+
 # --- token-aligned ---------------------------------------------------------------------------------------------------
 
 

@@ -135,6 +135,22 @@ MULTI = {"problem": "multi_label"}
     [
         (OutputLoss(divergence="foward_kl"), STUDENT, TEACHER, ("losses.x.divergence", "forward_kl")),
         (OutputLoss(temperature=-1), STUDENT, TEACHER, ("losses.x.temperature", "-1")),
+        (
+            OutputLoss(temperature=Linear(4, 0)),
+            STUDENT,
+            TEACHER,
+            ("losses.x.temperature", "4.0 at the start and 0.0 at"),
+        ),
+        (
+            OutputLoss(temperature={"start": 4}),
+            STUDENT,
+            TEACHER,
+            ("losses.x.temperature=", "_target_: mangakd.core.sch"),
+        ),
+        (OutputLoss(temperature_by="smaple"), STUDENT, TEACHER, ("losses.x.temperature_by", "did you mean sample")),
+        (OutputLoss(entropy=1.0), STUDENT, TEACHER, ("losses.x.entropy", "between 0 and 1", "1.0")),
+        (OutputLoss(entropy="half"), STUDENT, TEACHER, ("losses.x.entropy", "half")),
+        (HardLabelLoss(smoothing_aware="yes"), STUDENT, None, ("losses.x.smoothing_aware='yes'", "True, False")),
         (OutputLoss(jsd_beta=1.0), STUDENT, TEACHER, ("losses.x.jsd_beta", "1.0")),
         (OutputLoss(dkd_beta=-1.0), STUDENT, TEACHER, ("losses.x.dkd_alpha", "-1.0")),
         (
@@ -198,6 +214,19 @@ def test_forward_refuses_what_cannot_be_compared() -> None:
         multi(LOGITS, None, BATCH, 0.0)
 
 
+def test_each_part_of_the_total_keeps_its_graph() -> None:
+    losses = LossSet({"a": Constant(6.0, 3, weight=0.5), "b": Constant(5.0, 1, weight=Linear(0, 4))})
+    out = losses(LOGITS, None, BATCH, progress=0.5)
+    assert {name: part.item() for name, part in out.weighted.items()} == {"a": 1.0, "b": 10.0}
+    (gradient,) = torch.autograd.grad(out.weighted["b"], [losses.callbacks["b"].one])
+    assert gradient.item() == 10.0
+
+
+def test_smoothing_aware_without_smoothing_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    LossSet({"hard": HardLabelLoss(smoothing_aware=True)}).bind(STUDENT, None)
+    assert "losses.hard.smoothing_aware is ignored: losses.hard.label_smoothing is 0" in caplog.text
+
+
 def test_mse_says_that_the_temperature_plays_no_part(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         LossSet({"output": OutputLoss(divergence="mse", temperature=7)}).bind(STUDENT, STUDENT)
@@ -208,4 +237,5 @@ def test_a_schedule_is_plain_data_in_the_config() -> None:
     assert HardLabelLoss(weight=Linear(0.0, 1.0)).config == {
         "weight": {"_target_": "mangakd.core.schedule.Linear", "start": 0.0, "end": 1.0},
         "label_smoothing": 0.0,
+        "smoothing_aware": False,
     }

@@ -15,7 +15,7 @@ from mangakd.evaluation.predictions import Predictions
 from mangakd.evaluation.report import compare, curves, mistakes
 from mangakd.evaluation.report.blocks import Figure
 from mangakd.evaluation.report.measure import measure
-from mangakd.evaluation.report.svg import Axis, Series, chart
+from mangakd.evaluation.report.svg import COLOURS, Axis, Series, chart
 from mangakd.evaluation.report.write import write_report
 from mangakd.evaluation.statistics import Answers
 
@@ -105,6 +105,31 @@ def test_a_chart_keeps_inside_itself() -> None:
         for name, most in (("x", width), ("x1", width), ("x2", width), ("cx", width), ("y", height), ("y1", height)):
             assert 0 <= float(element.attrib.get(name, 0)) <= most
     assert chart("flat", [Series("a", [3], [0.0])], Axis("x"), Axis("y")), "one point, no span"
+
+
+def test_a_run_has_one_name_and_one_colour_in_all_figures(tmp_path: Path) -> None:
+    """Run 0 of two sweeps, the second with two stages: only it has a hidden term."""
+    runs = compare.read([made(tmp_path / "a" / "0"), made(tmp_path / "b" / "0", TWO_STAGES)])
+    assert [run.name for run in runs] == ["a/0", "b/0"]
+    by_name = {run.name: run.curves for run in runs}
+    hidden = curves.figure(by_name, "train/loss/hidden").svg
+    assert f'fill="{COLOURS[1]}"' in hidden and f'fill="{COLOURS[0]}"' not in hidden, "dots of the second run alone"
+    assert ">a/0<" in hidden and ">b/0<" in hidden
+
+
+@pytest.mark.parametrize(
+    ("y", "percent", "expected"),
+    [
+        ([0, 3e-7], False, ["0", "1e-7", "2e-7", "3e-7"]),
+        ([0, 1500], False, ["0", "500", "1,000", "1,500"]),
+        ([0, 2.5e7], False, ["0", "5M", "10M", "15M", "20M", "25M"]),
+        ([0.98], True, ["94%", "96%", "98%", "100%"]),  # one value: no axis above 100 %
+    ],
+)
+def test_ticks_are_short(y: list[float], percent: bool, expected: list[str]) -> None:
+    svg = chart("t", [Series("a", range(len(y)), y)], Axis("x"), Axis("y", percent=percent))
+    ticks = re.findall(r'text-anchor="end">([^<]*)<', svg)
+    assert ticks[-len(expected) :] == expected
 
 
 def test_predictions_come_back_as_they_were(tmp_path: Path) -> None:

@@ -23,7 +23,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """svg: a whole element. numbers: what it shows, for readers of report.md and for those who cannot see it."""
+    """svg: a whole element with its title. caption: the title in report.md.
+
+    numbers: what it shows, for readers of report.md and for those who cannot see it.
+    """
 
     svg: str
     caption: str

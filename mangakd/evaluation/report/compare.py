@@ -1,5 +1,6 @@
 """Runs side by side. Where they were tested on the same rows, with paired intervals against the first of them."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +33,10 @@ def read(folders: list[Path]) -> list[Run]:
         raise UserError(
             "give the folders of two or more runs: python scripts/compare_runs.py outputs/intent/a outputs/intent/b"
         )
-    names = [folder.name for folder in folders]
-    if len(set(names)) < len(names):
-        names = [str(folder) for folder in folders]
+    whole = [Path(os.path.abspath(folder)) for folder in folders]  # a link keeps its name
+    names = [folder.name for folder in whole]
+    if len(set(names)) < len(names):  # runs of two sweeps: what tells them apart, from where their paths part
+        names = [os.path.relpath(folder, os.path.commonpath(whole)) for folder in whole]
     return [
         Run(name, read_metrics(folder), curves.read(folder), kept.load(folder, "test") if _kept(folder) else None)
         for name, folder in zip(names, folders, strict=True)

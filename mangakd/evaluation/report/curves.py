@@ -83,9 +83,9 @@ def figure(runs: Mapping[str, Curves], column: str, stages: Sequence[int] = ()) 
     """One column of one run, or of several over each other. runs: name → curves."""
     held = {name: curves.columns[column] for name, curves in runs.items() if column in curves.columns}
     percent = VALIDATION.get(column, False)
-    title = column.replace("train/loss", "loss").replace("/", " · ").replace("val ·", "validation")
+    title = column.replace("train/", "").replace("val/kl", "val/KL").replace("val/", "validation ").replace("/", " · ")
     unit = "share of rows" if percent else "nats" if column == "val/kl" else "loss"
-    series = [Series(name, steps, values) for name, (steps, values) in held.items()]
+    series = [Series(name, *held.get(name, ([], []))) for name in runs]  # all: a run has one colour in all figures
     y = Axis(unit, percent) if percent else Axis(unit, low=_floor(series))
     svg = chart(title, series, _steps(runs.values()), y, stages)
     rows = [[name or column, *_ends(values, percent)] for name, (_, values) in held.items()]
@@ -120,6 +120,7 @@ def _shares(curves: Curves, terms: Sequence[str]) -> Figure:
         for term, values in norms.items()
     ]
     title = "share of each term in the gradient norm"
-    svg = chart(title, series, _steps([curves]), Axis("share", percent=True, low=0, high=1), curves.stages)
+    y = Axis("share", percent=True, low=0, high=1)
+    svg = chart("share of the gradient norm", series, _steps([curves]), y, curves.stages)
     rows = [[s.name, *_ends(s.y, True)] for s in series]
     return Figure(svg, title, Table(["term", "first", "last", "lowest", "highest"], rows))

@@ -1,5 +1,6 @@
 """Sections → one HTML file that needs nothing else: no script, no font, no request. Wide tables scroll inside themselves."""
 
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -25,7 +26,7 @@ small { display: block; color: #555; white-space: nowrap; }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem; }
 figure { margin: 0; flex: 1 1 19rem; min-width: 0; max-width: 22rem; }
 svg { width: 100%; height: auto; display: block; }
-figcaption, summary { font-size: 0.85rem; color: #444; }
+summary { font-size: 0.85rem; color: #444; }
 @media (max-width: 40rem) {  /* a phone: sentences one below the other, numbers closer together */
   .texts thead { display: none; }
   .texts tr { display: block; padding: 0.4rem 0; border-bottom: 1px solid #bbb; }
@@ -35,8 +36,16 @@ figcaption, summary { font-size: 0.85rem; color: #444; }
   th, td { padding: 0.3rem 0.25rem; font-size: 0.8rem; }
   small { white-space: normal; }
 }
+@media print {  /* paper does not scroll */
+  body { max-width: none; }
+  h2 { break-after: avoid; }
+  tr, figure { break-inside: avoid; }
+  .wide { overflow: visible; }
+  th, td { overflow-wrap: anywhere; }
+}
 pre { overflow-x: auto; font-size: 0.8rem; background: #f5f5f5; padding: 0.8rem; overflow-wrap: normal; }
 """
+_BREAKS = re.compile(r"(?<=[_,=/])")  # where a long name of a run may be broken
 _CLASSES = {"pass": "pass", "FAIL": "fail"}
 
 
@@ -70,12 +79,12 @@ def _block(block: Block) -> str:
         return f"<details><summary>{escape(block.title)}</summary><pre>{escape(block.text)}</pre></details>"
     if isinstance(block, Figure):
         numbers = f"<details><summary>numbers</summary>{_table(block.numbers)}</details>"
-        return f"<figure>{block.svg}<figcaption>{escape(block.caption)}</figcaption>{numbers}</figure>"
+        return f"<figure>{block.svg}{numbers}</figure>"  # its title is drawn
     return _table(block)
 
 
 def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(header)}</th>' for header in table.headers)
+    head = "".join(f'<th scope="col">{_BREAKS.sub("<wbr>", escape(header))}</th>' for header in table.headers)
     of = table.headers if table.texts else [""] * len(table.headers)
     rows = "\n".join(f"<tr>{''.join(map(_cell, row, of))}</tr>" for row in table.rows)
     kind = ' class="texts"' if table.texts else ""

@@ -126,7 +126,8 @@ def _reliability(found: Measured, name: str) -> Figure:
         for c, r, s in zip(b.confidence, b.right, b.share, strict=True)
     ]
     numbers = Table(["", "confidence", "right", "answers"], rows)
-    return Figure(chart(NAMES[name], series, *axes, diagonal=True), f"Reliability of the {NAMES[name]}", numbers)
+    title = f"reliability: {NAMES[name]}"
+    return Figure(chart(title, series, *axes, diagonal=True), title, numbers)
 
 
 def learning(run: Path) -> Section:

@@ -1,17 +1,20 @@
 """Line and dot charts as SVG text: a report then needs no plotting package, and its figures stay sharp and searchable.
 
 Drawn 360 units wide in a 12-unit font, so that a phone shows them at about their own size. Dark on light; series differ in
-colour (Okabe & Ito's, told apart by the colour-blind) and in dashes.
+colour (Okabe & Ito's, told apart by the colour-blind) and in dashes. A browser measures the result in
+tests/integration/test_report_in_browser.py: no text may leave the drawing or touch another.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 COLOURS = ("#0072B2", "#D55E00", "#007A5A", "#A8457F", "#222222", "#7A6000")
 DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2", "10 4")
-WIDTH, PLOT_HEIGHT, LEFT, RIGHT, TOP, BOTTOM, LEGEND = 360, 220, 60, 12, 30, 42, 17
+WIDTH, PLOT_HEIGHT, LEFT, RIGHT, TOP, BOTTOM, LEGEND = 360, 220, 72, 24, 30, 42, 17
+TITLE, NAME = 32, 33  # letters that fit into a line of the title and of the legend, in the widest of common fonts
 DOTS = 30  # curves of no more points show each of them
 
 
@@ -41,11 +44,12 @@ def chart(
     """marks: x where a new stage begins. diagonal: the line of equal x and y."""
     across = _Scale(x, [v for s in series for v in s.x], LEFT, WIDTH - RIGHT)
     up = _Scale(y, [v for s in series for v in s.y], TOP + PLOT_HEIGHT, TOP)
-    height = TOP + PLOT_HEIGHT + BOTTOM + LEGEND * (len(series) if len(series) > 1 else 0)
+    names = [_lines(s.name) for s in series] if len(series) > 1 else []
+    height = TOP + PLOT_HEIGHT + BOTTOM + LEGEND * sum(map(len, names))
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}" '
         'font-family="system-ui, sans-serif" font-size="12" fill="#1b1b1b">',
-        f'<text x="{LEFT}" y="16" font-weight="600">{escape(title)}</text>',
+        f'<text x="{LEFT}" y="16" font-weight="600">{escape(_cut(title))}</text>',
         *_axes(across, up),
     ]
     for at in marks:
@@ -56,9 +60,20 @@ def chart(
         parts.append(f'<line {ends} stroke="#777" stroke-dasharray="4 4"/>')
     for i, one in enumerate(series):
         parts += _curve(one, i, across, up)
-        if len(series) > 1:
-            parts += _legend(one.name, i, TOP + PLOT_HEIGHT + BOTTOM + LEGEND * i + 8)
+    at = TOP + PLOT_HEIGHT + BOTTOM + 8
+    for i, lines in enumerate(names):
+        parts += _legend(lines, i, at)
+        at += LEGEND * len(lines)
     return "\n".join([*parts, "</svg>"])
+
+
+def _lines(name: str) -> list[str]:
+    """Broken after what parts of paths and overrides end in, or anywhere where there is none."""
+    return re.findall(rf".{{1,{NAME}}}(?:(?<=[ _,=/-])|$)|.{{1,{NAME}}}", name)
+
+
+def _cut(title: str) -> str:
+    return title if len(title) <= TITLE else title[: TITLE - 1] + "…"
 
 
 class _Scale:
@@ -68,21 +83,30 @@ class _Scale:
         finite = [v for v in values if math.isfinite(v)] or [0.0]
         low = min(finite) if axis.low is None else axis.low
         high = max(finite) if axis.high is None else axis.high
-        if high <= low:
-            low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
-        step = _step(high - low)
+        if high <= low:  # one value: room on both sides, but no shares above 100 %
+            room = 0.05 if axis.percent else (abs(low) or 1) / 2
+            low, high = low - room, min(high + room, 1.0) if axis.percent else high + room
+        step = _step(max(high - low, 5e-4) if axis.percent else high - low)  # two decimals of a percentage at most
         self.low = low if axis.low is not None else math.floor(low / step) * step
         self.high = high if axis.high is not None else math.ceil(high / step) * step
         self.axis, self.start, self.end = axis, start, end
         first = math.ceil(self.low / step - 1e-9)
         self.ticks = [k * step for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
         self._decimals = max(0, -math.floor(math.log10(step) + 1e-9) - (2 if axis.percent else 0))
+        self._largest = max(map(abs, self.ticks), default=0.0)
 
     def __call__(self, value: float) -> float:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
     def shown(self, tick: float) -> str:
-        return f"{tick:.{self._decimals}%}" if self.axis.percent else f"{tick:,.{self._decimals}f}"
+        if self.axis.percent:
+            return f"{tick:.{self._decimals}%}"
+        if 1e5 <= self._largest < 1e9:
+            unit, letter = (1e6, "M") if self._largest >= 1e6 else (1e3, "k")
+            return f"{tick / unit:g}{letter}" if tick else "0"
+        if self._largest >= 1e9 or self._decimals > 4:
+            return f"{tick:.3g}".replace("e+0", "e").replace("e-0", "e-")
+        return f"{tick:,.{self._decimals}f}"
 
 
 def _step(span: float) -> float:
@@ -97,12 +121,11 @@ def _axes(x: _Scale, y: _Scale) -> list[str]:
     for tick in y.ticks:
         at = y(tick)
         parts.append(f'<line x1="{LEFT}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}" stroke="#e2e2e2"/>')
-        parts.append(f'<text x="{LEFT - 5}" y="{at + 4:.1f}" text-anchor="end">{y.shown(tick)}</text>')
+        parts.append(f'<text x="{LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{y.shown(tick)}</text>')
     for tick in x.ticks:
         at = x(tick)
-        anchor = "end" if at > right - 14 else "middle"
         parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{floor}" y2="{floor + 4}" stroke="#1b1b1b"/>')
-        parts.append(f'<text x="{at:.1f}" y="{floor + 17}" text-anchor="{anchor}">{x.shown(tick)}</text>')
+        parts.append(f'<text x="{at:.1f}" y="{floor + 17}" text-anchor="middle">{x.shown(tick)}</text>')
     middle = TOP + PLOT_HEIGHT / 2
     turned = f'x="12" y="{middle}" transform="rotate(-90 12 {middle})" text-anchor="middle"'
     parts.append(f"<text {turned}>{escape(y.axis.label)}</text>")
@@ -116,7 +139,7 @@ def _curve(series: Series, index: int, x: _Scale, y: _Scale) -> list[str]:
     path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
     parts = [f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8" {_dash(index)}/>']
     if series.areas is not None or len(places) <= DOTS:
-        sizes = [2 + 7 * math.sqrt(a) for a in series.areas] if series.areas is not None else [2.5] * len(places)
+        sizes = [2 + 6 * math.sqrt(a) for a in series.areas] if series.areas is not None else [2.5] * len(places)
         dot = f'fill="{colour}" fill-opacity="0.75"'
         parts += [
             f'<circle cx="{a:.1f}" cy="{b:.1f}" r="{r:.1f}" {dot}/>' for (a, b), r in zip(places, sizes, strict=True)
@@ -124,10 +147,12 @@ def _curve(series: Series, index: int, x: _Scale, y: _Scale) -> list[str]:
     return parts
 
 
-def _legend(name: str, index: int, y: float) -> list[str]:
+def _legend(name: Sequence[str], index: int, y: float) -> list[str]:
+    """name: its lines."""
     colour = COLOURS[index % len(COLOURS)]
     line = f'<line x1="{LEFT}" x2="{LEFT + 26}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="2.5" {_dash(index)}/>'
-    return [line, f'<text x="{LEFT + 32}" y="{y + 4}">{escape(name)}</text>']
+    start = f'<text x="{LEFT + 32}"'
+    return [line, *(f'{start} y="{y + 4 + LEGEND * i}">{escape(part)}</text>' for i, part in enumerate(name))]
 
 
 def _dash(index: int) -> str:

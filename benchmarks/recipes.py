@@ -1,0 +1,179 @@
+"""What does distillation buy? Recipes against the same student trained without a teacher, for as many steps, over seeds.
+
+    python benchmarks/recipes.py --data ../shared/data/clinc150/data_full.json --work PATH [--only two_stage] [--seeds 0 1]
+
+Each run is `python train.py …` in PATH/<recipe>_<seed>: one that is done is not done again, one that was stopped goes on. After
+each, its scores and which test rows it got right are kept in results/recipes.json, so that all intervals can be computed again
+without the runs, and results/recipes.md is written anew. Two of these may run side by side on the same PATH, with other recipes.
+The student: BERT of 4 layers of 312, random weights. Every recipe takes about 4,700 steps of 64 texts; learning rates are tuned
+on validation with seed 0 (`--tune`). Intervals are of the bootstrap over test rows, each row's value being the mean over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from results_file import RESULTS, table, write
+
+from mangakd.evaluation import predictions
+from mangakd.evaluation.bootstrap import Estimate, bootstrap
+from mangakd.evaluation.statistics import Answers, mean
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMON = [
+    "task=intent", "data=clinc150", "hardware=cpu", "resume=auto", "student=tinybert_4l_312d", "teacher.fit.epochs=5",
+    "augment.copies=3", "distill.alpha=0.9",
+]  # fmt: skip
+FEW = ["data.labelled_share=0.1", "teacher.fit.epochs=30", "distill.temperature=1"]
+ALL_TEXTS = "[labelled,unlabelled,augmented]"
+RECIPES: dict[str, list[str]] = {  # 235 steps are an epoch of the labelled texts, 937 of labelled and new ones
+    "no_kd": ["losses=[hard_label]", "trainer.max_epochs=20"],
+    "output_only": ["trainer.max_epochs=20", "stages.distil.teacher=stored"],
+    "output_new_texts": ["trainer.max_epochs=5", "stages.distil.teacher=stored", "stages.distil.texts=[labelled,augmented]"],
+    "feature_only": ["stages=feature_only", "stages.features.epochs=3", "stages.head.epochs=8"],
+    "two_stage": ["stages=two_stage", "stages.features.epochs=2", "stages.soft_targets.epochs=3"],
+    "combined": ["stages=combined", "trainer.max_epochs=5"],
+    "three_stage": [
+        "stages=three_stage", "stages.features={losses: [hidden], texts: [labelled, augmented], epochs: 2}",
+        "stages.soft_targets={losses: [output], texts: [labelled, augmented], epochs: 2, teacher: stored}",
+        "stages.labels.epochs=4",
+    ],
+    "few_no_kd": [*FEW, "losses=[hard_label]", "trainer.max_epochs=195", "+trainer.check_val_every_n_epoch=10"],
+    "few_output_only": [
+        *FEW, "trainer.max_epochs=20", "stages.distil.teacher=stored", "stages.distil.texts=[labelled,unlabelled]",
+    ],
+    "few_two_stage": [
+        *FEW, "stages=two_stage", f"stages.features.texts={ALL_TEXTS}", f"stages.soft_targets.texts={ALL_TEXTS}",
+        "stages.features.epochs=2", "stages.soft_targets.epochs=3",
+    ],
+}  # fmt: skip
+BASELINES = {"few_": "few_no_kd", "": "no_kd"}
+SCORES = (
+    "test/accuracy",
+    "test/agreement",
+    "test/kl",
+    "test/ece",
+    "test/retention",
+    "teacher/test/accuracy",
+    "train/steps",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="CLINC150's data_full.json")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the runs and the cache")
+    parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--tune", nargs="+", type=float, help="learning rates to try with the first seed")
+    parser.add_argument(
+        "--source", type=Path, default=ROOT, help="folder of train.py: a copy, when this one is worked on"
+    )
+    options = parser.parse_args()
+    for recipe in options.only:
+        for rate in options.tune or [None]:
+            for seed in options.seeds[: 1 if options.tune else None]:
+                name = f"{recipe}_lr{rate:g}" if rate else recipe
+                train(options, name, recipe, seed, rate)
+                keep(name, recipe, seed, options.work / "runs" / f"{name}_{seed}")
+
+
+def train(options: argparse.Namespace, name: str, recipe: str, seed: int, rate: float | None) -> None:
+    """Raises CalledProcessError when the run fails; its log lies beside its folder."""
+    folder = options.work / "runs" / f"{name}_{seed}"
+    typed = [
+        *COMMON,
+        *RECIPES[recipe],
+        f"seed={seed}",
+        f"data.path={options.data.resolve()}",
+        f"hydra.run.dir={folder}",
+    ]
+    typed += [f"paths.cache={options.work / 'cache'}", *([f"optim.lr={rate}"] if rate else [])]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".log").open("a") as log:
+        subprocess.run(
+            [sys.executable, "train.py", *typed], cwd=options.source, env=env, stdout=log, stderr=log, check=True
+        )
+
+
+def keep(name: str, recipe: str, seed: int, folder: Path) -> None:
+    """Adds a run to results/recipes.json, under a lock, and writes the table anew."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    test = predictions.load(folder, "test")
+    right = Answers(test.logits["student"], test.targets).right
+    row = {
+        "recipe": recipe, "seed": seed, "command": (folder / "command.txt").read_text().split("data.path=")[0].strip(),
+        "scores": {key: metrics[key] for key in (*SCORES, "val/accuracy", "run/seconds")},
+        "loss": last_losses(folder), "right": np.packbits(right).tobytes().hex(), "rows": len(right),
+    }  # fmt: skip
+    file = RESULTS / "recipes.json"
+    with (RESULTS / "recipes.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        runs = json.loads(file.read_text())["runs"] if file.is_file() else {}
+        runs[f"{name}_{seed}"] = row
+        write("recipes", "Recipes", {"versions": versions(), "runs": dict(sorted(runs.items()))}, body(runs))
+
+
+def last_losses(folder: Path) -> dict[str, float]:
+    """Each term's mean over the last tenth of the steps that logged it."""
+    from mangakd.evaluation.report import curves
+
+    columns = curves.read(folder).columns
+    terms = {name: values for name, (_, values) in columns.items() if name.startswith("train/loss")}
+    return {name: float(np.mean(values[-max(len(values) // 10, 1) :])) for name, values in terms.items()}
+
+
+def versions() -> dict[str, str]:
+    return {package: version(package) for package in ("torch", "lightning", "transformers")}
+
+
+def body(runs: dict[str, Any]) -> str:
+    by_recipe: dict[str, list[Any]] = {}
+    for name, run in runs.items():
+        by_recipe.setdefault(name.rpartition("_")[0], []).append(run)
+    rows = [row(name, found, by_recipe) for name, found in by_recipe.items()]
+    head = ["recipe", "seeds", "test accuracy", "95 %", "minus no KD, points", "retention", "agreement", "KL", "ECE",
+            "validation", "steps", "minutes"]  # fmt: skip
+    return (
+        "CLINC150, test: 4,500 rows of 150 intents. Means over seeds; 95 % intervals of the bootstrap over rows, paired for "
+        "differences. `_lr…` rows are single runs that chose the learning rate, on validation.\n\n" + table(head, rows)
+    )
+
+
+def row(name: str, found: Sequence[Any], by_recipe: dict[str, list[Any]]) -> list[str]:
+    base = by_recipe.get(next(b for prefix, b in BASELINES.items() if name.startswith(prefix)), [])
+    estimates = bootstrap({key: mean(right(of), most=1) for key, of in (("own", found), ("base", base)) if of})
+    score = lambda key: float(np.mean([run["scores"][key] for run in found]))  # noqa: E731
+    gap = points(estimates["own"] - estimates["base"]) if base and found is not base else "–"
+    low, high = estimates["own"].interval
+    return [
+        name, ", ".join(str(run["seed"]) for run in found), f"{score('test/accuracy'):.1%}", f"{low:.1%} to {high:.1%}", gap,
+        f"{score('test/retention'):.3f}", f"{score('test/agreement'):.1%}", f"{score('test/kl'):.3f}", f"{score('test/ece'):.3f}",
+        f"{score('val/accuracy'):.1%}", f"{score('train/steps'):,.0f}", f"{score('run/seconds') / 60:.0f}",
+    ]  # fmt: skip
+
+
+def right(runs: Sequence[Any]) -> np.ndarray:
+    """(N): the share of seeds that got a row right."""
+    bits = [np.unpackbits(np.frombuffer(bytes.fromhex(run["right"]), np.uint8))[: run["rows"]] for run in runs]
+    return np.mean(bits, axis=0)
+
+
+def points(gap: Estimate) -> str:
+    low, high = gap.interval
+    return f"{100 * gap.value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+if __name__ == "__main__":
+    main()

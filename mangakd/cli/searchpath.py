@@ -1,0 +1,46 @@
+"""Where Hydra looks for options: conf/, and what --config-dir and hydra.searchpath add (docs/templates.md).
+
+Read out of Hydra's own message about an option that it did not find, the one place that names them when composing has failed.
+"""
+
+import re
+from collections.abc import Iterator
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from mangakd.core.errors import near
+
+
+def unknown_option(option: str, message: str) -> str:
+    """What to say about `group/name`, which Hydra's `message` has not found; empty where no place has such a group."""
+    group, _, name = option.strip("/").rpartition("/")
+    known = sorted({found for _, place in _places(message) if place is not None for found in _options(place, group)})
+    if not group or not known:
+        return ""
+    lost = "".join(
+        f" {place} is not there: mend hydra.searchpath, or install the package that it names."
+        for place, found in _places(message)
+        if found is None
+    )
+    return f"{group}={name} is unknown{near(name, known)} Known: {', '.join(known)}.{lost}"
+
+
+def _places(message: str) -> Iterator[tuple[str, Traversable | None]]:
+    """(as it was written, the folder) of each; None where it is not there."""
+    for kind, path in re.findall(r"path=(file|pkg)://(.+)", message):
+        yield f"{kind}://{path}", Path(path) if kind == "file" and Path(path).is_dir() else _package(kind, path)
+
+
+def _package(kind: str, path: str) -> Traversable | None:
+    try:
+        return resources.files(path.replace("/", ".")) if kind == "pkg" else None
+    except (ModuleNotFoundError, TypeError, ValueError):
+        return None
+
+
+def _options(place: Traversable, group: str) -> Iterator[str]:
+    folder = place.joinpath(*group.split("/"))
+    for file in folder.iterdir() if folder.is_dir() else ():
+        if file.name.endswith(".yaml") and not file.name.startswith("_"):
+            yield file.name.removesuffix(".yaml")

@@ -1,0 +1,161 @@
+"""The runs of a sweep as they lie on disk, grouped into points: runs that differ in nothing but their seed are one point.
+
+The score is the validation score that the run is kept by. Which point is best is decided on validation alone; test scores
+are for the one that won.
+"""
+
+import json
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from mangakd.core.errors import UserError
+from mangakd.evaluation import predictions, statistics
+from mangakd.evaluation.bootstrap import Estimate, Statistic, bootstrap
+from mangakd.evaluation.predictions import Predictions
+from mangakd.evaluation.statistics import Answers
+
+COMMAND, ERROR, SEED = "command.txt", "error.txt", "seed"
+# Student's t, 97.5 %, for 1 … 9 degrees of freedom; beyond them its expansion around the normal quantile (error < 1e-3).
+_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """One folder. settings: what was typed, key → value. metrics: of a finished run, else empty. error: why it failed."""
+
+    folder: Path
+    settings: Mapping[str, str]
+    metrics: Mapping[str, float]
+    error: str = ""
+
+    @property
+    def finished(self) -> bool:
+        return "run/seconds" in self.metrics
+
+    @property
+    def score(self) -> tuple[str, float]:
+        """Name and value of the validation score."""
+        name = next(name for name in self.metrics if name.startswith("val/"))
+        return name.removeprefix("val/"), self.metrics[name]
+
+    @cached_property
+    def validation(self) -> Predictions | None:
+        return (
+            predictions.load(self.folder, "validation")
+            if predictions.file_of(self.folder, "validation").is_file()
+            else None
+        )
+
+
+@dataclass(frozen=True)
+class Point:
+    """values: of the swept keys, in the sweep's order. runs: the finished ones, one for each seed."""
+
+    values: tuple[str, ...]
+    runs: Sequence[SweepRun]
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        return np.array([run.score[1] for run in self.runs])
+
+    @property
+    def mean(self) -> float:
+        return float(self.scores.mean())
+
+    @property
+    def half(self) -> float:
+        """Half of the 95 % interval of the mean over seeds (Student's t); NaN for a single seed."""
+        n = len(self.scores)
+        return quantile(n - 1) * float(self.scores.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+
+    def mean_of(self, metric: str) -> float:
+        return float(np.mean([run.metrics.get(metric, math.nan) for run in self.runs]))
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """keys: what was swept, without the seed. points: best first. runs: all, also failed and unfinished ones."""
+
+    folder: Path
+    keys: tuple[str, ...]
+    points: Sequence[Point]
+    runs: Sequence[SweepRun]
+
+    @property
+    def score(self) -> str:
+        return self.points[0].runs[0].score[0]
+
+    def winning_command(self) -> str:
+        """The first seed's command of the best point, without its seed."""
+        settings = self.points[0].runs[0].settings
+        typed = [f"{key}={value}" for key, value in settings.items() if key != SEED]
+        return shlex.join(["python", "train.py", *typed])
+
+
+def quantile(freedom: int) -> float:
+    """Student's t, 97.5 %. Source: Abramowitz & Stegun 1964, 26.7.5."""
+    if freedom <= len(_T):
+        return _T[freedom - 1]
+    z = 1.959964
+    terms = ((z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384)
+    return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
+
+
+def is_sweep(folder: Path) -> bool:
+    return not (folder / "metrics.json").is_file() and bool(_folders(folder))
+
+
+def _folders(folder: Path) -> list[Path]:
+    kept = {file.parent for name in (COMMAND, ERROR) for file in folder.glob(f"*/{name}")}
+    return sorted(kept, key=lambda p: (not p.name.isdigit(), int(p.name) if p.name.isdigit() else 0, p.name))
+
+
+def read(folder: Path) -> list[SweepRun]:
+    """Every run that was begun."""
+    return [_read(run) for run in _folders(folder)]
+
+
+def _read(folder: Path) -> SweepRun:
+    command, metrics, error = folder / COMMAND, folder / "metrics.json", folder / ERROR
+    words = shlex.split(command.read_text())[2:] if command.is_file() else []
+    settings = dict(word.split("=", 1) for word in words if "=" in word)
+    found = json.loads(metrics.read_text()) if metrics.is_file() else {}
+    return SweepRun(folder, settings, found, error.read_text().strip() if error.is_file() else "")
+
+
+def result(folder: Path) -> SweepResult:
+    """Raises UserError where no run has finished."""
+    runs = read(folder)
+    done = [run for run in runs if run.finished]
+    if not done:
+        raise UserError(
+            f"{folder}: none of its {len(runs)} runs has finished; look into their error.txt and logs/run.log."
+        )
+    every = list(dict.fromkeys(key for run in done for key in run.settings))
+    keys = tuple(key for key in every if key != SEED and len({run.settings.get(key) for run in done}) > 1)
+    points: dict[tuple[str, ...], list[SweepRun]] = {}
+    for run in done:
+        points.setdefault(tuple(run.settings.get(key, "") for key in keys), []).append(run)
+    best_first = sorted((Point(values, found) for values, found in points.items()), key=lambda p: -p.mean)
+    return SweepResult(folder, keys, best_first, runs)
+
+
+def behind(points: Sequence[Point], resamples: int, seed: int) -> list[Estimate] | None:
+    """Each point's validation accuracy minus the best one's, in points of percent, paired over rows (a row's value is the
+    mean over seeds). None where runs kept no predictions or were validated on different rows."""
+    kept = [[run.validation for run in point.runs] for point in points]
+    first = kept[0][0]
+    if first is None or not all(one is not None and first.same_rows(one) for row in kept for one in row):
+        return None
+    wanted: dict[str, Statistic] = {}
+    for number, row in enumerate(kept):
+        right = [Answers(one.logits["student"], one.targets).right for one in row if one is not None]
+        wanted[str(number)] = statistics.mean(np.mean(right, axis=0), most=1)
+    found = list(bootstrap(wanted, resamples, seed).values())
+    return [(estimate - found[0]) * 100 for estimate in found]

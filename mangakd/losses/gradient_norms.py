@@ -1,0 +1,40 @@
+"""How much each loss term pulls at the student: the norm of its own gradient over an optimizer step.
+
+    norm_name = ‖ Σ over micro-batches, mean over ranks of ∂(weight_name · term_name)/∂θ ‖₂,   θ: the student's parameters
+
+The terms' values say nothing about that: a KL of 0.1 times T² may outweigh a cross-entropy of 1. Gradients of parts add up and
+norms do not, so each term's gradient is kept until the step is whole; it costs one backward pass for each term.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class GradientNorms:
+    """`add` each micro-batch of a step before its graph is freed, then `taken`."""
+
+    def __init__(self, student: nn.Module) -> None:
+        self._student = student
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, weighted: Mapping[str, Tensor], share: float) -> None:
+        """weighted: name → weight · term, with its graph. share: of the step that this micro-batch is."""
+        learnt = [parameter for parameter in self._student.parameters() if parameter.requires_grad]
+        for name, term in weighted.items():
+            with torch.autocast(term.device.type, enabled=False):
+                gradients = torch.autograd.grad(term, learnt, retain_graph=True, allow_unused=True)
+            flat = share * _flat(gradients, learnt)
+            self._sums[name] = self._sums[name] + flat if name in self._sums else flat
+
+    def taken(self, mean: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """name → norm, and begins anew. mean: over ranks, of a tensor."""
+        sums, self._sums = self._sums, {}
+        return {name: mean(gradient).norm() for name, gradient in sums.items()}
+
+
+def _flat(gradients: Iterable[Tensor | None], parameters: Iterable[Tensor]) -> Tensor:
+    """One vector in fp32; a parameter that a term does not reach has a gradient of 0."""
+    parts = (torch.zeros_like(p) if g is None else g for g, p in zip(gradients, parameters, strict=True))
+    return torch.cat([part.flatten().float() for part in parts])

@@ -1,0 +1,159 @@
+"""Templates: conf/experiment with headers that say what to type and to expect, checked and trained in small; and another team's,
+from a package or folder of its own.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import LABELS, REPO, save_tiny
+from omegaconf import DictConfig
+
+from mangakd.cli import preflight
+from mangakd.cli.setup import Setup
+
+Compose = Callable[..., DictConfig]
+EXPERIMENTS = sorted((REPO / "conf" / "experiment").glob("*.yaml"))
+PACKAGE = REPO / "tests" / "example_package"
+TEAM = PACKAGE / "mangashop_templates" / "conf"
+HEADER = re.compile(
+    r"# @package _global_\n"
+    r"# Command:   python train\.py (?P<command>.+)\n"
+    r"# Purpose:   (?P<purpose>.+)\n"
+    r"# Expected:  (?P<expected>not measured yet|.*\d.*\(.+\))\n"  # numbers, and in brackets the machine they came from
+    r"# Owner:     (?P<owner>.+ team)\n"
+)
+each = pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+
+
+@pytest.mark.parametrize("file", [*EXPERIMENTS, *TEAM.glob("experiment/*.yaml")], ids=lambda file: file.stem)
+def test_the_header_says_what_to_type_and_what_to_expect(file: Path, compose: Compose) -> None:
+    header = HEADER.match(file.read_text())
+    assert header, f"{file.name} must begin with Command, Purpose, Expected and Owner, as quickstart.yaml does"
+    typed = shlex.split(header["command"])
+    assert f"experiment={file.stem}" in typed
+    if file in EXPERIMENTS:
+        compose(*typed)
+
+
+@pytest.fixture
+def offline(tmp_path: Path, tiny_distilbert: Path) -> dict[str, list[str]]:
+    """Template → what it leaves to its user, or takes from the hub, as local files of the same kinds."""
+    clinc = tmp_path / "data_full.json"
+    splits = ("train", "val", "test")
+    rows = {split: [[f"{split} {name} {i}", name] for name in LABELS for i in range(20)] for split in splits}
+    clinc.write_text(json.dumps(rows))
+    student = save_tiny(tmp_path / "student", labels=None, num_hidden_layers=2)
+    return {
+        "manga_intent_tinybert": [f"teacher.path={tiny_distilbert}", f"student.path={student}"],
+        "clinc150_two_stage": [f"data.path={clinc}"],
+        "clinc150_few_labels": [f"data.path={clinc}"],
+    }
+
+
+@each
+def test_a_template_passes_preflight(
+    file: Path, offline: dict[str, list[str]], compose: Compose, tmp_path: Path
+) -> None:
+    given = [*offline.get(file.stem, []), "hardware=cpu", f"paths.cache={tmp_path / 'cache'}"]
+    preflight.check(Setup(compose(f"experiment={file.stem}", *given), tmp_path / "run"))
+
+
+@each
+def test_a_template_trains(
+    file: Path, compose: Compose, small_run: list[str], tiny_fresh: Path, run_here: Callable[..., None], tmp_path: Path
+) -> None:
+    """All its stages, an epoch each, on tiny models and a few rows."""
+    tiny = [
+        *small_run, f"teacher.path={tiny_fresh}", "teacher.fit.epochs=1", "student=teacher_layers", "student.layers=[1,3]",
+        "student.path=null", "trainer.max_epochs=1", "data.train_limit=null", "data.val_limit=null", "data.test_limit=null",
+        f"experiment={file.stem}",
+    ]  # fmt: skip
+    config = compose(*tiny)
+    stages = {name: stage for name, stage in config.stages.items() if "epochs" in stage}
+    run_here(compose(*tiny, *(f"stages.{name}.epochs=1" for name in stages)), tmp_path / "run")
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert "test/accuracy" in metrics and "baseline/test/accuracy" in metrics
+
+
+def test_help_lists_the_templates() -> None:
+    printed = python("train.py", "--help").stdout
+    listed = next(line for line in printed.splitlines() if line.startswith("experiment: "))
+    assert listed.removeprefix("experiment: ").split(", ") == [file.stem for file in EXPERIMENTS]
+
+
+def python(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """A process of its own, with PYTHONPATH and the like set anew."""
+    known = {**os.environ, **environment}
+    typed = [sys.executable, str(REPO / words[0]), *words[1:]]
+    return subprocess.run(typed, capture_output=True, text=True, timeout=400, env=known, check=False)
+
+
+SEARCH = "hydra.searchpath=[pkg://mangashop_templates.conf]"
+INSTALLED = {"PYTHONPATH": str(PACKAGE), "MANGASHOP_DATA": str(PACKAGE)}
+
+
+@pytest.fixture
+def tiny_run(tiny_fresh: Path, tmp_path: Path) -> list[str]:
+    return [
+        f"teacher.path={tiny_fresh}", "student.layers=[1,3]", "hardware=cpu", "hardware.batch_size=4", "trainer.max_epochs=1",
+        "teacher.fit.epochs=8", "teacher.fit.lr=3e-3", f"paths.cache={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / 'run'}",
+    ]  # fmt: skip
+
+
+def test_a_template_in_a_folder_is_checked(tiny_run: list[str], tmp_path: Path) -> None:
+    """With its loss, which preflight binds and finds wrong; a right one is trained below."""
+    wrong = ["experiment=shop_intent", "losses.margin.most=0", "validate=true", *tiny_run]
+    done = python("train.py", f"--config-dir={TEAM}", *wrong, **INSTALLED)
+    assert done.returncode == 1 and "1 problem found" in done.stderr, done.stderr
+    assert "losses.margin.most=0 must be above 0" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_template_in_a_package_trains(tiny_run: list[str], tmp_path: Path) -> None:
+    done = python("train.py", SEARCH, "experiment=shop_intent", *tiny_run, **INSTALLED)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "train/loss/margin" in (tmp_path / "run" / "logs" / "metrics.csv").read_text()
+    assert "_target_: mangashop_templates.margin.MarginLoss" in (tmp_path / "run" / "config.yaml").read_text()
+    card = (tmp_path / "run" / "student" / "README.md").read_text()
+    assert "margin" in card and "the manga shop" in card
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([SEARCH, "experiment=shop_intnt"], ["did you mean shop_intent?", "quickstart, shop_intent."]),
+        ([SEARCH, "losses=[hard_label,margn]"], ["losses=margn is unknown; did you mean margin?"]),
+        ([f"--config-dir={TEAM}", "data=shop_question"], ["did you mean shop_questions?"]),
+        (["experiment=shop_intent"], ["experiment=shop_intent is unknown"]),
+        (["hydra.searchpath=[pkg://mangashop.conf]", "experiment=shop_intent"], ["pkg://mangashop.conf is not there"]),
+        (["hydra.searchpath=[file:///nowhere]", "experiment=shop_intent"], ["file:///nowhere is not there"]),
+    ],
+)
+def test_a_misspelt_template_is_told_what_there_is(words: list[str], expected: list[str]) -> None:
+    done = python("train.py", *words, **INSTALLED)
+    assert done.returncode == 1
+    assert all(part in done.stderr for part in expected), done.stderr
+    assert ("shop_intent." in done.stderr) == (words[0] == SEARCH and "experiment" in words[1])
+    assert "Traceback" not in done.stderr
+
+
+def test_the_example_package_installs_with_its_templates(tmp_path: Path) -> None:
+    """As pip would build it, without a network: the wheel holds the yaml files."""
+    pytest.importorskip("setuptools")
+    build = f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path)!r})"
+    copy = shutil.copytree(PACKAGE, tmp_path / "source")
+    done = subprocess.run([sys.executable, "-c", build], cwd=copy, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        held = wheel.namelist()
+    for file in [*TEAM.glob("*/*.yaml"), TEAM / "__init__.py", PACKAGE / "mangashop_templates" / "margin.py"]:
+        assert str(file.relative_to(PACKAGE)) in held

@@ -1,0 +1,134 @@
+"""`python train.py -m …` as real processes: one teacher for all runs, failures that stop nobody, a killed sweep that goes on."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import as_hydra_gives_it
+from omegaconf import DictConfig
+
+from mangakd.cli import finished as finished_before
+from mangakd.cli.setup import Setup
+from mangakd.core.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+POINTS = ["distill.temperature=1,2", "distill.alpha=0.3,0.7"]
+
+
+@pytest.fixture(scope="module")
+def small(tiny_fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    file = tmp_path_factory.mktemp("data") / "train.csv"
+    rows = [f"where is my {label} number {i},{label}" for i in range(100) for label in ("order", "refund", "shipping")]
+    file.write_text("text,label\n" + "\n".join(rows) + "\n")
+    return [
+        "data=files", f"data.path={file}", f"teacher.path={tiny_fresh}", "teacher.fit.epochs=8", "teacher.fit.lr=3e-3",
+        "student.layers=[1,3]", "hardware=cpu", "hardware.batch_size=16", "trainer.max_epochs=2", "logger=[csv]",
+        f"paths.cache={tmp_path_factory.mktemp('cache')}",
+    ]  # fmt: skip
+
+
+def start(folder: Path, *typed: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "train.py"), *typed, f"hydra.sweep.dir={folder}"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def sweep(folder: Path, *typed: str) -> tuple[int, str]:
+    process = start(folder, *typed)
+    printed, _ = process.communicate(timeout=400)
+    return process.returncode, printed
+
+
+def finished(run: Path) -> bool:
+    return "run/seconds" in (run / "metrics.json").read_text() if (run / "metrics.json").is_file() else False
+
+
+def test_a_failed_run_stops_nobody_and_a_killed_sweep_makes_what_is_missing(small: list[str], tmp_path: Path) -> None:
+    typed = ["-m", "distill.temperature=0,1,2", "distill.alpha=0.3,0.7", *small]
+    process = start(tmp_path, *typed)
+    end = time.monotonic() + 200
+    while not finished(tmp_path / "2") and time.monotonic() < end:
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    assert finished(tmp_path / "2"), "0 and 1 fail: a temperature of 0"
+    assert "distill.temperature" in (tmp_path / "1" / "error.txt").read_text()
+    made = (tmp_path / "2" / "metrics.json").stat().st_mtime_ns
+
+    code, printed = sweep(tmp_path, *typed, "resume=auto")
+    assert code == 1 and "2 of 6 runs failed" in printed
+    assert (tmp_path / "2" / "metrics.json").stat().st_mtime_ns == made and "finished before" in printed
+    assert all(finished(tmp_path / str(n)) for n in (2, 3, 4, 5)) and not (tmp_path / "3" / "error.txt").exists()
+    page, table = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
+    assert "<rect" in page and "Runs without a result" in table and "6 runs, 4 points" in printed
+
+    won = re.search(r"Its command: python train.py (.+)", table)
+    assert won is not None and "distill.temperature=" in won[1] and "resume" not in won[1]
+
+
+def test_a_run_is_done_once_and_another_sweep_is_kept_out(
+    small_run: list[str], compose: Callable[..., DictConfig], run_here: Callable[..., None], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def score(*more: str) -> float | None:
+        config = compose(*small_run, "trainer.max_epochs=1", "resume=auto", *more)
+        return finished_before.score(Setup(as_hydra_gives_it(config), tmp_path / "run"))
+
+    assert score() is None
+    run_here(compose(*small_run, "trainer.max_epochs=1", "resume=auto"), tmp_path / "run")
+    assert score() == json.loads((tmp_path / "run" / "metrics.json").read_text())["val/accuracy"]
+    assert score("hardware.workers=1", "logger=[csv]") is not None, "the same run elsewhere"
+    assert score("distill.alpha=0.5") is None, "a run of its own goes on with other settings, and says so"
+    monkeypatch.setattr(finished_before, "sweeping", lambda: True)
+    with pytest.raises(UserError, match=r"another run of the sweep \(distill.alpha 0.7 → 0.5"):
+        score("distill.alpha=0.5")
+
+
+def test_ctrl_c_says_how_to_go_on(small: list[str], tmp_path: Path) -> None:
+    process = start(tmp_path, "-m", *POINTS, *small, "trainer.max_epochs=300")
+    end = time.monotonic() + 200
+    while not (tmp_path / "0" / "logs" / "metrics.csv").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=200)
+    assert process.returncode == 130, printed
+    assert f"hydra.sweep.dir={tmp_path} resume=auto" in printed and not (tmp_path / "1").exists()
+    assert "hydra.run.dir" not in printed.rpartition("stopped by")[2]
+
+
+def test_a_named_sweep_asks_one_teacher_once(small: list[str], tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    named = ["sweep=temperature_alpha", "distill.temperature=1,2", "distill.alpha=0.7", "seed=0,1"]
+    code, printed = sweep(tmp_path / "sweep", *named, *small, f"paths.cache={cache}")
+    assert code == 0, printed
+    assert len(list((cache / "teachers").iterdir())) == 1 and len(list((cache / "stores").iterdir())) == 1
+    assert len(re.findall(r"teacher on train", printed)) == 1 and printed.count("run 4 of 4") == 1
+    table = (tmp_path / "sweep" / "report.md").read_text()
+    assert re.search(r"\| \d\d?\d?\.\d% ± ", table), "an interval over two seeds"
+    assert "seed=" not in table.split("Its command:")[1].splitlines()[0]
+
+
+def test_runs_side_by_side(small: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    code, printed = sweep(tmp_path, "-m", "distill.temperature=0,1,2", *parallel, *small)
+    assert code == 1 and "1 of 3 runs failed" in printed, printed
+    assert finished(tmp_path / "1") and finished(tmp_path / "2") and (tmp_path / "report.md").is_file()
+
+
+def test_optuna_searches_and_goes_on_where_it_was(small: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    typed = ["sweep=search", *small]
+    code, printed = sweep(tmp_path, *typed, "hydra.sweeper.n_trials=2")
+    assert code == 0, printed
+    first = [json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("0", "1")]
+    code, printed = sweep(tmp_path, *typed, "hydra.sweeper.n_trials=3", "resume=auto")
+    assert code == 0 and printed.count("finished before") == 2 and finished(tmp_path / "2"), printed
+    assert first == [json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("0", "1")]
+    assert os.path.exists(tmp_path / "optimization_results.yaml")

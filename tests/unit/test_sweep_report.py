@@ -1,0 +1,113 @@
+"""Runs grouped into points, their intervals against independent implementations, and the heat map's cells."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_run import LABELS, RESAMPLES, ROWS
+from scipy import stats
+
+from mangakd.core.errors import UserError
+from mangakd.evaluation import predictions, sweep
+from mangakd.evaluation.predictions import Predictions
+from mangakd.evaluation.report.heatmap import heatmap
+from mangakd.evaluation.report.sweep import write_sweep
+
+TARGETS = np.arange(ROWS) % len(LABELS)
+
+
+def run(folder: Path, settings: str, wrong: int) -> None:
+    """A finished run whose student is wrong in the first `wrong` rows of validation."""
+    folder.mkdir(parents=True)
+    (folder / sweep.COMMAND).write_text(f"python train.py task=intent {settings}\n")
+    score = 1 - wrong / ROWS
+    (folder / "metrics.json").write_text(
+        json.dumps({"val/accuracy": score, "test/accuracy": 0.5, "test/agreement": 0.6, "run/seconds": 90.0})
+    )
+    said = np.where(np.arange(ROWS) < wrong, TARGETS + 1, TARGETS) % len(LABELS)
+    logits = {"teacher": 9 * np.eye(len(LABELS))[TARGETS], "student": 9 * np.eye(len(LABELS))[said]}
+    made = Predictions(LABELS, [str(i) for i in range(ROWS)], TARGETS, np.full(len(LABELS), 30), logits)
+    predictions.save(made, folder, "validation")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """T = 10 and 2, alpha = 0.5 and 0.7; two seeds of each, one point without its second."""
+    wrongs = {("10", "0.5"): (12, 24), ("10", "0.7"): (6, 6), ("2", "0.5"): (36, 30), ("2", "0.7"): (3,)}
+    for number, ((t, alpha), seeds) in enumerate(wrongs.items()):
+        for seed, wrong in enumerate(seeds):
+            settings = f"distill.temperature={t} distill.alpha={alpha} seed={seed}"
+            run(tmp_path / "sweep" / str(2 * number + seed), settings, wrong)
+    failed = tmp_path / "sweep" / "7"
+    failed.mkdir()
+    (failed / sweep.ERROR).write_text("the disk is full\n")
+    return tmp_path / "sweep"
+
+
+def test_seeds_are_one_point(folder: Path) -> None:
+    found = sweep.result(folder)
+    assert found.keys == ("distill.temperature", "distill.alpha") and found.score == "accuracy"
+    assert [point.values for point in found.points] == [("2", "0.7"), ("10", "0.7"), ("10", "0.5"), ("2", "0.5")]
+    assert [len(point.runs) for point in found.points] == [1, 2, 2, 2]
+    assert found.winning_command() == "python train.py task=intent distill.temperature=2 distill.alpha=0.7"
+    assert [r.error for r in found.runs if not r.finished] == ["the disk is full"]
+
+
+def test_the_interval_over_seeds(folder: Path) -> None:
+    point = sweep.result(folder).points[2]
+    scores = np.array([1 - 12 / ROWS, 1 - 24 / ROWS])
+    low, high = stats.t.interval(0.95, 1, scores.mean(), stats.sem(scores))
+    assert point.mean == pytest.approx(scores.mean())
+    assert point.half == pytest.approx((high - low) / 2, rel=1e-4)
+    assert np.isnan(sweep.result(folder).points[0].half), "one seed has no interval"
+
+
+def test_quantiles_of_t() -> None:
+    for freedom in (*range(1, 40), 200):
+        assert sweep.quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), abs=1e-3)
+
+
+def test_differences_from_the_best_are_paired(folder: Path) -> None:
+    points = sweep.result(folder).points
+    gaps = sweep.behind(points, 4000, 0)
+    assert gaps is not None and gaps[0].value == 0 and set(gaps[0].draws) == {0}
+    # Wrong in rows 0…5 against 0…2: rows 3, 4 and 5 decide, and each is worth a whole row in both seeds.
+    assert gaps[1].value == pytest.approx(-100 * 3 / ROWS)
+    rng = np.random.default_rng(1)
+    drawn = rng.integers(0, ROWS, (4000, ROWS))
+    low, high = np.percentile(-100 * ((drawn >= 3) & (drawn < 6)).mean(-1), [2.5, 97.5])
+    assert gaps[1].interval == pytest.approx((low, high), abs=100 / ROWS)
+    (points[0].runs[0].folder / "predictions" / "validation.npz").unlink()
+    assert sweep.behind(sweep.result(folder).points, 10, 0) is None
+
+
+def test_the_report(folder: Path) -> None:
+    printed = write_sweep(folder, RESAMPLES)
+    page, text = (folder / "report.html").read_text(), (folder / "report.md").read_text()
+    assert "8 runs, 4 points" in printed and "the disk is full" in text
+    assert re.search(r"\| 2 \| 0\.7 \| 1 \| 97\.5% \| – \| 1\.5 \|", printed)
+    assert page.count("<rect") == 4 and page.count('stroke="#D55E00"') == 1
+    rows = re.findall(r"^\| (?:0\.\d) \| .*", text, re.MULTILINE)
+    assert rows == ["| 0.5 | 72.5% | 85.0% |", "| 0.7 | 97.5% | 95.0% |"], "columns by size: 2, then 10"
+
+
+def test_one_key_is_a_curve_and_none_no_plot(tmp_path: Path) -> None:
+    for n, t in enumerate(("4", "1", "2")):
+        run(tmp_path / str(n), f"distill.temperature={t}", 3 * n)
+    write_sweep(tmp_path, RESAMPLES)
+    assert "<polyline" in (tmp_path / "report.html").read_text()
+
+
+def test_a_sweep_without_a_result_is_told(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / sweep.ERROR).write_text("no")
+    assert sweep.is_sweep(tmp_path)
+    with pytest.raises(UserError, match="none of its 1 runs has finished"):
+        write_sweep(tmp_path)
+
+
+def test_heatmap_cells() -> None:
+    svg = heatmap("a & b", ["1", "2"], ["x"], ("T", "alpha"), {("1", "x"): 0.25})
+    assert "25.0%" in svg and "–" in svg and "a &amp; b" in svg and ">T<" in svg and ">alpha<" in svg
