@@ -101,7 +101,7 @@ def train(options: argparse.Namespace, name: str, recipe: str, seed: int, rate: 
     typed += [f"paths.cache={options.work / 'cache'}", *([f"optim.lr={rate}"] if rate else [])]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".log").open("a") as log:
+    with (folder.parent / f"{folder.name}.log").open("a") as log:
         subprocess.run(
             [sys.executable, "train.py", *typed], cwd=options.source, env=env, stdout=log, stderr=log, check=True
         )

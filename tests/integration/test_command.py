@@ -45,6 +45,7 @@ def test_a_run_leaves_what_the_readme_says(world: tuple[Path, Path, str]) -> Non
         assert name in metrics
     assert {p.name for p in folder.iterdir()} == {
         "config.yaml",
+        "command.txt",
         "metrics.json",
         "student",
         "checkpoints",
