@@ -32,15 +32,15 @@ from mangakd.evaluation.statistics import Answers, mean
 ROOT = Path(__file__).resolve().parents[1]
 COMMON = [
     "task=intent", "data=clinc150", "hardware=cpu", "resume=auto", "student=tinybert_4l_312d", "teacher.fit.epochs=5",
-    "augment.copies=3", "distill.alpha=0.9",
+    "augment.copies=3", "distill.alpha=0.9", "hardware.precision=bf16-mixed",  # 1.6 times as fast where the CPU has bf16
 ]  # fmt: skip
 FEW = ["data.labelled_share=0.1", "teacher.fit.epochs=30", "distill.temperature=1"]
 ALL_TEXTS = "[labelled,unlabelled,augmented]"
 RECIPES: dict[str, list[str]] = {  # 235 steps are an epoch of the labelled texts, 937 of labelled and new ones
-    "no_kd": ["losses=[hard_label]", "trainer.max_epochs=20"],
-    "output_only": ["trainer.max_epochs=20", "stages.distil.teacher=stored"],
-    "output_new_texts": ["trainer.max_epochs=5", "stages.distil.teacher=stored", "stages.distil.texts=[labelled,augmented]"],
-    "feature_only": ["stages=feature_only", "stages.features.epochs=3", "stages.head.epochs=8"],
+    "no_kd": ["losses=[hard_label]", "distill.alpha=0", "trainer.max_epochs=20"],
+    "output_only": ["trainer.max_epochs=20", "+stages.distil.teacher=stored"],
+    "output_new_texts": ["trainer.max_epochs=5", "+stages.distil.teacher=stored", "+stages.distil.texts=[labelled,augmented]"],
+    "feature_only": ["stages=feature_only", "distill.alpha=0", "stages.features.epochs=3", "stages.head.epochs=8"],
     "two_stage": ["stages=two_stage", "stages.features.epochs=2", "stages.soft_targets.epochs=3"],
     "combined": ["stages=combined", "trainer.max_epochs=5"],
     "three_stage": [
@@ -48,9 +48,11 @@ RECIPES: dict[str, list[str]] = {  # 235 steps are an epoch of the labelled text
         "stages.soft_targets={losses: [output], texts: [labelled, augmented], epochs: 2, teacher: stored}",
         "stages.labels.epochs=4",
     ],
-    "few_no_kd": [*FEW, "losses=[hard_label]", "trainer.max_epochs=195", "+trainer.check_val_every_n_epoch=10"],
+    "few_no_kd": [
+        *FEW, "losses=[hard_label]", "distill.alpha=0", "trainer.max_epochs=195", "+trainer.check_val_every_n_epoch=10",
+    ],
     "few_output_only": [
-        *FEW, "trainer.max_epochs=20", "stages.distil.teacher=stored", "stages.distil.texts=[labelled,unlabelled]",
+        *FEW, "trainer.max_epochs=20", "+stages.distil.teacher=stored", "+stages.distil.texts=[labelled,unlabelled]",
     ],
     "few_two_stage": [
         *FEW, "stages=two_stage", f"stages.features.texts={ALL_TEXTS}", f"stages.soft_targets.texts={ALL_TEXTS}",

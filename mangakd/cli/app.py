@@ -112,18 +112,27 @@ def _suggestion(message: str) -> str:
     if option:
         return unknown_option(option.group(1), message)
     key = re.search(r"Could not override '([\w/.@-]+)'", message)
-    return _unknown_key(key.group(1)) if key else ""
+    if not key:
+        return ""
+    if re.fullmatch(r"stages\.[\w-]+\.\w+", key.group(1)):
+        return (
+            f"{key.group(1)} is not in the recipe: it leaves this entry out, or has no such stage (--cfg job shows its stages). "
+            f"+{key.group(1)}=… adds the entry; docs/recipes.md lists them."
+        )
+    return _unknown_key(key.group(1))
 
 
 def _unknown_key(key: str) -> str:
-    """Compares with every key of the composed default configs."""
+    """Compares with every key of the composed default configs: this command's, and the largest."""
     from hydra import compose
     from hydra.core.global_hydra import GlobalHydra
 
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("plan")  # the largest
-    keys = list(dict.fromkeys([*_keys(config), *(p.name for p in CONF.iterdir() if p.is_dir())]))
+        commands = [name for name in (Path(sys.argv[0]).stem, "plan") if (CONF / f"{name}.yaml").is_file()]
+        configs = [compose(name) for name in commands]
+    known = [key for config in configs for key in _keys(config)]
+    keys = list(dict.fromkeys([*known, *(p.name for p in CONF.iterdir() if p.is_dir())]))
     # `lr` is too far from `optim.lr` for difflib, yet it is what people type.
     within = [known for known in keys if known.rpartition(".")[2] == key.rpartition(".")[2]]
     hint = f"; did you mean {', '.join(within[:3])}?" if within else near(key, keys)

@@ -46,7 +46,7 @@ def run(config: DictConfig) -> None:
 
 def _check(config: DictConfig) -> drift.Check:
     about = {key: str(value) for key, value in config.compare.items()}
-    texts = _texts(config)
+    texts = read_texts(str(config.compare.data), config.text_column, "data", "text_column")
     student, teacher = _model(about["student"], "student"), _model(about["teacher"], "teacher")
     order = alignment(_labels(teacher[0]), _labels(student[0]), about["teacher"])
     said, wanted = (_logits(*each, texts, config) for each in (student, teacher))
@@ -54,15 +54,6 @@ def _check(config: DictConfig) -> drift.Check:
     about["at"] = datetime.now(UTC).isoformat(timespec="seconds")
     wanted = wanted if order is None else wanted[:, order.numpy()]
     return drift.compared(said, wanted, several, about, config.resamples, config.seed)
-
-
-def _texts(config: DictConfig) -> list[str]:
-    """Raises UserError under this command's keys, which a training run has by other names."""
-    try:
-        return read_texts(str(config.compare.data), config.text_column)
-    except UserError as error:
-        told = str(error).replace("data.unlabelled_path", "data").replace("data.text_column", "text_column")
-        raise UserError(told) from error
 
 
 def _model(path: str, key: str) -> tuple[Any, Any]:

@@ -164,7 +164,8 @@ class Source(ABC):
 
     def _unlabelled(self, hidden: list[str], known: Sequence[str]) -> list[str]:
         """Each text once, none that is in a split."""
-        more = read_texts(self.unlabelled_path, self.text_column) if self.unlabelled_path else []
+        keys = ("data.unlabelled_path", "data.text_column")
+        more = read_texts(self.unlabelled_path, self.text_column, *keys) if self.unlabelled_path else []
         seen = set(known)
         return [text for text in dict.fromkeys([*hidden, *more]) if text not in seen]
 

@@ -83,9 +83,11 @@ def read_table(file: Path, key: str) -> Table:
         ) from error
 
 
-def read_texts(path: str, column: str) -> list[str]:
-    """Unlabelled texts: the lines of a .txt file, or a column of any table. Raises UserError where there is none."""
-    key = "data.unlabelled_path"
+def read_texts(path: str, column: str, key: str, column_key: str) -> list[str]:
+    """Unlabelled texts: the lines of a .txt file, or a column of any table. Raises UserError where there is none.
+
+    key, column_key: what the user set, for messages.
+    """
     file = existing(path, key)
     if file.suffix.lower() == ".txt":
         try:
@@ -96,13 +98,13 @@ def read_texts(path: str, column: str) -> list[str]:
         table = read_table(file, key)
         if column not in table.names:
             raise UserError(
-                f"{key}={path} has no column {column!r} (data.text_column){near(column, table.names)} "
+                f"{key}={path} has no column {column!r} ({column_key}){near(column, table.names)} "
                 f"It has {_some(table.names)}."
             )
         values = table.column(column)
     texts = [str(value).strip() for value in values if value is not None and str(value).strip()]
     if not texts:
-        raise UserError(f"{key}={path} holds no text. Give it a file with texts, or leave it null.")
+        raise UserError(f"{key}={path} holds no text.")
     return texts
 
 

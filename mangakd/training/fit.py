@@ -16,7 +16,6 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mangakd.core import ranks
 from mangakd.core.errors import UserError
@@ -27,6 +26,7 @@ from mangakd.models.encoder import Encoder
 from mangakd.tasks.base import Task
 from mangakd.teachers.base import TeacherProvider
 from mangakd.training import checkpoints, parallel
+from mangakd.training.callbacks.best import Best
 from mangakd.training.callbacks.patience import Patience
 from mangakd.training.callbacks.progress import RunProgress
 from mangakd.training.callbacks.save_last import SaveEvery, SaveLast
@@ -97,10 +97,7 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, plan
         trained, terms, teacher, plan.task, plan.optim, reference, step, plan.seed, hardware, plan.identity
     )
     progress = RunProgress(plan.title, step.count, hardware.world)
-    best = ModelCheckpoint(
-        plan.checkpoints, "best", monitor=f"val/{plan.task.monitor}", mode="max", save_weights_only=True,
-        enable_version_counter=False,
-    )  # fmt: skip
+    best = Best(plan.checkpoints, f"val/{plan.task.monitor}")
     last = SaveLast(plan.checkpoints, plan.save_every, accumulate, hardware.world > 1, loader)
     stop = [Patience(f"val/{plan.task.monitor}", patience=plan.patience, mode="max")] if plan.patience else []
     trainer = _trainer(plan, parallel.strategy(hardware, losses), accumulate, [progress, best, last, *stop])

@@ -18,6 +18,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         "distill.temprature is no key or group; did you mean distill.temperature",
     ),
     "last word of a key": (["lr=3"], "did you mean teacher.fit.lr, student.lr, optim.lr?"),
+    "entry of a stage": (["stages.distil.lr=3"], "+stages.distil.lr=… adds the entry"),
     "unknown group": (["loses=output"], "loses is no key or group; did you mean losses"),
     "unknown option": (
         ["hardware=a10"],

@@ -19,8 +19,9 @@ from mangakd.losses.hidden import HiddenLoss
 from mangakd.losses.loss_set import LossSet
 from mangakd.losses.output import OutputLoss
 from mangakd.models.encoder import Encoder
+from mangakd.tasks.classification import Classification
 from mangakd.teachers.local import LocalTeacher
-from mangakd.training.callbacks.save_last import Interrupted
+from mangakd.training.callbacks.save_last import Interrupted, SaveEvery, SaveLast
 from mangakd.training.fit import fit
 from mangakd.training.loggers import KeptCsv
 
@@ -117,6 +118,14 @@ def test_sigterm_leaves_a_checkpoint(tmp_path: Path) -> None:
     assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=False)["global_step"] == 4
 
 
+def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path) -> None:
+    callback = SaveLast(tmp_path, SaveEvery(), 1, False, loader=None)  # type: ignore[arg-type]
+    callback._note(signal.SIGINT, None)
+    with pytest.raises(SystemExit) as left:
+        callback._note(signal.SIGINT, None)
+    assert left.value.code == 130
+
+
 def test_the_signal_handlers_are_put_back(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     finish(tmp_path, epochs=1)
@@ -166,6 +175,15 @@ def test_the_best_epoch_comes_back(tmp_path: Path) -> None:
     fit(student, losses, teacher, tiny.plan(tmp_path))
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=False)["state_dict"]
     assert all(torch.equal(best[f"student.{name}"], value) for name, value in student.state_dict().items())
+
+
+def test_of_equal_epochs_the_later_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.5, 0.75, 0.75, 0.25])
+    monkeypatch.setattr(Classification, "metrics", lambda *_: {"accuracy": next(scores)})
+    student, losses, teacher = world(HardLabelLoss(weight=0.3))
+    result = fit(student, losses, teacher, tiny.plan(tmp_path, epochs=4))
+    best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=False)
+    assert best["epoch"] == 2 and result.score == 0.75
 
 
 def curve(folder: Path) -> list[tuple[str, ...]]:

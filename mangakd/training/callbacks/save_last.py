@@ -70,7 +70,7 @@ class SaveLast(Checkpoint):
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._received == number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise SystemExit(128 + number)
         if not self._received and ranks.is_first():
             print("\nstopping: finishing this step and writing a checkpoint (Ctrl-C again: at once) …", flush=True)
         self._received = self._received or number
