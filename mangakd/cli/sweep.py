@@ -22,6 +22,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from mangakd.cli import typed
 from mangakd.core.errors import UserError
 
 ERROR = "error.txt"
@@ -60,10 +61,10 @@ class Started(Callback):
         Sweep.current = Sweep(Path(config.hydra.sweep.dir), math.prod(counts) or None, tuple(swept))
 
 
-def varied(sweeper: DictConfig, typed: list[str]) -> dict[str, Override]:
+def varied(sweeper: DictConfig, words: list[str]) -> dict[str, Override]:
     """Key → its values, of the keys that a sweep varies. What is typed replaces the sweeper's params."""
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
-    overrides = OverridesParser.create().parse_overrides([*params, *typed])
+    overrides = OverridesParser.create().parse_overrides([*params, *words])
     last = {override.key_or_group: override for override in overrides}
     return {key: override for key, override in last.items() if override.is_sweep_override()}
 
@@ -83,6 +84,7 @@ def one_of_many(job: Job, explain: Callable[[BaseException], str | None]) -> Job
         settings = HydraConfig.get()
         kept = Path(settings.runtime.output_dir) / ERROR
         name = _announce(int(settings.job.num), list(settings.overrides.task))
+        typed.keep(kept.parent)
         kept.unlink(missing_ok=True)
         try:
             score = job(config)
@@ -91,7 +93,6 @@ def one_of_many(job: Job, explain: Callable[[BaseException], str | None]) -> Job
             if message is None:
                 traceback.print_exc()
                 message = f"{type(error).__name__}: {error}"
-            kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_text(message + "\n")
             print(f"\nerror in {name}: {message}\nThe other runs go on.", file=sys.stderr, flush=True)
             raise RunFailed(f"{name}: {message}") from None
@@ -135,6 +136,6 @@ def stopped() -> None:
 
 def go_on(sweep: Sweep) -> str:
     """What runs the missing runs, and only these."""
-    typed = [word for word in sys.argv[1:] if not word.startswith(("hydra.sweep.dir=", "resume="))]
-    again = shlex.join(["python", "train.py", *typed, f"hydra.sweep.dir={sweep.folder}", "resume=auto"])
+    words = [word for word in sys.argv[1:] if not word.startswith(("hydra.sweep.dir=", "resume="))]
+    again = shlex.join(["python", "train.py", *words, f"hydra.sweep.dir={sweep.folder}", "resume=auto"])
     return f"Finished runs stay; the missing ones are made by\n  {again}"

@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf
 
-from mangakd.cli import finished, preflight, recipe
+from mangakd.cli import finished, preflight, recipe, typed
 from mangakd.cli.app import explain, register_resolvers
 from mangakd.cli.logs import start_logging
 from mangakd.cli.plan import planned
@@ -124,7 +124,7 @@ def uninterrupted(setup: Setup) -> None:
     try:
         distillation(setup)
     except Interrupted as stop:
-        again = shlex.join([*command(), f"hydra.run.dir={setup.folder}", "resume=auto"])
+        again = shlex.join([*typed.command(), f"hydra.run.dir={setup.folder}", "resume=auto"])
         print(f"{stop}." if sweeping() else f"{stop}. Go on with:\n  {again}", flush=True)
         raise SystemExit(128 + stop.number) from None
 
@@ -142,7 +142,7 @@ def from_teacher_to_table(setup: Setup) -> None:
     started = time.perf_counter()
     if ranks.is_first():
         OmegaConf.save(OmegaConf.create(setup.resolved()), setup.folder / "config.yaml")
-        (setup.folder / "command.txt").write_text(shlex.join(command()) + "\n")
+        typed.keep(setup.folder)
     print(summary(setup), flush=True)
     with ranks.first_then_others():  # the others find it fine-tuned, tokenised and stored
         teacher = setup.provider()
@@ -260,15 +260,9 @@ def save(setup: Setup, student: Encoder, teacher: TeacherProvider, metrics: Metr
     title = f"{setup.task.name} classifier, {parameters(student) / 1e6:.1f}M parameters"
     paths = ", ".join(dict.fromkeys(member.path for member in setup.teacher.models))
     data = f"{setup.corpus.name} ({len(setup.corpus.train)} rows)"
-    card = model_card(title, f"{teacher.spec.name} ({paths})", data, setup.losses, metrics, shlex.join(command()))
+    card = model_card(title, f"{teacher.spec.name} ({paths})", data, setup.losses, metrics, shlex.join(typed.command()))
     save_student(student, setup.student_tokenizer, setup.folder / "student", card)
     metrics["student/megabytes"] = (setup.folder / "student" / "model.safetensors").stat().st_size / 1e6
-
-
-def command() -> list[str]:
-    """What was typed for this run, without the keys that say where it lives and what else is run."""
-    typed = HydraConfig.get().overrides.task
-    return ["python", "train.py", *(word for word in typed if not word.startswith(("resume=", "sweep=")))]
 
 
 def parameters(model: Any) -> int:
