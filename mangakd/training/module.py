@@ -170,7 +170,8 @@ class DistillModule(L.LightningModule):
         weights = {f"train/weight/{name}": value for name, value in result.weights.items()}
         self.log_dict({**dict(zip(values, whole, strict=True)), **weights}, batch_size=1)
         pulls = self._norms.taken(self._mean) if self._norms is not None else {}
-        for logger in self.loggers if pulls else ():  # Lightning's log() would write them again at the steps that follow
+        # Lightning's log() would write them again at the steps that follow.
+        for logger in self.loggers if pulls else ():
             named = {f"train/gradient_norm/{name}": value.item() for name, value in pulls.items()}
             logger.log_metrics(named, step=self.global_step)
 
