@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+
+from mangakd.cli.once import as_hydra_gives_it, composed, hydra_ready
 
 REPO = Path(__file__).resolve().parents[1]
 LABELS = ("order", "refund", "shipping")
@@ -88,25 +90,12 @@ def tiny_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def compose(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
     """compose(*overrides) → the config of `python train.py <overrides>`, with run folder and cache under tmp_path."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
 
-    from mangakd.cli.app import register_resolvers
+    def here(*overrides: str, name: str = "train") -> DictConfig:
+        return composed(name, f"paths.cache={tmp_path / 'cache'}", *overrides, folder=tmp_path / "run")
 
-    register_resolvers()
-
-    def composed(*overrides: str, name: str = "train") -> DictConfig:
-        run = [f"hydra.runtime.output_dir={tmp_path / 'run'}", f"paths.cache={tmp_path / 'cache'}"]
-        config = hydra_compose(name, overrides=[*run, *overrides], return_hydra_config=True)
-        HydraConfig.instance().set_config(config)
-        return config
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(REPO / "conf"), version_base="1.3"):
-        yield composed
-    HydraConfig.instance().cfg = None
+    with hydra_ready():
+        yield here
 
 
 @pytest.fixture
@@ -125,10 +114,6 @@ def base(tiny_teacher: Path, tiny_csv: Path) -> list[str]:
 def small_run(base: list[str]) -> list[str]:
     """A run that takes seconds."""
     return [*base, "hardware.batch_size=8", "logger=[]", "augment.copies=1"]
-
-
-def as_hydra_gives_it(config: DictConfig) -> DictConfig:
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 @pytest.fixture

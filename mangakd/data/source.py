@@ -164,10 +164,13 @@ class Source(ABC):
 
     def _unlabelled(self, hidden: list[str], known: Sequence[str]) -> list[str]:
         """Each text once, none that is in a split."""
-        keys = ("data.unlabelled_path", "data.text_column")
-        more = read_texts(self.unlabelled_path, self.text_column, *keys) if self.unlabelled_path else []
         seen = set(known)
-        return [text for text in dict.fromkeys([*hidden, *more]) if text not in seen]
+        return [text for text in dict.fromkeys([*hidden, *self.more_texts()]) if text not in seen]
+
+    def more_texts(self) -> list[str]:
+        """Texts without labels, besides those that `labelled_share` makes."""
+        keys = ("data.unlabelled_path", "data.text_column")
+        return read_texts(self.unlabelled_path, self.text_column, *keys) if self.unlabelled_path else []
 
     def _limited(self, name: str, rows: Rows) -> Rows:
         limit = getattr(self, f"{SPLITS[name]}_limit")

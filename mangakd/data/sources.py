@@ -1,6 +1,7 @@
 """Where texts and labels come from: the synthetic MangaAssist corpus, CLINC150, your files, a hub data set."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,12 @@ COLUMNS = ("text_column", "label_column")
 
 @dataclass
 class MangaIntent(Source):
-    """The synthetic MangaAssist corpus: 10 intents, 25,000 / 3,000 / 3,000 utterances made by this package."""
+    """The synthetic MangaAssist corpus: 10 intents, 25,000 / 3,000 / 3,000 utterances made by this package.
+
+    unlabelled: how many more of its utterances come without a label, up to 200,000.
+    """
+
+    unlabelled: int = 0
 
     def __post_init__(self) -> None:
         self.ordered_labels = manga_corpus.INTENTS
@@ -22,9 +28,25 @@ class MangaIntent(Source):
     def read(self) -> dict[str, Rows]:
         return {name: self._split_rows(name) for name in ("train", "validation", "test")}
 
+    def more_texts(self) -> list[str]:
+        most = manga_corpus.SIZES["unlabelled"]
+        if not isinstance(self.unlabelled, int) or not 0 <= self.unlabelled <= most:
+            raise UserError(f"data.unlabelled={self.unlabelled} must be a whole number from 0 to {most}.")
+        return [*super().more_texts(), *manga_corpus.make_split("unlabelled", self.unlabelled)[0]]
+
     def _split_rows(self, name: str) -> Rows:
-        texts, labels = manga_corpus.make_split(name)
-        return Rows(texts, [(label,) for label in labels], origin="synthetic MangaAssist corpus")
+        texts, intents = _manga(name)
+        return Rows(list(texts), [(intent,) for intent in intents], origin="synthetic MangaAssist corpus")
+
+
+@cache
+def _manga(split: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A whole split, made once for all runs of a process, such as a sweep's.
+
+    Limits make it no shorter: they take rows from all of it, and no row can be made without those before it.
+    """
+    texts, intents = manga_corpus.make_split(split)
+    return tuple(texts), tuple(intents)
 
 
 @dataclass
