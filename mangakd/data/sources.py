@@ -32,7 +32,8 @@ class MangaIntent(Source):
         most = manga_corpus.SIZES["unlabelled"]
         if not isinstance(self.unlabelled, int) or not 0 <= self.unlabelled <= most:
             raise UserError(f"data.unlabelled={self.unlabelled} must be a whole number from 0 to {most}.")
-        return [*super().more_texts(), *manga_corpus.make_split("unlabelled", self.unlabelled)[0]]
+        made = manga_corpus.make_split("unlabelled", self.unlabelled)[0] if self.unlabelled else []
+        return [*super().more_texts(), *made]
 
     def _split_rows(self, name: str) -> Rows:
         texts, intents = _manga(name)

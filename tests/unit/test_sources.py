@@ -306,5 +306,5 @@ def test_the_corpus_has_more_texts_without_labels() -> None:
     assert list(more.unlabelled[:5]) == list(few.unlabelled) and 45 < len(more.unlabelled) <= 50
     known = {text for rows in more.splits.values() for text in rows.texts}
     assert not known & set(more.unlabelled)
-    with pytest.raises(UserError, match="data.unlabelled=-1 must be a whole number from 0 to 200000"):
+    with pytest.raises(UserError, match=r"data\.unlabelled=-1 must be a whole number from 0 to 200000"):
         MangaIntent(unlabelled=-1).load()
