@@ -6,7 +6,7 @@ The terms' values say nothing about that: a KL of 0.1 times T² may outweigh a c
 norms do not, so each term's gradient is kept until the step is whole; it costs one backward pass for each term.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,15 +23,20 @@ class GradientNorms:
         """weighted: name → weight · term, with its graph. share: of the step that this micro-batch is."""
         learnt = [parameter for parameter in self._student.parameters() if parameter.requires_grad]
         for name, term in weighted.items():
-            with torch.autocast(term.device.type, enabled=False):
-                gradients = torch.autograd.grad(term, learnt, retain_graph=True, allow_unused=True)
-            flat = share * _flat(gradients, learnt)
+            flat = share * _flat(_gradients(term, learnt), learnt)
             self._sums[name] = self._sums[name] + flat if name in self._sums else flat
 
     def taken(self, mean: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """name → norm, and begins anew. mean: over ranks, of a tensor."""
         sums, self._sums = self._sums, {}
         return {name: mean(gradient).norm() for name, gradient in sums.items()}
+
+
+def _gradients(term: Tensor, learnt: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    if not term.requires_grad:  # a term that only watches
+        return [None] * len(learnt)
+    with torch.autocast(term.device.type, enabled=False):
+        return torch.autograd.grad(term, learnt, retain_graph=True, allow_unused=True)
 
 
 def _flat(gradients: Iterable[Tensor | None], parameters: Iterable[Tensor]) -> Tensor:

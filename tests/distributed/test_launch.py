@@ -29,7 +29,7 @@ from mangakd.training.hardware import Hardware
 
 DDP = Hardware(accelerator="cpu", devices=2, strategy="ddp", batch_size=8)
 LEFT = {
-    "checkpoints", "config.yaml", "logs", "metrics.json", "predictions", "report.html", "report.md", "student",
+    "checkpoints", "command.txt", "config.yaml", "logs", "metrics.json", "predictions", "report.html", "report.md", "student",
 }  # fmt: skip
 EPOCHS, EVERY = 4, 2  # 5 steps an epoch; a checkpoint every 2
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -173,9 +173,12 @@ def test_a_submitit_job_of_two_processes(whole: tuple[Path, str], run: Run, keys
         *keys,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[:3000]
-    assert {path.name for path in tmp_path.iterdir()} == {".submitit", "0", "multirun.yaml"}
+    assert {path.name for path in tmp_path.iterdir()} == {".submitit", "0", "multirun.yaml", "report.html", "report.md"}
     assert {path.name for path in (tmp_path / "0").iterdir()} == LEFT
-    assert equal(tmp_path / "0", next(whole[0].iterdir()))
+    # A sweep reads stored answers, rounded in other batches: alike, not bit-equal. (Key biases have no gradient but rounding.)
+    ours, theirs = student(tmp_path / "0"), student(next(whole[0].iterdir()))
+    apart = torch.cat([(ours[name] - value).abs().flatten() for name, value in theirs.items()])
+    assert apart.mean() < 1e-5
 
 
 def test_a_run_goes_through_a_signal_a_killed_rank_and_srun(

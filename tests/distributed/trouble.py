@@ -16,8 +16,8 @@ from mangakd.losses.hard_label import HardLabelLoss
 
 
 class Trouble(HardLabelLoss):
-    def __init__(self, *, weight: Any = 1.0, label_smoothing: float = 0.0) -> None:
-        super().__init__(weight=weight, label_smoothing=label_smoothing)
+    def __init__(self, *, weight: Any = 1.0, label_smoothing: float = 0.0, smoothing_aware: bool = False) -> None:
+        super().__init__(weight=weight, label_smoothing=label_smoothing, smoothing_aware=smoothing_aware)
         rank, step, self._kind = os.environ.get("TROUBLE", "0:0:").split(":")
         self._rank, self._left = int(rank), int(step)
 
