@@ -132,3 +132,23 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[[DictConfig, Path], No
         train.distillation(setup)
 
     return run
+
+
+@pytest.fixture
+def stopped_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """stopped_at(step, run, within): `run()` up to that optimizer step of a fit in a folder with `within` in its name."""
+    from mangakd.training.callbacks.save_last import Interrupted, SaveLast
+
+    end = SaveLast.on_train_batch_end
+
+    def stopped(step: int, run: Callable[[], None], within: str = "") -> None:
+        def stop(callback: SaveLast, trainer: Any, module: Any, *rest: Any) -> None:
+            end(callback, trainer, module, *rest)
+            if within in trainer.default_root_dir and trainer.global_step == step:
+                raise Interrupted(2, Path())
+
+        with monkeypatch.context() as patch, pytest.raises(Interrupted):
+            patch.setattr(SaveLast, "on_train_batch_end", stop)
+            run()
+
+    return stopped

@@ -1,6 +1,5 @@
 """A run that is done is not done again: `resume=auto` in its folder gives its score. So a killed sweep makes what is missing."""
 
-import json
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -8,6 +7,7 @@ from omegaconf import OmegaConf
 from mangakd.cli.setup import Setup, flat
 from mangakd.cli.sweep import sweeping
 from mangakd.core.errors import UserError
+from mangakd.core.run_folder import metrics_of
 
 # Where a run is kept, how it is watched and where it is computed: not what it is.
 OUTSIDE = ("resume", "logger", "paths", "gate", "hardware", "checkpoint", "plan", "validate")
@@ -28,9 +28,8 @@ def score(setup: Setup) -> float | None:
         raise UserError(
             f"{setup.folder} holds another run of the sweep ({told}). Give the sweep as it was typed, or another hydra.sweep.dir."
         )
-    file = setup.folder / "metrics.json"
-    metrics = json.loads(file.read_text()) if file.is_file() else {}
-    if changed or "run/seconds" not in metrics:
+    metrics = metrics_of(setup.folder)
+    if changed or not metrics:
         return None
     found = metrics[f"val/{setup.task.monitor}"]
     print(f"finished before: validation {setup.task.monitor} {found:.4f}, {setup.folder}", flush=True)

@@ -8,10 +8,9 @@ import functools
 import math
 import shlex
 import sys
-import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,12 +19,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mangakd.cli import typed
 from mangakd.core.errors import UserError
+from mangakd.core.run_folder import ERROR, LAST, metrics_of
 
-ERROR = "error.txt"
 Job = Callable[[DictConfig], Any]
 
 
@@ -39,17 +38,7 @@ class Sweep:
 
     folder: Path
     runs: int | None
-    swept: tuple[str, ...]
-    started: float = field(default_factory=time.perf_counter)
-    trained: int = 0
     current: ClassVar["Sweep | None"] = None
-
-    def left(self, number: int) -> str:
-        """` (about 31 min left)`, once a run has shown how long they take."""
-        if self.runs is None or not self.trained:
-            return ""
-        seconds = (time.perf_counter() - self.started) / self.trained * (self.runs - number)
-        return f" (about {math.ceil(seconds / 60)} min left)"
 
 
 class Started(Callback):
@@ -58,7 +47,7 @@ class Started(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         swept = varied(config.hydra.sweeper, list(config.hydra.overrides.task))
         counts = [len(list(o.sweep_iterator())) if o.is_discrete_sweep() else 0 for o in swept.values()]
-        Sweep.current = Sweep(Path(config.hydra.sweep.dir), math.prod(counts) or None, tuple(swept))
+        Sweep.current = Sweep(Path(config.hydra.sweep.dir), math.prod(counts) or None)
 
 
 def varied(sweeper: DictConfig, words: list[str]) -> dict[str, Override]:
@@ -74,6 +63,21 @@ def sweeping() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
+def folder_of_all() -> Path:
+    """Where the runs of this run's sweep are. Not hydra.sweep.dir: another process would read another time into it."""
+    hydra = HydraConfig.get()
+    return Path(hydra.runtime.output_dir).parents[len(Path(str(hydra.sweep.subdir)).parts) - 1]
+
+
+def swept() -> list[str]:
+    """This run's overrides that its sweep varies; all of them where Hydra has not kept what was typed (Optuna with `-m`)."""
+    hydra = HydraConfig.get()
+    kept = folder_of_all() / "multirun.yaml"
+    keys = varied(hydra.sweeper, list(OmegaConf.load(kept).hydra.overrides.task) if kept.is_file() else [])
+    words = list(hydra.overrides.task)
+    return [word for word in words if word.partition("=")[0].lstrip("+") in keys] or words
+
+
 def one_of_many(job: Job, explain: Callable[[BaseException], str | None]) -> Job:
     """`job`, announced, with its failure told at once and kept in its folder. A run that is none of many is left alone."""
 
@@ -81,35 +85,39 @@ def one_of_many(job: Job, explain: Callable[[BaseException], str | None]) -> Job
     def run(config: DictConfig) -> Any:
         if not sweeping():
             return job(config)
-        settings = HydraConfig.get()
-        kept = Path(settings.runtime.output_dir) / ERROR
-        name = _announce(int(settings.job.num), list(settings.overrides.task))
-        typed.keep(kept.parent)
-        kept.unlink(missing_ok=True)
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        name = _announce(int(HydraConfig.get().job.num))
+        typed.keep(folder)
+        (folder / ERROR).unlink(missing_ok=True)
         try:
-            score = job(config)
+            return job(config)
         except Exception as error:
             message = explain(error)
             if message is None:
                 traceback.print_exc()
                 message = f"{type(error).__name__}: {error}"
-            kept.write_text(message + "\n")
+            (folder / ERROR).write_text(message + "\n")
             print(f"\nerror in {name}: {message}\nThe other runs go on.", file=sys.stderr, flush=True)
             raise RunFailed(f"{name}: {message}") from None
-        if Sweep.current is not None:
-            Sweep.current.trained += 1
-        return score
 
     return run
 
 
-def _announce(number: int, overrides: list[str]) -> str:
-    sweep = Sweep.current
-    swept = [word for word in overrides if sweep is None or word.partition("=")[0].lstrip("+") in sweep.swept]
-    name = f"run {number}" if sweep is None or sweep.runs is None else f"run {number + 1} of {sweep.runs}"
-    name += f" ({' '.join(swept)})"
-    print(f"\n{name}{sweep.left(number) if sweep else ''}", flush=True)
+def _announce(number: int) -> str:
+    """Says which run begins, in which of how many, and how long the rest takes. Returns its name: its folder's."""
+    name = f"run {number} ({' '.join(swept())})"
+    runs = Sweep.current.runs if Sweep.current is not None else None
+    print(f"\n{name}{'' if runs is None else _left(number, runs)}", flush=True)
     return name
+
+
+def _left(number: int, runs: int) -> str:
+    """By the latest run that is done; the first one also fine-tunes the teacher, and says too much."""
+    seconds = next(
+        (found[LAST] for n in range(number, 0, -1) if (found := metrics_of(folder_of_all() / str(n - 1)))), None
+    )
+    left = "" if seconds is None else f", about {math.ceil(seconds * (runs - number) / 60)} min left"
+    return f": {number + 1} of {runs}{left}"
 
 
 def ended() -> None:
@@ -138,4 +146,4 @@ def go_on(sweep: Sweep) -> str:
     """What runs the missing runs, and only these."""
     words = [word for word in sys.argv[1:] if not word.startswith(("hydra.sweep.dir=", "resume="))]
     again = shlex.join(["python", "train.py", *words, f"hydra.sweep.dir={sweep.folder}", "resume=auto"])
-    return f"Finished runs stay; the missing ones are made by\n  {again}"
+    return f"Finished runs stay; the others are begun again, or gone on with, by\n  {again}"

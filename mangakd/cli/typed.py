@@ -5,7 +5,8 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
-FILE = "command.txt"
+from mangakd.core.run_folder import COMMAND
+
 ELSEWHERE = ("resume=", "sweep=")  # where the run goes on, and what else is run
 
 
@@ -17,4 +18,4 @@ def command() -> list[str]:
 def keep(folder: Path) -> None:
     """In the run's folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE).write_text(shlex.join(command()) + "\n")
+    (folder / COMMAND).write_text(shlex.join(command()) + "\n")

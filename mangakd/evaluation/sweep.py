@@ -4,7 +4,6 @@ The score is the validation score that the run is kept by. Which point is best i
 are for the one that won.
 """
 
-import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -15,12 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from mangakd.core.errors import UserError
+from mangakd.core.run_folder import COMMAND, ERROR, METRICS, metrics_of
 from mangakd.evaluation import predictions, statistics
 from mangakd.evaluation.bootstrap import Estimate, Statistic, bootstrap
 from mangakd.evaluation.predictions import Predictions
 from mangakd.evaluation.statistics import Answers
 
-COMMAND, ERROR, SEED = "command.txt", "error.txt", "seed"
+SEED = "seed"
 # Student's t, 97.5 %, for 1 … 9 degrees of freedom; beyond them its expansion around the normal quantile (error < 1e-3).
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
@@ -36,7 +36,7 @@ class SweepRun:
 
     @property
     def finished(self) -> bool:
-        return "run/seconds" in self.metrics
+        return bool(self.metrics)
 
     @property
     def score(self) -> tuple[str, float]:
@@ -108,7 +108,7 @@ def quantile(freedom: int) -> float:
 
 
 def is_sweep(folder: Path) -> bool:
-    return not (folder / "metrics.json").is_file() and bool(_folders(folder))
+    return not (folder / METRICS).is_file() and bool(_folders(folder))
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -122,11 +122,10 @@ def read(folder: Path) -> list[SweepRun]:
 
 
 def _read(folder: Path) -> SweepRun:
-    command, metrics, error = folder / COMMAND, folder / "metrics.json", folder / ERROR
+    command, error = folder / COMMAND, folder / ERROR
     words = shlex.split(command.read_text())[2:] if command.is_file() else []
     settings = dict(word.split("=", 1) for word in words if "=" in word)
-    found = json.loads(metrics.read_text()) if metrics.is_file() else {}
-    return SweepRun(folder, settings, found, error.read_text().strip() if error.is_file() else "")
+    return SweepRun(folder, settings, metrics_of(folder), error.read_text().strip() if error.is_file() else "")
 
 
 def result(folder: Path) -> SweepResult:

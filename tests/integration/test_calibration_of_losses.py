@@ -9,8 +9,6 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from mangakd.training.callbacks.save_last import Interrupted, SaveLast
-
 OPTIONS = ("losses.output.entropy=0.9", "checkpoint.every_steps=2")
 SCHEDULE = "{_target_: mangakd.core.schedule.Linear, start: 8, end: 2}"
 
@@ -21,21 +19,11 @@ def last(folder: Path) -> dict[str, Any]:
 
 def test_a_killed_run_ends_with_the_same_temperature_and_weights(
     small_run: list[str], run_here: Callable[[DictConfig, Path], None], compose: Callable[..., DictConfig],
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, stopped_at: Callable[..., None],
 ) -> None:  # fmt: skip
     typed = [*small_run, *OPTIONS, "trainer.max_epochs=2"]
     run_here(compose(*typed), tmp_path / "whole")
-    end = SaveLast.on_train_batch_end
-
-    def stop(callback: SaveLast, trainer: Any, module: Any, *rest: Any) -> None:
-        end(callback, trainer, module, *rest)
-        if trainer.global_step == 5:
-            raise Interrupted(2, tmp_path)
-
-    monkeypatch.setattr(SaveLast, "on_train_batch_end", stop)
-    with pytest.raises(Interrupted):
-        run_here(compose(*typed), tmp_path / "killed")
-    monkeypatch.setattr(SaveLast, "on_train_batch_end", end)
+    stopped_at(5, lambda: run_here(compose(*typed), tmp_path / "killed"))
     run_here(compose(*typed, "resume=auto"), tmp_path / "killed")
     whole, killed = last(tmp_path / "whole"), last(tmp_path / "killed")
     assert whole.keys() == killed.keys() and all(torch.equal(killed[name], value) for name, value in whole.items())

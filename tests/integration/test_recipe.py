@@ -10,7 +10,6 @@ from omegaconf import DictConfig
 from mangakd.cli import preflight
 from mangakd.cli.setup import Setup
 from mangakd.core.errors import UserError
-from mangakd.training.callbacks.save_last import Interrupted, SaveLast
 
 Compose = Callable[..., DictConfig]
 RunHere = Callable[[DictConfig, Path], None]
@@ -32,7 +31,7 @@ def stages(**recipe: str) -> list[str]:
 
 
 def test_two_stages_resume_in_the_second(
-    typed: list[str], run_here: RunHere, compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    typed: list[str], run_here: RunHere, compose: Compose, tmp_path: Path, stopped_at: Callable[..., None]
 ) -> None:
     recipe = [
         *typed,
@@ -42,17 +41,7 @@ def test_two_stages_resume_in_the_second(
         "checkpoint.every_steps=2",
     ]
     run_here(compose(*recipe), tmp_path / "whole")
-    last = SaveLast.on_train_batch_end
-
-    def stop(callback: SaveLast, trainer, module, *rest) -> None:  # type: ignore[no-untyped-def]
-        last(callback, trainer, module, *rest)
-        if "soft_targets" in trainer.default_root_dir and trainer.global_step == 5:
-            raise Interrupted(2, tmp_path)
-
-    monkeypatch.setattr(SaveLast, "on_train_batch_end", stop)
-    with pytest.raises(Interrupted):
-        run_here(compose(*recipe), tmp_path / "killed")
-    monkeypatch.setattr(SaveLast, "on_train_batch_end", last)
+    stopped_at(5, lambda: run_here(compose(*recipe), tmp_path / "killed"), within="soft_targets")
     run_here(compose(*recipe, "resume=auto"), tmp_path / "killed")
     for stage in ("1_features", "2_soft_targets"):
         one, other = weights(tmp_path / "whole", stage), weights(tmp_path / "killed", stage)

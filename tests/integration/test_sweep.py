@@ -108,7 +108,7 @@ def test_a_named_sweep_asks_one_teacher_once(small: list[str], tmp_path: Path) -
     code, printed = sweep(tmp_path / "sweep", *named, *small, f"paths.cache={cache}")
     assert code == 0, printed
     assert len(list((cache / "teachers").iterdir())) == 1 and len(list((cache / "stores").iterdir())) == 1
-    assert len(re.findall(r"teacher on train", printed)) == 1 and printed.count("run 4 of 4") == 1
+    assert len(re.findall(r"teacher on train", printed)) == 1 and printed.count(": 4 of 4") == 1
     table = (tmp_path / "sweep" / "report.md").read_text()
     assert re.search(r"\| \d\d?\d?\.\d% ± ", table), "an interval over two seeds"
     assert "seed=" not in table.split("Its command:")[1].splitlines()[0]

@@ -10,6 +10,7 @@ from made_run import LABELS, RESAMPLES, ROWS
 from scipy import stats
 
 from mangakd.core.errors import UserError
+from mangakd.core.run_folder import COMMAND, ERROR
 from mangakd.evaluation import predictions, sweep
 from mangakd.evaluation.predictions import Predictions
 from mangakd.evaluation.report.heatmap import heatmap
@@ -21,7 +22,7 @@ TARGETS = np.arange(ROWS) % len(LABELS)
 def run(folder: Path, settings: str, wrong: int) -> None:
     """A finished run whose student is wrong in the first `wrong` rows of validation."""
     folder.mkdir(parents=True)
-    (folder / sweep.COMMAND).write_text(f"python train.py task=intent {settings}\n")
+    (folder / COMMAND).write_text(f"python train.py task=intent {settings}\n")
     score = 1 - wrong / ROWS
     (folder / "metrics.json").write_text(
         json.dumps({"val/accuracy": score, "test/accuracy": 0.5, "test/agreement": 0.6, "run/seconds": 90.0})
@@ -42,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
             run(tmp_path / "sweep" / str(2 * number + seed), settings, wrong)
     failed = tmp_path / "sweep" / "7"
     failed.mkdir()
-    (failed / sweep.ERROR).write_text("the disk is full\n")
+    (failed / ERROR).write_text("the disk is full\n")
     return tmp_path / "sweep"
 
 
@@ -102,7 +103,7 @@ def test_one_key_is_a_curve_and_none_no_plot(tmp_path: Path) -> None:
 
 def test_a_sweep_without_a_result_is_told(tmp_path: Path) -> None:
     (tmp_path / "0").mkdir()
-    (tmp_path / "0" / sweep.ERROR).write_text("no")
+    (tmp_path / "0" / ERROR).write_text("no")
     assert sweep.is_sweep(tmp_path)
     with pytest.raises(UserError, match="none of its 1 runs has finished"):
         write_sweep(tmp_path)
