@@ -1,0 +1,186 @@
+"""Which variant ships: the fastest of those that lose no more than `max_drop` points against the fp32 student.
+
+The drop is paired: variant and student answer the same rows, and what makes a row hard for both cancels in its interval. What
+is compared with the limit is the drop itself; its interval is shown, because a validation split of a few hundred rows
+cannot tell 0.3 points from none. Test scores have no part in it: they are for the variant that was chosen, once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mangakd.core.errors import UserError
+from mangakd.evaluation.bootstrap import RESAMPLES, Estimate, Statistic, bootstrap
+from mangakd.evaluation.statistics import Answers, accuracy, agreement, mean
+from mangakd.export.measure import Measured
+
+MAX_DROP = 0.3  # points, a hundredth of the score
+AS_FAST = 1.05  # times the fastest p50: closer than two measurements of one variant often are
+ROUNDING = 1e-9  # 0.90 − 0.88 is a little more than 0.02
+_STUDENT = ""  # its name among the variants'
+SCORES = {
+    "single_label": "accuracy", "multi_label": "accuracy", "regression": "pearson", "embedding": "cosine",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A variant beside the student. score: accuracy (multi-label: the whole set), Pearson's r, or cosine to the student.
+
+    drop: points below the student. agreement with student and teacher: share of equal answers, r, or mean cosine. difference:
+    largest |Δ output|.
+    """
+
+    measured: Measured
+    score: Estimate
+    drop: Estimate
+    agreement_student: float
+    agreement_teacher: float | None
+    difference: float
+    passed: bool
+
+    @property
+    def name(self) -> str:
+        return self.measured.name
+
+    def words(self) -> str:
+        low, high = self.drop.interval
+        return f"{self.name} loses {self.drop.value:.2f} points [{low:.2f}, {high:.2f}]"
+
+    def metrics(self, problem: str) -> dict[str, Any]:
+        """For the manifest, under the name of the split."""
+        measured = self.measured
+        return {
+            SCORES[problem]: self.score.value, "drop_points": self.drop.value, "drop_interval": list(self.drop.interval),
+            "agreement_student": self.agreement_student, "agreement_teacher": self.agreement_teacher,
+            "max_difference": self.difference, "passed": self.passed, "megabytes": measured.megabytes,
+            "load_seconds": measured.load_seconds, "peak_rss_mb": measured.peak_rss_mb,
+            "latency_ms": {str(length): dict(found) for length, found in measured.latency_ms.items()},
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Choice:
+    """name: of the variant that ships. reason: one sentence on why. judged: all variants, in the order given."""
+
+    name: str
+    reason: str
+    judged: tuple[Judged, ...]
+
+
+def choose(
+    variants: Sequence[Measured],
+    fp32: Sequence[str],
+    student: np.ndarray,
+    problem: str,
+    targets: np.ndarray | None,
+    teacher: np.ndarray | None = None,
+    max_drop: float = MAX_DROP,
+    resamples: int = RESAMPLES,
+) -> Choice:
+    """The variant that ships, from answers on validation.
+
+    student, teacher: (N, C) or (N, D), what PyTorch says. fp32: names of the variants that compute as the student does; the
+    fastest of them ships where nothing passes. targets: (N) class ids, (N, C) 0 and 1, or (N) or (N, C) values; None for
+    embeddings, which are scored by their cosine to the student's. Raises UserError where nothing passes and no variant is fp32.
+    """
+    judged = judge(variants, student, problem, targets, teacher, max_drop, resamples)
+    passed = [each for each in judged if each.passed]
+    if passed:
+        best = _cheapest(passed)
+        return Choice(best.name, f"{best.words()}; the limit is {max_drop:g}, and none that passes is faster.", judged)
+    exact = [each for each in judged if each.name in fp32]
+    lost = "; ".join(each.words() for each in judged)
+    if not exact:
+        raise UserError(
+            f"no variant passes export.max_drop={max_drop:g} and none of them is fp32: {lost}. Export onnx_fp32 or "
+            "openvino_fp32 too, or raise export.max_drop."
+        )
+    best = _cheapest(exact)
+    return Choice(best.name, f"No variant passes the limit of {max_drop:g} points, so fp32 ships: {lost}.", judged)
+
+
+def judge(
+    variants: Sequence[Measured],
+    student: np.ndarray,
+    problem: str,
+    targets: np.ndarray | None,
+    teacher: np.ndarray | None,
+    max_drop: float,
+    resamples: int = RESAMPLES,
+) -> tuple[Judged, ...]:
+    """All of them on the same resamples of the rows."""
+    outputs = {_STUDENT: student, **{each.name: each.outputs for each in variants}}
+    for name, own in outputs.items():
+        if own.shape != student.shape:
+            raise ValueError(f"{name} answers in shape {own.shape}, the student in {student.shape}")
+    truth = student if targets is None else targets
+    scores = bootstrap({name: score(problem, own, truth) for name, own in outputs.items()}, resamples)
+    found = []
+    for each in variants:
+        drop = (scores[_STUDENT] - scores[each.name]) * 100
+        sound = bool(np.isfinite(each.outputs).all())
+        found.append(
+            Judged(
+                each, scores[each.name], drop, likeness(problem, each.outputs, student),
+                None if teacher is None else likeness(problem, each.outputs, teacher),
+                float(np.abs(each.outputs - student).max()), sound and drop.value <= max_drop + ROUNDING,
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+def _cheapest(judged: Sequence[Judged]) -> Judged:
+    """The smallest of those that are as fast as the fastest."""
+    fastest = min(each.measured.milliseconds for each in judged)
+    as_fast = [each for each in judged if each.measured.milliseconds <= AS_FAST * fastest]
+    return min(as_fast, key=lambda each: each.measured.megabytes)
+
+
+def score(problem: str, outputs: np.ndarray, truth: np.ndarray) -> Statistic:
+    """As a function of sums over rows, for the bootstrap; 1 is perfect."""
+    if problem == "regression":
+        return pearson(outputs, truth)
+    if problem == "embedding":
+        return mean(cosine(outputs, truth), most=1)
+    return accuracy(Answers(outputs, truth))
+
+
+def likeness(problem: str, one: np.ndarray, other: np.ndarray) -> float:
+    """How alike two models answer, 1 where they agree."""
+    if problem in ("regression", "embedding"):
+        statistic = score(problem, one, other)
+    else:
+        # Only what they say counts; targets decide no more than whether there are several.
+        blank = np.zeros(len(one), dtype=int) if problem == "single_label" else np.zeros_like(one)
+        statistic = agreement(Answers(other, blank), Answers(one, blank))
+    return float(statistic.score(statistic.features.sum(axis=0, dtype=np.float64)))
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(N) of two (N, D)."""
+    a, b = one.astype(np.float64), other.astype(np.float64)
+    return (a * b).sum(-1) / np.maximum(np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1), 1e-12)
+
+
+def pearson(outputs: np.ndarray, targets: np.ndarray) -> Statistic:
+    """Pearson's r of (N, C) with (N, C) or (N), mean over C.
+
+    Both are standardised first: r does not change, and the sums keep their digits in fp32.
+    """
+    x, y = (_standard(values.reshape(len(values), -1)) for values in (outputs, targets))
+    return Statistic(np.concatenate([x, y, x * x, y * y, x * y], axis=1), partial(_pearson, rows=len(x)))
+
+
+def _standard(values: np.ndarray) -> np.ndarray:
+    centred = values.astype(np.float64) - values.mean(0, dtype=np.float64)
+    return centred / np.maximum(centred.std(0), 1e-12)
+
+
+def _pearson(sums: np.ndarray, rows: int) -> np.ndarray:
+    x, y, xx, yy, xy = np.split(sums / rows, 5, axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return ((xy - x * y) / np.sqrt((xx - x * x) * (yy - y * y))).mean(-1)

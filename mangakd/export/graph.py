@@ -1,0 +1,205 @@
+"""A Hugging Face encoder folder as one graph: int64 arrays in, float32 logits or embeddings out.
+
+torch.export traces it once, with the batch and the length left open, and ONNX and OpenVINO are both made of that one program:
+what differs between two variants is then the backend and the precision, never the model.
+Source: torch.export, https://docs.pytorch.org/docs/stable/export.html
+"""
+
+import contextlib
+import inspect
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel
+
+from mangakd.core.errors import UserError
+from mangakd.export.manifest import TOKENIZER_FILE
+from mangakd.export.pooling import Pooling, of_folder
+from mangakd.models import load
+from mangakd.store.files import sha256
+
+KEY = "export.student"
+DEFAULT_LENGTH = 128
+Batches = Sequence[dict[str, np.ndarray]]
+_WRITES = ("CausalLM", "LMHeadModel", "ConditionalGeneration")  # in the names of architectures that generate
+_ALWAYS = ("input_ids", "attention_mask")
+
+
+class Answer(nn.Module):
+    """forward(input_ids, attention_mask, token_type_ids) → (B, C) logits, or (B, D) where `pooling` is given."""
+
+    def __init__(self, model: Any, pooling: Pooling | None) -> None:
+        super().__init__()
+        self.model = model
+        self.pooling = pooling
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        more = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        raw = self.model(input_ids=input_ids, attention_mask=attention_mask, **more)
+        answer = raw.logits if self.pooling is None else self.pooling(raw.last_hidden_state, attention_mask)
+        return answer.float()
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A student as it is exported: its module in eval mode, what it is asked, and what it answers."""
+
+    folder: Path
+    module: Answer
+    inputs: tuple[str, ...]
+    problem: str
+    labels: tuple[str, ...]
+    tokenizer: Any
+    max_length: int
+
+    @property
+    def output(self) -> str:
+        return "embedding" if self.problem == "embedding" else "logits"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """For the manifest. Padding is on the right, whatever the tokenizer did in training: masks hide it."""
+        tokenizer = self.tokenizer
+        return {
+            "file": TOKENIZER_FILE, "max_length": self.max_length, "truncation_side": tokenizer.truncation_side,
+            "pad_id": tokenizer.pad_token_id, "pad_type_id": tokenizer.pad_token_type_id,
+        }  # fmt: skip
+
+    def source(self) -> dict[str, Any]:
+        """For the manifest: where the weights came from."""
+        weights = self.folder / "model.safetensors"
+        digest = sha256(weights) if weights.is_file() else load.weights_digest(self.module.model)
+        found = {"folder": self.folder.resolve().name, "sha256": digest}
+        pooling = self.module.pooling
+        head = {} if pooling is None else {"pooling": pooling.pooling, "normalize": pooling.normalize}
+        return {**found, "parameters": sum(p.numel() for p in self.module.parameters()), **head}
+
+    def encode(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Input arrays (B, T) int64, T the longest of these texts."""
+        batch = self.tokenizer(
+            list(texts), truncation=True, max_length=self.max_length, padding=True, padding_side="right",
+            return_token_type_ids="token_type_ids" in self.inputs, return_attention_mask=True, return_tensors="np",
+        )  # fmt: skip
+        return {name: np.asarray(batch[name], dtype=np.int64) for name in self.inputs}
+
+    @torch.no_grad()
+    def answer(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
+        """What PyTorch says, which every variant is compared with."""
+        return self.module(*(torch.from_numpy(arrays[name]) for name in self.inputs)).numpy()
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """tokenizer.json as a server needs it: cutting and padding are in the manifest, not in it."""
+        content = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        content |= {"truncation": None, "padding": None}
+        (folder / TOKENIZER_FILE).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+    @cached_property
+    def program(self) -> torch.export.ExportedProgram:
+        """Traced on two rows of different length; torch refuses to trace where a size would be fixed by that."""
+        arrays = self.encode(["a b c d e", "a b"])
+        open_sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+        example = tuple(torch.from_numpy(arrays[name]) for name in self.inputs)
+        shapes = dict.fromkeys(self.inputs, open_sizes)
+        try:
+            with torch.no_grad(), warnings.catch_warnings(), quiet_logs("torch"):
+                warnings.simplefilter("ignore")
+                return torch.export.export(self.module, example, dynamic_shapes=shapes)
+        except Exception as error:  # torch raises a dozen kinds, none of them public
+            raise UserError(
+                f"{self.folder} ({self.module.model.config.model_type}) cannot be traced by torch.export: "
+                f"{str(error).strip().splitlines()[0]} Its architecture computes sizes from values; "
+                "serve the Hugging Face folder itself."
+            ) from error
+
+
+@contextlib.contextmanager
+def quiet_logs(*names: str) -> Iterator[None]:
+    """Within it these loggers say errors only: exporters warn about packages that no encoder needs."""
+    before = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def read(folder: Path, max_length: int | None = None, pooling: Pooling | None = None) -> Graph:
+    """Any encoder folder, also one that mangakd did not train.
+
+    max_length: in tokens; None takes what the folder says, else 128. pooling: for a folder without a classification head; None
+    takes what its modules.json says. Raises UserError for a folder that is no encoder, a head that was never trained, and a
+    length that the model has no positions for.
+    """
+    tokenizer = load.load_tokenizer(str(folder), KEY)
+    config = load.load_config(str(folder), KEY)
+    classifies, said = load.is_classifier(config), " ".join(config.architectures or ())
+    if not classifies and (config.is_encoder_decoder or any(word in said for word in _WRITES)):
+        raise UserError(f"{KEY}={folder} is a {config.model_type} that generates text; encoders can be exported.")
+    if classifies:
+        model, fresh = load.load_classifier(str(folder), None, "single_label", KEY)
+        if fresh:
+            raise UserError(
+                f"{KEY}={folder} says it has a classification head, but holds no weights of it. Train it first."
+            )
+    else:
+        model = _encoder(folder)
+    problem = _problem(config) if classifies else "embedding"
+    labels = tuple(str(config.id2label[i]) for i in range(config.num_labels)) if classifies else ()
+    if len(set(labels)) < len(labels):
+        raise UserError(
+            f"{KEY}={folder} has two labels of one name in config.json (id2label); answers would be ambiguous."
+        )
+    module = Answer(model.eval().requires_grad_(False), None if classifies else pooling or of_folder(folder))
+    length = _length(folder, tokenizer, model, max_length)
+    return Graph(folder, module, _inputs(model, tokenizer), problem, labels, tokenizer, length)
+
+
+def _encoder(folder: Path) -> Any:
+    with load.quiet():
+        try:
+            model, info = AutoModel.from_pretrained(str(folder), dtype=torch.float32, output_loading_info=True)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise UserError(f"{KEY}={folder} could not be loaded: {str(error).strip().splitlines()[0]}") from error
+    lost = sorted(str(name) for name in info["missing_keys"] if "pooler." not in str(name))
+    if lost:
+        raise UserError(
+            f"{KEY}={folder} lacks {len(lost)} encoder weights (such as {lost[0]}): damaged or another model."
+        )
+    return model
+
+
+def _problem(config: Any) -> str:
+    """problem_type as Hugging Face reads it: one output without a type is a regression."""
+    said = str(config.problem_type or "").removesuffix("_classification")
+    return said or ("regression" if config.num_labels == 1 else "single_label")
+
+
+def _inputs(model: Any, tokenizer: Any) -> tuple[str, ...]:
+    """token_type_ids only where the tokenizer makes them and the model has more than one type."""
+    typed = "token_type_ids" in inspect.signature(model.forward).parameters
+    typed = (
+        typed and "token_type_ids" in tokenizer.model_input_names and getattr(model.config, "type_vocab_size", 0) > 1
+    )
+    return (*_ALWAYS, "token_type_ids") if typed else _ALWAYS
+
+
+def _length(folder: Path, tokenizer: Any, model: Any, wanted: int | None) -> int:
+    most = load.positions(model)
+    if wanted is not None:
+        if wanted < 2 or (most is not None and wanted > most):
+            raise UserError(f"max_length={wanted}, but {folder} takes texts of 2 to {most or 'any number of'} tokens.")
+        return wanted
+    file = folder / "sentence_bert_config.json"
+    said = json.loads(file.read_text()).get("max_seq_length") if file.is_file() else None
+    return min(said or DEFAULT_LENGTH, most or tokenizer.model_max_length, tokenizer.model_max_length)

@@ -1,0 +1,193 @@
+"""The variants of a student and how a folder of each is made: aside, checked against PyTorch, sealed, then renamed.
+
+A folder with a variant's name is whole whenever the export is killed. What was there before is set aside first and thrown
+away last, so that a server that restarts in between finds no mixture of two exports.
+"""
+
+import importlib.util
+import platform
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from mangakd import __version__
+from mangakd.core.errors import UserError, near
+from mangakd.core.locks import waiting_lock
+from mangakd.export import graph, to_onnx, to_openvino
+from mangakd.export.graph import Batches, Graph
+from mangakd.export.manifest import PARTIAL, place, seal, unsealed
+from mangakd.export.pooling import Pooling
+from mangakd.runtime.backends import open_model
+from mangakd.runtime.manifest import Manifest
+from mangakd.runtime.model import Model
+from mangakd.runtime.tokenise import Tokeniser
+
+# (graph, calibration batches, folder that all variants share, folder of this one): writes the model's files
+Maker = Callable[[Graph, Batches, Path, Path], None]
+WORK = f"work{PARTIAL}"  # files that several variants are made of
+CALIBRATION = 300  # texts; ranges of activations have settled long before
+CHECKED, BATCH = 64, 7  # texts, in batches of an odd size, that a variant and PyTorch are compared on
+EXACT = 1e-3  # of the largest output: how far fp32 may be from PyTorch, fp16 ten times that
+REFERENCES = ("The quick brown fox jumps over the lazy dog.", "Yes", "where is my order 12345, please? " * 30, "")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table. needs: package → pip extra. within: largest |Δ| that is no error, in shares of the output."""
+
+    name: str
+    backend: str
+    model: str
+    how: str
+    make: Maker
+    needs: Mapping[str, str]
+    within: float = np.inf
+    calibrated: bool = False
+
+    @property
+    def fp32(self) -> bool:
+        return self.within == EXACT
+
+
+_ORT = {"onnx": "onnx", "onnxscript": "onnx", "onnxruntime": "onnx"}
+_OV = {"openvino": "openvino", "openvino_tokenizers": "openvino"}
+_NNCF = {**_OV, "nncf": "openvino"}
+_O, _V = ("onnxruntime", to_onnx.MODEL), ("openvino", to_openvino.MODEL)
+VARIANTS = {
+    row.name: row
+    for row in (
+        Variant("onnx_fp32", *_O, "torch.export, torch.onnx", to_onnx.fp32, _ORT, EXACT),
+        Variant("onnx_int8", *_O, "dynamic, signed, per channel", to_onnx.int8, _ORT),
+        Variant("onnx_int8_static", *_O, "static, calibrated on text", to_onnx.int8_static, _ORT, calibrated=True),
+        Variant("openvino_fp32", *_V, "torch.export, convert_model", to_openvino.fp32, _OV, EXACT),
+        Variant("openvino_fp16", *_V, "weights in fp16", to_openvino.fp16, _OV, 10 * EXACT),
+        Variant("openvino_int8_weights", *_V, "weights in INT8", to_openvino.int8_weights, _NNCF),
+        Variant("openvino_int8", *_V, "NNCF PTQ, TRANSFORMER", to_openvino.int8, _NNCF, calibrated=True),
+    )
+}
+
+
+def make(
+    student: Path,
+    out: Path,
+    names: Sequence[str] = tuple(VARIANTS),
+    calibration: Sequence[str] = (),
+    max_length: int | None = None,
+    pooling: Pooling | None = None,
+    progress: Callable[[str], None] = lambda name: None,
+) -> list[Path]:
+    """Make `names` of the Hugging Face folder `student` in `out`; returns their folders, in that order.
+
+    calibration: training texts, for variants that fix ranges of activations, and to compare with PyTorch on. max_length,
+    pooling: as `graph.read`. progress: called with each name before it is made. Raises UserError for unknown names, packages
+    that are not installed, missing texts, and a precise variant that does not answer as PyTorch does.
+    """
+    rows = [_row(name) for name in names]
+    check_installed(rows)
+    if not calibration and any(row.calibrated for row in rows):
+        wanting = ", ".join(row.name for row in rows if row.calibrated)
+        raise UserError(
+            f"{wanting} needs training texts to calibrate on, and none were given; leave it out, or give texts."
+        )
+    source = graph.read(student, max_length, pooling)
+    out.mkdir(parents=True, exist_ok=True)
+    with waiting_lock(out / ".lock", "exporting to this folder"):
+        _sweep(out)
+        (out / WORK).mkdir()
+        batches = [source.encode([text]) for text in calibration[:CALIBRATION]]
+        folders = []
+        try:
+            for row in rows:
+                progress(row.name)
+                folders.append(_made(row, source, batches, [*REFERENCES, *calibration[:CHECKED]], out))
+        finally:
+            _sweep(out)
+    return folders
+
+
+def check_installed(rows: Sequence[Variant]) -> None:
+    """Raises UserError naming all missing packages and the extras that bring them."""
+    missing = {
+        package: extra
+        for row in rows
+        for package, extra in row.needs.items()
+        if importlib.util.find_spec(package) is None
+    }
+    if missing:
+        extras = ",".join(dict.fromkeys(missing.values()))
+        raise UserError(
+            f"{', '.join(row.name for row in rows if missing.keys() & row.needs.keys())} cannot be made: "
+            f"{', '.join(missing)} not installed. Install with: pip install 'mangakd[{extras}]'"
+        )
+
+
+def _row(name: str) -> Variant:
+    if name not in VARIANTS:
+        raise UserError(f"there is no variant {name!r}{near(name, VARIANTS)} Known: {', '.join(VARIANTS)}.")
+    return VARIANTS[name]
+
+
+def _made(row: Variant, source: Graph, batches: Batches, texts: Sequence[str], out: Path) -> Path:
+    folder = out / f"{row.name}{PARTIAL}"
+    folder.mkdir()
+    row.make(source, batches, out / WORK, folder)
+    source.save_tokenizer(folder)
+    content = {
+        "variant": row.name, "backend": row.backend, "model": row.model, "inputs": list(source.inputs),
+        "output": source.output, "problem": source.problem, "labels": list(source.labels), "tokenizer": source.settings,
+        "versions": _versions(row), "source": source.source(), "metrics": {},
+    }  # fmt: skip
+    tolerance = _difference(row, source, unsealed(folder, content), texts)
+    seal(folder, {**content, "tolerance": tolerance})
+    return place(folder, out / row.name)
+
+
+def _difference(row: Variant, source: Graph, manifest: Manifest, texts: Sequence[str]) -> float:
+    """Largest |Δ output| against PyTorch, through the tokenizer and the backend that will serve.
+
+    Raises UserError where a precise variant is further off than rounding explains, or answers in another shape.
+    """
+    served = opened(manifest)
+    worst, size = 0.0, 1e-6
+    for start in range(0, len(texts), BATCH):
+        part = texts[start : start + BATCH]
+        wanted, said = source.answer(source.encode(part)), served.outputs(part, BATCH)
+        if said.shape != wanted.shape:
+            raise UserError(
+                f"{row.name} answers in shape {said.shape} where PyTorch answers in {wanted.shape}; not kept."
+            )
+        worst, size = max(worst, float(np.abs(said - wanted).max())), max(size, float(np.abs(wanted).max()))
+    if not worst <= row.within * size:  # nan too
+        raise UserError(
+            f"{row.name} differs from PyTorch by {worst:.3g} on outputs of up to {size:.3g}; it would not serve what was "
+            "trained. Leave it out, or report it with the model's config.json."
+        )
+    return worst
+
+
+def opened(manifest: Manifest) -> Model:
+    """As mangakd.runtime serves it, on one thread, of a folder that may not be sealed yet."""
+    settings = (manifest.max_length, manifest.pad_id, manifest.pad_type_id, manifest.truncation_side)
+    model = Model(manifest, Tokeniser(manifest.tokenizer, *settings), open_model(manifest, 1))
+    model.check()
+    return model
+
+
+def _sweep(out: Path) -> None:
+    """Away with what this or a killed export left."""
+    for path in out.glob(f"*{PARTIAL}"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _versions(row: Variant) -> dict[str, str]:
+    found = {"mangakd": __version__, "python": platform.python_version()}
+    for package in ("torch", "transformers", "tokenizers", *row.needs):
+        try:
+            found[package] = version(package.replace("_", "-"))
+        except PackageNotFoundError:  # found as a module, installed under another name
+            continue
+    return found

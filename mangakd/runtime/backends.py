@@ -1,0 +1,79 @@
+"""A model file as a function from named int64 arrays (B, T) to float32 (B, C): onnxruntime or openvino, on the CPU.
+
+Both are imported where they are needed, so that either is enough. The functions may be called from several threads at a time.
+"""
+
+import importlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mangakd.core.errors import UserError
+from mangakd.runtime.manifest import Manifest
+
+Run = Callable[[dict[str, np.ndarray]], np.ndarray]
+
+
+def open_model(manifest: Manifest, threads: int | None) -> Run:
+    """threads: how many one batch is computed with; None leaves it to the backend, which takes all cores."""
+    opener = {"onnxruntime": _onnxruntime, "openvino": _openvino}[manifest.backend]
+    package = _imported(manifest.backend)
+    try:
+        return opener(package, manifest.model, manifest.inputs, manifest.output, threads)
+    except UserError:
+        raise
+    except Exception as error:  # each backend has exceptions of its own
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(
+            f"{manifest.backend} {package.__version__} cannot open {manifest.model}: {reason}. It was exported with "
+            f"{manifest.content.get('versions', {})}; install that version, or export the student again."
+        ) from error
+
+
+def _imported(backend: str) -> Any:
+    try:
+        return importlib.import_module(backend)
+    except ImportError as error:
+        raise UserError(
+            f"this student needs {backend}, which cannot be imported ({error}). Install it with: pip install {backend}"
+        ) from error
+
+
+def _onnxruntime(ort: Any, file: Path, inputs: tuple[str, ...], output: str, threads: int | None) -> Run:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or 0  # 0: all cores
+    options.inter_op_num_threads = 1  # an encoder is a chain: there is nothing to run side by side
+    options.log_severity_level = 3
+    session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    _same(file, inputs, output, [i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()])
+    return lambda arrays: session.run([output], arrays)[0]
+
+
+def _openvino(ov: Any, file: Path, inputs: tuple[str, ...], output: str, threads: int | None) -> Run:
+    # f32: on processors with bf16 units openvino would compute in bf16 and leave the tolerance.
+    config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    if threads is not None:
+        config["INFERENCE_NUM_THREADS"] = threads
+    compiled = ov.Core().compile_model(str(file), "CPU", config)
+    given = [[name for port in ports for name in port.get_names()] for ports in (compiled.inputs, compiled.outputs)]
+    _same(file, inputs, output, *given)
+    own = threading.local()  # a request holds the tensors of one call
+
+    def run(arrays: dict[str, np.ndarray]) -> np.ndarray:
+        if not hasattr(own, "request"):
+            own.request = compiled.create_infer_request()
+        own.request.infer(arrays)
+        return np.array(own.request.get_tensor(output).data)  # a copy: the next call writes into the same memory
+
+    return run
+
+
+def _same(file: Path, inputs: tuple[str, ...], output: str, takes: list[str], gives: list[str]) -> None:
+    if not set(inputs) <= set(takes) or output not in gives:
+        raise UserError(
+            f"{file} takes {takes} and gives {gives}; its manifest says {list(inputs)} and {output}. "
+            "Export the student again."
+        )

@@ -1,0 +1,153 @@
+"""manifest.json of an exported folder: what is in it, how its model is asked, and the sha256 of each of its files.
+
+The export writes it, `read` checks it: a file that was damaged, changed or left behind is refused before it is opened. The sums
+find accidents and half-copied folders; who can change the manifest too can change everything, so keep the folder's rights tight.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mangakd.core.errors import UserError
+
+FORMAT = 1
+PARTIAL = ".partial"  # ends the name of a folder that is being written
+BACKENDS = ("onnxruntime", "openvino")
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+PROBLEMS = ("single_label", "multi_label", "regression", "embedding")
+_REQUIRED = {
+    "variant": str, "backend": str, "files": dict, "model": str, "inputs": list, "output": str, "problem": str,
+    "labels": list, "tokenizer": dict, "tolerance": float,
+}  # fmt: skip
+_TOKENIZER = {"file": str, "max_length": int, "pad_id": int, "pad_type_id": int}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """folder: where it lies. labels: C names, in the order of the model's columns. content: all of it, as it was written.
+
+    tolerance: how far a logit (an entry of the embedding) may be from the PyTorch student's.
+    """
+
+    folder: Path
+    variant: str
+    backend: str
+    model: Path
+    tokenizer: Path
+    max_length: int
+    pad_id: int
+    pad_type_id: int
+    truncation_side: str
+    inputs: tuple[str, ...]
+    output: str
+    problem: str
+    labels: tuple[str, ...]
+    tolerance: float
+    content: dict[str, Any]
+
+
+def read(folder: str | Path) -> Manifest:
+    """The manifest of `folder`, its files verified. Raises UserError, naming the file or the key that is wrong."""
+    folder = Path(folder).expanduser()
+    if folder.name.endswith(PARTIAL):
+        raise UserError(f"{folder} was not finished: its export is running or was killed. Export the student again.")
+    content = _content(folder)
+    _check(content, folder)
+    _verify(content["files"], folder)
+    tokenizer = content["tokenizer"]
+    return Manifest(
+        folder=folder,
+        variant=content["variant"],
+        backend=content["backend"],
+        model=folder / content["model"],
+        tokenizer=folder / tokenizer["file"],
+        max_length=tokenizer["max_length"],
+        pad_id=tokenizer["pad_id"],
+        pad_type_id=tokenizer["pad_type_id"],
+        truncation_side=tokenizer.get("truncation_side", "right"),
+        inputs=tuple(content["inputs"]),
+        output=content["output"],
+        problem=content["problem"],
+        labels=tuple(content["labels"]),
+        tolerance=float(content["tolerance"]),
+        content=content,
+    )
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    file = folder / "manifest.json"
+    if not file.is_file():
+        raise UserError(
+            f"{folder} has no manifest.json, so it is no exported student. Give the folder of one variant, such as "
+            "export/best; `python scripts/export.py` makes it."
+        )
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8
+        raise UserError(f"{file} is damaged: {error}. Export the student again.") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise UserError(
+            f"{file} has format {found!r}; this version of mangakd reads format {FORMAT}. Export the student again, or "
+            "install the version of mangakd that exported it."
+        )
+    return content
+
+
+def _check(content: dict[str, Any], folder: Path) -> None:
+    """Everything in the manifest has the type and the range that the runtime relies on."""
+    _typed(content, _REQUIRED, folder, "")
+    tokenizer = content["tokenizer"]
+    _typed(tokenizer, _TOKENIZER, folder, "tokenizer.")
+    labels, files = content["labels"], content["files"]
+    output = "embedding" if content["problem"] == "embedding" else "logits"
+    right = {
+        "backend": content["backend"] in BACKENDS,
+        "problem": content["problem"] in PROBLEMS,
+        "output": content["output"] == output,
+        "inputs": "input_ids" in content["inputs"] and all(name in INPUTS for name in content["inputs"]),
+        "labels": all(isinstance(label, str) for label in labels) and len(set(labels)) == len(labels),
+        "tokenizer.max_length": tokenizer["max_length"] > 0,
+        "tokenizer.truncation_side": tokenizer.get("truncation_side", "right") in ("left", "right"),
+        "files": all(_plain(name) and isinstance(digest, str) for name, digest in files.items()),
+        "model": content["model"] in files,
+        "tokenizer.file": tokenizer["file"] in files,
+    }
+    if wrong := [key for key, fine in right.items() if not fine]:
+        raise UserError(_wrong(folder, ", ".join(wrong)))
+
+
+def _typed(content: dict[str, Any], wanted: dict[str, type], folder: Path, prefix: str) -> None:
+    for key, kind in wanted.items():
+        value = content.get(key)
+        fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
+        if not fits:
+            found = "nothing" if value is None else repr(value)[:60]
+            raise UserError(_wrong(folder, f"{prefix}{key} (wanted {kind.__name__}, found {found})"))
+
+
+def _wrong(folder: Path, what: str) -> str:
+    return f"{folder / 'manifest.json'} cannot be used: {what} is wrong. Export the student again."
+
+
+def _plain(name: str) -> bool:
+    """A name of this folder, not a way out of it."""
+    return name != ".." and bool(name) and Path(name).name == name and "\\" not in name
+
+
+def _verify(files: dict[str, str], folder: Path) -> None:
+    for name, wanted in files.items():
+        file = folder / name
+        if not file.is_file():
+            raise UserError(
+                f"{file} is missing: {folder} was copied in part. Copy it again, or export the student again."
+            )
+        with file.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if found != wanted:
+            raise UserError(
+                f"{file} is not the file that was exported: its sha256 is {found[:12]}…, the manifest says {wanted[:12]}…. "
+                "Copy the folder again, or export the student again."
+            )

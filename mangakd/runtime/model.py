@@ -1,0 +1,113 @@
+"""An exported student: texts in, answers out.
+
+Texts are batched by length, so that short ones are not padded to the longest of all, and answered in the order given.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mangakd.core.errors import UserError
+from mangakd.runtime.answers import Answer, answers
+from mangakd.runtime.backends import Run, open_model
+from mangakd.runtime.manifest import Manifest, read
+from mangakd.runtime.tokenise import Tokeniser
+
+BATCH = 32  # on a CPU larger batches are no faster, and wait for their longest text
+
+
+def load(folder: str | Path, threads: int | None = None) -> "Model":
+    """The student that lies in `folder`, its files verified and asked once, so that the first text is not slower.
+
+    threads: for one batch; None takes all cores. Raises UserError for a folder that is none, is damaged, or needs a package
+    that is not installed.
+    """
+    if threads is not None and (not _is_int(threads) or threads < 1):
+        raise UserError(f"threads={threads!r}: give a number of threads from 1 on, or None for all cores.")
+    if threads is not None:
+        os.environ.setdefault(
+            "RAYON_NUM_THREADS", str(threads)
+        )  # of the tokenizer, which makes its threads once a process
+    manifest = read(folder)
+    tokeniser = Tokeniser(
+        manifest.tokenizer, manifest.max_length, manifest.pad_id, manifest.pad_type_id, manifest.truncation_side
+    )
+    model = Model(manifest, tokeniser, open_model(manifest, threads))
+    model.check()
+    return model
+
+
+class Model:
+    """What `load` gives. It may be asked from several threads at a time."""
+
+    def __init__(self, manifest: Manifest, tokeniser: Tokeniser, run: Run):
+        self.manifest, self._tokeniser, self._run = manifest, tokeniser, run
+        self._width = 0  # columns of an answer; check() finds out
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.manifest.labels
+
+    def predict(self, texts: Sequence[str], batch_size: int = BATCH, top: int | None = None) -> list[Answer]:
+        """One dict a text, as mangakd.runtime.answers shows them. top: how many probabilities each holds; None: all.
+
+        Raises UserError when texts is no list of str, and for a student that gives embeddings.
+        """
+        if self.manifest.problem == "embedding":
+            raise UserError(f"{self.manifest.folder} is a student that gives embeddings: use embed(texts).")
+        if top is not None and (not _is_int(top) or top < 1):
+            raise UserError(f"top={top!r}: give how many probabilities to show, from 1 on, or None for all.")
+        return self.answers(self.outputs(texts, batch_size), top)
+
+    def embed(self, texts: Sequence[str], batch_size: int = BATCH) -> np.ndarray:
+        """(N, D) float32, one row a text. Raises UserError for a student that gives labels or values."""
+        if self.manifest.problem != "embedding":
+            raise UserError(f"{self.manifest.folder} is a {self.manifest.problem} student: use predict(texts).")
+        return self.outputs(texts, batch_size)
+
+    def answers(self, rows: np.ndarray, top: int | None = None) -> list[Answer]:
+        """Rows of `outputs` as dicts."""
+        return answers(rows, self.manifest.problem, self.labels, top)
+
+    def outputs(self, texts: Sequence[str], batch_size: int = BATCH) -> np.ndarray:
+        """What the model says before anything is made of it: logits (N, C) or embeddings (N, D), float32."""
+        _check_texts(texts)
+        if not _is_int(batch_size) or batch_size < 1:
+            raise UserError(f"batch_size={batch_size!r}: give how many texts to compute at a time, from 1 on.")
+        encodings = self._tokeniser(texts)
+        order = np.argsort([len(encoding) for encoding in encodings], kind="stable")
+        rows = np.empty((len(texts), self._width), dtype=np.float32)
+        for start in range(0, len(order), batch_size):
+            some = order[start : start + batch_size]
+            rows[some] = self._run(self._tokeniser.pad([encodings[i] for i in some], self.manifest.inputs))
+        return rows
+
+    def check(self) -> None:
+        """Ask once. Raises UserError when the answer has not the shape (1, C) that the labels promise, or is no number."""
+        row = np.asarray(self._run(self._tokeniser.pad(self._tokeniser(["hello"]), self.manifest.inputs)))
+        labels = len(self.labels) or (1 if self.manifest.problem == "regression" else None)
+        columns = row.shape[-1] if self.manifest.problem == "embedding" else labels
+        if row.shape != (1, columns) or not np.isfinite(row).all():
+            raise UserError(
+                f"{self.manifest.model} answers a text with {row.dtype}{list(row.shape)}"
+                f"{'' if np.isfinite(row).all() else ' that is not finite'}; its manifest promises "
+                f"{self.manifest.output} [1, {columns}]. Export the student again."
+            )
+        self._width = row.size
+
+
+def _check_texts(texts: Any) -> None:
+    if isinstance(texts, str):
+        raise UserError('texts is one str; give a list of them: predict(["…"]).')
+    if not isinstance(texts, list | tuple):
+        raise UserError(f"texts is a {type(texts).__name__}; give a list of str.")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UserError(f"texts[{i}] is a {type(text).__name__}; give a list of str.")
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,105 @@
+"""A JSON body as a question to the model, checked against limits before anything is computed. The HTTP service and the Lambda
+handler share it.
+
+    {"texts": ["where is my order?"], "top": 3}
+
+`top` may be left out: all labels are shown. What is wrong with a body is told in one sentence (`Refused`), with the HTTP status
+that fits: 400 no JSON, 413 too many bytes, 422 JSON that is no question or goes over a limit.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from mangakd.core.errors import UserError, near
+
+# What /docs shows. `parse` is the check; a test holds the two together.
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["texts"],
+    "additionalProperties": False,
+    "properties": {
+        "texts": {"type": "array", "minItems": 1, "items": {"type": "string"}, "examples": [["where is my order?"]]},
+        "top": {"type": "integer", "minimum": 1, "description": "how many probabilities to show; all if left out"},
+    },
+}
+
+
+class Refused(UserError):
+    """A question that is not answered; `status` is the HTTP status to say so with."""
+
+    def __init__(self, status: int, message: str):
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one question: texts, characters of each text, bytes of the body. Longer texts are cut to max_length tokens anyway."""
+
+    texts: int = 64
+    characters: int = 20_000
+    body: int = 1_000_000
+
+
+@dataclass(frozen=True)
+class Question:
+    texts: list[str]
+    top: int | None = None
+
+
+def parse(body: bytes, limits: Limits) -> Question:
+    """Raises Refused."""
+    check_size(len(body), limits)
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:  # also bytes that are no Unicode, nesting without end, huge integers
+        raise Refused(400, f"the body is no JSON: {str(error)[:200]}.") from error
+    return question(content, limits)
+
+
+def check_size(size: int, limits: Limits) -> None:
+    if size > limits.body:
+        raise Refused(413, f"the body is larger than {limits.body:,} bytes; send fewer texts at a time.")
+
+
+def question(content: Any, limits: Limits) -> Question:
+    """The same for a body that is already parsed."""
+    if not isinstance(content, dict):
+        raise Refused(422, f'the body is {_kind(content)}; send an object: {{"texts": ["…"]}}.')
+    for key in content:
+        if key not in SCHEMA["properties"]:
+            raise Refused(422, f"unknown key {_shown(key)}{near(key[:20], SCHEMA['properties'])}")
+    return Question(_texts(content.get("texts"), limits), _top(content.get("top")))
+
+
+def _texts(texts: Any, limits: Limits) -> list[str]:
+    if not isinstance(texts, list):
+        raise Refused(422, f"texts is {_kind(texts)}; send a list of strings.")
+    if not 1 <= len(texts) <= limits.texts:
+        raise Refused(422, f"texts holds {len(texts):,} texts; send 1 to {limits.texts:,} at a time.")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise Refused(422, f"texts[{i}] is {_kind(text)}; send strings.")
+        if len(text) > limits.characters:
+            raise Refused(422, f"texts[{i}] has {len(text):,} characters; at most {limits.characters:,} are read.")
+    return texts
+
+
+def _top(top: Any) -> int | None:
+    if top is not None and (not isinstance(top, int) or isinstance(top, bool) or top < 1):
+        raise Refused(422, f"top is {_shown(top)}; send a number of labels from 1 on, or leave it out.")
+    return None if top is None else min(top, 1_000_000)  # numpy takes no larger integers than 64 bits
+
+
+def _kind(value: Any) -> str:
+    """In JSON's words, not in Python's."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "missing or null"}
+    return names.get(type(value), "a number")
+
+
+def _shown(value: Any) -> str:
+    """Short and printable, whatever it holds: nothing nested, no number of a thousand digits, no characters beyond ASCII."""
+    if isinstance(value, dict | list) or (isinstance(value, int) and abs(value) > 10**20):
+        return _kind(value)
+    return ascii(value[:50] if isinstance(value, str) else value)

@@ -1,0 +1,76 @@
+"""The command that serves an exported student: python -m mangakd.runtime.serve export/best --port 8000
+
+argparse, not Hydra: it must start at once, in a container that has neither torch nor the training's configs.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mangakd.core.errors import UserError
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    options = parser().parse_args(words)
+    try:
+        _serve(options)
+    except UserError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def parser() -> argparse.ArgumentParser:
+    it = argparse.ArgumentParser(
+        prog="serve.py",
+        description="Serve an exported student: POST /predict, GET /health, GET /metrics.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    it.add_argument("folder", help="of an exported variant, such as export/best")
+    it.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a container")
+    it.add_argument("--port", type=_number(int, 0, 65535), default=8000, help="0 takes a free one")
+    it.add_argument("--threads", type=_number(int, 1), help="for one batch; all cores if left out")
+    it.add_argument("--max-batch", type=_number(int, 1), default=32, help="texts computed together")
+    it.add_argument("--max-wait-ms", type=_number(float, 0, 60_000), default=2, help="that a text waits for company")
+    it.add_argument("--queue", type=_number(int, 1), default=256, help="texts that may wait; then 429")
+    it.add_argument("--max-texts", type=_number(int, 1), default=64, help="in one question")
+    it.add_argument("--max-characters", type=_number(int, 1), default=20_000, help="of one text")
+    it.add_argument("--max-body", type=_number(int, 1), default=1_000_000, help="bytes")
+    it.add_argument("--linger", type=_number(float, 0), default=1, help="seconds from SIGTERM until the port closes")
+    return it
+
+
+def _serve(options: argparse.Namespace) -> None:
+    # Here, so that --help and a mistyped option are answered before anything is loaded.
+    from mangakd.runtime.logs import start_logging
+    from mangakd.runtime.model import load
+    from mangakd.runtime.question import Limits
+    from mangakd.runtime.service import Settings
+
+    limits = Limits(options.max_texts, options.max_characters, options.max_body)
+    settings = Settings(options.max_batch, options.max_wait_ms / 1000, options.queue, limits=limits)
+    from mangakd.runtime.server import serve
+
+    model = load(options.folder, options.threads)
+    start_logging()
+    serve(model, settings, options.host, options.port, options.linger)
+
+
+class _number:
+    """A number of `kind` from `low` to `high`, for argparse."""
+
+    def __init__(self, kind: type, low: float, high: float = float("inf")):
+        self._kind, self._low, self._high = kind, low, high
+
+    def __call__(self, word: str) -> float:
+        value = self._kind(word)
+        if not self._low <= value <= self._high:
+            above = "" if self._high == float("inf") else f" to {self._high}"
+            raise argparse.ArgumentTypeError(f"{word}: give a number from {self._low}{above}")
+        return value
+
+    def __repr__(self) -> str:
+        return "number"  # argparse names it in "invalid number value: 'x'"
+
+
+if __name__ == "__main__":
+    main()

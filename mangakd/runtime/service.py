@@ -1,0 +1,162 @@
+"""The HTTP service: POST /predict, GET /health, GET /metrics (and FastAPI's /docs).
+
+    POST /predict {"texts": ["where is my order?"], "top": 3}  →  {"predictions": [{"label": …, "probability": …, …}]}
+
+Errors are {"error": "one sentence"}: 400 no JSON, 408 a body that does not come, 413 too many bytes, 422 no question or over a
+limit, 429 the queue is full (Retry-After), 503 shutting down. Every response carries X-Request-Id, the caller's own if it sent
+one.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mangakd.core.errors import UserError
+from mangakd.runtime import metrics
+from mangakd.runtime.batcher import Batcher, Full
+from mangakd.runtime.model import Model
+from mangakd.runtime.question import SCHEMA, Limits, Refused, check_size, parse
+from mangakd.runtime.watch import Watch
+
+try:
+    from fastapi import FastAPI, Request, Response
+    from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect
+except ImportError as error:
+    raise UserError(
+        f"the service needs fastapi and uvicorn ({error}). Install them with: pip install fastapi uvicorn"
+    ) from error
+
+RETRY_AFTER = {"retry-after": "1"}  # seconds
+
+
+@dataclass(frozen=True)
+class Settings:
+    """max_batch: texts computed together. max_wait: seconds that a text waits for company. queue: texts that may wait.
+    body_seconds: how long a body may take to arrive."""
+
+    max_batch: int = 32
+    max_wait: float = 0.002
+    queue: int = 256
+    body_seconds: float = 10
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if self.queue < self.limits.texts:
+            raise UserError(
+                f"a queue of {self.queue} texts could never take a question of {self.limits.texts}: make the queue longer or "
+                "allow fewer texts in a question."
+            )
+
+
+class Service:
+    """The model behind its queue, and what is counted. `draining`: questions are refused, those that wait are answered."""
+
+    def __init__(self, model: Model, settings: Settings):
+        self.model, self.settings, self.draining = model, settings, False
+        self.batcher = Batcher(self._compute, settings.max_batch, settings.max_wait, settings.queue)
+        self.watch = Watch()
+        self._texts = metrics.Counter("mangakd_texts_total", "Texts answered.")
+        self._batches = metrics.Histogram("mangakd_batch_texts", "Texts in a computed batch.", metrics.SIZES)
+
+    @property
+    def idle(self) -> bool:
+        return not (self.watch.open or self.batcher.waiting or self.batcher.computing)
+
+    async def predict(self, request: Request) -> dict[str, Any]:
+        if self.draining:
+            raise Refused(503, "the service is shutting down; ask another one.")
+        question = parse(await self._body(request), self.settings.limits)
+        try:
+            rows = await self.batcher.submit(question.texts)
+        except Full:
+            raise Refused(429, f"{self.batcher.waiting} texts are waiting; try again in a second.") from None
+        self._texts.add(len(rows))
+        return {"predictions": self.model.answers(rows, question.top)}
+
+    def metrics(self) -> str:
+        about = self.model.manifest
+        info = {"variant": about.variant, "backend": about.backend, "problem": about.problem}
+        return metrics.page(
+            *(family.lines() for family in (self.watch.requests, self.watch.seconds, self._texts, self._batches)),
+            metrics.gauge("mangakd_queue_texts", "Texts waiting now.", self.batcher.waiting),
+            metrics.gauge("mangakd_ready", "1, or 0 while shutting down.", 0 if self.draining else 1),
+            metrics.gauge("mangakd_model_info", "The student that is served.", 1, **info),
+        )
+
+    def _compute(self, texts: list[str]) -> np.ndarray:
+        rows = self.model.outputs(texts, self.settings.max_batch)
+        if not np.isfinite(rows).all():
+            raise FloatingPointError("the model gave numbers that are not finite")
+        self._batches.observe(len(texts))
+        return rows
+
+    async def _body(self, request: Request) -> bytes:
+        limits = self.settings.limits
+        declared = request.headers.get("content-length", "")
+        check_size(int(declared) if declared.isdecimal() and len(declared) < 20 else 0, limits)
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self.settings.body_seconds):
+                async for chunk in request.stream():
+                    body += chunk
+                    check_size(len(body), limits)
+        except TimeoutError:
+            raise Refused(408, f"the body did not arrive in {self.settings.body_seconds:g} s.") from None
+        except ClientDisconnect:
+            raise Refused(499, "the client has gone.") from None
+        return bytes(body)
+
+
+def create_app(model: Model, settings: Settings | None = None) -> FastAPI:
+    """`app.state.service` is its Service."""
+    service = Service(model, settings or Settings())
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.batcher.start()
+        yield
+        await service.batcher.stop()
+
+    app = FastAPI(title="mangakd", description=__doc__.partition("\n")[0], lifespan=lifespan)
+    app.state.service = service
+    schema = {"requestBody": {"required": True, "content": {"application/json": {"schema": SCHEMA}}}}
+
+    @app.post("/predict", openapi_extra=schema)
+    async def predict(request: Request) -> Response:
+        return _json(await service.predict(request))
+
+    @app.get("/health")
+    @app.head("/health", include_in_schema=False)
+    async def health() -> Response:
+        status = "draining" if service.draining else "ready"
+        return _json({"status": status, "variant": model.manifest.variant}, 503 if service.draining else 200)
+
+    @app.get("/metrics")
+    async def scrape() -> Response:
+        return Response(service.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.exception_handler(Refused)
+    async def refused(_: Request, error: Refused) -> Response:
+        headers = RETRY_AFTER if error.status in (429, 503) else {}
+        # Its body may not be read to the end, or the port is about to close: no further request on this connection.
+        close = {"connection": "close"} if error.status in (408, 413, 503) else {}
+        return _json({"error": str(error)}, error.status, {**headers, **close})
+
+    @app.exception_handler(HTTPException)
+    async def unknown(_: Request, error: HTTPException) -> Response:
+        message = f"{error.detail}; there are POST /predict, GET /health and GET /metrics."
+        return _json({"error": message}, error.status_code, dict(error.headers or {}))
+
+    app.add_middleware(service.watch.around)
+    return app
+
+
+def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """ASCII, so that no label can break the encoding; never NaN, which is no JSON."""
+    return Response(json.dumps(content, allow_nan=False), status, headers, "application/json")

@@ -1,0 +1,58 @@
+"""Texts to token ids as Hugging Face's fast tokenizer makes them, without transformers.
+
+Both run the same tokenizer.json through the same Rust code; what transformers adds for a single text is truncation to max_length
+with the special tokens kept, and padding. Both are done here.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+
+from mangakd.core.errors import UserError
+
+
+class Tokeniser:
+    """texts → encodings → padded int64 arrays (B, T). May be called from several threads at a time."""
+
+    def __init__(
+        self, file: Path, max_length: int, pad_id: int = 0, pad_type_id: int = 0, truncation_side: str = "right"
+    ):
+        try:
+            self._tokenizer = Tokenizer.from_file(str(file))
+        except Exception as error:  # tokenizers raises plain Exceptions
+            raise UserError(
+                f"{file} holds no tokenizer that can be read ({error}). Export the student again."
+            ) from error
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        if max_length <= special:
+            raise UserError(
+                f"max_length {max_length} of {file} leaves no room for a text: special tokens alone take {special}."
+            )
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length, direction=truncation_side)
+        self._fill = {"input_ids": pad_id, "attention_mask": 0, "token_type_ids": pad_type_id}
+
+    def __call__(self, texts: Sequence[str]) -> list[Encoding]:
+        return self._tokenizer.encode_batch_fast([whole(text) for text in texts])
+
+    def pad(self, encodings: Sequence[Encoding], inputs: Sequence[str]) -> dict[str, np.ndarray]:
+        """Each of `inputs` (input_ids, attention_mask, token_type_ids) as (B, T) int64; T is that of the longest text."""
+        width = max(1, *(len(encoding) for encoding in encodings))
+        arrays = {name: np.full((len(encodings), width), self._fill[name], dtype=np.int64) for name in inputs}
+        for row, encoding in enumerate(encodings):
+            values = {"input_ids": encoding.ids, "attention_mask": encoding.attention_mask}
+            values["token_type_ids"] = encoding.type_ids
+            for name, array in arrays.items():
+                array[row, : len(encoding)] = values[name]
+            if not len(encoding) and "attention_mask" in arrays:
+                arrays["attention_mask"][row, 0] = 1  # a tokenizer without special tokens, a text without tokens
+        return arrays
+
+
+def whole(text: str) -> str:
+    """`text` with lone surrogates, which no encoding can carry, replaced by U+FFFD. JSON may hold them: "\\ud83d"."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

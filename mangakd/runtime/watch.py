@@ -1,0 +1,83 @@
+"""What happens around every request: an id, a log line, counts and times, and an answer even when the code below it fails.
+
+Plain ASGI (https://asgi.readthedocs.io/en/latest/specs/www.html): Starlette's own base class for this copies each body through a
+queue. Texts are never logged: they are what customers wrote.
+"""
+
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from mangakd.runtime import metrics
+
+App = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
+PATHS = ("/predict", "/health", "/metrics")  # others are counted as one: anybody can make up paths
+QUIET = ("/health", "/metrics")  # asked every few seconds by machines; logged only when something is wrong
+_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_FAILED = {"error": "the service failed; its log says why, under the X-Request-Id of this answer."}
+log = logging.getLogger("mangakd.service")
+
+
+class Watch:
+    """open: requests that are being answered now."""
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.requests = metrics.Counter("mangakd_requests_total", "Requests answered, by path and status.")
+        self.seconds = metrics.Histogram("mangakd_request_seconds", "Time to answer /predict.", metrics.SECONDS)
+
+    def around(self, app: App) -> App:
+        async def watched(scope: dict[str, Any], receive: Any, send: Any) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+            else:
+                await self._watched(app, scope, receive, send)
+
+        return watched
+
+    async def _watched(self, app: App, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        name, status, start = _request_id(scope), 0, time.perf_counter()
+
+        async def tagged(message: dict[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", name)]
+            await send(message)
+
+        self.open += 1
+        try:
+            await app(scope, receive, tagged)
+        except Exception:
+            log.exception("failed", extra={"fields": {"request_id": name.decode()}})
+            if not status:
+                await _fail(tagged)
+        finally:
+            self.open -= 1
+            self._note(scope, name.decode(), status, time.perf_counter() - start)
+
+    def _note(self, scope: dict[str, Any], name: str, status: int, seconds: float) -> None:
+        path = scope["path"] if scope["path"] in PATHS else "other"
+        self.requests.add(path=path, status=str(status))
+        if path == "/predict":
+            self.seconds.observe(seconds)
+        if path not in QUIET or status >= 500:
+            line = {"request_id": name, "method": scope["method"], "path": path, "status": status}
+            log.info("answered", extra={"fields": {**line, "ms": round(1000 * seconds, 2)}})
+
+
+def _request_id(scope: dict[str, Any]) -> bytes:
+    """The caller's, when it is short and plain: it goes into a header and a log."""
+    given = next((value for key, value in scope["headers"] if key == b"x-request-id"), b"")
+    return given if _ID.fullmatch(given) else uuid.uuid4().hex.encode()
+
+
+async def _fail(send: Any) -> None:
+    body = json.dumps(_FAILED).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 500, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

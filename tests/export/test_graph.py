@@ -1,0 +1,103 @@
+"""What is refused before anything is exported, and how a folder is read. Needs neither onnx nor openvino."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from exported import student, torch_says
+from transformers import GPT2Config
+
+from mangakd.core.errors import UserError
+from mangakd.export import graph
+from mangakd.export.pooling import Pooling
+from mangakd.export.variants import VARIANTS, make
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return student(tmp_path_factory.mktemp("graph") / "student", "classifier")
+
+
+def change(folder: Path, name: str = "config.json", **entries: Any) -> None:
+    file = folder / name
+    file.write_text(json.dumps({**json.loads(file.read_text()), **entries}))
+
+
+def test_the_graph_answers_as_the_model(classifier: Path) -> None:
+    source = graph.read(classifier, max_length=48)
+    texts = ["where is my order", "a b"]
+    assert source.answer(source.encode(texts)) == pytest.approx(torch_says(classifier, "classifier", texts), abs=1e-5)
+    assert source.settings == {
+        "file": "tokenizer.json", "max_length": 48, "truncation_side": "right", "pad_id": 0, "pad_type_id": 0,
+    }  # fmt: skip
+    assert len(source.source()["sha256"]) == 64 and source.source()["parameters"] > 100_000
+
+
+def test_the_tokenizer_is_written_without_cutting_and_padding(classifier: Path, tmp_path: Path) -> None:
+    source = graph.read(classifier)
+    source.encode(["a", "b c"])  # sets both in the tokenizer
+    source.save_tokenizer(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    assert content["truncation"] is None and content["padding"] is None and content["model"]["vocab"]
+
+
+def test_lengths(classifier: Path) -> None:
+    assert graph.read(classifier).max_length == 128
+    for length in (1, 129):
+        with pytest.raises(UserError, match="2 to 128"):
+            graph.read(classifier, max_length=length)
+
+
+@pytest.mark.parametrize("pooling", [Pooling("cls", False), None])
+def test_an_encoder_without_a_head_gives_embeddings(tmp_path: Path, pooling: Pooling | None) -> None:
+    source = graph.read(student(tmp_path, "embedding"), pooling=pooling)
+    assert (source.problem, source.output, source.labels) == ("embedding", "embedding", ())
+    assert source.module.pooling == (pooling or Pooling("mean", True))
+
+
+def test_two_labels_of_one_name(tmp_path: Path) -> None:
+    folder = student(tmp_path, "classifier")
+    change(folder, id2label={"0": "a", "1": "a", "2": "b"}, label2id={"a": 0, "b": 2})
+    with pytest.raises(UserError, match="two labels of one name"):
+        graph.read(folder)
+
+
+def test_a_head_without_weights(tmp_path: Path) -> None:
+    folder = student(tmp_path, "embedding")
+    change(folder, architectures=["BertForSequenceClassification"])
+    with pytest.raises(UserError, match="holds no weights of it"):
+        graph.read(folder)
+
+
+def test_a_model_that_generates(tmp_path: Path) -> None:
+    folder = student(tmp_path, "embedding")
+    GPT2Config(architectures=["GPT2LMHeadModel"]).save_pretrained(folder)
+    with pytest.raises(UserError, match="generates text"):
+        graph.read(folder)
+
+
+def test_unknown_variants_and_missing_texts(classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="did you mean onnx_int8"):
+        make(classifier, tmp_path, ("onnx_int",))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    with pytest.raises(UserError, match="openvino_int8 needs training texts"):
+        make(classifier, tmp_path, ("openvino_int8",))
+
+
+def test_missing_packages_are_told_together(classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    gone = ("onnx", "nncf")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in gone else find(name) or True)
+    with pytest.raises(UserError, match=r"onnx, nncf not installed.*mangakd\[onnx,openvino\]") as told:
+        make(classifier, tmp_path, tuple(VARIANTS), ["text"])
+    assert "openvino_fp32" not in str(told.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_measured_process_has_no_torch() -> None:
+    code = "import sys, mangakd.export.worker; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

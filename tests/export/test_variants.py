@@ -1,0 +1,193 @@
+"""Every variant answers as PyTorch does, for every kind of student, and is what its name says. Needs onnx and openvino."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from exported import CALIBRATION, KINDS, MAX_LENGTH, TEXTS, student, torch_says
+
+from mangakd import runtime
+from mangakd.core.errors import UserError
+from mangakd.export import graph, variants
+from mangakd.export.choose import choose
+from mangakd.export.graph import Graph
+from mangakd.export.manifest import add_metrics, copy, read
+from mangakd.export.measure import measure
+from mangakd.export.variants import VARIANTS, make
+
+for package in ("onnx", "onnxscript", "onnxruntime", "openvino", "openvino_tokenizers", "nncf"):
+    pytest.importorskip(package)
+
+PROBLEMS = {"classifier": "single_label", "distilbert": "single_label"}
+PRECISE = ("onnx_fp32", "openvino_fp32")
+CASES = [(kind, name) for kind in KINDS for name in (VARIANTS if kind == "classifier" else PRECISE)]
+# Of the spread of the student's logits over TEXTS. fp16 rounds weights to 11 bits, INT8 to 8.
+WITHIN = {"onnx_fp32": 1e-5, "openvino_fp32": 1e-5, "openvino_fp16": 5e-3}
+INT8 = 0.2
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """made(kind) → (student, folder of its variants); a classifier in all variants, the others in those of PRECISE."""
+    held: dict[str, tuple[Path, Path]] = {}
+
+    def get(kind: str) -> tuple[Path, Path]:
+        if kind not in held:
+            root = tmp_path_factory.mktemp(kind)
+            held[kind] = student(root / "student", kind), root / "export"
+            names = tuple(VARIANTS) if kind == "classifier" else PRECISE
+            make(*held[kind], names, CALIBRATION, MAX_LENGTH)
+        return held[kind]
+
+    return get
+
+
+@pytest.mark.parametrize(("kind", "name"), CASES)
+def test_parity_with_pytorch(made: Any, kind: str, name: str) -> None:
+    source, out = made(kind)
+    model = runtime.load(out / name, threads=1)
+    wanted = torch_says(source, kind, TEXTS)
+    within = WITHIN.get(name, INT8) * max(wanted.max() - wanted.min(), 1.0)
+    for batch in (1, 3, len(TEXTS)):
+        np.testing.assert_allclose(model.outputs(TEXTS, batch), wanted, atol=within, rtol=0)
+    assert model.manifest.problem == PROBLEMS.get(kind, kind)
+    assert ("token_type_ids" in model.manifest.inputs) == (kind != "distilbert")
+    assert model.labels == {"regression": ("quality",), "embedding": ()}.get(kind, ("order", "refund", "shipping"))
+
+
+def test_the_tolerance_is_what_was_measured(made: Any) -> None:
+    source, out = made("classifier")
+    wanted = torch_says(source, "classifier", CALIBRATION)
+    for name in VARIANTS:
+        worst = np.abs(runtime.load(out / name, threads=1).outputs(CALIBRATION, variants.BATCH) - wanted).max()
+        assert worst <= read(out / name).tolerance * 1.1 + 1e-5, name
+    assert read(out / "onnx_fp32").tolerance < 1e-4 < read(out / "onnx_int8").tolerance
+
+
+def test_nothing_but_finished_variants_is_left(made: Any) -> None:
+    _, out = made("classifier")
+    assert {path.name for path in out.iterdir()} == {*VARIANTS, ".lock"}
+    for name in VARIANTS:
+        content = read(out / name).content
+        assert set(content["files"]) == {path.name for path in (out / name).iterdir()} - {"manifest.json"}
+        assert content["versions"]["torch"] and content["source"]["folder"] == "student" and content["metrics"] == {}
+
+
+def test_a_changed_variant_is_refused(made: Any, tmp_path: Path) -> None:
+    _, out = made("classifier")
+    folder = copy(out / "openvino_int8", tmp_path / "best")
+    with (folder / "model.bin").open("r+b") as file:
+        file.seek(100)
+        file.write(b"x")
+    with pytest.raises(UserError, match=r"model\.bin"):
+        read(folder)
+
+
+def test_onnx_axes_are_named_and_int8_is_signed_per_channel_in_its_whole_range(made: Any) -> None:
+    import onnx
+    from onnx.numpy_helper import to_array
+
+    _, out = made("classifier")
+    base = onnx.load(out / "onnx_fp32" / "model.onnx").graph
+    shapes = [[dim.dim_param for dim in value.type.tensor_type.shape.dim] for value in base.input]
+    assert shapes == [["batch", "sequence"]] * 3 and base.output[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert not base.value_info
+    for name, least in (("onnx_int8", 7), ("onnx_int8_static", 7)):  # query, key, value, output, two of the MLP, head
+        held = onnx.load(out / name / "model.onnx").graph
+        weights = [to_array(t) for t in held.initializer if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 2]
+        assert len(weights) >= least and min(w.min() for w in weights) <= -126, name  # reduce_range stops at −64
+        scales = [to_array(t) for t in held.initializer if t.name.endswith("_scale") and t.dims]
+        assert any(scale.size in (32, 64) for scale in scales), name
+
+
+def test_openvino_variants_hold_the_precision_they_are_named_for(made: Any) -> None:
+    import openvino as ov
+
+    _, out = made("classifier")
+
+    def kinds(name: str) -> set[str]:
+        nodes = ov.Core().read_model(out / name / "model.xml").get_ops()
+        return {n.get_type_name() if n.get_type_name() != "Constant" else str(n.get_element_type()) for n in nodes}
+
+    assert "<Type: 'float16'>" not in kinds("openvino_fp32") and "FakeQuantize" not in kinds("openvino_fp32")
+    assert "<Type: 'float16'>" in kinds("openvino_fp16")
+    assert "<Type: 'uint8_t'>" in kinds("openvino_int8_weights") and "FakeQuantize" not in kinds(
+        "openvino_int8_weights"
+    )
+    assert "FakeQuantize" in kinds("openvino_int8")
+    sizes = {name: (out / name / "model.bin").stat().st_size for name in VARIANTS if name.startswith("openvino")}
+    assert sizes["openvino_fp16"] < 0.55 * sizes["openvino_fp32"]
+    assert max(sizes["openvino_int8"], sizes["openvino_int8_weights"]) < 0.4 * sizes["openvino_fp32"]
+
+
+def test_the_tokenizer_ir_reads_as_the_tokenizer(made: Any) -> None:
+    import openvino as ov
+    import openvino_tokenizers  # noqa: F401 (registers its operations)
+    from transformers import AutoTokenizer
+
+    source, out = made("classifier")
+    compiled = ov.Core().compile_model(str(out / "openvino_fp32" / "tokenizer_ir.xml"), "CPU")
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    wanted = tokenizer(TEXTS, truncation=True, max_length=MAX_LENGTH, padding=True)
+    said = compiled(TEXTS)
+    for name in ("input_ids", "attention_mask"):
+        assert said[name].tolist() == wanted[name]
+
+
+def test_measured_in_a_process_of_its_own(made: Any) -> None:
+    source, out = made("classifier")
+    own = int(next(s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith("VmHWM:")).split()[1])
+    for name in PRECISE:
+        found = measure(out / name, TEXTS, batch_size=3, lengths=(8, 16, 32, 64), runs=5)
+        np.testing.assert_allclose(found.outputs, torch_says(source, "classifier", TEXTS), atol=1e-4)
+        assert list(found.latency_ms) == [8, 16, 32]  # it takes 48 tokens
+        assert all(0 < p["p50"] <= p["p95"] <= p["p99"] for p in found.latency_ms.values())
+        assert found.milliseconds == found.latency_ms[16]["p50"]
+        assert (
+            20 < found.peak_rss_mb < 0.6 * own * 1024 / 1e6
+        )  # this process has torch in it; a child must not inherit that
+        assert 0.1 < found.megabytes < 2 and found.load_seconds > 0
+
+
+def test_from_variants_to_best(made: Any) -> None:
+    source, out = made("classifier")
+    student = torch_says(source, "classifier", TEXTS)
+    measured = [measure(out / name, TEXTS, batch_size=3, lengths=(8,), runs=5) for name in ("onnx_fp32", "onnx_int8")]
+    choice = choose(
+        measured, [row.name for row in VARIANTS.values() if row.fp32], student, "single_label", student.argmax(1)
+    )
+    for each in choice.judged:
+        add_metrics(out / each.name, {"validation": each.metrics("single_label")}, each.difference)
+    best = runtime.load(copy(out / choice.name, out.parent / "best"), threads=1)
+    found = best.manifest.content["metrics"]["validation"]
+    assert best.manifest.variant == choice.name and found["passed"] and found["accuracy"] == 1.0
+    assert best.manifest.tolerance >= found["max_difference"]
+
+
+def test_a_precise_variant_that_answers_otherwise_is_not_kept(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, _ = made("classifier")
+    answer = Graph.answer
+    monkeypatch.setattr(Graph, "answer", lambda self, arrays: answer(self, arrays) * 1.01)
+    with pytest.raises(UserError, match="differs from PyTorch"):
+        make(source, tmp_path, ("openvino_fp32",))
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_the_folder_s_own_pooling_is_exported(tmp_path: Path) -> None:
+    from conftest import save_tiny
+    from exported import as_sentence_transformer
+
+    folder = as_sentence_transformer(
+        save_tiny(tmp_path / "student", labels=None, num_hidden_layers=1), "pooling_mode_cls_token"
+    )
+    source = graph.read(folder)
+    assert source.max_length == MAX_LENGTH and source.source()["pooling"] == "cls"
+    (made,) = make(folder, tmp_path / "export", ("openvino_fp32",))
+    rows = runtime.load(made, threads=1).embed(TEXTS)
+    assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(len(TEXTS)), abs=1e-5)
+    np.testing.assert_allclose(rows[:1], source.answer(source.encode(TEXTS[:1])), atol=1e-5)
+    assert os.listdir(tmp_path / "export").count("openvino_fp32") == 1
