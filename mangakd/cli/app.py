@@ -119,6 +119,12 @@ def _suggestion(message: str) -> str:
             f"{key.group(1)} is not in the recipe: it leaves this entry out, or has no such stage (--cfg job shows its stages). "
             f"+{key.group(1)}=… adds the entry; docs/recipes.md lists them."
         )
+    if (group := CONF / key.group(1)).is_dir():
+        options = sorted(file.stem for file in group.glob("[!_]*.yaml"))
+        return (
+            f"{group.name} is a group and takes one of its options ({', '.join(options)}), no values of its own: "
+            f"{group.name}.<key>=… changes a key of the option, +{group.name}.<key>=… adds one."
+        )
     return _unknown_key(key.group(1))
 
 

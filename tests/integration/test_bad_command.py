@@ -26,6 +26,10 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "one of a list": (["losses=[hard_label,outptu]"], "losses=outptu is unknown; did you mean output?"),
     "group of null": (["models=null"], "leave it out with ~"),
+    "values for a group": (
+        ["stages={distil: {epochs: 1}}"],
+        "stages is a group and takes one of its options (assistant_chain,",
+    ),
     "no value": (["distill.alpha"], "Error parsing override 'distill.alpha'"),
     "run folder": (
         ["hydra.run.dir=/dev/null/run"],
