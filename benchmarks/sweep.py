@@ -2,8 +2,8 @@
 
     python benchmarks/sweep.py [--rounds 1]
 
-Both sides train the quickstart's student at T = 1, 2, 4, 8 and alpha = 0.3, 0.5, 0.7 on the synthetic corpus, with a teacher that
-was fine-tuned before the clock starts. The sweep is `python train.py -m …` as typed: one process, and the teacher's answers are
+Both sides train the quickstart's student for one epoch at T = 1, 2, 4, 8 and alpha = 0.3, 0.5, 0.7 on the synthetic corpus, with a
+teacher that was fine-tuned before the clock starts. The sweep is `python train.py -m …` as typed: one process, and the teacher's answers are
 stored once. The others are `python train.py …` twelve times with a live teacher, from the same cache. Both sides must end with
 the same validation scores, within what rounding of stored answers can turn (`--slack`, rows). CPU time of all processes; rounds
 alternate the sides.
@@ -29,7 +29,7 @@ from results_file import table, write
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPERATURES, ALPHAS = (1, 2, 4, 8), (0.3, 0.5, 0.7)
-ROWS = {"train": 3000, "val": 500, "test": 1000}
+ROWS = {"train": 2000, "val": 500, "test": 500}
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def one_by_one(work: Path, name: str) -> dict[str, float]:
 
 def run(work: Path, name: str, *words: str, where: str = "hydra.run.dir") -> None:
     limits = [f"data.{split}_limit={rows}" for split, rows in ROWS.items()]
-    typed = ["hardware=cpu", "hardware.batch_size=32", "trainer.max_epochs=3", "teacher.fit.epochs=3", *limits, *words]
+    typed = ["hardware=cpu", "hardware.batch_size=32", "trainer.max_epochs=1", "teacher.fit.epochs=3", *limits, *words]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     command = [sys.executable, "train.py", *typed, f"{where}={work / name}", f"paths.cache={work / 'cache'}"]
     subprocess.run(command, cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
