@@ -3,7 +3,7 @@
     python benchmarks/sweep.py [--rounds 1]
 
 Both sides train the quickstart's student for one epoch at T = 1, 2, 4, 8 and alpha = 0.3, 0.5, 0.7 on the synthetic corpus, with
-a teacher that was fine-tuned before the clock starts. The sweep is `python train.py -m …` as typed: one process, and the teacher's
+a teacher fine-tuned before the clock starts. The sweep is `python train.py -m …` as typed: one process, and the teacher's
 answers are stored once. The others are `python train.py …` twelve times with a live teacher, from the same cache. Both sides must
 end with the same validation scores, within what rounding of stored answers can turn (`--slack`, rows). CPU time of all
 processes; rounds alternate the sides.
