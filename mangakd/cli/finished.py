@@ -4,8 +4,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from mangakd.cli.setup import Setup, flat
+from mangakd.cli.setup import Setup
 from mangakd.cli.sweep import sweeping
+from mangakd.cli.values import flat
 from mangakd.core.errors import UserError
 from mangakd.core.run_folder import metrics_of
 
@@ -37,4 +38,7 @@ def score(setup: Setup) -> float | None:
 
 
 def _settings(config: Any) -> dict[str, Any]:
-    return flat({key: value for key, value in config.items() if key not in OUTSIDE})
+    kept = {key: value for key, value in config.items() if key not in OUTSIDE}
+    if not any(isinstance(value, dict) for value in kept.get("export", {}).values()):
+        kept.pop("export", None)  # options of an export that is not made
+    return flat(kept)

@@ -46,6 +46,7 @@ def check(setup: Setup) -> None:
         machine, trainer, folders, run_folder, lambda s: s.task, lambda s: s.optim, lambda s: s.loggers, lambda s: s.corpus,
         targets, lambda s: s.teacher, lambda s: s.teacher_tokenizer, teachers, store, lambda s: s.student_tokenizer,
         student, lengths, lambda s: s.losses, recipe, provided, disk,
+        lambda s: s.exports,
     ]  # fmt: skip
     for step in checks:
         try:

@@ -13,8 +13,10 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from mangakd.cli.exports import Exports
 from mangakd.cli.sweep import sweeping
 from mangakd.cli.tracking import built
+from mangakd.cli.values import flat
 from mangakd.core import ranks
 from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
@@ -269,6 +271,11 @@ class Setup:
         """Lightning's loggers, none for logger=[]."""
         return built(self.config.get("logger") or DictConfig({}))
 
+    @part
+    def exports(self) -> Exports:
+        """What export=[…] makes of the student."""
+        return Exports.of(self.config, self.config.data.max_length)
+
     def identity(self, teacher: TeacherProvider | None, stage: Stage) -> Identity:
         """What a fit of this run learns from, for its checkpoints. teacher: None for the baseline."""
         settings = self.resolved()
@@ -283,14 +290,6 @@ class Setup:
     def resolved(self) -> Any:
         """The config as plain values, for config.yaml and loggers."""
         return OmegaConf.to_container(self.config, resolve=True)
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys as `a.b.c`."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found
 
 
 def _distinct(members: list[Member]) -> list[Member]:

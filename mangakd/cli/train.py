@@ -1,7 +1,7 @@
 """`python train.py`: teacher, student, baseline, scores. What it leaves is listed in README.md.
 
 preflight → a process for each device → teacher (fine-tuned once) → its answers → student by distillation → scores →
-baseline → table
+export → baseline → table
 """
 
 import contextlib
@@ -35,11 +35,14 @@ from mangakd.data.gather import gather
 from mangakd.data.loader import EvalBatches
 from mangakd.evaluation import predictions, table
 from mangakd.evaluation.predictions import Predictions
+from mangakd.evaluation.report.export import FOLDER
 from mangakd.evaluation.report.write import write_report
+from mangakd.export.data import of_run
 from mangakd.export.hf import model_card, save_student
 from mangakd.models.encoder import Encoder
 from mangakd.teachers.base import TeacherProvider
 from mangakd.training import launch
+from mangakd.training.callbacks.export import export_student
 from mangakd.training.callbacks.progress import progress
 from mangakd.training.callbacks.save_last import Interrupted
 from mangakd.training.hardware import Hardware
@@ -159,6 +162,7 @@ def from_teacher_to_table(setup: Setup) -> None:
         metrics["student/params"] = parameters(student)
         save(setup, student, teacher, metrics)
         write(setup, metrics)  # the baseline may be interrupted; the student is finished
+        exported(setup)
     baseline = setup.build_student() if setup.config.baseline else None
     if baseline is not None:
         recipe.without_teacher(setup, baseline, answers["validation"], found.steps)
@@ -261,8 +265,16 @@ def save(setup: Setup, student: Encoder, teacher: TeacherProvider, metrics: Metr
     paths = ", ".join(dict.fromkeys(member.path for member in setup.teacher.models))
     data = f"{setup.corpus.name} ({len(setup.corpus.train)} rows)"
     card = model_card(title, f"{teacher.spec.name} ({paths})", data, setup.losses, metrics, shlex.join(typed.command()))
-    save_student(student, setup.student_tokenizer, setup.folder / "student", card)
+    save_student(student.model, setup.student_tokenizer, setup.folder / "student", card)
     metrics["student/megabytes"] = (setup.folder / "student" / "model.safetensors").stat().st_size / 1e6
+
+
+def exported(setup: Setup) -> None:
+    """What the callbacks of export=[…] make of the student's folder. Before the baseline: a resumed run would train that again,
+    while variants that are made are found."""
+    if setup.exports.callbacks:
+        data, folder = of_run(setup.folder, setup.corpus.train.texts), setup.folder
+        export_student(setup.exports.callbacks, folder / "student", folder / FOLDER, data, setup.exports.options)
 
 
 def parameters(model: Any) -> int:

@@ -111,6 +111,14 @@ def _unused_hardware(hardware: DictConfig, teacher: DictConfig) -> dict[str, str
     return unused
 
 
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as `a.b.c`."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
 def _added() -> list[str]:
     """Keys put beside the known ones with `+key=value`."""
     texts = [text.partition("=")[0] for text in HydraConfig.get().overrides.task]

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
+from mangakd.evaluation.report.blocks import Table as Shown
+from mangakd.evaluation.report.blocks import Value
+
 COLUMNS = {
     "accuracy": ("accuracy", "{:.1%}"),
     "macro_f1": ("macro-F1", "{:.1%}"),
@@ -43,3 +46,13 @@ def show(metrics: Mapping[str, float], title: str) -> None:
         table.add_row(name, *cells)
     # A log file has no width; the table must not be folded there.
     Console(width=None if Console().is_terminal else 140).print(table)
+
+
+def show_blocks(shown: Shown, title: str) -> None:
+    """A table of the report, on the terminal."""
+    table = Table(title=title)
+    for i, header in enumerate(shown.headers):
+        table.add_column(header, justify="right" if i else "left")
+    for row in shown.rows:
+        table.add_row(*(" ".join(filter(None, cell)) if isinstance(cell, Value) else cell for cell in row))
+    Console(width=None if Console().is_terminal else 160, markup=False).print(table)

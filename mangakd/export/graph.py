@@ -31,6 +31,8 @@ KEY = "export.student"
 DEFAULT_LENGTH = 128
 Batches = Sequence[dict[str, np.ndarray]]
 _WRITES = ("CausalLM", "LMHeadModel", "ConditionalGeneration")  # in the names of architectures that generate
+# An encoder that was saved with the head it was pretrained with; the head is left out.
+_PRETRAINED = ("MaskedLM", "PreTraining")
 _ALWAYS = ("input_ids", "attention_mask")
 
 
@@ -138,14 +140,17 @@ def read(folder: Path, max_length: int | None = None, pooling: Pooling | None = 
     """Any encoder folder, also one that mangakd did not train.
 
     max_length: in tokens; None takes what the folder says, else 128. pooling: for a folder without a classification head; None
-    takes what its modules.json says. Raises UserError for a folder that is no encoder, a head that was never trained, and a
-    length that the model has no positions for.
+    takes what its modules.json says. Raises UserError for a folder that is no encoder or has no tokenizer, a head that was never
+    trained or is none of those known, labels without names, and a length that the model has no positions for.
     """
     tokenizer = load.load_tokenizer(str(folder), KEY)
     config = load.load_config(str(folder), KEY)
-    classifies, said = load.is_classifier(config), " ".join(config.architectures or ())
-    if not classifies and (config.is_encoder_decoder or any(word in said for word in _WRITES)):
-        raise UserError(f"{KEY}={folder} is a {config.model_type} that generates text; encoders can be exported.")
+    classifies = load.is_classifier(config)
+    if not classifies:
+        _check_no_head(config, folder)
+    problem = _problem(config) if classifies else "embedding"
+    labels = tuple(str(config.id2label[i]) for i in range(config.num_labels)) if classifies else ()
+    _check_labels(labels, problem, folder)
     if classifies:
         model, fresh = load.load_classifier(str(folder), None, "single_label", KEY)
         if fresh:
@@ -154,15 +159,35 @@ def read(folder: Path, max_length: int | None = None, pooling: Pooling | None = 
             )
     else:
         model = _encoder(folder)
-    problem = _problem(config) if classifies else "embedding"
-    labels = tuple(str(config.id2label[i]) for i in range(config.num_labels)) if classifies else ()
+    module = Answer(model.eval().requires_grad_(False), None if classifies else pooling or of_folder(folder))
+    length = _length(folder, tokenizer, model, max_length)
+    return Graph(folder, module, _inputs(model, tokenizer), problem, labels, tokenizer, length)
+
+
+def _check_no_head(config: Any, folder: Path) -> None:
+    """A folder that is taken for an encoder alone must be one, or be saved with the head that it was pretrained with."""
+    said = " ".join(config.architectures or ())
+    if config.is_encoder_decoder or any(word in said for word in _WRITES):
+        raise UserError(f"{KEY}={folder} is a {config.model_type} that generates text; encoders can be exported.")
+    head = said.partition("For")[2]
+    if head and head not in _PRETRAINED:
+        raise UserError(
+            f"{KEY}={folder} has a head for {head}; those that can be exported are sequence classification (one label, several "
+            "labels, or regression) and none (embeddings)."
+        )
+
+
+def _check_labels(labels: Sequence[str], problem: str, folder: Path) -> None:
+    """`LABEL_3` is what transformers says where nobody named it, and what a server would tell its callers."""
     if len(set(labels)) < len(labels):
         raise UserError(
             f"{KEY}={folder} has two labels of one name in config.json (id2label); answers would be ambiguous."
         )
-    module = Answer(model.eval().requires_grad_(False), None if classifies else pooling or of_folder(folder))
-    length = _length(folder, tokenizer, model, max_length)
-    return Graph(folder, module, _inputs(model, tokenizer), problem, labels, tokenizer, length)
+    if problem != "regression" and labels and all(label == f"LABEL_{i}" for i, label in enumerate(labels)):
+        raise UserError(
+            f"{KEY}={folder} has no label names: id2label of its config.json says {labels[0]} to {labels[-1]}. Write their names "
+            "there, and into label2id, in the order of the model's outputs."
+        )
 
 
 def _encoder(folder: Path) -> Any:

@@ -11,17 +11,16 @@ from typing import Any
 
 from mangakd import __version__
 from mangakd.losses.loss_set import LossSet
-from mangakd.models.encoder import Encoder
 from mangakd.models.load import quiet
 
 
-def save_student(student: Encoder, tokenizer: Any, folder: Path, card: str) -> None:
+def save_student(model: Any, tokenizer: Any, folder: Path, card: str) -> None:
     scratch = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(scratch, ignore_errors=True)
     # Our attention function is a matter of training; the saved config must not name it.
-    student.model.config._attn_implementation = "sdpa" if student.model._supports_sdpa else "eager"
+    model.config._attn_implementation = "sdpa" if model._supports_sdpa else "eager"
     with quiet():
-        student.model.eval().save_pretrained(scratch)
+        model.eval().save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
     (scratch / "README.md").write_text(card)
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,29 +1,34 @@
-"""What a variant answers and what it costs, measured in a fresh process (mangakd/export/worker.py)."""
+"""What variants and the student itself answer and what they cost, each measured in a fresh process (mangakd/export/worker.py)."""
 
+import contextlib
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mangakd.core.errors import UserError
 from mangakd.export.manifest import read
+from mangakd.runtime.manifest import Manifest
 
 LENGTHS = (32, 64, 128)  # tokens
-RUNS = 100
+RUNS, TURNS = 100, 5  # of each length; they are shared by so many turns
+PERCENTILES = (50, 95, 99)
+PYTORCH = "pytorch"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One variant on one split.
+    """One variant, or the student, on one split.
 
     outputs: (N, C) or (N, D) float32 at the serving batch size. latency_ms: tokens → p50, p95, p99 of one text at a time, from
-    token ids to the answer; lengths beyond max_length are left out. megabytes: of the model's files. load_seconds: from the
-    manifest to a model that can be asked, hashes compared. peak_rss_mb: of the whole process.
+    token ids to the answer. megabytes: of the model's files. load_seconds: from a Python that has imported nothing of it to a
+    model that can be asked, hashes compared. peak_rss_mb: of the whole process.
     """
 
     name: str
@@ -40,35 +45,126 @@ class Measured:
         return self.latency_ms[lengths[len(lengths) // 2]]["p50"]
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: its name, the module whose process holds it, and what that must be told."""
+
+    name: str
+    module: str
+    job: Mapping[str, Any]
+    max_length: int
+    megabytes: float
+
+
+def of_variant(folder: Path) -> Subject:
+    """Raises UserError for a folder that is no finished variant."""
+    manifest = read(folder)
+    size = sum(path.stat().st_size for path in folder.glob(f"{manifest.model.stem}.*")) / 1e6
+    job = {"folder": str(folder.resolve())}
+    return Subject(manifest.variant, "mangakd.export.worker", job, manifest.max_length, size)
+
+
+def of_student(folder: Path, like: Manifest) -> Subject:
+    """The Hugging Face folder in PyTorch fp32, asked as its variant `like`."""
+    source = like.content["source"]
+    pooling = {key: source[key] for key in ("pooling", "normalize") if key in source}
+    job = {"folder": str(folder.resolve()), "max_length": like.max_length, "pooling": pooling}
+    return Subject(PYTORCH, "mangakd.export.worker_torch", job, like.max_length, source["parameters"] * 4 / 1e6)
+
+
 def measure(
-    folder: Path,
+    subjects: Sequence[Subject],
     texts: Sequence[str],
     batch_size: int,
     threads: int = 1,
     lengths: Sequence[int] = LENGTHS,
     runs: int = RUNS,
-) -> Measured:
-    """Raises UserError for a folder that is no finished variant, for no texts, and where it cannot be served."""
-    manifest = read(folder)
-    if not texts or min(lengths) > manifest.max_length:
-        raise UserError(
-            f"{folder.name} cannot be measured on {len(texts)} texts at {min(lengths)} tokens or more: it needs a text, and "
-            f"takes up to {manifest.max_length} tokens."
-        )
-    job = {"folder": str(folder.resolve()), "texts": list(texts), "batch_size": batch_size, "threads": threads}
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "job.json"
-        file.write_text(json.dumps({**job, "lengths": list(lengths), "runs": runs}), encoding="utf-8")
-        _run(file, folder)
-        outputs = np.load(file.with_name("outputs.npy"), allow_pickle=False)
-        numbers = json.loads(file.with_name("numbers.json").read_text())
-    size = sum(path.stat().st_size for path in folder.glob(f"{manifest.model.stem}.*")) / 1e6
-    latency = {int(length): found for length, found in numbers["latency_ms"].items()}
-    return Measured(manifest.variant, outputs, size, numbers["load_seconds"], numbers["peak_rss_mb"], latency)
+    progress: Callable[[str], None] = lambda doing: None,
+) -> list[Measured]:
+    """In the order given. lengths: those that a text may have, or the largest such one where none fits; () for no latency.
+
+    progress: called once before each subject is scored and once before latencies. Raises UserError where there is no text, and
+    where one cannot be served.
+    """
+    if not texts:
+        raise UserError("variants cannot be measured without a text.")
+    with contextlib.ExitStack() as stack:
+        asked = [stack.enter_context(_started(each, texts, threads)) for each in subjects]
+        outputs = []
+        for each in asked:
+            progress(f"scoring {each.subject.name} on {len(texts)} texts")
+            outputs.append(each.outputs(batch_size))
+        most = min(each.max_length for each in subjects)
+        fitting = [length for length in lengths if length <= most] or list(lengths and [most])
+        if fitting:
+            progress(f"latency at {', '.join(map(str, fitting))} tokens")
+        times = _latencies(asked, fitting, runs)
+        return [
+            Measured(each.subject.name, rows, each.subject.megabytes, each.load_seconds, each.peak_rss_mb, own)
+            for each, rows, own in zip(asked, outputs, times, strict=True)
+        ]
 
 
-def _run(file: Path, folder: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "mangakd.export.worker", str(file)], capture_output=True, text=True)
-    if done.returncode:
-        reason = next(iter(done.stderr.strip().splitlines()[-1:]), f"exit status {done.returncode}")
-        raise UserError(f"{folder} could not be measured in a process of its own: {reason}")
+def _latencies(asked: Sequence["_Asked"], lengths: Sequence[int], runs: int) -> list[dict[int, dict[str, float]]]:
+    """Turn by turn, the order turned around each time: what else the machine does slows none of them alone."""
+    times: list[dict[int, list[float]]] = [{length: [] for length in lengths} for _ in asked]
+    for turn in range(TURNS):
+        for length in lengths:
+            for i in range(len(asked))[:: 1 if turn % 2 == 0 else -1]:
+                times[i][length] += asked[i].ask(length=length, runs=-(-runs // TURNS))["ms"]
+    return [{length: _percentiles(found) for length, found in own.items()} for own in times]
+
+
+def _percentiles(times: Sequence[float]) -> dict[str, float]:
+    found = np.percentile(times, PERCENTILES)
+    return {f"p{percent}": float(value) for percent, value in zip(PERCENTILES, found, strict=True)}
+
+
+@dataclass
+class _Asked:
+    """A process that holds one subject. scratch: a folder of its own; its stderr is in there."""
+
+    subject: Subject
+    process: "subprocess.Popen[str]"
+    scratch: Path
+    load_seconds: float = 0.0
+    peak_rss_mb: float = field(default=0.0)
+
+    def outputs(self, batch_size: int) -> np.ndarray:
+        self.ask(score=batch_size)
+        return np.load(self.scratch / "outputs.npy", allow_pickle=False)
+
+    def ask(self, **question: int) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has died; `answer` says of what
+            self.process.stdin.write(json.dumps(question) + "\n")
+            self.process.stdin.flush()
+        found = self.answer()
+        self.peak_rss_mb = found["peak_rss_mb"]
+        return found
+
+    def answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        if line := self.process.stdout.readline():
+            return json.loads(line)
+        status = self.process.wait()  # its pipe is closed before its error is written
+        said = (self.scratch / "stderr").read_text(errors="replace").strip().splitlines()
+        reason = said[-1] if said else f"exit status {status}"
+        raise UserError(f"{self.subject.job['folder']} could not be measured in a process of its own: {reason}")
+
+
+@contextlib.contextmanager
+def _started(subject: Subject, texts: Sequence[str], threads: int) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        file = scratch / "job.json"
+        file.write_text(json.dumps({**subject.job, "texts": list(texts), "threads": threads}), encoding="utf-8")
+        command = [sys.executable, "-m", subject.module, str(file)]
+        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with (scratch / "stderr").open("w") as stderr, subprocess.Popen(command, stderr=stderr, **pipes) as process:
+            try:
+                asked = _Asked(subject, process, scratch)
+                asked.load_seconds = asked.answer()["load_seconds"]
+                yield asked
+            finally:
+                process.kill()

@@ -1,9 +1,12 @@
 """The variants of a student and how a folder of each is made: aside, checked against PyTorch, sealed, then renamed.
 
 A folder with a variant's name is whole whenever the export is killed. What was there before is set aside first and thrown
-away last, so that a server that restarts in between finds no mixture of two exports.
+away last, so that a server that restarts in between finds no mixture of two exports. One that is there and would come out the
+same is not made again.
 """
 
+import errno
+import hashlib
 import importlib.util
 import platform
 import shutil
@@ -11,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +23,7 @@ from mangakd.core.errors import UserError, near
 from mangakd.core.locks import waiting_lock
 from mangakd.export import graph, to_onnx, to_openvino
 from mangakd.export.graph import Batches, Graph
-from mangakd.export.manifest import PARTIAL, place, seal, unsealed
+from mangakd.export.manifest import PARTIAL, place, read, seal, unsealed
 from mangakd.export.pooling import Pooling
 from mangakd.runtime.backends import open_model
 from mangakd.runtime.manifest import Manifest
@@ -29,7 +33,7 @@ from mangakd.runtime.tokenise import Tokeniser
 # (graph, calibration batches, folder that all variants share, folder of this one): writes the model's files
 Maker = Callable[[Graph, Batches, Path, Path], None]
 WORK = f"work{PARTIAL}"  # files that several variants are made of
-CALIBRATION = 300  # texts; ranges of activations have settled long before
+CALIBRATION, LEAST = 300, 16  # texts; ranges of activations have settled long before 300, and have not at a handful
 CHECKED, BATCH = 64, 7  # texts, in batches of an odd size, that a variant and PyTorch are compared on
 EXACT = 1e-3  # of the largest output: how far fp32 may be from PyTorch, fp16 ten times that
 REFERENCES = ("The quick brown fox jumps over the lazy dog.", "Yes", "where is my order 12345, please? " * 30, "")
@@ -84,29 +88,71 @@ def make(
 
     calibration: training texts, for variants that fix ranges of activations, and to compare with PyTorch on. max_length,
     pooling: as `graph.read`. progress: called with each name before it is made. Raises UserError for unknown names, packages
-    that are not installed, missing texts, and a precise variant that does not answer as PyTorch does.
+    that are not installed, too few texts, too little room on the disk, and a precise variant that does not answer as PyTorch
+    does.
     """
-    rows = [_row(name) for name in names]
+    rows = known(names)
     check_installed(rows)
-    if not calibration and any(row.calibrated for row in rows):
-        wanting = ", ".join(row.name for row in rows if row.calibrated)
-        raise UserError(
-            f"{wanting} needs training texts to calibrate on, and none were given; leave it out, or give texts."
-        )
     source = graph.read(student, max_length, pooling)
+    texts = list(calibration[:CALIBRATION])
+    _check_texts(rows, texts, source)
     out.mkdir(parents=True, exist_ok=True)
     with waiting_lock(out / ".lock", "exporting to this folder"):
         _sweep(out)
+        _check_room(source, out, len(rows))
         (out / WORK).mkdir()
-        batches = [source.encode([text]) for text in calibration[:CALIBRATION]]
         folders = []
         try:
             for row in rows:
                 progress(row.name)
-                folders.append(_made(row, source, batches, [*REFERENCES, *calibration[:CHECKED]], out))
+                folders.append(_made(row, source, texts, out))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise UserError(
+                f"the disk of {out} is full ({error.strerror}); the variant that was being written is gone, those before it "
+                "are whole. Make room and export again: it goes on with what is missing."
+            ) from error
         finally:
             _sweep(out)
     return folders
+
+
+def known(names: Sequence[str]) -> list[Variant]:
+    """Their rows. Raises UserError for an unknown name, one that is there twice, and for none."""
+    if not names:
+        raise UserError(f"there is no variant to make; choose some of {', '.join(VARIANTS)}.")
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise UserError(f"the variant {twice[0]} is named twice; name it once.")
+    return [_row(name) for name in names]
+
+
+def _check_texts(rows: Sequence[Variant], texts: Sequence[str], source: Graph) -> None:
+    """Ranges that are fixed on a handful of texts, or on empty ones, cut off what real texts give."""
+    wanting = ", ".join(row.name for row in rows if row.calibrated)
+    if not wanting:
+        return
+    empty = source.encode([""])["input_ids"].shape[1]
+    told = len({text for text in texts if source.encode([text])["input_ids"].shape[1] > empty})
+    if told < LEAST:
+        found = (
+            "none were given" if not texts else f"of {len(texts)} texts that were given {told} differ and hold a word"
+        )
+        raise UserError(
+            f"{wanting} needs training texts to calibrate on, {LEAST} or more, and {found}; give more texts, or leave it out."
+        )
+
+
+def _check_room(source: Graph, out: Path, count: int) -> None:
+    """Twice the student for what variants are made of, at most once for each of them, and once for the best."""
+    need = 4 * sum(p.numel() for p in source.module.parameters()) * (count + 3)
+    free = shutil.disk_usage(out).free
+    if free < need:
+        raise UserError(
+            f"an export of {count} variants needs up to {need / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free in {out}: make "
+            "room, choose another folder, or make fewer variants."
+        )
 
 
 def check_installed(rows: Sequence[Variant]) -> None:
@@ -131,19 +177,35 @@ def _row(name: str) -> Variant:
     return VARIANTS[name]
 
 
-def _made(row: Variant, source: Graph, batches: Batches, texts: Sequence[str], out: Path) -> Path:
-    folder = out / f"{row.name}{PARTIAL}"
-    folder.mkdir()
-    row.make(source, batches, out / WORK, folder)
-    source.save_tokenizer(folder)
+def _made(row: Variant, source: Graph, texts: Sequence[str], out: Path) -> Path:
     content = {
         "variant": row.name, "backend": row.backend, "model": row.model, "inputs": list(source.inputs),
         "output": source.output, "problem": source.problem, "labels": list(source.labels), "tokenizer": source.settings,
-        "versions": _versions(row), "source": source.source(), "metrics": {},
+        "versions": _versions(row), "source": source.source(), "calibration": _digest(texts) if row.calibrated else None,
     }  # fmt: skip
-    tolerance = _difference(row, source, unsealed(folder, content), texts)
-    seal(folder, {**content, "tolerance": tolerance})
+    if _there(out / row.name, content):
+        return out / row.name
+    folder = out / f"{row.name}{PARTIAL}"
+    folder.mkdir()
+    batches = [source.encode([text]) for text in texts] if row.calibrated else []
+    row.make(source, batches, out / WORK, folder)
+    source.save_tokenizer(folder)
+    tolerance = _difference(row, source, unsealed(folder, content), [*REFERENCES, *texts[:CHECKED]])
+    seal(folder, {**content, "tolerance": tolerance, "metrics": {}})
     return place(folder, out / row.name)
+
+
+def _there(folder: Path, content: dict[str, Any]) -> bool:
+    """Whether an earlier export has made this very variant, and it is whole."""
+    try:
+        found = read(folder).content
+    except UserError:
+        return False
+    return all(found.get(key) == value for key, value in content.items())
+
+
+def _digest(texts: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _difference(row: Variant, source: Graph, manifest: Manifest, texts: Sequence[str]) -> float:

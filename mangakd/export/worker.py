@@ -1,65 +1,87 @@
-"""Run as `python -m mangakd.export.worker job.json`: measures one variant in a process of its own.
+"""Run as `python -m mangakd.export.worker job.json`: a variant in a process of its own, which is asked over its pipes.
 
 There a model has its own memory and its own threads, and nothing is warm. Only the runtime is imported, as where it will serve:
-no torch, whose threads and memory would be measured with it.
+no torch, whose threads and memory would be measured with it. All variants are held open at a time and asked in turn, so that
+what else the machine does meanwhile slows all of them (mangakd/export/measure.py).
 """
 
 import json
+import os
 import resource
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mangakd.runtime.backends import Run, open_model
-from mangakd.runtime.manifest import Manifest, read
+from mangakd.runtime.manifest import read
 from mangakd.runtime.tokenise import Tokeniser
 
-WARM_UP = 10
-PERCENTILES = (50, 95, 99)
+WARM_UP = 5  # of each turn: the caches are another model's by then
+Arrays = dict[str, np.ndarray]
 
 
-def main(file: Path) -> None:
-    """Writes outputs.npy (N, C) and numbers.json beside the job."""
-    job = json.loads(file.read_text(encoding="utf-8"))
-    started = time.perf_counter()
+@dataclass(frozen=True)
+class Opened:
+    """batch: texts → named arrays (B, T). run: these → float32 (B, C)."""
+
+    batch: Callable[[list[str]], Arrays]
+    run: Run
+
+
+def variant(job: dict[str, Any]) -> Opened:
     manifest = read(job["folder"])
     settings = (manifest.max_length, manifest.pad_id, manifest.pad_type_id, manifest.truncation_side)
     tokeniser = Tokeniser(manifest.tokenizer, *settings)
-    run = open_model(manifest, job["threads"])
-    numbers: dict[str, Any] = {"load_seconds": time.perf_counter() - started}
-    texts, size = job["texts"], job["batch_size"]
-    batches = (tokeniser(texts[start : start + size]) for start in range(0, len(texts), size))
-    outputs = np.concatenate([run(tokeniser.pad(batch, manifest.inputs)) for batch in batches])
-    numbers["latency_ms"] = {
-        str(length): latency(run, arrays(tokeniser, texts, manifest, length), job["runs"])
-        for length in job["lengths"]
-        if length <= manifest.max_length
-    }
-    numbers["peak_rss_mb"] = peak_rss_mb()
-    np.save(file.with_name("outputs.npy"), outputs)
-    file.with_name("numbers.json").write_text(json.dumps(numbers))
+    return Opened(lambda texts: tokeniser.pad(tokeniser(texts), manifest.inputs), open_model(manifest, job["threads"]))
 
 
-def arrays(tokeniser: Tokeniser, texts: list[str], manifest: Manifest, length: int) -> dict[str, np.ndarray]:
+def serve(file: Path, opener: Callable[[dict[str, Any]], Opened]) -> None:
+    """Answers each line of stdin with one on stdout: {"score": batch size} writes outputs.npy (N, C) beside the job;
+    {"length": tokens, "runs": n} gives milliseconds."""
+    # What libraries print must not come between the answers.
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)
+        job = json.loads(file.read_text(encoding="utf-8"))
+        started = time.perf_counter()
+        model = opener(job)
+        print(json.dumps({"load_seconds": time.perf_counter() - started}), file=answers, flush=True)
+        for line in sys.stdin:
+            asked = json.loads(line)
+            found: dict[str, Any] = {}
+            if "score" in asked:
+                np.save(file.with_name("outputs.npy"), outputs(model, job["texts"], asked["score"]))
+            else:
+                found["ms"] = latency(model.run, row(model, job["texts"], asked["length"]), asked["runs"])
+            print(json.dumps({**found, "peak_rss_mb": peak_rss_mb()}), file=answers, flush=True)
+
+
+def outputs(model: Opened, texts: list[str], size: int) -> np.ndarray:
+    """(N, C), `size` texts at a time, in the order given."""
+    batches = (model.batch(texts[start : start + size]) for start in range(0, len(texts), size))
+    return np.concatenate([model.run(batch) for batch in batches])
+
+
+def row(model: Opened, texts: list[str], length: int) -> Arrays:
     """One row of exactly `length` tokens, all real, out of the texts."""
-    ids = [token for encoding in tokeniser(texts[:length]) for token in encoding.ids]
-    row = np.resize(np.array(ids, dtype=np.int64), (1, length))
-    ones, zeros = np.ones_like(row), np.zeros_like(row)
-    return {name: {"input_ids": row, "attention_mask": ones}.get(name, zeros) for name in manifest.inputs}
+    batches = [model.batch([text]) for text in texts[:length]]
+    ids = np.concatenate([batch["input_ids"][batch["attention_mask"] == 1] for batch in batches])
+    filled = {"input_ids": np.resize(ids, (1, length)), "attention_mask": np.ones((1, length), dtype=np.int64)}
+    return {name: filled.get(name, np.zeros((1, length), dtype=np.int64)) for name in batches[0]}
 
 
-def latency(run: Run, row: dict[str, np.ndarray], runs: int) -> dict[str, float]:
-    """Milliseconds from token ids to the answer, of one text at a time: p50, p95, p99."""
+def latency(run: Run, arrays: Arrays, runs: int) -> list[float]:
+    """Milliseconds from token ids to the answer, of one text at a time."""
     times = []
     for _ in range(WARM_UP + runs):
         start = time.perf_counter()
-        run(row)
+        run(arrays)
         times.append(1000 * (time.perf_counter() - start))
-    found = np.percentile(times[WARM_UP:], PERCENTILES)
-    return {f"p{percent}": float(value) for percent, value in zip(PERCENTILES, found, strict=True)}
+    return times[WARM_UP:]
 
 
 def peak_rss_mb() -> float:
@@ -73,4 +95,4 @@ def peak_rss_mb() -> float:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    serve(Path(sys.argv[1]), variant)

@@ -24,10 +24,11 @@ GROUPS = (
     "optim",
     "hardware",
     "logger",
+    "export",
     "experiment",
     "debug",
 )
-LISTS = ("losses", "logger")
+LISTS = ("losses", "logger", "export")
 OPTIONS = sorted(
     (file.parent.name, file.stem) for file in CONF.glob("*/*.yaml") if not file.stem.startswith("_")
 )  # fmt: skip
@@ -36,7 +37,7 @@ KEYS = (
     "data.text_column", "data.label_column", "data.train_limit", "data.val_limit", "data.test_limit", "data.max_length",
     "teacher.path", "teacher.fit.mode", "student.path", "student.layers", "student.sizes", "optim.lr", "trainer.max_epochs",
     "hardware.batch_size", "hardware.accumulate", "hardware.devices", "checkpoint.every_steps", "plan", "paths.cache", "seed",
-    "validate", "baseline", "resume", "hydra.run.dir", "hydra.sweep.dir",
+    "validate", "baseline", "resume", "export.max_drop", "hydra.run.dir", "hydra.sweep.dir",
 )  # fmt: skip
 
 
@@ -99,6 +100,7 @@ def test_options_are_commented(compose: Compose) -> None:
         (["losses=output"], "losses", {"output"}),
         (["losses=[hard_label,output,hidden,attention]"], "losses", {"hard_label", "output", "hidden", "attention"}),
         (["losses=[relation]"], "losses", {"relation"}),
+        (["export=[openvino,onnx]"], "export", {"openvino", "onnx", "max_drop", "batch_size", "threads", "max_length"}),
     ],
 )
 def test_one_or_several_of_a_group(overrides: list[str], key: str, expected: set[str], compose: Compose) -> None:

@@ -68,9 +68,53 @@ def test_two_labels_of_one_name(tmp_path: Path) -> None:
 
 def test_a_head_without_weights(tmp_path: Path) -> None:
     folder = student(tmp_path, "embedding")
-    change(folder, architectures=["BertForSequenceClassification"])
+    change(folder, architectures=["BertForSequenceClassification"], id2label={"0": "no", "1": "yes"})
     with pytest.raises(UserError, match="holds no weights of it"):
         graph.read(folder)
+
+
+def test_labels_without_names(tmp_path: Path) -> None:
+    folder = student(tmp_path, "classifier")
+    change(folder, id2label={str(i): f"LABEL_{i}" for i in range(3)}, label2id={f"LABEL_{i}": i for i in range(3)})
+    with pytest.raises(UserError, match=r"no label names: id2label.*LABEL_0 to LABEL_2"):
+        graph.read(folder)
+    change(folder, id2label={"0": "LABEL_0", "1": "refund", "2": "LABEL_2"})  # someone named them
+    assert graph.read(folder).labels == ("LABEL_0", "refund", "LABEL_2")
+
+
+def test_a_number_needs_no_name(tmp_path: Path) -> None:
+    folder = student(tmp_path, "regression")
+    change(folder, id2label={"0": "LABEL_0"}, label2id={"LABEL_0": 0})
+    assert graph.read(folder).labels == ("LABEL_0",)
+
+
+@pytest.mark.parametrize(("head", "known"), [("TokenClassification", False), ("MaskedLM", True)])
+def test_heads_that_are_not_exported(tmp_path: Path, head: str, known: bool) -> None:
+    folder = student(tmp_path, "embedding")
+    change(folder, architectures=[f"BertFor{head}"])
+    if known:
+        assert graph.read(folder).problem == "embedding"
+        return
+    with pytest.raises(UserError, match=f"head for {head}"):
+        graph.read(folder)
+
+
+def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
+    folder = student(tmp_path, "classifier")
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        (folder / name).unlink(missing_ok=True)
+    with pytest.raises(UserError, match="tokenizer"):
+        graph.read(folder)
+
+
+@pytest.mark.parametrize("texts", [["a word"] * 40, [f"text {i}" for i in range(15)], [" " * i for i in range(40)]])
+def test_calibration_texts_that_are_too_few_or_empty(
+    classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: list[str]
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    with pytest.raises(UserError, match=r"openvino_int8 needs training texts.*16 or more.*differ and hold a word"):
+        make(classifier, tmp_path / "export", ("onnx_fp32", "openvino_int8"), texts)
+    assert not (tmp_path / "export").exists()
 
 
 def test_a_model_that_generates(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from mangakd.export import graph, variants
 from mangakd.export.choose import choose
 from mangakd.export.graph import Graph
 from mangakd.export.manifest import add_metrics, copy, read
-from mangakd.export.measure import measure
+from mangakd.export.measure import measure, of_student, of_variant
 from mangakd.export.variants import VARIANTS, make
 
 for package in ("onnx", "onnxscript", "onnxruntime", "openvino", "openvino_tokenizers", "nncf"):
@@ -139,22 +139,41 @@ def test_the_tokenizer_ir_reads_as_the_tokenizer(made: Any) -> None:
 def test_measured_in_a_process_of_its_own(made: Any) -> None:
     source, out = made("classifier")
     own = int(next(s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith("VmHWM:")).split()[1])
-    for name in PRECISE:
-        found = measure(out / name, TEXTS, batch_size=3, lengths=(8, 16, 32, 64), runs=5)
+    subjects = [of_student(source, read(out / PRECISE[0])), *(of_variant(out / name) for name in PRECISE)]
+    told: list[str] = []
+    pytorch, *served = measure(subjects, TEXTS, 3, lengths=(8, 16, 32, 64), runs=5, progress=told.append)
+    assert len(told) == len(subjects) + 1
+    for found in (pytorch, *served):
         np.testing.assert_allclose(found.outputs, torch_says(source, "classifier", TEXTS), atol=1e-4)
         assert list(found.latency_ms) == [8, 16, 32]  # it takes 48 tokens
         assert all(0 < p["p50"] <= p["p95"] <= p["p99"] for p in found.latency_ms.values())
         assert found.milliseconds == found.latency_ms[16]["p50"]
-        assert (
-            20 < found.peak_rss_mb < 0.6 * own * 1024 / 1e6
-        )  # this process has torch in it; a child must not inherit that
         assert 0.1 < found.megabytes < 2 and found.load_seconds > 0
+    for found in served:
+        # this process has torch in it; a child must not inherit that
+        assert 20 < found.peak_rss_mb < 0.6 * own * 1024 / 1e6
+    assert pytorch.peak_rss_mb > max(found.peak_rss_mb for found in served)
+
+
+def test_no_latency_where_no_length_is_asked_for_and_the_largest_where_none_fits(made: Any) -> None:
+    subject = of_variant(made("classifier")[1] / "onnx_fp32")
+    assert measure([subject], TEXTS, 3, lengths=())[0].latency_ms == {}
+    assert list(measure([subject], TEXTS, 3, lengths=(64, 128), runs=5)[0].latency_ms) == [MAX_LENGTH]
+
+
+def test_a_variant_that_cannot_be_opened_says_why(made: Any, tmp_path: Path) -> None:
+    folder = copy(made("classifier")[1] / "onnx_fp32", tmp_path / "changed")
+    subject = of_variant(folder)
+    (folder / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(UserError, match=r"process of its own.*model\.onnx"):
+        measure([subject], TEXTS, 3)
 
 
 def test_from_variants_to_best(made: Any) -> None:
     source, out = made("classifier")
     student = torch_says(source, "classifier", TEXTS)
-    measured = [measure(out / name, TEXTS, batch_size=3, lengths=(8,), runs=5) for name in ("onnx_fp32", "onnx_int8")]
+    subjects = [of_variant(out / name) for name in ("onnx_fp32", "onnx_int8")]
+    measured = measure(subjects, TEXTS, batch_size=3, lengths=(8,), runs=5)
     choice = choose(
         measured, [row.name for row in VARIANTS.values() if row.fp32], student, "single_label", student.argmax(1)
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from mangakd.evaluation.bootstrap import RESAMPLES
 from mangakd.evaluation.gate import Verdict, judged
-from mangakd.evaluation.report import html, markdown, mistakes, sections
+from mangakd.evaluation.report import export, html, markdown, mistakes, sections
 from mangakd.evaluation.report.blocks import Section, Verbatim
 from mangakd.evaluation.report.measure import Measured, measure
 
@@ -24,6 +24,7 @@ def contents(run: Path, found: Measured, verdicts: Sequence[Verdict]) -> list[Se
     parts = [
         sections.headline(found, verdicts), sections.scores(found), sections.differences(found), sections.calibration(found),
         mistakes.confused(found), mistakes.disagreements(found), sections.learning(run), sections.size(found),
+        *export.section(run),
     ]  # fmt: skip
     config = run / "config.yaml"
     if config.is_file():

@@ -38,6 +38,24 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda rows: shown.update(task, advance=rows)
 
 
+@contextlib.contextmanager
+def counted(title: str, total: int) -> Iterator[Callable[[str], None]]:
+    """A bar for `total` steps; what is yielded is called with each before it is done. Without a terminal each is a line."""
+    with bar() as shown:
+        task = shown.add_task(title, total=total, note="")
+        begun = 0
+
+        def step(doing: str) -> None:
+            nonlocal begun
+            shown.update(task, completed=begun, note=doing)
+            begun += 1
+            if not shown.console.is_terminal:
+                print(f"{title} {begun}/{total}: {doing}", flush=True)
+
+        yield step
+        shown.update(task, completed=total, note="done")
+
+
 class RunProgress(L.Callback):
     """title: what this fit does, for example `distil student`. steps: how many optimizer steps it takes.
 

@@ -1,0 +1,95 @@
+"""`python scripts/export.py student=<folder>`: variants of a student, measured, and the one that ships, in export/ beside it.
+
+Any Hugging Face encoder folder will do. One that lies in a run's folder brings its texts, labels and teacher along; for others
+texts=, validation= and test= are files.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from mangakd.cli.exports import Exports
+from mangakd.cli.logs import start_logging
+from mangakd.core.errors import UserError
+from mangakd.data.tables import read_texts
+from mangakd.evaluation import predictions
+from mangakd.evaluation.report.export import FOLDER
+from mangakd.export.data import Data, of_file, of_run, of_texts
+from mangakd.export.pooling import Pooling
+from mangakd.export.variants import CALIBRATION
+from mangakd.training.callbacks.export import export_student
+
+FILES = ("config.yaml", predictions.FOLDER)  # what a run's folder has beside student/
+
+
+def run(config: DictConfig) -> None:
+    """One export. Raises UserError for a folder, texts or options that cannot be used."""
+    start_logging(None)
+    student = _student(config.export.student)
+    folder = student.absolute().parent
+    settings = _of_run(folder)
+    exports = Exports.of(config, None if settings is None else OmegaConf.select(settings, "data.max_length"))
+    if not exports.callbacks:
+        raise UserError("export=[] makes nothing: export=[openvino,onnx], or one of them.")
+    pooling = Pooling(config.pooling, bool(config.normalize)) if config.pooling is not None else None
+    data = _data(config, folder, settings, any(row.calibrated for row in exports.rows))
+    out = Path(str(config.out)).expanduser() if config.out is not None else folder / FOLDER
+    export_student(exports.callbacks, student, out, data, exports.options, pooling)
+    print(f"export/best is {out / 'best'}: python scripts/serve.py {out / 'best'}")
+
+
+def _student(given: Any) -> Path:
+    """The student's folder; of a run's folder, the student in it."""
+    if given is None:
+        raise UserError(
+            "student is not set: python scripts/export.py student=<folder>, a Hugging Face encoder or a run."
+        )
+    folder = Path(str(given)).expanduser()
+    if not folder.is_dir():
+        raise UserError(
+            f"student={given}: there is no such folder. Give a folder that save_pretrained wrote, or a run's."
+        )
+    inside = folder / "student"
+    return inside if inside.is_dir() and not (folder / "config.json").is_file() else folder
+
+
+def _of_run(folder: Path) -> DictConfig | None:
+    """Its config, where the student lies in the folder of a run."""
+    if not all((folder / name).exists() for name in FILES):
+        return None
+    return OmegaConf.load(folder / "config.yaml")  # type: ignore[return-value]
+
+
+def _data(config: DictConfig, folder: Path, settings: DictConfig | None, calibrated: bool) -> Data:
+    """What files give, and the rest from the run; texts alone are shared out between calibration and comparison."""
+    texts: Sequence[str] | None = (
+        None if config.texts is None else read_texts(str(config.texts), config.text_column, "texts", "text_column")
+    )
+    validation, test = (
+        None if config[key] is None else of_file(str(config[key]), key, config.text_column, config.label_column)
+        for key in ("validation", "test")
+    )
+    if settings is not None:
+        kept = of_run(folder, ())
+        validation, test = validation or kept.validation, test or kept.test
+        texts = _train_texts(settings) if texts is None and calibrated else texts
+    if validation is None and texts is not None:
+        return replace(of_texts(texts, CALIBRATION, f"texts={config.texts}"), test=test)
+    if validation is None:
+        raise UserError(
+            f"texts is not set, and {folder} is no run that could give them: texts=<file> to calibrate and compare on (.txt with "
+            "one a line, or a table), and validation=<file> with labels to score on."
+        )
+    return Data(texts or (), validation, test)
+
+
+def _train_texts(settings: DictConfig) -> Sequence[str]:
+    """Those that the run was trained on, read again from its data."""
+    try:
+        return instantiate(settings.data).load().train.texts
+    except UserError as error:
+        raise UserError(f"the run's training texts cannot be read again; give texts=<file>. {error}") from error

@@ -1,0 +1,154 @@
+"""The section of a run's report on its exported variants, from export/export.json, which mangakd/export/run.py writes.
+
+Times, memory and sizes are of the machine that exported; scores, and drops against the student in PyTorch fp32, are on
+validation, which chose. Test is for the one that was chosen.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mangakd.core.errors import UserError
+from mangakd.evaluation.report.blocks import Block, Figure, Section, Table, Value
+from mangakd.evaluation.report.svg import Axis, Series, chart
+
+FOLDER, FILE = "export", "export.json"  # in the run's folder, and in that
+BACKENDS = {"pytorch": "PyTorch fp32", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+PERCENTILES = ("p50", "p95", "p99")
+Record = Mapping[str, Any]
+
+
+def read(folder: Path) -> Record | None:
+    """The record of an export folder, None where there is none. Raises UserError where it is damaged."""
+    file = folder / FILE
+    if not file.is_file():
+        return None
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        return record if record["format"] == 1 else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged ({error}); export the student again, or delete it.") from error
+
+
+def section(run: Path) -> list[Section]:
+    """None, or one, of what the run exported."""
+    record = read(run / FOLDER)
+    if record is None:
+        return []
+    blocks: list[Block] = [said(record), *tested(record), quality(record), notes(record), cost(record), figure(record)]
+    return [Section("Export", blocks)]
+
+
+def said(record: Record) -> str:
+    return f"{record['chosen']} ships. {record['reason']}"
+
+
+def tested(record: Record) -> list[str]:
+    """Its test score, in a sentence; none where there was no test split."""
+    test = record["test"]
+    if test is None:
+        return []
+    low, high = test["drop_interval"]
+    return [
+        f"On {record['rows']['test']:,} test rows, asked once, of {record['chosen']} alone: {record['score']} "
+        f"{_score(record, test).text}, {_points(test['drop_points'])} points below the student [{_points(low)}, {_points(high)}]."
+    ]
+
+
+def rows(record: Record) -> dict[str, Record]:
+    """PyTorch first, then the variants in the order in which they were made."""
+    return {"pytorch": record["pytorch"], **record["variants"]}
+
+
+def quality(record: Record) -> Table:
+    """What each variant answers. Where nobody knows what is right, the score is the agreement with the student."""
+    labelled = record["labelled"]
+    agrees = ["agrees with student"] if labelled else []
+    headers = ["on validation", "how", record["score"], "drop, points", *agrees, "with teacher", "largest |Δ|", ""]
+    cells: list[Sequence[str | Value]] = []
+    for name, row in rows(record).items():
+        teacher = row["agreement_teacher"]
+        with_teacher = "–" if teacher is None else _likeness(record, teacher)
+        if name == "pytorch":
+            own: list[str | Value] = ["–", *("–" for _ in agrees), with_teacher, "–", ""]
+        else:
+            low, high = row["drop_interval"]
+            own = [
+                Value(_points(row["drop_points"]), f"[{_points(low)}, {_points(high)}]"),
+                *(_likeness(record, row["agreement_student"]) for _ in agrees),
+                with_teacher, f"{row['max_difference']:.2g}", "pass" if row["passed"] else "FAIL",
+            ]  # fmt: skip
+        cells.append([BACKENDS.get(name, name), row["how"], _score(record, row), *own])
+    return Table(headers, cells)
+
+
+def cost(record: Record) -> Table:
+    """What each variant takes, and its share of what PyTorch takes."""
+    all_rows = rows(record)
+    base = all_rows["pytorch"]
+    lengths = list(base["latency_ms"])
+    headers = ["", "MB", "load, s", "peak memory, MB", *(f"ms at {length} tokens" for length in lengths)]
+    cells: list[Sequence[str | Value]] = []
+    for name, row in all_rows.items():
+        times = [_times(row["latency_ms"][length], base["latency_ms"][length]) for length in lengths]
+        size = Value(f"{row['megabytes']:.1f}", f"{row['megabytes'] / base['megabytes']:.2f} ×")
+        title = BACKENDS.get(name, name)
+        cells.append([title, size, f"{row['load_seconds']:.2f}", f"{row['peak_rss_mb']:.0f}", *times])
+    return Table(headers, cells)
+
+
+def notes(record: Record) -> str:
+    count = record["rows"]["validation"]
+    return (
+        f"{count:,} validation texts, {record['batch_size']} at a time, cut to {record['max_length']} tokens. A variant passes "
+        f"that loses no more than {record['max_drop']:g} points; brackets are 95 % of paired bootstrap resamples. Below: p50 / "
+        f"p95 / p99 milliseconds from token ids to the answer, one text at a time, on {record['threads']} thread"
+        f"{'s' if record['threads'] > 1 else ''}, all of them in turns; shares are of PyTorch fp32 (MB, p50). Loading begins "
+        "with a Python that has imported nothing yet."
+    )
+
+
+def figure(record: Record) -> Figure:
+    """Size against median latency at the middle length, a curve for each backend; smaller and faster is down and left."""
+    all_rows = rows(record)
+    length = sorted(record["pytorch"]["latency_ms"], key=int)[len(record["pytorch"]["latency_ms"]) // 2]
+    series = []
+    for backend, title in BACKENDS.items():
+        own = sorted((row["megabytes"], _p50(row, length)) for row in all_rows.values() if row["backend"] == backend)
+        if own:
+            series.append(Series(title, [x for x, _ in own], [y for _, y in own]))
+    best = all_rows[record["chosen"]]
+    series.append(Series(f"ships: {record['chosen']}", [best["megabytes"]], [_p50(best, length)], [1.0]))
+    title = f"size and latency, {length} tokens"
+    numbers = Table(
+        ["", "MB", "p50, ms"],
+        [
+            [BACKENDS.get(name, name), f"{row['megabytes']:.1f}", f"{_p50(row, length):.2f}"]
+            for name, row in all_rows.items()
+        ],
+    )
+    return Figure(chart(title, series, Axis("MB", low=0), Axis("p50, ms", low=0)), title, numbers)
+
+
+def _p50(row: Record, length: str) -> float:
+    return row["latency_ms"][length]["p50"]
+
+
+def _times(found: Mapping[str, float], base: Mapping[str, float]) -> Value:
+    shown = " / ".join(f"{found[p]:.1f}" for p in PERCENTILES)
+    return Value(shown, f"{found['p50'] / base['p50']:.2f} ×")
+
+
+def _score(record: Record, row: Record) -> Value:
+    form = "{:.4f}" if record["problem"] in ("regression", "embedding") else "{:.1%}"
+    low, high = (form.format(end) for end in row["score_interval"])
+    return Value(form.format(row["score"]), f"[{low}, {high}]")
+
+
+def _likeness(record: Record, value: float) -> str:
+    return f"{value:.4f}" if record["problem"] in ("regression", "embedding") else f"{value:.1%}"
+
+
+def _points(value: float) -> str:
+    return f"{value + 0.0:.2f}".replace("-0.00", "0.00")

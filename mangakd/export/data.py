@@ -1,0 +1,119 @@
+"""What an export is calibrated and judged on: texts of a run, or texts and labels of files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mangakd.core.errors import UserError, near
+from mangakd.data.source import names
+from mangakd.data.tables import Table, existing, read_table, read_texts
+from mangakd.evaluation import predictions
+from mangakd.runtime.manifest import Manifest
+
+MOST = 3000  # texts without labels that variants are compared on: more say no more, and each is asked of every variant
+
+
+@dataclass(frozen=True)
+class Split:
+    """labels: what each text should get, as names (classifiers) or numbers (regression); None where nobody knows.
+
+    teacher: (N, C) logits of the teacher, in the order of `columns`.
+    """
+
+    texts: Sequence[str]
+    labels: Sequence[tuple[str, ...]] | None = None
+    teacher: np.ndarray | None = None
+    columns: tuple[str, ...] = ()
+    origin: str = ""
+
+    def targets(self, manifest: Manifest) -> np.ndarray | None:
+        """(N) class ids, (N, C) 0 and 1, or (N) values, as the variant's problem has them; None without labels.
+
+        Raises UserError for a label that the student does not know, several where it gives one, and what is no number.
+        """
+        if self.labels is None or manifest.problem == "embedding":
+            return None
+        if manifest.problem == "regression":
+            return np.array([self._number(i, row) for i, row in enumerate(self.labels)])
+        place = {label: i for i, label in enumerate(manifest.labels)}
+        for i, row in enumerate(self.labels):
+            if unknown := [name for name in row if name not in place]:
+                raise UserError(
+                    f"row {i + 1} of {self.origin} has the label {unknown[0]!r}, which the student does not know"
+                    f"{near(unknown[0], place)} Its labels are in id2label of its config.json."
+                )
+        if manifest.problem == "multi_label":
+            return np.array([[name in row for name in manifest.labels] for row in self.labels], dtype=np.float32)
+        if several := [i for i, row in enumerate(self.labels) if len(row) != 1]:
+            found = ", ".join(self.labels[several[0]]) or "none"
+            raise UserError(
+                f"row {several[0] + 1} of {self.origin} has not one label ({found}), but the student gives one. If it gives "
+                "several, say so in its config.json: problem_type=multi_label_classification."
+            )
+        return np.array([place[row[0]] for row in self.labels], dtype=np.int64)
+
+    def _number(self, i: int, row: tuple[str, ...]) -> float:
+        try:
+            return float(row[0])
+        except (ValueError, IndexError) as error:
+            raise UserError(
+                f"row {i + 1} of {self.origin} has {', '.join(row) or 'nothing'} for a label; the student gives a number."
+            ) from error
+
+    def of_teacher(self, manifest: Manifest) -> np.ndarray | None:
+        """(N, C) in the order of the student's labels."""
+        if self.teacher is None or set(self.columns) != set(manifest.labels):
+            return None
+        return self.teacher[:, [self.columns.index(label) for label in manifest.labels]]
+
+
+@dataclass(frozen=True)
+class Data:
+    """calibration: training texts. validation: what decides. test: what the chosen one is scored on, once."""
+
+    calibration: Sequence[str]
+    validation: Split
+    test: Split | None = None
+
+
+def of_run(run: Path, calibration: Sequence[str]) -> Data:
+    """Validation and test of a run, from its predictions. Raises UserError where it kept none."""
+    return Data(calibration, _kept(run, "validation"), _kept(run, "test"))
+
+
+def _kept(run: Path, split: str) -> Split:
+    found = predictions.load(run, split)
+    if found.multi_label:
+        rows = [tuple(name for name, on in zip(found.labels, row, strict=True) if on) for row in found.targets]
+    else:
+        rows = [(found.labels[i],) for i in found.targets]
+    return Split(found.texts, rows, found.logits.get("teacher"), found.labels, f"{run}, {split}")
+
+
+def of_file(path: str, key: str, text_column: str, label_column: str) -> Split:
+    """A table with texts and, where it has such a column, labels; or a .txt of texts. Raises UserError naming the row."""
+    file = existing(path, key)
+    table = Table([], lambda name: []) if file.suffix.lower() == ".txt" else read_table(file, key)
+    if label_column not in table.names:
+        return unlabelled(read_texts(path, text_column, key, "text_column"), f"{key}={path}")
+    if text_column not in table.names:
+        raise UserError(f"{key}={path} has no column {text_column!r} (text_column){near(text_column, table.names)}")
+    texts = ["" if text is None else str(text) for text in table.column(text_column)]
+    labels = [names(cell) for cell in table.column(label_column)]
+    if not texts:
+        raise UserError(f"{key}={path} holds no rows.")
+    return Split(texts, labels, origin=f"{key}={path}")
+
+
+def unlabelled(texts: Sequence[str], origin: str) -> Split:
+    """Texts that variants are compared with the student on."""
+    return Split(list(texts)[:MOST], origin=origin)
+
+
+def of_texts(texts: Sequence[str], calibration: int, origin: str) -> Data:
+    """Where there is nothing but texts: half of them, at most `calibration`, are calibrated on, the others judged on."""
+    unique = list(dict.fromkeys(texts))
+    cut = min(calibration, len(unique) // 2)
+    return Data(unique[:cut], unlabelled(unique[cut:], origin))
