@@ -41,6 +41,7 @@ from mangakd.export.data import of_run
 from mangakd.export.hf import model_card, save_student
 from mangakd.models.encoder import Encoder
 from mangakd.teachers.base import TeacherProvider
+from mangakd.teachers.ensemble import member_logits
 from mangakd.training import launch
 from mangakd.training.callbacks.export import export_student
 from mangakd.training.callbacks.progress import progress
@@ -157,7 +158,7 @@ def from_teacher_to_table(setup: Setup) -> None:
     metrics["train/steps"] = found.steps
     if ranks.is_first():
         said = {"teacher": answers, "student": student_answers(setup, student, "student")}
-        metrics |= student_scores(setup, said["student"]["test"], answers["test"], "")
+        metrics |= student_scores(setup, said["student"]["test"], answers["test"], "") | member_scores(setup, teacher)
         keep(setup, said)
         metrics["student/params"] = parameters(student)
         save(setup, student, teacher, metrics)
@@ -240,6 +241,20 @@ def teacher_scores(setup: Setup, answers: Answers) -> Metrics:
     print(f"teacher: test {task.monitor} {scores[task.monitor]:.4f}, validation {score:.4f}", flush=True)
     sizes = {"teacher/params": setup.teacher_parameters, "teacher/megabytes": setup.teacher_parameters * 4 / 1e6}
     return {f"teacher/test/{name}": value for name, value in scores.items()} | sizes
+
+
+def member_scores(setup: Setup, teacher: TeacherProvider) -> Metrics:
+    """`members/test/…`: means over the members of an ensemble; {} for one teacher, and where no member's answers are kept."""
+    split = setup.splits["test"]
+    if teacher.members == 1:
+        return {}
+    with progress("members on test", len(split)) as advance:
+        batches = EvalBatches(split, setup.hardware.eval_batch_size)
+        logits = gather(lambda batch: member_logits(teacher(batch)), batches, setup.device, advance)
+    if logits.shape[1] == 1:  # combine=logits mixes them at once
+        return {}
+    found = [setup.task.metrics(each, torch.from_numpy(split.labels)) for each in logits.unbind(1)]
+    return {f"members/test/{name}": float(np.mean([scores[name] for scores in found])) for name in found[0]}
 
 
 def student_scores(setup: Setup, logits: torch.Tensor, teacher: torch.Tensor, prefix: str) -> Metrics:

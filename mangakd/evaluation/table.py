@@ -1,4 +1,4 @@
-"""The table at the end of a run: teacher, the same student without a teacher, student."""
+"""The table at the end of a run: teacher (an ensemble's members beside it), the same student without a teacher, student."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ COLUMNS = {
     "megabytes": ("file", "{:.1f} MB"),
     "retention": ("retention", "{:.1%}"),
 }
-ROWS = {"teacher/": "teacher", "baseline/": "student without KD", "": "student"}
+ROWS = {"teacher/": "teacher", "members/": "its members, mean", "baseline/": "student without KD", "": "student"}
 
 
 def rows(metrics: Mapping[str, float]) -> list[tuple[str, list[str]]]:

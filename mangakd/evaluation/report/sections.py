@@ -51,7 +51,9 @@ def headline(found: Measured, verdicts: Sequence[Verdict]) -> Section:
         low, high = (100 * end for end in above.interval)
         word = "helped" if low > 0 else "harmed" if high < 0 else "made no difference that these rows can show"
         lift = f"The teacher {word}: {100 * above.value:+.1f} points [{low:+.1f}, {high:+.1f}] over the same student without it."
-    blocks: list[Block] = [said, lift]
+    members = found.metrics.get("members/test/accuracy")
+    alone = "" if members is None else f" The members of the ensemble are right on {members:.1%} each, in the mean."
+    blocks: list[Block] = [said + alone, lift]
     if verdicts:
         blocks += [f"Gate: {summary(list(verdicts))}", gate_table(verdicts)]
     return Section("May it ship?", blocks)

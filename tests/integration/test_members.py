@@ -1,0 +1,40 @@
+"""An ensemble's run says how good its members are, each asked alone."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from mangakd.evaluation.report import sections
+from mangakd.evaluation.report.measure import measure
+from mangakd.evaluation.table import rows
+
+Compose = Callable[..., DictConfig]
+RunHere = Callable[[DictConfig, Path], None]
+ONE_EPOCH = ("teacher.fit.epochs=1", "trainer.max_epochs=1")
+
+
+@pytest.mark.parametrize("combine", ["probabilities", "logits"])
+def test_members_are_scored_one_by_one(
+    small_run: list[str], run_here: RunHere, compose: Compose, tmp_path: Path, combine: str
+) -> None:
+    typed = [*small_run, *ONE_EPOCH, "teacher.fit.mode=always"]
+    alone = []
+    for seed in (0, 1):
+        run_here(compose(*typed, f"teacher.seed={seed}"), tmp_path / str(seed))
+        found = measure(tmp_path / str(seed), 10).scores
+        alone.append((found["teacher", "accuracy"].value, found["teacher", "ece"].value))
+    several = compose(*typed, "teacher=ensemble", "teacher.seeds=[0,1]", f"teacher.combine={combine}")
+    run_here(several, tmp_path / "both")
+    metrics = json.loads((tmp_path / "both" / "metrics.json").read_text())
+    if combine == "logits":  # one answer is all there is
+        assert "members/test/accuracy" not in metrics
+        return
+    accuracy, ece = (sum(both) / 2 for both in zip(*alone, strict=True))
+    assert metrics["members/test/accuracy"] == pytest.approx(accuracy)
+    assert metrics["members/test/ece"] == pytest.approx(ece, abs=1e-4) and alone[0][1] != pytest.approx(ece, abs=1e-4)
+    assert [name for name, _ in rows(metrics)] == ["its members, mean", "student"]
+    told = str(sections.headline(measure(tmp_path / "both", 10), []).blocks[0])
+    assert f"right on {accuracy:.1%} each" in told
