@@ -40,7 +40,7 @@ FEW = ["data.labelled_share=0.1", "teacher.fit.epochs=30", "distill.temperature=
 ALL_TEXTS = "[labelled,unlabelled,augmented]"
 STORED = "+stages.distil.teacher=stored"
 RECIPES: dict[str, list[str]] = {  # 235 steps are an epoch of the labelled texts, 937 with three new ones of each
-    "no_kd": ["losses=[hard_label]", "distill.alpha=0", "trainer.max_epochs=20"],
+    "no_kd": ["losses=[hard_label]", "distill.alpha=0", "trainer.max_epochs=20", "optim.lr=5e-4"],
     "two_stage": ["stages=two_stage", "stages.features.epochs=2", "stages.soft_targets.epochs=3"],
 }
 ONE_COPY = "augment.copies=1"  # 470 steps are an epoch of labelled and new texts
