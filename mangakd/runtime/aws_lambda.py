@@ -6,6 +6,7 @@ Two ways to call it, with the question of mangakd.runtime.question:
 
 The student is loaded when the module is imported, which Lambda does before the first event: MANGAKD_MODEL names its folder
 (default: `model` in the function's own folder). One event is computed at a time, so there is no queue here.
+It computes with as many threads as its memory buys whole vCPUs: threads that share one vCPU would wait for each other in turns.
 Event format: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
 """
 
@@ -19,8 +20,10 @@ from mangakd.runtime.model import load
 from mangakd.runtime.question import Limits, Question, Refused, parse, question
 
 LIMITS = Limits()
+ONE_CPU = 1769  # MB of a function with one vCPU; smaller ones have a share of one, but see two
+THREADS = max(1, int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", 0)) // ONE_CPU)
 FOLDER = os.environ.get("MANGAKD_MODEL") or os.path.join(os.environ.get("LAMBDA_TASK_ROOT", "."), "model")
-MODEL = load(FOLDER)
+MODEL = load(FOLDER, THREADS)
 
 
 def handler(event: dict[str, Any], context: Any = None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ handler share it.
     {"texts": ["where is my order?"], "top": 3}
 
 `top` may be left out: all labels are shown. What is wrong with a body is told in one sentence (`Refused`), with the HTTP status
-that fits: 400 no JSON, 413 too many bytes, 422 JSON that is no question or goes over a limit.
+that fits: 400 no JSON in UTF-8, 413 too many bytes, 422 JSON that is no question or goes over a limit.
 """
 
 import json
@@ -51,9 +51,13 @@ class Question:
 def parse(body: bytes, limits: Limits) -> Question:
     """Raises Refused."""
     check_size(len(body), limits)
+    if not body:
+        raise Refused(400, 'the body is empty; send an object: {"texts": ["…"]}.')
     try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as error:  # also bytes that are no Unicode, nesting without end, huge integers
+        content = json.loads(body.decode("utf-8"))  # json would guess UTF-16 and UTF-32, too
+    except UnicodeDecodeError as error:
+        raise Refused(400, f"the body is no UTF-8: {error.reason} at byte {error.start}.") from error
+    except (ValueError, RecursionError) as error:  # also nesting without end, huge integers
         raise Refused(400, f"the body is no JSON: {str(error)[:200]}.") from error
     return question(content, limits)
 

@@ -2,9 +2,9 @@
 
     POST /predict {"texts": ["where is my order?"], "top": 3}  →  {"predictions": [{"label": …, "probability": …, …}]}
 
-Errors are {"error": "one sentence"}: 400 no JSON, 408 a body that does not come, 413 too many bytes, 422 no question or over a
-limit, 429 the queue is full (Retry-After), 503 shutting down. Every response carries X-Request-Id, the caller's own if it sent
-one.
+Errors are {"error": "one sentence"}: 400 no JSON in UTF-8, 408 a body that does not come, 413 too many bytes, 422 no question
+or over a limit, 429 the queue is full (Retry-After), 503 shutting down. Every response carries X-Request-Id, the caller's own
+if it sent one.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
 """Tiny students of every kind, and what PyTorch answers, computed without mangakd."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -44,18 +45,22 @@ def as_sentence_transformer(folder: Path, mode: str = "pooling_mode_mean_tokens"
     return folder
 
 
-@torch.no_grad()
 def torch_says(folder: Path, kind: str, texts: list[str]) -> np.ndarray:
-    """One text at a time, so that padding can have no part in it."""
+    return torch_student(folder, kind)(texts)
+
+
+def torch_student(folder: Path, kind: str) -> Callable[[list[str]], np.ndarray]:
+    """Texts → (N, C) or (N, D), one text at a time, so that padding can have no part in it."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     auto = AutoModel if kind == "embedding" else AutoModelForSequenceClassification
     model = auto.from_pretrained(folder).eval()
-    rows = []
-    for text in texts:
+
+    @torch.no_grad()
+    def row(text: str) -> torch.Tensor:
         found = model(**tokenizer(text, truncation=True, max_length=MAX_LENGTH, return_tensors="pt"))
-        if kind == "embedding":
-            mean = found.last_hidden_state.mean(1)
-            rows.append(mean / mean.norm())
-        else:
-            rows.append(found.logits)
-    return torch.cat(rows).numpy()
+        if kind != "embedding":
+            return found.logits
+        mean = found.last_hidden_state.mean(1)
+        return mean / mean.norm()
+
+    return lambda texts: torch.cat([row(text) for text in texts]).numpy()

@@ -3,9 +3,11 @@
 import base64
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import distribution
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -73,41 +75,48 @@ def test_wrong_requests(module: ModuleType, asked: dict[str, Any], status: int) 
     assert answer["statusCode"] == status and json.loads(answer["body"])["error"]
 
 
-def test_the_packed_function_answers_alone(tmp_path: Path) -> None:
-    """From the zip, without the repository on the path; the packages of this environment stand for those that pip would add."""
-    function = tmp_path / "function"
-    (function / "numpy_like" / "tests").mkdir(parents=True)
-    (function / "numpy_like" / "tests" / "big.py").write_text("x = 1")
-    build.put(variant(), function)
-    build.prune(function)
-    assert not list(function.rglob("tests")) and not list(function.rglob("__pycache__"))
-    build.compile_all(function)
-    first = build.pack(function, tmp_path / "a.zip").read_bytes()
-    assert build.pack(function, tmp_path / "b.zip").read_bytes() == first
-    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+def installed(wanted: list[str], to: Path, python: str, machine: str) -> None:
+    """In pip's place: this environment's own packages, whole, as a wheel holds them."""
+    for name in wanted:
+        package = name.partition("==")[0]
+        for folder in {file.parts[0] for file in distribution(package).files or ()} - {".."}:
+            source = Path(str(distribution(package).locate_file(folder)))
+            if source.is_dir():
+                shutil.copytree(source, to / folder)
+
+
+def test_the_built_function_answers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the zip, by a Python that sees no other packages: nothing that is needed was left out."""
+    monkeypatch.setattr(build, "install", installed)
+    build.build(variant(), tmp_path, f"{sys.version_info[0]}.{sys.version_info[1]}", "x86_64")
+    first = (tmp_path / "function.zip").read_bytes()
+    assert build.pack(tmp_path / "function", tmp_path / "again.zip").read_bytes() == first
+    with zipfile.ZipFile(tmp_path / "again.zip") as archive:
         archive.extractall(tmp_path / "task")
+    assert not list((tmp_path / "task").rglob("tests")) and (tmp_path / "task" / "numpy").is_dir()
     program = f"""
 import json, sys
 sys.path.insert(0, {str(tmp_path / "task")!r})
 from {MODULE} import handler
-import mangakd
-assert mangakd.__file__.startswith({str(tmp_path)!r}), mangakd.__file__
-assert not {{"torch", "transformers", "fastapi"}} & set(sys.modules)
+strangers = [m.__file__ for m in sys.modules.values() if "site-packages" in (getattr(m, "__file__", None) or "")]
+assert not strangers, strangers
 print(json.dumps(handler({{"texts": ["where is my order?"], "top": 1}}, None)))
 """
     environment = {"PATH": "/usr/bin:/bin", "LAMBDA_TASK_ROOT": str(tmp_path / "task")}
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=environment,
-        cwd="/",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command = [sys.executable, "-I", "-S", "-c", program]
+    done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["predictions"] == load(variant()).predict(["where is my order?"], top=1)
-    assert "of Lambda's 250 MB" in build.sizes(function, tmp_path / "a.zip")
+    assert "of Lambda's 250 MB" in build.sizes(tmp_path / "function", tmp_path / "again.zip")
+
+
+@pytest.mark.parametrize(("megabytes", "threads"), [(None, 1), ("512", 1), ("1769", 1), ("3600", 2)])
+def test_threads_follow_the_memory(monkeypatch: pytest.MonkeyPatch, megabytes: str | None, threads: int) -> None:
+    if megabytes is not None:
+        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", megabytes)
+    monkeypatch.setenv("MANGAKD_MODEL", str(variant()))
+    monkeypatch.delitem(sys.modules, MODULE, raising=False)
+    assert threads == importlib.import_module(MODULE).THREADS
 
 
 def test_versions_are_those_of_the_export() -> None:

@@ -21,9 +21,13 @@ def test_a_question() -> None:
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
-        (b"", 400, "the body is no JSON"),
+        (b"", 400, "the body is empty; send an object"),
         (b"texts=a", 400, "no JSON"),
-        (b"\xff\xfe\xfa", 400, "no JSON"),
+        (b"\xff\xfe\xfa", 400, "the body is no UTF-8: invalid start byte at byte 0"),
+        ('{"texts": ["a"]}'.encode("utf-16"), 400, "no UTF-8"),
+        ('{"texts": ["a"]}'.encode("utf-16-le"), 400, "no JSON"),
+        (b'{"texts": ["\xed\xa0\x80"]}', 400, "no UTF-8: .* at byte 12"),
+        (b'\xef\xbb\xbf{"texts": ["a"]}', 400, "no JSON: Unexpected UTF-8 BOM"),
         (b"[" * 5000, 400, "no JSON"),
         (b"9" * 5000, 400, "no JSON"),
         (b" " * 6001, 413, "larger than 6,000 bytes; send fewer"),

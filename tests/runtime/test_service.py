@@ -68,7 +68,14 @@ def test_many_at_once_get_their_own_answers(client: httpx.Client) -> None:
 def test_wrong_questions(client: httpx.Client) -> None:
     assert ask(client, ["a"] * 65).json() == {"error": "texts holds 65 texts; send 1 to 64 at a time."}
     assert ask(client, ["a" * 20_001]).status_code == 422
-    assert client.post("/predict", content=b"{").status_code == 400
+    for body, reason in (
+        (b"{", "no JSON"),
+        (b"", "empty"),
+        (b"\xff", "no UTF-8"),
+        ('{"texts": ["a"]}'.encode("utf-16"), "no UTF-8"),
+    ):
+        answer = client.post("/predict", content=body)
+        assert answer.status_code == 400 and reason in answer.json()["error"]
     assert client.get("/predict").status_code == 405 and client.get("/predict").headers["allow"] == "POST"
     assert "POST /predict" in client.get("/nothing").json()["error"]
 
