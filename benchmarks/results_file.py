@@ -1,4 +1,4 @@
-"""What both benchmarks write: a .json with every number and a short .md, each with machine, versions and command.
+"""What all benchmarks write: a .json with every number and a short .md, each with machine, versions and command.
 
 Imported by all of them. Commands are shown without the paths of the machine they ran on: an absolute path
 becomes PATH/TO/<name>.
@@ -42,7 +42,7 @@ def _cpu_model() -> str:
 
 def command() -> str:
     """This program's command line, from the repository root."""
-    script = f"benchmarks/{Path(sys.argv[0]).name}"
+    script = Path(sys.argv[0]).resolve().relative_to(RESULTS.parents[1]).as_posix()
     return shlex.join(["python", script, *(_shown(word) for word in sys.argv[1:])])
 
 
@@ -66,7 +66,7 @@ def write(name: str, title: str, content: dict[str, Any], body: str) -> Path:
 
 {body}
 
-- Machine: {where["cpu"]}, {where["cores"]} cores, {where["system"]}; one torch thread. Load average at the end:
+- Machine: {where["cpu"]}, {where["cores"]} cores, {where["system"]}; one thread computes. Load average at the end:
   {where["load"]} (1 is this benchmark alone).
 - Versions: {", ".join(f"{package} {version}" for package, version in versions.items())}, Python {where["python"]}.
 - Date: {full["date"]}. Command, from the repository root: `{full["command"]}`
