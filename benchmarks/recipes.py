@@ -2,7 +2,7 @@
 
     python benchmarks/recipes.py --data ../shared/data/clinc150/data_full.json --work PATH [--only two_stage] [--seeds 0 1]
 
-Each run is `python train.py …` in PATH/<recipe>_<seed>: one that is done is not done again, one that was stopped goes on. After
+Each run is `python train.py …` in PATH/<recipe>_<seed>: one that was stopped goes on, one in the results is left out. After
 each, its scores and which test rows it got right are kept in results/recipes.json, so that all intervals can be computed again
 without the runs, and results/recipes.md is written anew. Two of these may run side by side on the same PATH, with other recipes.
 The student: BERT of 4 layers of 312, random weights. Recipes take about 4,700 steps of 64 texts (`short_…`, the ablation: 1,410;
@@ -110,6 +110,8 @@ def main() -> None:
         for rate in options.tune or [None]:
             for seed in options.seeds[: 1 if options.tune else None]:
                 name = f"{recipe}_lr{rate:g}" if rate else recipe
+                if f"{name}_{seed}" in kept():
+                    continue
                 train(options, name, recipe, seed, rate)
                 keep(name, recipe, seed, options.work / "runs" / f"{name}_{seed}")
 
@@ -129,6 +131,12 @@ def train(options: argparse.Namespace, name: str, recipe: str, seed: int, rate: 
         )
 
 
+def kept() -> dict[str, Any]:
+    """Runs that are in results/recipes.json. To make one again, take it out of there."""
+    file = RESULTS / "recipes.json"
+    return json.loads(file.read_text())["runs"] if file.is_file() else {}
+
+
 def keep(name: str, recipe: str, seed: int, folder: Path) -> None:
     """Adds a run to results/recipes.json, under a lock, and writes the table anew."""
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -139,10 +147,9 @@ def keep(name: str, recipe: str, seed: int, folder: Path) -> None:
         "scores": {key: metrics[key] for key in (*SCORES, "val/accuracy", "run/seconds")},
         "loss": last_losses(folder), "right": np.packbits(right).tobytes().hex(), "rows": len(right),
     }  # fmt: skip
-    file = RESULTS / "recipes.json"
     with (folder.parent / "recipes.lock").open("w") as lock:  # of all that write from this PATH
         fcntl.flock(lock, fcntl.LOCK_EX)
-        runs = json.loads(file.read_text())["runs"] if file.is_file() else {}
+        runs = kept()
         runs[f"{name}_{seed}"] = row
         write("recipes", "Recipes", {"versions": versions(), "runs": dict(sorted(runs.items()))}, body(runs))
 
