@@ -66,8 +66,12 @@ def copy(folder: Path, name: Path) -> Path:
     read(folder)
     partial = name.with_name(f"{name.name}{PARTIAL}")
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(folder, partial)
-    _flush(partial)
+    try:
+        shutil.copytree(folder, partial)
+        _flush(partial)
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     return place(partial, name)
 
 

@@ -21,6 +21,7 @@ from mangakd.export.data import Data, Split
 from mangakd.export.manifest import add_metrics, copy, read
 from mangakd.export.measure import Measured, Subject, measure, of_student, of_variant
 from mangakd.export.pooling import Pooling
+from mangakd.export.room import told_when_full
 from mangakd.export.variants import CALIBRATION, VARIANTS, make
 from mangakd.runtime.manifest import Manifest
 from mangakd.runtime.model import BATCH
@@ -76,7 +77,8 @@ def export(
     UserError for all that `make`, `measure` and `choose` refuse, and for labels that the student does not have.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with waiting_lock(out / ".choosing.lock", "exporting to this folder"):
+    with waiting_lock(out / ".choosing.lock", "exporting to this folder"), told_when_full(out):
+        (out / FILE).unlink(missing_ok=True)  # of an earlier export, whose variants are about to change
         made = make(
             student, out, names, data.calibration, options.max_length, pooling, lambda name: progress(f"making {name}")
         )

@@ -5,7 +5,6 @@ away last, so that a server that restarts in between finds no mixture of two exp
 same is not made again.
 """
 
-import errno
 import hashlib
 import importlib.util
 import platform
@@ -25,6 +24,7 @@ from mangakd.export import graph, to_onnx, to_openvino
 from mangakd.export.graph import Batches, Graph
 from mangakd.export.manifest import PARTIAL, place, read, seal, unsealed
 from mangakd.export.pooling import Pooling
+from mangakd.export.room import check_room, told_when_full
 from mangakd.runtime.backends import open_model
 from mangakd.runtime.manifest import Manifest
 from mangakd.runtime.model import Model
@@ -99,20 +99,15 @@ def make(
     out.mkdir(parents=True, exist_ok=True)
     with waiting_lock(out / ".lock", "exporting to this folder"):
         _sweep(out)
-        _check_room(source, out, len(rows))
-        (out / WORK).mkdir()
+        parameters = sum(p.numel() for p in source.module.parameters())
+        check_room(parameters, out, len(rows))
         folders = []
         try:
-            for row in rows:
-                progress(row.name)
-                folders.append(_made(row, source, texts, out))
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise UserError(
-                f"the disk of {out} is full ({error.strerror}); the variant that was being written is gone, those before it "
-                "are whole. Make room and export again: it goes on with what is missing."
-            ) from error
+            with told_when_full(out, parameters):
+                (out / WORK).mkdir()
+                for row in rows:
+                    progress(row.name)
+                    folders.append(_made(row, source, texts, out))
         finally:
             _sweep(out)
     return folders
@@ -141,17 +136,6 @@ def _check_texts(rows: Sequence[Variant], texts: Sequence[str], source: Graph) -
         )
         raise UserError(
             f"{wanting} needs training texts to calibrate on, {LEAST} or more, and {found}; give more texts, or leave it out."
-        )
-
-
-def _check_room(source: Graph, out: Path, count: int) -> None:
-    """Twice the student for what variants are made of, at most once for each of them, and once for the best."""
-    need = 4 * sum(p.numel() for p in source.module.parameters()) * (count + 3)
-    free = shutil.disk_usage(out).free
-    if free < need:
-        raise UserError(
-            f"an export of {count} variants needs up to {need / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free in {out}: make "
-            "room, choose another folder, or make fewer variants."
         )
 
 

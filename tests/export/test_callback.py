@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from mangakd import runtime
 from mangakd.core.errors import UserError
 from mangakd.export.run import Options
-from mangakd.training.callbacks.export import ONNXExport, OpenVINOExport
+from mangakd.training.callbacks.export import ONNXExport, OpenVINOExport, _model
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(package)
@@ -66,6 +66,12 @@ def test_what_a_module_cannot_give(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"ONNXExport in a Trainer of one's own needs tokenizer"):
         fit(Own(before), tmp_path / "none", ONNXExport(["onnx_fp32"]))
     assert not list((tmp_path / "two").glob("*")) and not list((tmp_path / "none").glob("*"))
+
+
+def test_of_a_module_with_a_student_the_student_is_exported(tmp_path: Path) -> None:
+    module = Own(student(tmp_path / "before", "classifier"), 2)
+    module.student = torch.nn.ModuleList([module.models[1]])  # wrapped, as mangakd's own is
+    assert _model(module) is module.models[1]
 
 
 def test_an_unknown_variant_is_told_before_training() -> None:

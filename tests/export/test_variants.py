@@ -57,6 +57,19 @@ def test_parity_with_pytorch(made: Any, kind: str, name: str) -> None:
     assert model.labels == {"regression": ("quality",), "embedding": ()}.get(kind, ("order", "refund", "shipping"))
 
 
+def test_parity_over_many_texts_at_odd_lengths_and_batch_sizes(made: Any) -> None:
+    source, out = made("classifier")
+    texts = [f"{'so ' * (i * 7 % 61)}where is order {i}{'?' * (i % 3)}" for i in range(101)]
+    wanted = torch_says(source, "classifier", texts)
+    for name in VARIANTS:
+        model = runtime.load(out / name, threads=1)
+        within = WITHIN.get(name, INT8) * (wanted.max() - wanted.min())
+        for batch in (1, 7, 32):
+            np.testing.assert_allclose(
+                model.outputs(texts, batch), wanted, atol=within, rtol=0, err_msg=f"{name}, {batch}"
+            )
+
+
 def test_the_tolerance_is_what_was_measured(made: Any) -> None:
     source, out = made("classifier")
     wanted = torch_says(source, "classifier", CALIBRATION)
