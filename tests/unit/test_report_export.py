@@ -59,6 +59,8 @@ def test_the_section_says_what_ships_and_why_and_its_test_score_once(tmp_path: P
     }
     quality = next(line for line in part.splitlines() if line.startswith("| openvino") and "FAIL" in line)
     assert "2.00 [1.50, 2.50]" in quality and "98.7%" in quality and "91.2%" in quality and "0.012" in quality
+    head = next(line for line in part.splitlines() if line.startswith("| on validation"))
+    assert head.count("|") == quality.count("|"), "nothing in a header ends a cell"
     costs = [line for line in part.splitlines() if line.startswith("| onnx") and "×" in line]
     assert costs == [next(line for line in costs if "10.0 0.25 ×" in line and "4.0 / 5.0 / 6.0 0.25 ×" in line)]
     assert "PyTorch fp32" in lines and "**" not in part

@@ -65,7 +65,7 @@ def quality(record: Record) -> Table:
     """What each variant answers. Where nobody knows what is right, the score is the agreement with the student."""
     labelled = record["labelled"]
     agrees = ["agrees with student"] if labelled else []
-    headers = ["on validation", "how", record["score"], "drop, points", *agrees, "with teacher", "largest |Δ|", ""]
+    headers = ["on validation", "how", record["score"], "drop, points", *agrees, "with teacher", "largest Δ", ""]
     cells: list[Sequence[str | Value]] = []
     for name, row in rows(record).items():
         teacher = row["agreement_teacher"]
