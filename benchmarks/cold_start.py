@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import cpu_quota
+import numpy as np
 import slim
 from cold_start_report import report
 
@@ -37,6 +38,7 @@ SIDE = Path(__file__).with_name("cold_start_side.py")
 TEXTS = ("where is my order number 12345, and when will it arrive at my door?", "where is my order, please? " * 40)
 HEAVY = ("torch", "transformers", "lightning", "hydra")
 TORCH = "pytorch_fp32"
+PERCENTILES = (50, 95, 99)
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -58,7 +60,7 @@ class Side:
         return [*self.start, str(self.folder), json.dumps(TEXTS), str(runs)]
 
     def measure(self, runs: int, processes: Path | None) -> dict[str, Any]:
-        """Seconds to the first answer, and what the process says of itself."""
+        """Seconds to the first answer, and what the process says of itself; of its warm answers p50, p95, p99 of each text."""
         command = cpu_quota.within(processes, self.command(runs))
         environment = {**os.environ, **ONE_THREAD, **self.environment}
         begun = time.perf_counter()
@@ -69,7 +71,10 @@ class Side:
             rest = process.stdout.read()
         if process.returncode:
             raise RuntimeError(f"{self.name} ended with {process.returncode}: {' '.join(command)}")
-        return {"cold_s": seconds, **json.loads(first), **(json.loads(rest) if rest else {})}
+        found = {"cold_s": seconds, **json.loads(first), **(json.loads(rest) if rest else {})}
+        if rest:
+            found["warm_ms"] = [np.percentile(times, PERCENTILES).round(2).tolist() for times in found["warm_ms"]]
+        return found
 
 
 def sides(student: Path, variants: Sequence[Path], scratch: Path) -> list[Side]:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-import numpy as np
 from cpu_quota import share
 from results_file import RESULTS, table, write
 
@@ -33,7 +32,9 @@ def report(name: str, content: dict[str, Any]) -> None:
             f"{memory} MB is {share(int(memory)):.2f} vCPU" for memory in measured if memory != "None") + "."
     )  # fmt: skip
     body = f"""Seconds from the start of a process to its first answer, and milliseconds of an answer when it is warm (tokenising
-included), one thread. {quotas} Medians of rounds in which all sides took turns; [lowest–highest]; ratios within a round.
+included), one thread. {quotas}
+Medians of rounds in which all sides took turns; [lowest–highest]; ratios within a round. CPU seconds are those of the process:
+other work on the machine stretches them far less than the clock.
 
 ![Cold start and warm latency]({name}.svg)
 
@@ -84,8 +85,8 @@ def warm_table(measured: Measured) -> str:
         torch = next(iter(sides.values()))
         for side, own in sides.items():
             cells = [f"{value:.1f}" for text in (0, 1) for value in percentiles(own, text)]
-            pairs = [[median(one["warm_ms"][0]) for one in rounds] for rounds in (own, torch)]
-            rows.append((quota_name(memory), side, *cells, f"{median(a / b for a, b in zip(*pairs, strict=True)):.2f}"))
+            p50 = median(a["warm_ms"][0][0] / b["warm_ms"][0][0] for a, b in zip(own, torch, strict=True))
+            rows.append((quota_name(memory), side, *cells, f"{p50:.2f}"))
     return table(head, rows)
 
 
@@ -103,9 +104,9 @@ def imports_table(proofs: dict[str, Any]) -> str:
     return table(head, rows)
 
 
-def percentiles(rounds: Rounds, text: int) -> np.ndarray:
-    """p50, p95, p99 over the answers of all rounds, ms."""
-    return np.percentile(np.concatenate([one["warm_ms"][text] for one in rounds]), [50, 95, 99])
+def percentiles(rounds: Rounds, text: int) -> list[float]:
+    """p50, p95, p99, ms."""
+    return [median(one["warm_ms"][text][i] for one in rounds) for i in range(3)]
 
 
 def spread(rounds: Rounds, value: Callable[[dict[str, Any]], float]) -> str:

@@ -98,7 +98,8 @@ def put(folder: Path, function: Path) -> None:
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
     (function / "model").mkdir()
     for name in ("manifest.json", *read(folder).content["files"]):
-        shutil.copy(folder / name, function / "model" / name)
+        # Without its mode: a file that only its owner may read could not be read by the container's user.
+        shutil.copyfile(folder / name, function / "model" / name)
 
 
 def prune(function: Path) -> None:
