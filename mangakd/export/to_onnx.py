@@ -16,12 +16,13 @@ import numpy as np
 
 from mangakd.export.graph import Batches, Graph, quiet_logs
 
-MODEL = "model.onnx"
+MODEL, WEIGHTS = "model.onnx", "model.bin"
 AXES = ("batch", "sequence")
 
 
 def fp32(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> None:
     shutil.copy(_base(graph, scratch), folder / MODEL)
+    _put_weights_aside(folder)
 
 
 def int8(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> None:
@@ -31,6 +32,7 @@ def int8(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> Non
         quantize_dynamic(
             _base(graph, scratch), folder / MODEL, per_channel=True, reduce_range=False, weight_type=QuantType.QInt8
         )
+    _put_weights_aside(folder)
 
 
 def int8_static(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> None:
@@ -43,6 +45,7 @@ def int8_static(graph: Graph, calibration: Batches, scratch: Path, folder: Path)
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm", "Gather"],
             extra_options={"MatMulConstBOnly": True},
         )  # fmt: skip
+    _put_weights_aside(folder)
 
 
 def _base(graph: Graph, scratch: Path) -> Path:
@@ -66,9 +69,21 @@ def _export(graph: Graph, file: Path) -> None:
     model = made.model_proto
     # Shapes of intermediate values, which the quantisers would compare with their own and refuse.
     model.graph.ClearField("value_info")
+    for node in model.graph.node:
+        node.ClearField("metadata_props")  # stack traces, with the paths of the machine that exports
     _name_axes(model)
     onnx.checker.check_model(model)
     onnx.save(model, file)
+
+
+def _put_weights_aside(folder: Path) -> None:
+    """Into a file that onnxruntime maps into memory, where it copies weights out of the graph's file, and keeps both."""
+    import onnx
+
+    model = onnx.load(folder / MODEL)
+    (folder / MODEL).unlink()
+    onnx.save(model, folder / MODEL, save_as_external_data=True, location=WEIGHTS, size_threshold=1024)
+    (folder / WEIGHTS).chmod((folder / MODEL).stat().st_mode)  # onnx lets nobody else read it
 
 
 def _free_name(graph: Any, name: str) -> None:
