@@ -32,6 +32,7 @@ from mangakd.training.check import check_trainer
 from mangakd.training.checkpoints import newest, read
 from mangakd.training.fit_teacher import as_it_is, check_may_fit
 from mangakd.training.machine import wrong_profile
+from mangakd.training.quantise import check as check_quantise
 from mangakd.training.stages import Stage
 
 GB = 1e9
@@ -45,8 +46,7 @@ def check(setup: Setup) -> None:
     checks: list[Callable[[Setup], object]] = [
         machine, trainer, folders, run_folder, lambda s: s.task, lambda s: s.optim, lambda s: s.loggers, lambda s: s.corpus,
         targets, lambda s: s.teacher, lambda s: s.teacher_tokenizer, teachers, store, lambda s: s.student_tokenizer,
-        student, lengths, lambda s: s.losses, recipe, provided, disk,
-        lambda s: s.exports,
+        student, lengths, lambda s: s.losses, recipe, provided, disk, exports,
     ]  # fmt: skip
     for step in checks:
         try:
@@ -250,6 +250,17 @@ def recipe(setup: Setup) -> None:
             if not texts[kind]:
                 key = "augment.copies" if kind == "augmented" else "data.unlabelled_path or data.labelled_share"
                 raise UserError(f"{stage.key('texts')} reads {kind} texts and there are none: set {key}.")
+    check_quantise(setup.stages, setup.hardware, len(setup.corpus.train))
+
+
+def exports(setup: Setup) -> None:
+    """Variants that cannot be made, and those that no stage of this run trains."""
+    rows = setup.exports.rows if setup.exports.callbacks else []
+    trained = [row.name for row in rows if row.trained]
+    if trained and setup.stages[-1].quantise is None:
+        raise UserError(
+            f"export: {trained[0]} comes of a last stage with quantisers, and there is none: stages=quantised."
+        )
 
 
 def provided(setup: Setup) -> None:

@@ -21,6 +21,7 @@ from mangakd.teachers.local import LocalTeacher
 from mangakd.training.checkpoints import Identity, newest
 from mangakd.training.fit import Fit, FitResult, fit
 from mangakd.training.loggers import Continued
+from mangakd.training.quantise import quantising
 from mangakd.training.stages import Stage
 
 CHECKS = 20  # validations of a baseline at most: on few labels its epochs are short and many
@@ -28,11 +29,15 @@ CHECKS = 20  # validations of a baseline at most: on few labels its epochs are s
 
 @dataclass(frozen=True)
 class Distilled:
-    """student: of the last stage. result: of its fit. steps: optimizer steps of the stages that trained this student."""
+    """student: of the last stage. result: of its fit. steps: optimizer steps of the stages that trained this student.
+
+    quantised: the Hugging Face model with its quantisers, where the last stage trained them.
+    """
 
     student: Encoder
     result: FitResult
     steps: int
+    quantised: Any = None
 
 
 def distil(setup: Setup, teacher: TeacherProvider, reference: torch.Tensor) -> Distilled:
@@ -51,13 +56,13 @@ def distil(setup: Setup, teacher: TeacherProvider, reference: torch.Tensor) -> D
         todo.loggers = loggers
         losses = setup.stage_losses(stage, model.spec, provider.spec)
         losses.calibrate(reference)
-        with stage.freezing(model):
+        with stage.freezing(model), quantising(stage, model, setup.splits["train"]) as quantised:
             result = fit(model, losses, provider, todo)
         steps += result.steps
         for logger in loggers:
             logger.move_on(result.steps)
     assert model is not None
-    return Distilled(model, result, steps)
+    return Distilled(model, result, steps, quantised.model)
 
 
 def _teacher(setup: Setup, stage: Stage, teacher: TeacherProvider, model: Encoder | None) -> TeacherProvider:

@@ -161,7 +161,7 @@ def from_teacher_to_table(setup: Setup) -> None:
         metrics |= student_scores(setup, said["student"]["test"], answers["test"], "") | member_scores(setup, teacher)
         keep(setup, said)
         metrics["student/params"] = parameters(student)
-        save(setup, student, teacher, metrics)
+        save(setup, student, teacher, metrics, found.quantised)
         write(setup, metrics)  # the baseline may be interrupted; the student is finished
         exported(setup)
     baseline = setup.build_student() if setup.config.baseline else None
@@ -275,12 +275,12 @@ def keep(setup: Setup, said: dict[str, Answers]) -> None:
         predictions.save(Predictions(setup.corpus.labels, texts, targets, counts, logits), setup.folder, split)
 
 
-def save(setup: Setup, student: Encoder, teacher: TeacherProvider, metrics: Metrics) -> None:
+def save(setup: Setup, student: Encoder, teacher: TeacherProvider, metrics: Metrics, quantised: Any) -> None:
     title = f"{setup.task.name} classifier, {parameters(student) / 1e6:.1f}M parameters"
     paths = ", ".join(dict.fromkeys(member.path for member in setup.teacher.models))
     data = f"{setup.corpus.name} ({len(setup.corpus.train)} rows)"
     card = model_card(title, f"{teacher.spec.name} ({paths})", data, setup.losses, metrics, shlex.join(typed.command()))
-    save_student(student.model, setup.student_tokenizer, setup.folder / "student", card)
+    save_student(student.model, setup.student_tokenizer, setup.folder / "student", card, quantised)
     metrics["student/megabytes"] = (setup.folder / "student" / "model.safetensors").stat().st_size / 1e6
 
 

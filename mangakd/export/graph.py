@@ -161,7 +161,7 @@ def read(folder: Path, max_length: int | None = None, pooling: Pooling | None = 
         model = _encoder(folder)
     module = Answer(model.eval().requires_grad_(False), None if classifies else pooling or of_folder(folder))
     length = _length(folder, tokenizer, model, max_length)
-    return Graph(folder, module, _inputs(model, tokenizer), problem, labels, tokenizer, length)
+    return Graph(folder, module, inputs_of(model, tokenizer), problem, labels, tokenizer, length)
 
 
 def _check_no_head(config: Any, folder: Path) -> None:
@@ -210,7 +210,7 @@ def _problem(config: Any) -> str:
     return said or ("regression" if config.num_labels == 1 else "single_label")
 
 
-def _inputs(model: Any, tokenizer: Any) -> tuple[str, ...]:
+def inputs_of(model: Any, tokenizer: Any) -> tuple[str, ...]:
     """token_type_ids only where the tokenizer makes them and the model has more than one type."""
     typed = "token_type_ids" in inspect.signature(model.forward).parameters
     typed = (

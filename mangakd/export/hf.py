@@ -4,17 +4,25 @@ It loads with AutoModelForSequenceClassification and without mangakd. Written as
 called `student` is always whole.
 """
 
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mangakd import __version__
+from mangakd.core.errors import UserError
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.load import quiet
 
+log = logging.getLogger(__name__)
 
-def save_student(model: Any, tokenizer: Any, folder: Path, card: str) -> None:
+
+def save_student(model: Any, tokenizer: Any, folder: Path, card: str, quantised: Any = None) -> None:
+    """quantised: the same model with quantisers that were trained; it becomes an IR inside the folder, for the export.
+
+    Where it cannot be converted, that is logged, and the folder is the plain student: training has taken hours by then.
+    """
     scratch = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(scratch, ignore_errors=True)
     # Our attention function is a matter of training; the saved config must not name it.
@@ -22,6 +30,13 @@ def save_student(model: Any, tokenizer: Any, folder: Path, card: str) -> None:
     with quiet():
         model.eval().save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
+    if quantised is not None:
+        from mangakd.export import quantised as quantisers  # registers an operator, which no other student needs
+
+        try:
+            quantisers.save(quantised, tokenizer, scratch)
+        except UserError as error:
+            log.warning("the student is saved, but not as INT8 with the quantisers it was trained with: %s", error)
     (scratch / "README.md").write_text(card)
     shutil.rmtree(folder, ignore_errors=True)
     scratch.rename(folder)

@@ -132,6 +132,14 @@ def _or_students(targets: np.ndarray | None, said: np.ndarray, problem: str) -> 
     return said.argmax(-1) if problem == "single_label" else (said > 0).astype(np.float32)
 
 
+def _advice(judged: Sequence[Judged]) -> str:
+    """Where INT8 fails that was made after training: there is a stage for that."""
+    lost = [each.name for each in judged if "int8" in each.name and not each.passed]
+    if not lost or any(VARIANTS[each.name].trained for each in judged):
+        return ""
+    return f" Trained with its quantisers, a student may lose less than {', '.join(lost)}: stages=quantised (docs/recipes.md)."
+
+
 def _record(
     manifest: Manifest, data: Data, options: Options, choice: Choice, pytorch: Judged, tested: Judged | None
 ) -> dict[str, Any]:
@@ -156,7 +164,7 @@ def _record(
         "format": FORMAT, "problem": problem, "score": score, "labelled": labelled, "student": manifest.content["source"],
         "max_drop": options.max_drop, "batch_size": options.batch_size, "threads": options.threads,
         "max_length": manifest.max_length, "rows": rows, "machine": f"{platform.system()} {platform.machine()}",
-        "chosen": choice.name, "reason": choice.reason,
+        "chosen": choice.name, "reason": choice.reason + _advice(choice.judged),
         "pytorch": shown(pytorch, backend="pytorch", how="fp32, as trained"), "variants": variants,
         "test": None if tested is None else shown(tested),
     }  # fmt: skip

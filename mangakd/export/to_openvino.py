@@ -17,9 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from mangakd.core.errors import UserError
 from mangakd.export.graph import Batches, Graph, quiet_logs
 
 MODEL, TOKENIZER = "model.xml", "tokenizer_ir.xml"
+# In a student's folder: the IR of a stage that trained it with quantisers (export/quantised.py).
+IN_STUDENT = "quantised"
 _PROBES = (["Don't ship the Café box to 東京, 12.50 €\tplease!", ""], ["a long text " * 400, "and", "short  ones"])
 log = logging.getLogger(__name__)
 
@@ -36,7 +39,7 @@ def fp16(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> Non
 def int8_weights(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> None:
     import nncf
 
-    with _quiet_nncf():
+    with quiet_nncf():
         model = nncf.compress_weights(_base(graph, scratch), mode=nncf.CompressWeightsMode.INT8_ASYM)
     _save(graph, model, folder, compress=True)
 
@@ -44,12 +47,25 @@ def int8_weights(graph: Graph, calibration: Batches, scratch: Path, folder: Path
 def int8(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> None:
     import nncf
 
-    with _quiet_nncf():
+    with quiet_nncf():
         model = nncf.quantize(
             _base(graph, scratch), nncf.Dataset(list(calibration)), model_type=nncf.ModelType.TRANSFORMER,
             subset_size=len(calibration),
         )  # fmt: skip
     _save(graph, model, folder, compress=True)
+
+
+def int8_qat(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> None:
+    """The one that was made when the student was trained; nothing is quantised here."""
+    import openvino as ov
+
+    file = graph.folder / IN_STUDENT / MODEL
+    if not file.is_file():
+        raise UserError(
+            f"openvino_int8_qat needs a student that was trained with quantisers, and {graph.folder} has no {IN_STUDENT}/. "
+            "Train it with stages=quantised, or leave the variant out."
+        )
+    _save(graph, ov.Core().read_model(file), folder, compress=True)
 
 
 def _base(graph: Graph, scratch: Path) -> Any:
@@ -61,11 +77,16 @@ def _base(graph: Graph, scratch: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = ov.convert_model(graph.program)
-        for port, name in zip(model.inputs, graph.inputs, strict=True):
-            port.get_tensor().set_names({name})
-        model.outputs[0].get_tensor().set_names({graph.output})
-        ov.save_model(model, file, compress_to_fp16=False)
+        ov.save_model(named(graph, model), file, compress_to_fp16=False)
     return ov.Core().read_model(file)
+
+
+def named(graph: Graph, model: Any) -> Any:
+    """The converted model with the graph's names on its inputs and its output."""
+    for port, name in zip(model.inputs, graph.inputs, strict=True):
+        port.get_tensor().set_names({name})
+    model.outputs[0].get_tensor().set_names({graph.output})
+    return model
 
 
 def _save(graph: Graph, model: Any, folder: Path, compress: bool) -> None:
@@ -103,7 +124,7 @@ def _cutting(graph: Graph) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet_nncf() -> Iterator[None]:
+def quiet_nncf() -> Iterator[None]:
     """NNCF draws bars on stdout and logs its advice."""
     with contextlib.redirect_stdout(io.StringIO()), quiet_logs("nncf"), warnings.catch_warnings():
         warnings.simplefilter("ignore")

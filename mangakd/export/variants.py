@@ -51,6 +51,7 @@ class Variant:
     needs: Mapping[str, str]
     within: float = np.inf
     calibrated: bool = False
+    trained: bool = False  # made while the student was trained, so that only some students have it
 
     @property
     def fp32(self) -> bool:
@@ -71,14 +72,16 @@ VARIANTS = {
         Variant("openvino_fp16", *_V, "weights in fp16", to_openvino.fp16, _OV, 10 * EXACT),
         Variant("openvino_int8_weights", *_V, "weights in INT8", to_openvino.int8_weights, _NNCF),
         Variant("openvino_int8", *_V, "NNCF PTQ, TRANSFORMER", to_openvino.int8, _NNCF, calibrated=True),
+        Variant("openvino_int8_qat", *_V, "trained with quantisers", to_openvino.int8_qat, _OV, trained=True),
     )
 }
+ANY_STUDENT = tuple(row.name for row in VARIANTS.values() if not row.trained)
 
 
 def make(
     student: Path,
     out: Path,
-    names: Sequence[str] = tuple(VARIANTS),
+    names: Sequence[str] = ANY_STUDENT,
     calibration: Sequence[str] = (),
     max_length: int | None = None,
     pooling: Pooling | None = None,
@@ -111,6 +114,13 @@ def make(
         finally:
             _sweep(out)
     return folders
+
+
+def with_trained(names: Sequence[str], student: Path) -> list[str]:
+    """`names`, and what `student` was trained to become, where other variants of that backend are among them."""
+    backends = {row.backend for row in known(names)}
+    own = [row.name for row in VARIANTS.values() if row.trained and row.backend in backends and row.name not in names]
+    return [*names, *(own if (student / to_openvino.IN_STUDENT).is_dir() else ())]
 
 
 def known(names: Sequence[str]) -> list[Variant]:

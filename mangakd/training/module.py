@@ -28,6 +28,7 @@ from mangakd.teachers.base import TeacherProvider
 from mangakd.training import checkpoints, parallel
 from mangakd.training.checkpoints import Identity
 from mangakd.training.hardware import Hardware
+from mangakd.training.quantise import HOOKS
 
 log = logging.getLogger(__name__)
 
@@ -280,10 +281,12 @@ def parameter_groups(student: Encoder, losses: LossSet, weight_decay: float = 0.
     owners |= {f"losses.{name}": loss for name, loss in losses.losses.items()}
     groups = []
     for name, module in owners.items():
-        parameters = [p for p in module.parameters() if p.requires_grad]
+        named = [(key, p) for key, p in module.named_parameters() if p.requires_grad]
+        # Ranges of quantisers, one for each channel of a weight, have its number of dimensions and are not weights.
+        decays = [p.dim() > 1 and HOOKS not in key for key, p in named]
         for suffix, decay, chosen in (
-            ("", weight_decay, [p for p in parameters if p.dim() > 1]),
-            (".no_decay", 0.0, [p for p in parameters if p.dim() <= 1]),
+            ("", weight_decay, [p for (_, p), yes in zip(named, decays, strict=True) if yes]),
+            (".no_decay", 0.0, [p for (_, p), yes in zip(named, decays, strict=True) if not yes]),
         ):
             if chosen:
                 groups.append({"params": chosen, "weight_decay": decay, "name": name + suffix})

@@ -18,6 +18,7 @@ from mangakd.models.encoder import Encoder, layer_list
 TEXTS = ("labelled", "augmented", "unlabelled")
 TEACHERS = ("run", "stored", "previous")
 KEEPS = (None, "best", "last")
+QUANTISES = (None, "int8")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Stage:
     validation score after which the stage ends. keep: best (validation epoch) | last; None: best where the losses read the
     logits, as a score before that says nothing. teacher: run | stored (the same, its logits kept on disk and read again in
     every epoch) | previous (the model that the stage before has trained).
+    quantise: int8 trains the student with fake quantisers in it (training/quantise.py), in the last stage.
     student: entries of conf/student for a model of this stage's own, such as an assistant; the next stage starts afresh.
     """
 
@@ -40,10 +42,11 @@ class Stage:
     patience: int | None = None
     keep: str | None = None
     teacher: str = "run"
+    quantise: str | None = None
     student: dict[str, Any] | None = field(default=None)
 
     def __post_init__(self) -> None:
-        for key, known in (("teacher", TEACHERS), ("keep", KEEPS)):
+        for key, known in (("teacher", TEACHERS), ("keep", KEEPS), ("quantise", QUANTISES)):
             if getattr(self, key) not in known:
                 raise UserError(f"{self.key(key)}={getattr(self, key)} must be one of {', '.join(map(str, known))}.")
         unknown = [name for name in self.texts if name not in TEXTS]

@@ -15,14 +15,14 @@ from mangakd.export.choose import choose
 from mangakd.export.graph import Graph
 from mangakd.export.manifest import add_metrics, copy, read
 from mangakd.export.measure import measure, of_student, of_variant
-from mangakd.export.variants import VARIANTS, make
+from mangakd.export.variants import ANY_STUDENT, VARIANTS, make
 
 for package in ("onnx", "onnxscript", "onnxruntime", "openvino", "openvino_tokenizers", "nncf"):
     pytest.importorskip(package)
 
 PROBLEMS = {"classifier": "single_label", "distilbert": "single_label"}
 PRECISE = ("onnx_fp32", "openvino_fp32")
-CASES = [(kind, name) for kind in KINDS for name in (VARIANTS if kind == "classifier" else PRECISE)]
+CASES = [(kind, name) for kind in KINDS for name in (ANY_STUDENT if kind == "classifier" else PRECISE)]
 # Of the spread of the student's logits over TEXTS. fp16 rounds weights to 11 bits, INT8 to 8.
 WITHIN = {"onnx_fp32": 1e-5, "openvino_fp32": 1e-5, "openvino_fp16": 5e-3}
 INT8 = 0.2
@@ -37,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
         if kind not in held:
             root = tmp_path_factory.mktemp(kind)
             held[kind] = student(root / "student", kind), root / "export"
-            names = tuple(VARIANTS) if kind == "classifier" else PRECISE
+            names = ANY_STUDENT if kind == "classifier" else PRECISE
             make(*held[kind], names, CALIBRATION, MAX_LENGTH)
         return held[kind]
 
@@ -61,7 +61,7 @@ def test_parity_over_many_texts_at_odd_lengths_and_batch_sizes(made: Any) -> Non
     source, out = made("classifier")
     texts = [f"{'so ' * (i * 7 % 61)}where is order {i}{'?' * (i % 3)}" for i in range(101)]
     wanted = torch_says(source, "classifier", texts)
-    for name in VARIANTS:
+    for name in ANY_STUDENT:
         model = runtime.load(out / name, threads=1)
         within = WITHIN.get(name, INT8) * (wanted.max() - wanted.min())
         for batch in (1, 7, 32):
@@ -73,7 +73,7 @@ def test_parity_over_many_texts_at_odd_lengths_and_batch_sizes(made: Any) -> Non
 def test_the_tolerance_is_what_was_measured(made: Any) -> None:
     source, out = made("classifier")
     wanted = torch_says(source, "classifier", CALIBRATION)
-    for name in VARIANTS:
+    for name in ANY_STUDENT:
         worst = np.abs(runtime.load(out / name, threads=1).outputs(CALIBRATION, variants.BATCH) - wanted).max()
         assert worst <= read(out / name).tolerance * 1.1 + 1e-5, name
     assert read(out / "onnx_fp32").tolerance < 1e-4 < read(out / "onnx_int8").tolerance
@@ -81,8 +81,8 @@ def test_the_tolerance_is_what_was_measured(made: Any) -> None:
 
 def test_nothing_but_finished_variants_is_left(made: Any) -> None:
     _, out = made("classifier")
-    assert {path.name for path in out.iterdir()} == {*VARIANTS, ".lock"}
-    for name in VARIANTS:
+    assert {path.name for path in out.iterdir()} == {*ANY_STUDENT, ".lock"}
+    for name in ANY_STUDENT:
         content = read(out / name).content
         assert set(content["files"]) == {path.name for path in (out / name).iterdir()} - {"manifest.json"}
         assert content["versions"]["torch"] and content["source"]["folder"] == "student" and content["metrics"] == {}
@@ -130,7 +130,7 @@ def test_openvino_variants_hold_the_precision_they_are_named_for(made: Any) -> N
         "openvino_int8_weights"
     )
     assert "FakeQuantize" in kinds("openvino_int8")
-    sizes = {name: (out / name / "model.bin").stat().st_size for name in VARIANTS if name.startswith("openvino")}
+    sizes = {name: (out / name / "model.bin").stat().st_size for name in ANY_STUDENT if name.startswith("openvino")}
     assert sizes["openvino_fp16"] < 0.55 * sizes["openvino_fp32"]
     assert max(sizes["openvino_int8"], sizes["openvino_int8_weights"]) < 0.4 * sizes["openvino_fp32"]
 

@@ -21,7 +21,7 @@ from mangakd.evaluation.table import show_blocks
 from mangakd.export.data import Data, of_texts
 from mangakd.export.hf import save_student
 from mangakd.export.run import Options, export, steps
-from mangakd.export.variants import CALIBRATION, check_installed, known
+from mangakd.export.variants import CALIBRATION, check_installed, known, with_trained
 from mangakd.training.callbacks.progress import counted
 
 
@@ -77,7 +77,7 @@ def export_student(
     callbacks: Sequence[Export], student: Path, out: Path, data: Data, options: Options, pooling: Any = None
 ) -> dict[str, Any]:
     """The variants of all callbacks, one choice among them, and the table of it. Raises UserError as mangakd.export.run does."""
-    names = [name for callback in callbacks for name in callback.variants]
+    names = with_trained([name for callback in callbacks for name in callback.variants], student)
     with counted("export", steps(names)) as progress:
         record = export(student, out, names, data, options, pooling, progress)
     title = f"{out}: variants of the student"
