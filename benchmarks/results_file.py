@@ -47,7 +47,8 @@ def command() -> str:
 
 
 def _shown(word: str) -> str:
-    return f"PATH/TO/{Path(word).name}" if Path(word).is_absolute() else word
+    key, given, value = word.rpartition("=")
+    return f"{key}{given}PATH/TO/{Path(value).name}" if Path(value).is_absolute() else word
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
