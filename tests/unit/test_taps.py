@@ -241,7 +241,7 @@ def test_a_saved_student_is_a_plain_hugging_face_folder(kind: str, tmp_path: Pat
     student, given = encoder(config(kind)).require(ALL), inputs()
     with torch.no_grad():
         expected = student(given).logits
-        save_student(student, tokenizer(), tmp_path / "student", "a card")
+        save_student(student.model, tokenizer(), tmp_path / "student", "a card")
         assert not [p for p in (tmp_path / "student").glob("*.json") if "mangakd" in p.read_text()]
         loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "student")
         assert loaded.config._attn_implementation in ("sdpa", "eager")
