@@ -4,6 +4,7 @@ A check is a function of the run's `Setup` that raises UserError. They are in th
 them; each asks for the parts it needs, so one problem never hides another that does not depend on it.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -31,10 +32,11 @@ from mangakd.teachers.options import EnsembleOptions, Member
 from mangakd.training.check import check_trainer
 from mangakd.training.checkpoints import newest, read
 from mangakd.training.fit_teacher import as_it_is, check_may_fit
-from mangakd.training.machine import wrong_profile
+from mangakd.training.machine import emulated, wrong_profile
 from mangakd.training.quantise import check as check_quantise
 from mangakd.training.stages import Stage
 
+log = logging.getLogger(__name__)
 GB = 1e9
 ANY_HEAD = ("a", "b")  # where only the encoder's weights are looked at, whatever is wrong with the data
 
@@ -97,6 +99,12 @@ def machine(setup: Setup) -> None:
     problems = list(wrong_profile(setup.hardware, HydraConfig.get().runtime.choices["hardware"]))
     if problems:
         raise UserError("\n- ".join(problems))
+    precision = setup.hardware.precision
+    if emulated(precision, setup.hardware.kind):
+        log.warning(
+            "hardware.precision=%s is emulated on this CPU, about ten times as slow as 32-true, which is as good.",
+            precision,
+        )
 
 
 def trainer(setup: Setup) -> None:

@@ -33,6 +33,13 @@ def wrong_profile(hardware: Hardware, name: str) -> Iterator[str]:
         yield "hardware.attention=flash_attention_2 needs the package flash-attn: pip install flash-attn, or use sdpa."
 
 
+def emulated(precision: str, kind: str) -> bool:
+    """Whether this CPU computes the precision without units for it, about ten times as slow as fp32."""
+    if kind != "cpu" or not precision.startswith("bf16"):
+        return False
+    return not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def not_served(hardware: Hardware, name: str) -> str:
     """What the profile needs, what was found and which profile fits; empty where this machine has it."""
     found = {"cpu": 1, "gpu": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}

@@ -3,8 +3,10 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
+import torch
 from omegaconf import DictConfig
 
 from mangakd.cli import preflight
@@ -47,3 +49,17 @@ def test_ignored_settings_are_warned_about(
             setup.corpus  # noqa: B018
     told = " ".join(caplog.messages)
     assert expected in told if expected else not told
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_bf16_on_a_cpu_that_emulates_it_is_warned_about(
+    units: bool, base: list[str], compose: Compose, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: units)
+    monkeypatch.setattr(preflight.HydraConfig, "get", MagicMock())  # there only in a run
+    for precision in ("32-true", "bf16-mixed"):
+        caplog.clear()
+        preflight.machine(Setup(compose(*base, f"hardware.precision={precision}"), tmp_path / "run"))
+        told = "hardware.precision=bf16-mixed is emulated on this CPU" in " ".join(caplog.messages)
+        assert told == (precision == "bf16-mixed" and not units)
