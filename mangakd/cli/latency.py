@@ -1,6 +1,5 @@
 """How long the student of a run takes for one text on this machine."""
 
-import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
+from mangakd.core import cpu
 from mangakd.core.errors import UserError
 from mangakd.evaluation import predictions
 from mangakd.models import load
@@ -32,7 +32,7 @@ def latency(folder: Path) -> dict[str, Any]:
     finally:
         torch.set_num_threads(before)
     p50, p95 = np.percentile(times, [50, 95])
-    return {"p50_ms": p50, "p95_ms": p95, "texts": len(texts), "threads": 1, "machine": _processor()}
+    return {"p50_ms": p50, "p95_ms": p95, "texts": len(texts), "threads": 1, "machine": cpu.name()}
 
 
 def _timed(model: Any, tokenizer: Any, texts: list[str], max_length: int) -> list[float]:
@@ -52,11 +52,3 @@ def _max_length(folder: Path) -> int:
     return (
         OmegaConf.select(OmegaConf.load(file), "data.max_length", default=MAX_LENGTH) if file.is_file() else MAX_LENGTH
     )
-
-
-def _processor() -> str:
-    """The processor's name, where the system tells it."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

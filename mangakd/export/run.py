@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mangakd.core import cpu
 from mangakd.core.errors import UserError
 from mangakd.core.locks import waiting_lock
 from mangakd.evaluation.report.export import FILE
@@ -164,6 +165,7 @@ def _record(
         "format": FORMAT, "problem": problem, "score": score, "labelled": labelled, "student": manifest.content["source"],
         "max_drop": options.max_drop, "batch_size": options.batch_size, "threads": options.threads,
         "max_length": manifest.max_length, "rows": rows, "machine": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu.name(), "int8_units": cpu.int8_units(),
         "chosen": choice.name, "reason": choice.reason + _advice(choice.judged),
         "pytorch": shown(pytorch, backend="pytorch", how="fp32, as trained"), "variants": variants,
         "test": None if tested is None else shown(tested),

@@ -91,3 +91,9 @@ def test_no_export_no_section_and_a_damaged_record_is_told(tmp_path: Path) -> No
     assert export.section(tmp_path) == []
     with pytest.raises(UserError, match=r"is damaged .*export the student again"):
         export.section(written(tmp_path, '{"format": 1, "chos'))
+
+
+@pytest.mark.parametrize(("units", "told"), [(True, False), (False, True), (None, False)])
+def test_a_cpu_without_units_for_int8_is_named(units: bool | None, told: bool) -> None:
+    words = export.notes(record(cpu="Old One", int8_units=units))
+    assert ("Old One has no units for INT8" in words) == told

@@ -100,12 +100,13 @@ def cost(record: Record) -> Table:
 
 def notes(record: Record) -> str:
     count = record["rows"]["validation"]
+    slow = f" {record.get('cpu')} has no units for INT8, which gains more where there are some (VNNI, AMX)."
     return (
         f"{count:,} validation texts, {record['batch_size']} at a time, cut to {record['max_length']} tokens. A variant passes "
         f"that loses no more than {record['max_drop']:g} points; brackets are 95 % of paired bootstrap resamples. Below: p50 / "
         f"p95 / p99 milliseconds from token ids to the answer, one text at a time, on {record['threads']} thread"
         f"{'s' if record['threads'] > 1 else ''}, all of them in turns; shares are of PyTorch fp32 (MB, p50). Loading begins "
-        "with a Python that has imported nothing yet."
+        f"with a Python that has imported nothing yet.{slow if record.get('int8_units') is False else ''}"
     )
 
 
