@@ -21,6 +21,7 @@ from mangakd import __version__
 from mangakd.core.errors import UserError, near
 from mangakd.core.locks import waiting_lock
 from mangakd.export import graph, to_onnx, to_openvino
+from mangakd.export.data import spread
 from mangakd.export.graph import Batches, Graph
 from mangakd.export.manifest import PARTIAL, place, read, seal, unsealed
 from mangakd.export.pooling import Pooling
@@ -97,7 +98,7 @@ def make(
     rows = known(names)
     check_installed(rows)
     source = graph.read(student, max_length, pooling)
-    texts = list(calibration[:CALIBRATION])
+    texts = spread(calibration, CALIBRATION)
     _check_texts(rows, texts, source)
     out.mkdir(parents=True, exist_ok=True)
     with waiting_lock(out / ".lock", "exporting to this folder"):

@@ -17,6 +17,7 @@ from typing import Any
 from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
 from mangakd.data.loader import EncodedSplit
+from mangakd.export.data import spread
 from mangakd.export.to_openvino import quiet_nncf
 from mangakd.export.variants import CALIBRATION, LEAST
 from mangakd.models.encoder import Encoder
@@ -93,7 +94,7 @@ def _with_quantisers(student: Encoder, texts: EncodedSplit) -> Any:
     import nncf
     from nncf.torch.extensions import ExtensionLoaderTimeoutException
 
-    rows = range(min(CALIBRATION, len(texts)))
+    rows = spread(range(len(texts)), CALIBRATION)
     # One text at a time: padding would have a part in the ranges.
     batches = [dict(texts.collate([row])["student"]) for row in rows]
     off = nncf.AdvancedQuantizationParameters(

@@ -16,7 +16,7 @@ from mangakd import runtime
 from mangakd.core.errors import UserError
 from mangakd.evaluation.report.export import section
 from mangakd.export import choose, to_onnx, variants
-from mangakd.export.data import Data, Split, of_file, of_texts
+from mangakd.export.data import Data, Split, of_file, of_texts, spread
 from mangakd.export.manifest import copy, read
 from mangakd.export.run import Options, export, steps
 from mangakd.export.variants import Variant, make
@@ -205,3 +205,16 @@ def test_a_variant_named_twice_or_none(source: Path, tmp_path: Path) -> None:
         make(source, tmp_path, ("onnx_fp32", "onnx_fp32"))
     with pytest.raises(UserError, match="no variant to make"):
         make(source, tmp_path, ())
+
+
+def test_texts_sorted_by_label_are_calibrated_and_judged_on_from_end_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert spread("abcdefghij", 3) == ["a", "d", "g"] and spread("ab", 3) == ["a", "b"] and spread("", 3) == []
+    texts = [f"{label} {i}" for label in "abc" for i in range(200)]
+    for half in ((data := of_texts(texts, 300, "texts")).calibration, data.validation.texts):
+        assert {text[0] for text in half} == set("abc") and len(half) == 300
+    seen: list[str] = []
+    monkeypatch.setattr(variants, "_made", lambda row, source, texts, out: seen.extend(texts) or out)
+    make(student(tmp_path / "student", "classifier"), tmp_path / "out", ["onnx_int8_static"], texts, MAX_LENGTH)
+    assert len(seen) == variants.CALIBRATION and {text[0] for text in seen} == set("abc")
