@@ -47,8 +47,10 @@ class Judged:
         return self.measured.name
 
     def words(self) -> str:
-        low, high = self.drop.interval
-        return f"{self.name} loses {self.drop.value:.2f} points [{low:.2f}, {high:.2f}]"
+        drop, (low, high) = self.drop.value, self.drop.interval
+        if drop < 0:
+            return f"{self.name} gains {-drop:.2f} points [{0 - high:.2f}, {0 - low:.2f}]"
+        return f"{self.name} loses {drop:.2f} points [{low:.2f}, {high:.2f}]"
 
     def metrics(self, problem: str) -> dict[str, Any]:
         """For the manifest, under the name of the split."""

@@ -40,6 +40,11 @@ def test_the_fastest_that_loses_no_more_than_the_limit() -> None:
     assert found.judged[1].agreement_student == pytest.approx(0.998) and found.judged[1].difference == 1.0
 
 
+def test_a_variant_that_is_better_than_the_student_gains() -> None:
+    found = chosen(variant("fp32", 900, 20), variant("int8", 902, 10))
+    assert "int8 gains 0.20 points [0.00, 0.50]" in found.reason
+
+
 def test_of_equally_fast_ones_the_smallest() -> None:
     pair = variant("fast", 900, 10.0, mb=40), variant("small", 900, 10.4, mb=20)
     assert chosen(*pair).name == "small"

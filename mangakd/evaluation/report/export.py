@@ -49,10 +49,12 @@ def tested(record: Record) -> list[str]:
     test = record["test"]
     if test is None:
         return []
-    low, high = test["drop_interval"]
+    drop, (low, high), where = test["drop_points"], test["drop_interval"], "below"
+    if drop < 0:
+        drop, low, high, where = -drop, -high, -low, "above"
     return [
         f"On {record['rows']['test']:,} test rows, asked once, of {record['chosen']} alone: {record['score']} "
-        f"{_score(record, test).text}, {_points(test['drop_points'])} points below the student [{_points(low)}, {_points(high)}]."
+        f"{_score(record, test).text}, {_points(drop)} points {where} the student [{_points(low)}, {_points(high)}]."
     ]
 
 
