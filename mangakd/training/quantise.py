@@ -97,8 +97,10 @@ def _with_quantisers(student: Encoder, texts: EncodedSplit) -> Any:
     rows = spread(range(len(texts)), CALIBRATION)
     # One text at a time: padding would have a part in the ranges.
     batches = [dict(texts.collate([row])["student"]) for row in rows]
-    off = nncf.AdvancedQuantizationParameters(
-        smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(convolution=-1, matmul=-1)
+    options = nncf.AdvancedQuantizationParameters(
+        smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(convolution=-1, matmul=-1),
+        # Weights keep to half their range: a CPU without units for INT8 adds pairs of products in 16 bits, which overflow.
+        overflow_fix=nncf.OverflowFix.ENABLE,
     )
     os.environ.setdefault(BUILD, "900")  # its own minute is too short on a machine that has other work
     was_training = student.model.training
@@ -106,7 +108,7 @@ def _with_quantisers(student: Encoder, texts: EncodedSplit) -> Any:
         with quiet_nncf():
             model = nncf.quantize(
                 student.model.eval(), nncf.Dataset(batches), model_type=nncf.ModelType.TRANSFORMER,
-                subset_size=len(batches), advanced_parameters=off,
+                subset_size=len(batches), advanced_parameters=options,
             )  # fmt: skip
             model(**batches[0])  # compiles now, where it can be told
     except ExtensionLoaderTimeoutException as error:
