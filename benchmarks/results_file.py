@@ -16,6 +16,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from mangakd.core import cpu
+
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -25,19 +27,12 @@ def machine() -> dict[str, Any]:
     load: mean number of running processes over the last 15 minutes; well above 1, the machine had other work meanwhile.
     """
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu.name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load": round(os.getloadavg()[2], 1) if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
-
-
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
 
 
 def command() -> str:

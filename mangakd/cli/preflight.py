@@ -32,7 +32,7 @@ from mangakd.teachers.options import EnsembleOptions, Member
 from mangakd.training.check import check_trainer
 from mangakd.training.checkpoints import newest, read
 from mangakd.training.fit_teacher import as_it_is, check_may_fit
-from mangakd.training.machine import emulated, wrong_profile
+from mangakd.training.machine import slow_profile, wrong_profile
 from mangakd.training.quantise import check as check_quantise
 from mangakd.training.stages import Stage
 
@@ -99,12 +99,8 @@ def machine(setup: Setup) -> None:
     problems = list(wrong_profile(setup.hardware, HydraConfig.get().runtime.choices["hardware"]))
     if problems:
         raise UserError("\n- ".join(problems))
-    precision = setup.hardware.precision
-    if emulated(precision, setup.hardware.kind):
-        log.warning(
-            "hardware.precision=%s is emulated on this CPU, about ten times as slow as 32-true, which is as good.",
-            precision,
-        )
+    if slow := slow_profile(setup.hardware):
+        log.warning(slow)
 
 
 def trainer(setup: Setup) -> None:

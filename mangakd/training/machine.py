@@ -33,11 +33,16 @@ def wrong_profile(hardware: Hardware, name: str) -> Iterator[str]:
         yield "hardware.attention=flash_attention_2 needs the package flash-attn: pip install flash-attn, or use sdpa."
 
 
-def emulated(precision: str, kind: str) -> bool:
-    """Whether this CPU computes the precision without units for it, about ten times as slow as fp32."""
-    if kind != "cpu" or not precision.startswith("bf16"):
-        return False
-    return not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+def slow_profile(hardware: Hardware) -> str:
+    """One sentence where this CPU has to emulate the precision; else empty."""
+    if hardware.kind != "cpu" or not hardware.precision.startswith("bf16"):
+        return ""
+    if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return ""
+    return (
+        f"hardware.precision={hardware.precision} is emulated on this CPU, which has no bf16 units, and is about ten times "
+        "as slow as fp32: use hardware.precision=32-true."
+    )
 
 
 def not_served(hardware: Hardware, name: str) -> str:
