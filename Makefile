@@ -12,7 +12,7 @@ train: $(VENV)/.installed
 	$(QUIET_ENV) $(BIN)/python train.py experiment=quickstart
 
 test: $(VENV)/.installed
-	$(QUIET_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(QUIET_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -3,4 +3,10 @@
 Importing this package loads nothing heavy; `python train.py --help` must answer at once.
 """
 
+import sys
+
 __version__ = "0.1.0"
+
+# openvino and nncf tell a statistics server what they are used for, from their import on, in processes that threads fork: nobody
+# was asked, and a process that trains or serves must not be forked like that. Without this package they send nothing.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
