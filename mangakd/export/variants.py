@@ -29,6 +29,7 @@ from mangakd.export.room import check_room, told_when_full
 from mangakd.runtime.backends import open_model
 from mangakd.runtime.manifest import Manifest
 from mangakd.runtime.model import Model
+from mangakd.runtime.signal_stack import kept_signal_stack
 from mangakd.runtime.tokenise import Tokeniser
 
 # (graph, calibration batches, folder that all variants share, folder of this one): writes the model's files
@@ -107,7 +108,7 @@ def make(
         check_room(parameters, out, len(rows))
         folders = []
         try:
-            with told_when_full(out, parameters):
+            with told_when_full(out, parameters), kept_signal_stack():
                 (out / WORK).mkdir()
                 for row in rows:
                     progress(row.name)

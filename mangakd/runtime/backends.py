@@ -13,6 +13,7 @@ import numpy as np
 
 from mangakd.core.errors import UserError
 from mangakd.runtime.manifest import Manifest
+from mangakd.runtime.signal_stack import kept_signal_stack
 
 Run = Callable[[dict[str, np.ndarray]], np.ndarray]
 
@@ -57,7 +58,8 @@ def _openvino(ov: Any, file: Path, inputs: tuple[str, ...], output: str, threads
     config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
-    compiled = ov.Core().compile_model(str(file), "CPU", config)
+    with kept_signal_stack():
+        compiled = ov.Core().compile_model(str(file), "CPU", config)
     given = [[name for port in ports for name in port.get_names()] for ports in (compiled.inputs, compiled.outputs)]
     _same(file, inputs, output, *given)
     own = threading.local()  # a request holds the tensors of one call
