@@ -57,6 +57,21 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in with_hydra.items()}
 
 
+CHOOSING = [(group, option) for group, option in OPTIONS if group in ("models", "stages", "experiment")]
+
+
+@pytest.mark.parametrize(("group", "option"), CHOOSING, ids=lambda part: str(part))
+def test_what_a_yaml_chooses_is_chosen(group: str, option: str, compose: Compose) -> None:
+    """Hydra takes another's word without one of its own, where a group that comes later chooses, too."""
+    config = compose(f"{group}={option}")
+    for entry in OmegaConf.load(CONF / group / f"{option}.yaml").get("defaults", []):  # type: ignore[union-attr]
+        name, value = next(iter(entry.items())) if isinstance(entry, DictConfig) else ("", None)
+        if name.startswith("override /"):
+            name = name.removeprefix("override /")
+            found = list(config[name]) if name in LISTS else config.hydra.runtime.choices[name]
+            assert found == value, name
+
+
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda part: str(part))
 def test_every_option_composes_and_its_targets_exist(group: str, option: str, compose: Compose) -> None:
     name = "plan" if group == "workload" else "train"
