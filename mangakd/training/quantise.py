@@ -69,7 +69,7 @@ def _against(hardware: Hardware) -> str:
 
 @contextlib.contextmanager
 def quantising(stage: Stage, student: Encoder, texts: EncodedSplit) -> Iterator[Quantised]:
-    """Within it the student of such a stage has quantisers, calibrated on the first of `texts`.
+    """Within it the student of such a stage has quantisers, calibrated on `texts` from end to end.
 
     Afterwards it is the plain model again, with the weights that were trained; `Quantised.model` is the one with quantisers. The
     same weights and texts give the same quantisers, so a checkpoint of the stage can be resumed.

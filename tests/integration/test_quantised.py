@@ -112,6 +112,16 @@ def test_quantisers_are_in_the_forward_pass_and_all_of_it_learns() -> None:
     assert (encoder(batch).logits - exact - 1).abs().max() < 0.05, "plain again, with what was trained"
 
 
+def test_ranges_come_of_texts_from_end_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are often sorted by label, and the first texts are of a few labels."""
+    texts, asked = tiny.split(90, 1), []
+    given = texts.collate
+    monkeypatch.setattr("mangakd.training.quantise.CALIBRATION", 9)
+    monkeypatch.setattr(texts, "collate", lambda rows: asked.extend(rows) or given(rows))
+    with quantising(STAGE, tiny.encoder(1).eval(), texts):
+        assert asked == list(range(0, 90, 10))
+
+
 @pytest.fixture
 def typed(small_run: list[str]) -> list[str]:
     return [*small_run, "stages=quantised", "trainer.max_epochs=1", "checkpoint.every_steps=2"]
