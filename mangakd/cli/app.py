@@ -26,6 +26,7 @@ from mangakd.core.errors import UserError, near
 # What the file system says to a folder that is not ours, is no folder, or is full.
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOSPC, errno.EDQUOT)
 TRAINING = ("train", "cache_teacher")
+MULTIRUN = ("-m", "--multirun")
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
@@ -33,6 +34,7 @@ def main(command: str) -> None:
     """Run `mangakd.cli.<command>.run(config)` under Hydra with conf/<command>.yaml."""
     register_resolvers()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # makes Hydra raise, so that the message below is ours
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in MULTIRUN)  # Hydra's parser refuses it among overrides
 
     def job(config: DictConfig) -> Any:
         settle()
