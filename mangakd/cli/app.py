@@ -34,7 +34,8 @@ def main(command: str) -> None:
     """Run `mangakd.cli.<command>.run(config)` under Hydra with conf/<command>.yaml."""
     register_resolvers()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # makes Hydra raise, so that the message below is ours
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in MULTIRUN)  # Hydra's parser refuses it among overrides
+    # To the front: Hydra's parser refuses it among overrides.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in MULTIRUN)
 
     def job(config: DictConfig) -> Any:
         settle()

@@ -117,7 +117,7 @@ def test_a_named_sweep_asks_one_teacher_once(small: list[str], tmp_path: Path) -
 def test_runs_side_by_side(small: list[str], tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    code, printed = sweep(tmp_path, "-m", "distill.temperature=0,1,2", *parallel, *small)
+    code, printed = sweep(tmp_path, "distill.temperature=0,1,2", "-m", *parallel, *small)  # -m stands where it likes
     assert code == 1 and "1 of 3 runs failed" in printed, printed
     assert finished(tmp_path / "1") and finished(tmp_path / "2") and (tmp_path / "report.md").is_file()
 
