@@ -15,6 +15,8 @@ import json
 import re
 import sys
 import tempfile
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +91,12 @@ def parts(options: argparse.Namespace) -> tuple[Machine, Pair, Language]:
 def measured(options: argparse.Namespace) -> dict[str, Any]:
     machine, pair, language = parts(options)
     found = []
-    for kind in TEACHERS:
+    for kind, compiled in product(TEACHERS, (False, True)):
+        run = replace(pair, hardware=replace(pair.hardware, compile=compiled))
         with tempfile.TemporaryDirectory() as folder:
-            found.append(pair.measure(kind, machine, Path(folder)))
-        print(f"intent pair, teacher {kind}: {found[-1]['samples_per_second']:,.0f} samples/s", flush=True)
+            found.append(run.measure(kind, machine, Path(folder)) | {"compiled": compiled})
+        speed = found[-1]["samples_per_second"]
+        print(f"intent pair, teacher {kind}, {compiled=}: {speed:,.0f} samples/s", flush=True)
     spread = {
         "batch": pair.hardware.batch_size,
         "length": pair.hardware.max_length,
@@ -114,10 +118,20 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def body(found: dict[str, Any]) -> str:
-    header = ("teacher", "samples/s", "plan", "step, ms", "MFU", "peak, GB", "plan, GB", "outside the models' kernels")
+    header = (
+        "teacher",
+        "student compiled",
+        "samples/s",
+        "plan",
+        "step, ms",
+        "MFU",
+        "peak, GB",
+        "plan, GB",
+        "outside the models' kernels",
+    )
     rows = [
-        [row["teacher"], *_speed(row, "samples_per_second"), f"{row['step_ms']:.1f} ({_windows(row)})", *_shares(row),
-         f"{row['outside']:.0%}"]
+        [row["teacher"], "yes" if row["compiled"] else "no", *_speed(row, "samples_per_second"),
+         f"{row['step_ms']:.1f} ({_windows(row)})", *_shares(row), f"{row['outside']:.0%}"]
         for row in found["intent"]["rows"]
     ]  # fmt: skip
     spoken = found["language_model"]

@@ -48,7 +48,7 @@ class Machine:
     strategy: Strategy = "one"
     usd_per_hour: float = 0.0
     link_gb_s: float = math.inf
-    launch_us: Range = (6.0, 15.0)
+    launch_us: Range = (6.0, 45.0)
     reserved_gb: float = 1.0
     texts_per_s: float = 100_000.0
 
