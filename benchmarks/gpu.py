@@ -118,17 +118,8 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def body(found: dict[str, Any]) -> str:
-    header = (
-        "teacher",
-        "student compiled",
-        "samples/s",
-        "plan",
-        "step, ms",
-        "MFU",
-        "peak, GB",
-        "plan, GB",
-        "outside the models' kernels",
-    )
+    header = ("teacher", "student compiled", "samples/s", "plan", "step, ms", "MFU", "peak, GB", "plan, GB",
+              "outside the models' kernels")  # fmt: skip
     rows = [
         [row["teacher"], "yes" if row["compiled"] else "no", *_speed(row, "samples_per_second"),
          f"{row['step_ms']:.1f} ({_windows(row)})", *_shares(row), f"{row['outside']:.0%}"]

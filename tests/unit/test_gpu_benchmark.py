@@ -4,6 +4,7 @@ GPU is known by its name."""
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,10 +12,16 @@ import pytest
 import tiny
 import torch
 from conftest import REPO
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from mangakd.planning.job import Machine
 
 sys.path.insert(0, str(REPO / "benchmarks"))
 import gpu
-from gpu_pair import Clock, Schedule
+from gpu_pair import Clock, Pair, Schedule
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +45,22 @@ def test_the_intent_pair_is_measured_and_planned(found: dict[str, Any]) -> None:
         assert min(row["windows_ms"]) <= row["step_ms"] <= max(row["windows_ms"])
         assert row["peak_bytes"] > 0 and row["peak_bytes_planned"] > 0
     assert rows[0]["peak_bytes_planned"] > rows[2]["peak_bytes_planned"]
+
+
+def test_the_plan_of_an_h100_holds_for_what_was_measured_on_one(compose: Callable[..., DictConfig]) -> None:
+    measured = json.loads((REPO / "benchmarks/results/gpu_nvidia_h100_80gb_hbm3.json").read_text())
+    hardware = compose("hardware=h100").hardware
+    machine = Machine.of("H100", OmegaConf.to_container(hardware.machine), accelerator="gpu")
+    pair = Pair(
+        gpu.sizes("intent", "student"), gpu.sizes("intent", "teacher"), gpu.SCHEDULE, instantiate(hardware), CPU
+    )
+    language = gpu.Language("Llama 3 8B", gpu.sizes("response", "student"), 8, 512, 3, 5, 4, CPU)
+    for row in measured["intent"]["rows"]:
+        worst, best = pair.plan(row["teacher"], machine).samples_per_second
+        assert worst < row["samples_per_second"] < best, row["teacher"]
+    spoken = measured["language_model"]
+    worst, best = language.plan(machine, spoken["micro_batch"]).samples_per_second
+    assert worst < spoken["tokens_per_second"] / language.length < best
 
 
 def test_the_language_model_is_measured_and_planned(found: dict[str, Any]) -> None:
