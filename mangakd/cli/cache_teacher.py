@@ -28,7 +28,7 @@ def run(config: DictConfig) -> None:
             f"cache_teacher fills the store of teacher=cached; teacher={type(options).__name__.lower()} has none."
         )
     teacher = options.live(context)
-    manifest = manifest_of(teacher)
+    manifest = manifest_of(teacher, setup.hardware.precision)
     folder = options.folder(manifest, context)
     if config.verify:
         difference = max(verify(folder, teacher, split, context) for split in context.splits.values())

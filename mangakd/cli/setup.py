@@ -264,6 +264,7 @@ class Setup:
             device=self.device,
             batch_size=self.hardware.eval_batch_size,
             progress=progress,
+            precision=self.hardware.precision,
         )
 
     @part

@@ -205,7 +205,7 @@ def spread(hardware: Hardware) -> str:
 
 def teacher_answers(setup: Setup, teacher: TeacherProvider) -> Answers:
     teacher.prepare(setup.device, Need(logits=True))
-    return answers_of(setup, "teacher", lambda batch: teacher(batch).logits)
+    return answers_of(setup, "teacher", lambda batch: teacher(batch).logits, setup.hardware.precision)
 
 
 def student_answers(setup: Setup, student: Encoder, title: str) -> Answers:
@@ -215,14 +215,16 @@ def student_answers(setup: Setup, student: Encoder, title: str) -> Answers:
     return answers
 
 
-def answers_of(setup: Setup, title: str, logits: Callable[[Batch], torch.Tensor]) -> Answers:
-    """Logits (N, C) on validation and test, asked for once."""
+def answers_of(
+    setup: Setup, title: str, logits: Callable[[Batch], torch.Tensor], precision: str = "32-true"
+) -> Answers:
+    """Logits (N, C) on validation and test, asked for once. A student answers in fp32, as its folder does."""
     answers = {}
     for name in ("validation", "test"):
         split = setup.splits[name]
         with progress(f"{title} on {name}", len(split)) as advance:
             batches = EvalBatches(split, setup.hardware.eval_batch_size)
-            answers[name] = gather(logits, batches, setup.device, advance)
+            answers[name] = gather(logits, batches, setup.device, advance, precision)
     return answers
 
 
@@ -250,7 +252,7 @@ def member_scores(setup: Setup, teacher: TeacherProvider) -> Metrics:
         return {}
     with progress("members on test", len(split)) as advance:
         batches = EvalBatches(split, setup.hardware.eval_batch_size)
-        logits = gather(lambda batch: member_logits(teacher(batch)), batches, setup.device, advance)
+        logits = gather(lambda batch: member_logits(teacher(batch)), batches, setup.device, advance, setup.hardware.precision)
     if logits.shape[1] == 1:  # combine=logits mixes them at once
         return {}
     found = [setup.task.metrics(each, torch.from_numpy(split.labels)) for each in logits.unbind(1)]

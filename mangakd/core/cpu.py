@@ -5,6 +5,7 @@ from pathlib import Path
 
 INFO = Path("/proc/cpuinfo")
 INT8_UNITS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}  # x86 and Arm
+BF16_UNITS = {"avx512_bf16", "amx_bf16"}  # x86; Arm's were not measured
 
 
 def name() -> str:
@@ -16,8 +17,17 @@ def int8_units() -> bool | None:
 
     Without them three instructions stand in for one, and INT8 is hardly faster than fp32 on long texts.
     """
-    flags = (_values("flags") or _values("Features")).split()
+    flags = _flags()
     return not INT8_UNITS.isdisjoint(flags) if flags else None
+
+
+def bf16_units() -> bool:
+    """Whether it multiplies bf16 in units of its own; False where the system does not tell."""
+    return not BF16_UNITS.isdisjoint(_flags())
+
+
+def _flags() -> list[str]:
+    return (_values("flags") or _values("Features")).split()
 
 
 def _values(key: str) -> str:

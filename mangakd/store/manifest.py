@@ -28,7 +28,8 @@ class Manifest:
     """Who filled a store and how its records lie on disk.
 
     teacher: digest of the weights (of all members). tokenizer: digest of its content. labels: C names in the order of
-    the logits. members: M. kind: a codec. dtype: of the stored logits. format: version of the layout on disk.
+    the logits. members: M. kind: a codec. dtype: of the stored logits. precision: of the forward that gave them, as in
+    `hardware.precision`. format: version of the layout on disk.
     Raises UserError for a kind or dtype that does not exist.
     """
 
@@ -38,6 +39,7 @@ class Manifest:
     members: int = 1
     kind: str = "dense"
     dtype: str = "float32"
+    precision: str = "32-true"
     format: int = FORMAT
 
     def __post_init__(self) -> None:

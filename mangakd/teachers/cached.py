@@ -76,7 +76,7 @@ class Cached(EnsembleOptions):
 
     def provider(self, context: TeacherContext) -> CachedTeacher:
         live = self.live(context)
-        manifest = manifest_of(live)
+        manifest = manifest_of(live, context.precision)
         folder = self.folder(manifest, context)
         if not self.allow_mismatch:
             with waiting_lock(
@@ -113,13 +113,14 @@ def stored(options: TeacherOptions) -> Cached:
     return Cached(**shared)
 
 
-def manifest_of(teacher: TeacherProvider) -> Manifest:
+def manifest_of(teacher: TeacherProvider, precision: str) -> Manifest:
     """What a store of this teacher's outputs declares."""
     return Manifest(
         teacher=teacher.fingerprint,
         tokenizer=teacher.spec.vocabulary,
         labels=teacher.spec.labels,
         members=teacher.members,
+        precision=precision,
     )
 
 
@@ -130,7 +131,7 @@ def fill(folder: Path, teacher: TeacherProvider, context: TeacherContext) -> int
     """
     teacher.prepare(context.device, Need(logits=True))
     written = 0
-    with StoreWriter(folder, manifest_of(teacher)) as writer:
+    with StoreWriter(folder, manifest_of(teacher, context.precision)) as writer:
         for name, split in context.splits.items():
             plan = writer.plan(split.teacher.keys)
             if not plan.examples:
@@ -144,7 +145,7 @@ def fill(folder: Path, teacher: TeacherProvider, context: TeacherContext) -> int
 def _answers(teacher: TeacherProvider, split: EncodedSplit, context: TeacherContext, advance):  # type: ignore[no-untyped-def]
     def compute(positions: np.ndarray) -> np.ndarray:
         batches = EvalBatches(split, context.batch_size, positions)
-        return gather(lambda batch: member_logits(teacher(batch)), batches, context.device, advance).numpy()
+        return gather(lambda batch: member_logits(teacher(batch)), batches, context.device, advance, context.precision).numpy()
 
     return compute
 
@@ -153,7 +154,7 @@ def verify(
     folder: Path, teacher: TeacherProvider, split: EncodedSplit, context: TeacherContext, rows: int = 256
 ) -> float:
     """Re-hash the shards and ask the live teacher again about some rows: max |Δ log p| between store and teacher."""
-    reader = StoreReader(folder, manifest_of(teacher))
+    reader = StoreReader(folder, manifest_of(teacher, context.precision))
     positions = np.linspace(0, len(split) - 1, min(rows, len(split)), dtype=np.int64)
     teacher.prepare(context.device, Need(logits=True))
     live = torch.from_numpy(_answers(teacher, split, context, None)(positions))

@@ -48,7 +48,10 @@ class Member:
 
 @dataclass
 class TeacherContext:
-    """load: a member as a fine-tuned encoder. splits: the run's data, teacher side tokenised. progress: opens a bar."""
+    """load: a member as a fine-tuned encoder. splits: the run's data, teacher side tokenised. progress: opens a bar.
+
+    precision: of a forward outside a fit, as in `hardware.precision`.
+    """
 
     labels: tuple[str, ...]
     load: Callable[[Member], Encoder]
@@ -57,6 +60,7 @@ class TeacherContext:
     device: torch.device
     batch_size: int
     progress: Callable[[str, int], Any]
+    precision: str = "32-true"
 
 
 @dataclass(kw_only=True)

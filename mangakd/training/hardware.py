@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 
+from mangakd.core import cpu
+
 STRATEGIES = ("one", "ddp", "fsdp")
 PLACEMENTS = ("replicated", "sharded", "cached")
 DTYPES = ("float32", "bfloat16", "float16")
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true")
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
 
 
@@ -28,6 +30,7 @@ class TeacherPlace:
 class Hardware:
     """devices: on each node. batch_size: rows of one device in one forward pass. accumulate: passes of an optimizer step.
 
+    precision: `auto` becomes bf16-mixed on a CPU with bf16 units, and 32-true elsewhere.
     tasks: batch_size, accumulate, max_length and teacher by task family, where the profile's own come from. machine: figures
     for planning, read by nothing else.
     """
@@ -52,6 +55,9 @@ class Hardware:
     def __post_init__(self) -> None:
         if not isinstance(self.teacher, TeacherPlace):
             object.__setattr__(self, "teacher", TeacherPlace(**self.teacher))
+        if self.precision == "auto":
+            fast = self.kind == "cpu" and native_bf16()
+            object.__setattr__(self, "precision", "bf16-mixed" if fast else "32-true")
 
     @property
     def world(self) -> int:
@@ -78,3 +84,8 @@ class Hardware:
     def backend(self) -> str:
         """Of torch.distributed."""
         return "nccl" if self.kind == "cuda" else "gloo"
+
+
+def native_bf16() -> bool:
+    """Whether torch multiplies bf16 in the CPU's own units. ATEN_CPU_CAPABILITY=avx2 rehearses a CPU without them."""
+    return cpu.bf16_units() and torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")

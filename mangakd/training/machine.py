@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from mangakd.core.errors import near
-from mangakd.training.hardware import Hardware
+from mangakd.training.hardware import Hardware, native_bf16
 
 
 def wrong_profile(hardware: Hardware, name: str) -> Iterator[str]:
@@ -37,7 +37,7 @@ def slow_profile(hardware: Hardware) -> str:
     """One sentence where this CPU has to emulate the precision; else empty."""
     if hardware.kind != "cpu" or not hardware.precision.startswith("bf16"):
         return ""
-    if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if native_bf16():
         return ""
     return (
         f"hardware.precision={hardware.precision} is emulated on this CPU, which has no bf16 units, and is about ten times "

@@ -1,0 +1,131 @@
+"""How far does another seed or another CPU move the quickstart? Whole runs of it, each from nothing, one after the other.
+
+    python benchmarks/quickstart.py --work PATH [--sides own avx2] [--seeds 0 1 2 3 4]
+
+Each run is `python train.py experiment=quickstart` in a process and with a cache of its own, so it fine-tunes its own teacher. A
+seed chooses everything that is chance: which 300 utterances have labels, the teacher's fine-tuning, the student's batches and
+dropout. Sides: `own`, the CPU as it is; `avx2`, the same CPU with torch kept to AVX2, in fp32; `fp32`, the CPU as it is in
+fp32, which is what `own` is timed against. A run that ended is in results/quickstart.json and is not made again; one that
+was stopped starts anew, because its CPU seconds are counted whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from results_file import RESULTS, table, write
+
+ROOT = Path(__file__).resolve().parents[1]
+SIDES: dict[str, tuple[dict[str, str], list[str]]] = {  # environment, overrides
+    "own": ({}, []),
+    "avx2": ({"ATEN_CPU_CAPABILITY": "avx2"}, []),
+    "fp32": ({}, ["hardware.precision=32-true"]),
+}
+SCORES = ("teacher/test/accuracy", "baseline/test/accuracy", "test/accuracy", "test/retention", "test/agreement", "test/ece")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for the runs and their caches")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=["own", "avx2"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    options = parser.parse_args()
+    for seed in options.seeds:
+        for side in options.sides:
+            if f"{side}_{seed}" not in runs():
+                keep(f"{side}_{seed}", run(side, seed, options.work / f"{side}_{seed}"))
+
+
+def run(side: str, seed: int, folder: Path) -> dict[str, Any]:
+    """One quickstart: its scores, its gate and its CPU seconds. Raises CalledProcessError; the log lies beside `folder`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    environment, overrides = SIDES[side]
+    cache = folder.with_name(f"{folder.name}.cache")
+    shutil.rmtree(cache, ignore_errors=True)
+    chance = [f"seed={seed}", f"teacher.seeds=[{seed}]", f"data.split_seed={seed}"]
+    typed = ["train.py", "experiment=quickstart", *chance, *overrides, f"hydra.run.dir={folder}", f"paths.cache={cache}"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE", **environment}
+    before = cpu_seconds()
+    with folder.with_name(f"{folder.name}.log").open("w") as log:
+        subprocess.run([sys.executable, *typed], cwd=ROOT, env=env, stdout=log, stderr=log, check=True)
+    seconds = cpu_seconds() - before
+    shutil.rmtree(cache)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    report = (folder / "report.md").read_text()
+    return {
+        "side": side, "seed": seed, "cpu_seconds": seconds, "scores": {key: metrics[key] for key in SCORES},
+        "gate": next(line for line in report.splitlines() if line.startswith("Gate:")),
+    }  # fmt: skip
+
+
+def cpu_seconds() -> float:
+    """Of all processes that this one has waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def runs() -> dict[str, Any]:
+    file = RESULTS / "quickstart.json"
+    return json.loads(file.read_text())["runs"] if file.is_file() else {}
+
+
+def keep(name: str, row: dict[str, Any]) -> None:
+    """Adds a run to results/quickstart.json and writes the tables anew."""
+    kept = dict(sorted({**runs(), name: row}.items()))
+    versions = {package: version(package) for package in ("torch", "lightning", "transformers")}
+    write("quickstart", "Quickstart", {"versions": versions, "runs": kept}, body(list(kept.values())))
+
+
+def body(kept: Sequence[dict[str, Any]]) -> str:
+    sides = [(name, [row for row in kept if row["side"] == name]) for name in SIDES]
+    head = ["CPU", "seeds", "teacher", "without KD", "student", "gain, points", "retention", "agreement", "CPU minutes"]
+    means = [[name, str(len(rows)), *(shown(rows) for shown in COLUMNS)] for name, rows in sides if rows]
+    single = [[f"{row['side']} {row['seed']}", "1", *(shown([row]) for shown in COLUMNS)] for row in kept]
+    gates = sorted({row["gate"] for row in kept})
+    return (
+        "`experiment=quickstart`, test accuracy on 2,000 rows. Means over seeds, and the lowest and highest seed. A seed chooses the "
+        "labelled utterances, the teacher's fine-tuning and the student's batches. `own`: the CPU as it is; `avx2`: torch kept "
+        "to AVX2, in fp32; `fp32`: the CPU as it is, in fp32.\n\n"
+        f"{table(head, means)}\n\n{table(head, single)}\n\nGate lines found:\n\n" + "\n".join(f"- {gate}" for gate in gates)
+    )
+
+
+def column(value: Callable[[dict[str, Any]], float], form: str) -> Callable[[Sequence[dict[str, Any]]], str]:
+    """The mean of `value` over rows, with its range where there are several."""
+
+    def shown(rows: Sequence[dict[str, Any]]) -> str:
+        values = [value(row) for row in rows]
+        spread = f" ({min(values):{form}} to {max(values):{form}})" if len(rows) > 1 else ""
+        return f"{np.mean(values):{form}}{spread}"
+
+    return shown
+
+
+def score(key: str) -> Callable[[dict[str, Any]], float]:
+    return lambda row: row["scores"][key]
+
+
+def gain(row: dict[str, Any]) -> float:
+    return 100 * (row["scores"]["test/accuracy"] - row["scores"]["baseline/test/accuracy"])
+
+
+COLUMNS = [
+    column(score("teacher/test/accuracy"), ".1%"), column(score("baseline/test/accuracy"), ".1%"),
+    column(score("test/accuracy"), ".1%"), column(gain, "+.1f"), column(score("test/retention"), ".3f"),
+    column(score("test/agreement"), ".1%"), column(lambda row: row["cpu_seconds"] / 60, ".1f"),
+]  # fmt: skip
+
+if __name__ == "__main__":
+    main()
