@@ -14,7 +14,8 @@ from mangakd.cli.setup import Setup
 from mangakd.core.errors import UserError
 from mangakd.teachers.cached import Cached, fill, manifest_of, verify
 
-TOLERANCE = 1e-3  # nats; batches of other shapes change the last bits of a float32 forward
+# Nats. Batches of other shapes change the last bits of a forward: by 0.1 in bf16 with MiniLM, where another teacher changes whole nats.
+TOLERANCE, TOLERANCE_16_BITS = 1e-3, 0.5
 
 
 def run(config: DictConfig) -> None:
@@ -32,9 +33,10 @@ def run(config: DictConfig) -> None:
     folder = options.folder(manifest, context)
     if config.verify:
         difference = max(verify(folder, teacher, split, context) for split in context.splits.values())
-        if difference > TOLERANCE:
+        tolerance = TOLERANCE if manifest.precision == "32-true" else TOLERANCE_16_BITS
+        if difference > tolerance:
             raise UserError(
-                f"the store {folder} and the live teacher differ: max |Δ log p| = {difference:.2e} (at most {TOLERANCE:.0e} "
+                f"the store {folder} and the live teacher differ: max |Δ log p| = {difference:.2e} (at most {tolerance:.0e} "
                 "is rounding). Delete the folder and fill it again."
             )
         print(f"verified: every shard's hash, and a sample against the live teacher, max |Δ log p| = {difference:.1e}")

@@ -68,7 +68,7 @@ def estimated(setup: Setup, hardware: str) -> Estimate:
     machine = _machine(setup, hardware)
     if setup.config.get("workload"):
         return _by_sizes(setup, machine)
-    return estimate(*_models(setup), machine, _job(setup))
+    return estimate(*_models(setup), machine, _job(setup, machine))
 
 
 def _machine(setup: Setup, name: str) -> Machine:
@@ -92,7 +92,7 @@ def _by_sizes(setup: Setup, machine: Machine) -> Estimate:
             f"workload={chosen['workload']} is of the family {workload.family}, task={chosen['task']} is of "
             f"{config.task.family}, whose batches are others. Choose task={' or task='.join(fitting)}."
         )
-    return estimate(*workload.models(), machine, workload.job(chosen["workload"], **_spread(setup)))
+    return estimate(*workload.models(), machine, workload.job(chosen["workload"], **_spread(setup, machine)))
 
 
 def _warn_unread() -> None:
@@ -104,9 +104,11 @@ def _warn_unread() -> None:
         log.warning("%s: not read by workload=%s; workload=run plans the run as configured.", ", ".join(unread), chosen)
 
 
-def _spread(setup: Setup) -> dict[str, Any]:
-    hardware = setup.hardware
-    return {"batch": hardware.batch_size, "accumulation": hardware.accumulate, "precision": hardware.precision}
+def _spread(setup: Setup, machine: Machine) -> dict[str, Any]:
+    hardware, precision = setup.hardware, setup.hardware.precision
+    if setup.config.hardware.precision == "auto" and hardware.kind == "cpu":  # of the planned CPU, not of this one
+        precision = "bf16-mixed" if "bf16" in machine.tflops else "32-true"
+    return {"batch": hardware.batch_size, "accumulation": hardware.accumulate, "precision": precision}
 
 
 def _models(setup: Setup) -> tuple[Model, Model]:
@@ -122,7 +124,7 @@ def _models(setup: Setup) -> tuple[Model, Model]:
     return student, model(setup.teacher_shape, "teacher.path").times(len(setup.teacher.models))
 
 
-def _job(setup: Setup) -> Job:
+def _job(setup: Setup, machine: Machine) -> Job:
     """The training of this run."""
     losses = setup.losses
     compared = [loss.requires.teacher for loss in losses.callbacks.values()]
@@ -139,7 +141,7 @@ def _job(setup: Setup) -> Job:
         hidden_pairs=sum(len(need.hidden) for need in compared),
         attention_pairs=sum(len(need.attention) for need in compared),
         eval_examples=len(setup.corpus.validation),
-        **_spread(setup),
+        **_spread(setup, machine),
     )
 
 

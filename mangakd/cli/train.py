@@ -191,8 +191,16 @@ def summary(setup: Setup) -> str:
     return (
         f"{corpus.name}: {len(corpus.train)} / {len(corpus.validation)} / {len(corpus.test)} rows, {len(corpus.labels)} labels; "
         f"{setup.teacher_spec.sizes()} → {setup.student_spec.sizes()}; losses {', '.join(setup.losses.callbacks)}; "
-        f"steps of {spread(setup.hardware)}"
+        f"steps of {spread(setup.hardware)} in {arithmetic(setup)}"
     )
+
+
+def arithmetic(setup: Setup) -> str:
+    """The precision, and why where the profile left it to the machine."""
+    precision = setup.hardware.precision
+    if setup.config.hardware.precision != "auto" or precision == "32-true":
+        return precision
+    return f"{precision} (this CPU has bf16 units; hardware.precision=32-true computes in fp32)"
 
 
 def spread(hardware: Hardware) -> str:

@@ -3,6 +3,8 @@
 import platform
 from pathlib import Path
 
+import torch
+
 INFO = Path("/proc/cpuinfo")
 INT8_UNITS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}  # x86 and Arm
 BF16_UNITS = {"avx512_bf16", "amx_bf16"}  # x86; Arm's were not measured
@@ -21,9 +23,12 @@ def int8_units() -> bool | None:
     return not INT8_UNITS.isdisjoint(flags) if flags else None
 
 
-def bf16_units() -> bool:
-    """Whether it multiplies bf16 in units of its own; False where the system does not tell."""
-    return not BF16_UNITS.isdisjoint(_flags())
+def native_bf16() -> bool:
+    """Whether torch multiplies bf16 in units of the CPU; False where the system does not tell.
+
+    ATEN_CPU_CAPABILITY=avx2 rehearses a CPU without them.
+    """
+    return not BF16_UNITS.isdisjoint(_flags()) and torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")
 
 
 def _flags() -> list[str]:

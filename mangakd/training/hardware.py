@@ -56,7 +56,7 @@ class Hardware:
         if not isinstance(self.teacher, TeacherPlace):
             object.__setattr__(self, "teacher", TeacherPlace(**self.teacher))
         if self.precision == "auto":
-            fast = self.kind == "cpu" and native_bf16()
+            fast = self.kind == "cpu" and cpu.native_bf16()
             object.__setattr__(self, "precision", "bf16-mixed" if fast else "32-true")
 
     @property
@@ -84,8 +84,3 @@ class Hardware:
     def backend(self) -> str:
         """Of torch.distributed."""
         return "nccl" if self.kind == "cuda" else "gloo"
-
-
-def native_bf16() -> bool:
-    """Whether torch multiplies bf16 in the CPU's own units. ATEN_CPU_CAPABILITY=avx2 rehearses a CPU without them."""
-    return cpu.bf16_units() and torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import torch
 
+from mangakd.core import cpu
 from mangakd.core.errors import near
-from mangakd.training.hardware import Hardware, native_bf16
+from mangakd.training.hardware import Hardware
 
 
 def wrong_profile(hardware: Hardware, name: str) -> Iterator[str]:
@@ -37,7 +38,7 @@ def slow_profile(hardware: Hardware) -> str:
     """One sentence where this CPU has to emulate the precision; else empty."""
     if hardware.kind != "cpu" or not hardware.precision.startswith("bf16"):
         return ""
-    if native_bf16():
+    if cpu.native_bf16():
         return ""
     return (
         f"hardware.precision={hardware.precision} is emulated on this CPU, which has no bf16 units, and is about ten times "

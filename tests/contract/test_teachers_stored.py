@@ -110,6 +110,20 @@ def test_a_killed_fill_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.
     assert contents(torn) == contents(whole)
 
 
+def test_a_store_is_filled_in_the_precision_of_the_run(tmp_path: Path) -> None:
+    """What the store holds is what a live teacher answers inside a bf16-mixed Trainer, and not its fp32 answer."""
+    full = context(tmp_path, Teachers())
+    mixed = dataclasses.replace(full, precision="bf16-mixed")
+    stored = answers(options().provider(mixed), mixed)
+    live = Local(path="bert", seed=1).provider(mixed)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(stored, answers(live, mixed).float(), rtol=0, atol=1e-2)
+    assert (stored - answers(live, full)).abs().max() > 1e-5
+    assert len(list((tmp_path / "stores").iterdir())) == 1
+    options().provider(full)
+    assert len(list((tmp_path / "stores").iterdir())) == 2
+
+
 # --- refusing --------------------------------------------------------------------------------------------------------
 
 
@@ -128,7 +142,8 @@ def test_a_store_of_another_teacher_is_refused(field: str, changes: dict[str, ob
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("tokenizer", "other"), ("labels", [*LABELS[:4], "other"]), ("labels", list(LABELS[::-1]))]
+    ("field", "value"),
+    [("tokenizer", "other"), ("precision", "16-mixed"), ("labels", [*LABELS[:4], "other"]), ("labels", list(LABELS[::-1]))]
 )
 def test_a_store_of_something_else_is_refused(field: str, value: object, tmp_path: Path) -> None:
     found = context(tmp_path, Teachers())

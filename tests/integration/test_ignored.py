@@ -6,11 +6,11 @@ from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
-import torch
 from omegaconf import DictConfig
 
 from mangakd.cli import preflight
 from mangakd.cli.setup import Setup
+from mangakd.core import cpu
 
 Compose = Callable[..., DictConfig]
 
@@ -56,8 +56,7 @@ def test_bf16_on_a_cpu_that_emulates_it_is_warned_about(
     units: bool, base: list[str], compose: Compose, tmp_path: Path,
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: units, raising=False)
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(cpu, "native_bf16", lambda: units)
     monkeypatch.setattr(preflight.HydraConfig, "get", MagicMock())  # there only in a run
     for precision in ("32-true", "bf16-mixed"):
         caplog.clear()
