@@ -18,7 +18,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,21 @@ from typing import Any
 import numpy as np
 from results_file import RESULTS, table, write
 
+Shown = Callable[[Sequence[dict[str, Any]]], str]  # runs → a cell
 ROOT = Path(__file__).resolve().parents[1]
 SIDES: dict[str, tuple[dict[str, str], list[str]]] = {  # environment, overrides
     "own": ({}, []),
     "avx2": ({"ATEN_CPU_CAPABILITY": "avx2"}, []),
     "fp32": ({}, ["hardware.precision=32-true"]),
 }
-SCORES = ("teacher/test/accuracy", "baseline/test/accuracy", "test/accuracy", "test/retention", "test/agreement", "test/ece")
+SCORES = (
+    "teacher/test/accuracy",
+    "baseline/test/accuracy",
+    "test/accuracy",
+    "test/retention",
+    "test/agreement",
+    "test/ece",
+)
 
 
 def main() -> None:
@@ -48,26 +56,37 @@ def main() -> None:
 
 
 def run(side: str, seed: int, folder: Path) -> dict[str, Any]:
-    """One quickstart: its scores, its gate and its CPU seconds. Raises CalledProcessError; the log lies beside `folder`."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    """One quickstart: its scores, its gate and its CPU seconds."""
     environment, overrides = SIDES[side]
+    seconds = train(["experiment=quickstart", *chance(seed), *overrides], folder, environment)
+    report = (folder / "report.md").read_text()
+    gate = next(line for line in report.splitlines() if line.startswith("Gate:"))
+    return {"side": side, "seed": seed, "cpu_seconds": seconds, "scores": scores(folder), "gate": gate}
+
+
+def chance(seed: int) -> list[str]:
+    """Everything that chance decides, by one seed."""
+    return [f"seed={seed}", f"teacher.seeds=[{seed}]", f"data.split_seed={seed}"]
+
+
+def train(overrides: Sequence[str], folder: Path, environment: Mapping[str, str]) -> float:
+    """A run from nothing, with a cache of its own; its CPU seconds. Raises CalledProcessError; the log lies beside `folder`."""
     cache = folder.with_name(f"{folder.name}.cache")
-    shutil.rmtree(cache, ignore_errors=True)
-    chance = [f"seed={seed}", f"teacher.seeds=[{seed}]", f"data.split_seed={seed}"]
-    typed = ["train.py", "experiment=quickstart", *chance, *overrides, f"hydra.run.dir={folder}", f"paths.cache={cache}"]
+    for old in (folder, cache):
+        shutil.rmtree(old, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    typed = ["train.py", *overrides, f"hydra.run.dir={folder}", f"paths.cache={cache}"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE", **environment}
     before = cpu_seconds()
     with folder.with_name(f"{folder.name}.log").open("w") as log:
         subprocess.run([sys.executable, *typed], cwd=ROOT, env=env, stdout=log, stderr=log, check=True)
-    seconds = cpu_seconds() - before
     shutil.rmtree(cache)
+    return cpu_seconds() - before
+
+
+def scores(folder: Path) -> dict[str, float]:
     metrics = json.loads((folder / "metrics.json").read_text())
-    report = (folder / "report.md").read_text()
-    return {
-        "side": side, "seed": seed, "cpu_seconds": seconds, "scores": {key: metrics[key] for key in SCORES},
-        "gate": next(line for line in report.splitlines() if line.startswith("Gate:")),
-    }  # fmt: skip
+    return {key: metrics[key] for key in SCORES if key in metrics}
 
 
 def cpu_seconds() -> float:
@@ -76,33 +95,40 @@ def cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def runs() -> dict[str, Any]:
-    file = RESULTS / "quickstart.json"
+def runs(name: str = "quickstart") -> dict[str, Any]:
+    file = RESULTS / f"{name}.json"
     return json.loads(file.read_text())["runs"] if file.is_file() else {}
 
 
 def keep(name: str, row: dict[str, Any]) -> None:
     """Adds a run to results/quickstart.json and writes the tables anew."""
     kept = dict(sorted({**runs(), name: row}.items()))
-    versions = {package: version(package) for package in ("torch", "lightning", "transformers")}
-    write("quickstart", "Quickstart", {"versions": versions, "runs": kept}, body(list(kept.values())))
+    write("quickstart", "Quickstart", {"versions": versions(), "runs": kept}, body(list(kept.values())))
+
+
+def versions() -> dict[str, str]:
+    return {package: version(package) for package in ("torch", "lightning", "transformers")}
 
 
 def body(kept: Sequence[dict[str, Any]]) -> str:
-    sides = [(name, [row for row in kept if row["side"] == name]) for name in SIDES]
-    head = ["CPU", "seeds", "teacher", "without KD", "student", "gain, points", "retention", "agreement", "CPU minutes"]
-    means = [[name, str(len(rows)), *(shown(rows) for shown in COLUMNS)] for name, rows in sides if rows]
-    single = [[f"{row['side']} {row['seed']}", "1", *(shown([row]) for shown in COLUMNS)] for row in kept]
     gates = sorted({row["gate"] for row in kept})
     return (
         "`experiment=quickstart`, test accuracy on 2,000 rows. Means over seeds, and the lowest and highest seed. A seed chooses the "
         "labelled utterances, the teacher's fine-tuning and the student's batches. `own`: the CPU as it is; `avx2`: torch kept "
         "to AVX2, in fp32; `fp32`: the CPU as it is, in fp32.\n\n"
-        f"{table(head, means)}\n\n{table(head, single)}\n\nGate lines found:\n\n" + "\n".join(f"- {gate}" for gate in gates)
+        f"{tables(kept, COLUMNS)}\n\nGate lines found:\n\n" + "\n".join(f"- {gate}" for gate in gates)
     )
 
 
-def column(value: Callable[[dict[str, Any]], float], form: str) -> Callable[[Sequence[dict[str, Any]]], str]:
+def tables(kept: Sequence[dict[str, Any]], columns: Mapping[str, Shown]) -> str:
+    """Means over seeds for each side, then run by run."""
+    sides = {name: [row for row in kept if row["side"] == name] for name in dict.fromkeys(row["side"] for row in kept)}
+    means = [[name, str(len(rows)), *(shown(rows) for shown in columns.values())] for name, rows in sides.items()]
+    single = [[f"{row['side']}, seed {row['seed']}", *(shown([row]) for shown in columns.values())] for row in kept]
+    return f"{table(['', 'seeds', *columns], means)}\n\n{table(['', *columns], single)}"
+
+
+def column(value: Callable[[dict[str, Any]], float], form: str) -> Shown:
     """The mean of `value` over rows, with its range where there are several."""
 
     def shown(rows: Sequence[dict[str, Any]]) -> str:
@@ -121,11 +147,13 @@ def gain(row: dict[str, Any]) -> float:
     return 100 * (row["scores"]["test/accuracy"] - row["scores"]["baseline/test/accuracy"])
 
 
-COLUMNS = [
-    column(score("teacher/test/accuracy"), ".1%"), column(score("baseline/test/accuracy"), ".1%"),
-    column(score("test/accuracy"), ".1%"), column(gain, "+.1f"), column(score("test/retention"), ".3f"),
-    column(score("test/agreement"), ".1%"), column(lambda row: row["cpu_seconds"] / 60, ".1f"),
-]  # fmt: skip
+TEACHER, STUDENT = column(score("teacher/test/accuracy"), ".1%"), column(score("test/accuracy"), ".1%")
+AGREEMENT, MINUTES = column(score("test/agreement"), ".1%"), column(lambda row: row["cpu_seconds"] / 60, ".1f")
+COLUMNS = {
+    "teacher": TEACHER, "without KD": column(score("baseline/test/accuracy"), ".1%"), "student": STUDENT,
+    "gain, points": column(gain, "+.1f"), "retention": column(score("test/retention"), ".3f"), "agreement": AGREEMENT,
+    "CPU minutes": MINUTES,
+}  # fmt: skip
 
 if __name__ == "__main__":
     main()
