@@ -54,8 +54,8 @@ def body(kept: dict) -> str:
     }
     lines = [f"- {key}: {np.mean(gap):+.2f} points{interval(gap)}" for key, gap in gaps.items() if both]
     return (
-        f"CLINC150, a tenth of the labels, test of 4,500 rows: `python train.py {' '.join(RUN)}`. Means over seeds, and the lowest "
-        f"and highest seed.\n\n{tables(list(kept.values()), COLUMNS)}\n\nbf16-mixed minus 32-true, paired by seed:\n\n"
+        f"CLINC150, a tenth of the labels, test of 4,500 rows: `python train.py {' '.join(RUN)}`. Means over seeds, and the "
+        f"lowest and highest seed.\n\n{tables(list(kept.values()), COLUMNS)}\n\nbf16-mixed minus 32-true, paired by seed:\n\n"
         + "\n".join(lines)
     )
 

@@ -14,7 +14,8 @@ from mangakd.cli.setup import Setup
 from mangakd.core.errors import UserError
 from mangakd.teachers.cached import Cached, fill, manifest_of, verify
 
-# Nats. Batches of other shapes change the last bits of a forward: by 0.1 in bf16 with MiniLM, where another teacher changes whole nats.
+# Nats. Batches of other shapes change the last bits of a forward: by 0.1 in bf16 with MiniLM, while another teacher changes
+# whole nats.
 TOLERANCE, TOLERANCE_16_BITS = 1e-3, 0.5
 
 

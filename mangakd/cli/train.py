@@ -260,7 +260,9 @@ def member_scores(setup: Setup, teacher: TeacherProvider) -> Metrics:
         return {}
     with progress("members on test", len(split)) as advance:
         batches = EvalBatches(split, setup.hardware.eval_batch_size)
-        logits = gather(lambda batch: member_logits(teacher(batch)), batches, setup.device, advance, setup.hardware.precision)
+        logits = gather(
+            lambda batch: member_logits(teacher(batch)), batches, setup.device, advance, setup.hardware.precision
+        )
     if logits.shape[1] == 1:  # combine=logits mixes them at once
         return {}
     found = [setup.task.metrics(each, torch.from_numpy(split.labels)) for each in logits.unbind(1)]

@@ -145,7 +145,9 @@ def fill(folder: Path, teacher: TeacherProvider, context: TeacherContext) -> int
 def _answers(teacher: TeacherProvider, split: EncodedSplit, context: TeacherContext, advance):  # type: ignore[no-untyped-def]
     def compute(positions: np.ndarray) -> np.ndarray:
         batches = EvalBatches(split, context.batch_size, positions)
-        return gather(lambda batch: member_logits(teacher(batch)), batches, context.device, advance, context.precision).numpy()
+        return gather(
+            lambda batch: member_logits(teacher(batch)), batches, context.device, advance, context.precision
+        ).numpy()
 
     return compute
 

@@ -145,6 +145,8 @@ def validation_weights(teacher: TeacherProvider, split: EncodedSplit, context: T
     teacher.prepare(context.device, Need(logits=True))
     with context.progress("weigh members", len(split)) as advance:
         batches = EvalBatches(split, context.batch_size)
-        logits = gather(lambda batch: member_logits(teacher(batch)), batches, context.device, advance, context.precision)
+        logits = gather(
+            lambda batch: member_logits(teacher(batch)), batches, context.device, advance, context.precision
+        )
     targets = torch.from_numpy(split.labels)
     return torch.tensor(learned_weights(logits.transpose(0, 1), targets, teacher.spec.problem))

@@ -143,7 +143,12 @@ def test_a_store_of_another_teacher_is_refused(field: str, changes: dict[str, ob
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("tokenizer", "other"), ("precision", "16-mixed"), ("labels", [*LABELS[:4], "other"]), ("labels", list(LABELS[::-1]))]
+    [
+        ("tokenizer", "other"),
+        ("precision", "16-mixed"),
+        ("labels", [*LABELS[:4], "other"]),
+        ("labels", list(LABELS[::-1])),
+    ],
 )
 def test_a_store_of_something_else_is_refused(field: str, value: object, tmp_path: Path) -> None:
     found = context(tmp_path, Teachers())
