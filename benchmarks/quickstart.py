@@ -114,8 +114,8 @@ def body(kept: Sequence[dict[str, Any]]) -> str:
     gates = sorted({row["gate"] for row in kept})
     return (
         "`experiment=quickstart`, test accuracy on 2,000 rows. Means over seeds, and the lowest and highest seed. A seed "
-        "chooses the labelled utterances, the teacher's fine-tuning and the student's batches. `own`: the CPU as it is; `avx2`: torch kept "
-        "to AVX2, in fp32; `fp32`: the CPU as it is, in fp32.\n\n"
+        "chooses the labelled utterances, the teacher's fine-tuning and the student's batches. `own`: the CPU as it is; "
+        "`avx2`: torch kept to AVX2, in fp32; `fp32`: the CPU as it is, in fp32.\n\n"
         f"{tables(kept, COLUMNS)}\n\nGate lines found:\n\n" + "\n".join(f"- {gate}" for gate in gates)
     )
 
