@@ -14,11 +14,9 @@ from mangakd.evaluation.statistics import Answers
 def metrics(logits: Tensor, targets: Tensor, teacher: Tensor | None = None) -> dict[str, float]:
     """Score → value; a score that is not defined on these rows is left out.
 
-    logits, teacher: (N, C). targets: (N) class ids, or (N, C) 0 and 1 for multi-label tasks. With `teacher` also agreement and kl.
+    logits, teacher: (N, C). targets: (N) class ids, or (N, C) 0 and 1 for multi-label tasks. agreement and kl need a teacher.
     """
-    student, other = (
-        None if side is None else Answers(side.double().cpu().numpy(), targets.cpu().numpy())
-        for side in (logits, teacher)
-    )
-    values = {name: statistic.value for name, statistic in statistics.scores(student, other).items()}
+    truth = targets.cpu().numpy()
+    student, *other = (Answers(side.double().cpu().numpy(), truth) for side in (logits, teacher) if side is not None)
+    values = {name: statistic.value for name, statistic in statistics.scores(student, *other).items()}
     return {name: value for name, value in values.items() if not math.isnan(value)}

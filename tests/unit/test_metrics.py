@@ -155,7 +155,9 @@ def test_a_single_class_or_label() -> None:
         "accuracy": 1, "macro_f1": 1, "ece": 0, "agreement": 1, "kl": 0
     }  # fmt: skip
     found = scored([[0.0], [0.0]], [[1], [0]])
-    assert found == {"accuracy": 0.5, "macro_f1": 0, "ece": 0}, "a probability of exactly 1/2 is off, and well calibrated"
+    assert found == {"accuracy": 0.5, "macro_f1": 0, "ece": 0}, (
+        "a probability of exactly 1/2 is off, and well calibrated"
+    )
 
 
 def test_the_first_of_equal_logits_is_the_answer() -> None:
@@ -192,9 +194,15 @@ def test_a_class_that_is_ruled_out_adds_nothing_to_kl_and_entropy() -> None:
     kl, entropy = 0.75 * math.log(1.5) + 0.25 * math.log(0.5), math.log(2)
     assert scored(student, [0], teacher)["kl"] == pytest.approx(kl)
     assert Answers(np.array(student), np.array([0])).entropy == pytest.approx([entropy])
-    assert scored([[0.0, 0.0, 5.0]], [0], [[0.0, 0.0, -INF]])["kl"] == pytest.approx(-math.log(1 / (2 + math.e**5)) - math.log(2))
-    assert scored([[0.0, -INF]], [0], [[0.0, 0.0]])["kl"] == INF, "the student rules out what the teacher holds possible"
-    assert scored([[-2000.0, 0.0, -INF]], [0], [[-2000.0, 0.0, -3000.0]])["kl"] == 0, "probabilities that underflow are 0"
+    assert scored([[0.0, 0.0, 5.0]], [0], [[0.0, 0.0, -INF]])["kl"] == pytest.approx(
+        -math.log(1 / (2 + math.e**5)) - math.log(2)
+    )
+    assert scored([[0.0, -INF]], [0], [[0.0, 0.0]])["kl"] == INF, (
+        "the student rules out what the teacher holds possible"
+    )
+    assert scored([[-2000.0, 0.0, -INF]], [0], [[-2000.0, 0.0, -3000.0]])["kl"] == 0, (
+        "probabilities that underflow are 0"
+    )
 
 
 def test_a_label_that_is_ruled_out_adds_nothing_to_kl_and_entropy() -> None:
