@@ -66,7 +66,7 @@ class Estimate:
         score and is left out.
         """
         held = self.draws[~np.isnan(self.draws)]
-        if not len(held):
+        if not len(held) or np.isinf(self.value):
             return np.nan, np.nan
         bias = held.mean() - self.value
         if abs(bias) < 4 * held.std() / np.sqrt(len(held)):  # no more than the luck of the draws

@@ -1,7 +1,7 @@
 """How far one distribution is from another: the pure functions behind the output loss.
 
-All take log probabilities over their last axis. A class that `p` rules out (-inf), or both, adds 0 to value and gradient. One that
-only `q` rules out makes the value infinite, as the formula has it; JSD stays finite.
+All take log probabilities over their last axis. A class that `p` rules out (-inf), or both, adds 0 to value and gradient. One
+that only `q` rules out makes the value infinite, as the formula has it; JSD stays finite.
 Shapes: B batch, C classes, K classes or (on, off).
 """
 
