@@ -15,10 +15,7 @@ from mangakd.evaluation.report.svg import Axis, Series, chart
 
 NAMES = {"teacher": "teacher", "baseline": "student without KD", "student": "student"}
 MOST_NAMED = 10
-ROWS_ONLY = (
-    "Intervals are over test rows only: another seed may move the run further. sweep=seeds shows how far, and "
-    "sweep=seeds_from_scratch with another teacher and other training rows, too."
-)
+ROWS_ONLY = "Intervals are over test rows only: another seed may move a run by more (sweep=seeds shows by how much)."
 # score: title, how a value is shown, how a difference is shown, its factor (100: points)
 SCORES = {
     "accuracy": ("accuracy", "{:.1%}", "{:+.1f}", 100),

@@ -12,7 +12,6 @@ from mangakd.evaluation.report.blocks import Section, Table, Value
 from mangakd.evaluation.report.sections import NAMES, SCORES
 from mangakd.evaluation.sweep import SEED, Point, Spread, SweepRun
 
-FROM_SCRATCH = "sweep=seeds_from_scratch"
 PREFIXES = {"student": "", "baseline": "baseline/", "teacher": "teacher/"}  # of a model's metrics
 TEACHER = "the teacher's fine-tuning"
 MEANINGS = {
@@ -42,7 +41,7 @@ class Line:
         spread = Spread(self.values)
         if math.isnan(spread.mean):
             return Value("–")
-        interval = "same in all" if np.ptp(self.values) == 0 else f"[{', '.join(map(self.shown, spread.interval))}]"
+        interval = f"[{', '.join(map(self.shown, spread.interval))}]" if np.ptp(self.values) else "(all the same)"
         return Value(self.shown(spread.mean), interval)
 
     @property
@@ -120,7 +119,10 @@ def what_differs(point: Point) -> str:
     moved = {MEANINGS.get(key, key) for key in differ}
     same = [key for key in keys if MEANINGS.get(key, key) not in moved]
     parts = [f"Differs from run to run: {_named(differ)}."] if differ else []
-    parts += [f"The same in all: {_named(same)} ({FROM_SCRATCH} changes them, too)."] if same else []
+    if same:
+        one_each = {MEANINGS.get(key, key): key for key in reversed(same)}.values()
+        added = " ".join(f"'{key}=${{{SEED}}}'" for key in reversed(one_each))
+        parts.append(f"The same in all: {_named(same)}. To let them follow the seed, add {added}.")
     teachers = {
         tuple(sorted(item for item in run.metrics.items() if item[0].startswith("teacher/test/"))) for run in point.runs
     }
