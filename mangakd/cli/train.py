@@ -266,7 +266,8 @@ def member_scores(setup: Setup, teacher: TeacherProvider) -> Metrics:
     if logits.shape[1] == 1:  # combine=logits mixes them at once
         return {}
     found = [setup.task.metrics(each, torch.from_numpy(split.labels)) for each in logits.unbind(1)]
-    return {f"members/test/{name}": float(np.mean([scores[name] for scores in found])) for name in found[0]}
+    common = [name for name in found[0] if all(name in scores for scores in found)]
+    return {f"members/test/{name}": float(np.mean([scores[name] for scores in found])) for name in common}
 
 
 def student_scores(setup: Setup, logits: torch.Tensor, teacher: torch.Tensor, prefix: str) -> Metrics:

@@ -36,30 +36,66 @@ class AttentionTap:
     probs: Tensor | None = None
     allowed: Tensor | None = None
 
-    def scores(self) -> Tensor:
-        """scale · Q Kᵀ before masking and softmax, fp32, (B, H, T, T)."""
+    def scores(self, mask: Tensor) -> Tensor:
+        """scale · Q Kᵀ before masking and softmax, fp32, (B, H, T, T); 0 in padded rows and columns. mask: (B, T)."""
         if self.query is None or self.key is None:
             raise ValueError("this layer gave probabilities only (eager fallback); raw scores need query and key")
-        return self.scale * (self.query.float() @ self.key.float().transpose(-1, -2))
+        return self.scale * (unpadded(self.query, mask) @ unpadded(self.key, mask).transpose(-1, -2))
 
     def log_maps(self, mask: Tensor) -> Tensor:
         """log softmax over valid keys of the scores, fp32, (B, H, T, T); padded columns are -inf. mask: (B, T).
 
-        A valid key outside a layer's window gets log 1e-30, not -inf: a loss may subtract it from another model's.
+        A valid key outside a layer's window gets log 1e-30, not -inf: a loss may subtract it from another model's. Probabilities
+        of the eager fallback below 1e-30 get it, too, as an exact 0 may be either.
         """
-        columns = mask.bool()[:, None, None, :]
-        scores = self.probs.float().clamp_min(_NEVER).log() if self.probs is not None else self._masked_scores()
+        columns = key_columns(mask.bool())[:, None, None, :]
+        outside = self._outside()
+        scores = self._log_probs(mask.bool()) if self.probs is not None else self._masked_scores(mask, outside)
         log_maps = torch.log_softmax(scores.masked_fill(~columns, float("-inf")), dim=-1)
-        return log_maps.clamp_min(math.log(_NEVER)).masked_fill(~columns, float("-inf"))
+        if outside is not None:
+            log_maps = log_maps.masked_fill(outside, math.log(_NEVER))
+        return log_maps.masked_fill(~columns, float("-inf"))
 
-    def _masked_scores(self) -> Tensor:
+    def _log_probs(self, mask: Tensor) -> Tensor:
+        assert self.probs is not None
+        return self.probs.float().masked_fill(~cells(mask), 0.0).clamp_min(_NEVER).log()
+
+    def _outside(self) -> Tensor | None:
+        """What the layer's own mask leaves out, bool. Models write -inf or their dtype's lowest number into an additive mask."""
+        if self.allowed is None or self.allowed.dtype == torch.bool:
+            return None if self.allowed is None else ~self.allowed
+        return self.allowed <= torch.finfo(self.allowed.dtype).min / 2
+
+    def _masked_scores(self, mask: Tensor, outside: Tensor | None) -> Tensor:
         """Scores under the layer's own mask. Finite: the gradient of a softmax over nothing but -inf is NaN."""
-        scores = self.scores()
-        if self.allowed is None:
+        scores = self.scores(mask)
+        if self.allowed is None or outside is None:
             return scores
-        if self.allowed.dtype == torch.bool:
-            return scores.masked_fill(~self.allowed, _FAR)
-        return (scores + self.allowed.float()).clamp_min(_FAR)
+        if self.allowed.dtype != torch.bool:
+            scores = scores + self.allowed.float()
+        return scores.masked_fill(outside, _FAR)
+
+
+def unpadded(states: Tensor, mask: Tensor) -> Tensor:
+    """fp32 states (B, T, D) or (B, H, T, d) with 0 at padded positions. mask: (B, T).
+
+    Before any arithmetic: what a model leaves at padding may be NaN, and 0 · NaN would reach the gradient.
+    """
+    padded = ~mask.bool().view(len(mask), *[1] * (states.dim() - 3), mask.shape[1], 1)
+    return states.float().masked_fill(padded, 0.0)
+
+
+def key_columns(mask: Tensor) -> Tensor:
+    """Key columns to attend to, (B, T): the mask, but all columns where an example has no token at all.
+
+    A softmax over no column is NaN; such an example has no valid query row either, so what it attends to is never read.
+    """
+    return mask | ~mask.any(dim=-1, keepdim=True)
+
+
+def cells(mask: Tensor) -> Tensor:
+    """Valid query rows × valid key columns, (B, 1, T, T) bool."""
+    return (mask[:, :, None] & mask[:, None, :])[:, None]
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,11 @@ class Statistic:
     score: Callable[[np.ndarray], np.ndarray]
     most: float = 1.0
 
+    @property
+    def value(self) -> float:
+        """On the rows as they are."""
+        return float(self.score(self.features.sum(axis=0, dtype=np.float64)))
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -61,7 +66,7 @@ class Estimate:
         score and is left out.
         """
         held = self.draws[~np.isnan(self.draws)]
-        if not len(held):
+        if not len(held) or np.isinf(self.value):
             return np.nan, np.nan
         bias = held.mean() - self.value
         if abs(bias) < 4 * held.std() / np.sqrt(len(held)):  # no more than the luck of the draws
@@ -80,10 +85,9 @@ def bootstrap(statistics: Mapping[str, Statistic], resamples: int = RESAMPLES, s
         sums = counts.astype(np.float32) @ single
         parts.append([statistic.score(own) for statistic, own in _cut(statistics, sums)])
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    values = [float(s.score(s.features.sum(axis=0, dtype=np.float64))) for s in statistics.values()]
     return {
-        name: Estimate(value, column, (0.0, statistic.most))
-        for (name, statistic), value, column in zip(statistics.items(), values, columns, strict=True)
+        name: Estimate(statistic.value, column, (0.0, statistic.most))
+        for (name, statistic), column in zip(statistics.items(), columns, strict=True)
     }
 
 

@@ -1,7 +1,12 @@
-"""The report's scores, each as sums over rows, for the bootstrap. Equal to evaluation/metrics.py where that has them.
+"""The scores of a classifier, each as sums over rows: the one definition that metrics.json, report, gate and sweeps share.
 
-rare_accuracy: of the rows whose class is rare in training, the share that is right (multi-label: of the rare labels that
-are on, the share that is found). entropy: of the predicted distribution, mean over rows, in nats.
+accuracy: share of rows that are right (multi-label: the whole label set). macro_f1: mean F1 over the classes that occur in
+answers or targets. ece: expected calibration error, 15 equal bins. agreement: share of rows where student and teacher give the
+same answer. kl: mean KL(teacher ‖ student) at T = 1, in nats. rare_accuracy: of the rows whose class is rare in training, the
+share that is right (multi-label: of the rare labels that are on, the share that is found). entropy: of the predicted
+distribution, mean over rows, in nats.
+The answer is the class with the largest logit, the first of equal ones; a label is on where its logit is above 0. A class that
+a model rules out (-inf) adds 0 to kl and entropy; kl is infinite where the student rules out a class that the teacher does not.
 """
 
 from functools import partial
@@ -11,6 +16,8 @@ import numpy as np
 from mangakd.evaluation.bootstrap import Statistic
 
 BINS = 15
+# Inner edges. 1/3 and 1/5, which rows of equal logits have as probabilities, are edges: rounding must not choose the bin.
+_EDGES = np.arange(1, BINS) / BINS - 1e-6
 
 
 class Answers:
@@ -53,15 +60,31 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 def divergence(teacher: Answers, student: Answers) -> np.ndarray:
     """(N) KL(teacher ‖ student) in nats; multi-label: summed over labels."""
-    return _expected(teacher, teacher.log_on - student.log_on, teacher.log_off - student.log_off)
+    with np.errstate(invalid="ignore"):  # -inf − -inf, where both rule a class out
+        on, off = teacher.log_on - student.log_on, teacher.log_off - student.log_off
+    return _expected(teacher, on, off)
 
 
 def _expected(answers: Answers, on: np.ndarray, off: np.ndarray) -> np.ndarray:
     """Mean of `on` (and of `off`, for labels that may be off) under the answers' distribution."""
-    total = np.exp(answers.log_on) * on
+    total = _weighted(answers.log_on, on)
     if answers.multi_label:
-        total = total + np.exp(answers.log_off) * off
+        total = total + _weighted(answers.log_off, off)
     return total.sum(-1)
+
+
+def _weighted(log_p: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """p · values, and 0 where p is 0, whatever the value."""
+    p = np.exp(log_p)
+    return np.multiply(p, values, out=np.zeros_like(p), where=p > 0)
+
+
+def scores(answers: Answers, teacher: Answers | None = None) -> dict[str, Statistic]:
+    """Score → its statistic; agreement and kl where there is a teacher."""
+    wanted = {"accuracy": accuracy(answers), "macro_f1": macro_f1(answers), "ece": ece(answers)}
+    if teacher is not None:
+        wanted |= {"agreement": agreement(teacher, answers), "kl": mean(divergence(teacher, answers))}
+    return wanted
 
 
 def mean(values: np.ndarray, most: float = np.inf) -> Statistic:
@@ -89,7 +112,7 @@ def rare_accuracy(answers: Answers, rare: np.ndarray) -> Statistic:
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # no such row: NaN
         return sums[..., 0] / sums[..., 1]
 
 
@@ -101,14 +124,15 @@ def macro_f1(answers: Answers) -> Statistic:
 
 def _macro_f1(sums: np.ndarray) -> np.ndarray:
     hits, either = np.split(sums, 2, axis=-1)
-    return (2 * hits / np.maximum(either, 1)).sum(-1) / (either > 0).sum(-1)
+    with np.errstate(invalid="ignore"):  # no class at all, as with empty label sets alone: NaN
+        return (2 * hits / np.maximum(either, 1)).sum(-1) / (either > 0).sum(-1)
 
 
 def ece(answers: Answers) -> Statistic:
     """Σ over bins |Σ (confidence − hit)| / N."""
-    bins = bin_of(answers.confidence)
     gap = answers.confidence - answers.hits
-    features = np.stack([np.where(bins == b, gap, 0.0).sum(-1) for b in range(BINS)], -1)
+    cell = bin_of(answers.confidence) + BINS * np.arange(len(gap))[:, None]
+    features = np.bincount(cell.ravel(), gap.ravel(), minlength=BINS * len(gap)).reshape(len(gap), BINS)
     return Statistic(features, partial(_ece, cells=gap.size))
 
 
@@ -117,5 +141,5 @@ def _ece(sums: np.ndarray, cells: int) -> np.ndarray:
 
 
 def bin_of(confidence: np.ndarray) -> np.ndarray:
-    """0…BINS − 1; edges belong to the upper bin, 1.0 to the last."""
-    return np.minimum(np.searchsorted(np.linspace(0, 1, BINS + 1), confidence, side="right") - 1, BINS - 1)
+    """0…BINS − 1; an edge belongs to the upper bin, and 1.0 to the last."""
+    return np.searchsorted(_EDGES, confidence, side="right")

@@ -46,11 +46,36 @@ class SweepRun:
 
     @cached_property
     def validation(self) -> Predictions | None:
-        return (
-            predictions.load(self.folder, "validation")
-            if predictions.file_of(self.folder, "validation").is_file()
-            else None
-        )
+        return self._predictions("validation")
+
+    @cached_property
+    def test(self) -> Predictions | None:
+        return self._predictions("test")
+
+    def _predictions(self, split: str) -> Predictions | None:
+        kept = predictions.file_of(self.folder, split).is_file()
+        return predictions.load(self.folder, split) if kept else None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number of runs that differ in their seeds. values: (n), one of each run."""
+
+    values: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        return float(self.values.mean())
+
+    @property
+    def half(self) -> float:
+        """Half of the 95 % interval of the mean over seeds (Student's t): t · s / √n; NaN for a single seed."""
+        n = len(self.values)
+        return quantile(n - 1) * float(self.values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return self.mean - self.half, self.mean + self.half
 
 
 @dataclass(frozen=True)
@@ -66,13 +91,11 @@ class Point:
 
     @property
     def mean(self) -> float:
-        return float(self.scores.mean())
+        return Spread(self.scores).mean
 
     @property
     def half(self) -> float:
-        """Half of the 95 % interval of the mean over seeds (Student's t); NaN for a single seed."""
-        n = len(self.scores)
-        return quantile(n - 1) * float(self.scores.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+        return Spread(self.scores).half
 
     def mean_of(self, metric: str) -> float:
         return float(np.mean([run.metrics.get(metric, math.nan) for run in self.runs]))
@@ -89,7 +112,13 @@ class SweepResult:
 
     @property
     def score(self) -> str:
+        """Its name."""
         return self.points[0].runs[0].score[0]
+
+    @property
+    def repeats(self) -> bool:
+        """Whether it is one run under several seeds."""
+        return not self.keys and len(self.points[0].runs) > 1
 
     def winning_command(self) -> str:
         """The first seed's command of the best point, without its seed."""

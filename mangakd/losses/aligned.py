@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mangakd.core.errors import UserError
-from mangakd.core.outputs import Outputs
+from mangakd.core.outputs import Outputs, cells, key_columns
 from mangakd.core.spec import ModelSpec
 from mangakd.losses.base import LossCallback
 
@@ -35,19 +35,6 @@ def token_mask(student: Outputs, teacher: Outputs) -> Tensor:
     return student.mask.bool()
 
 
-def key_columns(mask: Tensor) -> Tensor:
-    """Key columns to attend to, (B, T): the mask, but all columns where an example has no token at all.
-
-    A softmax over no column is NaN; such an example has no valid query row either, so what it attends to is never read.
-    """
-    return mask | ~mask.any(dim=-1, keepdim=True)
-
-
-def cells(mask: Tensor) -> Tensor:
-    """Valid query rows × valid key columns, (B, 1, T, T) bool."""
-    return (mask[:, :, None] & mask[:, None, :])[:, None]
-
-
 def log_rows(scores: Tensor, mask: Tensor) -> Tensor:
     """log softmax of scores (B, H, T, T) over valid key columns; 0 on padded ones, so that nothing is infinite."""
     padded = ~key_columns(mask)[:, None, None, :]
@@ -55,5 +42,5 @@ def log_rows(scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def row_kl(log_p: Tensor, log_q: Tensor, mask: Tensor) -> Tensor:
-    """Σ KL(p‖q) over heads and valid query rows, in nats, a scalar. log_p, log_q: finite, (B, H, T, T)."""
-    return (log_p.exp() * (log_p - log_q)).masked_fill(~cells(mask), 0.0).sum()
+    """Σ KL(p‖q) over heads and valid query rows, in nats, (B). log_p, log_q: finite, (B, H, T, T)."""
+    return (log_p.exp() * (log_p - log_q)).masked_fill(~cells(mask), 0.0).sum((1, 2, 3))

@@ -7,8 +7,15 @@ Over mapped pairs, heads, valid query rows and valid key columns, with S = scale
 cells = Σ_b n_b² · H · pairs, rows = Σ_b n_b · H · pairs, with n_b the valid tokens of an example.
 Maps are rebuilt from tapped query and key: no eager attention, no dropout in them (Hugging Face returns them after
 dropout), and only valid rows and columns, so padding never changes the loss.
+Probabilities of the eager fallback are cut at 1e-30 (−69 nats); tapped layers are only cut outside their own window.
 Source: Jiao et al. 2020 (arXiv:1909.10351, eq. 7); maps: Zagoruyko and Komodakis 2017 (arXiv:1612.03928).
-Deviation: TinyBERT's script also sets scores below −100 to 0; here padded cells are left out instead.
+Deviations from TinyBERT, which adds up, over mapped layers, the mean over heads of the MSE over a text's l × l scores:
+    pairs      their mean, not their sum: with M mapped layers a weight of 1 here is a weight of 1 / M there
+    texts      all cells of a step alike, so that a text counts with its n_b², not each text alike
+    padding    left out. The published script takes the mean over padded rows and columns, too, and sets every score ≤ −100 of
+               either side to 0: padded columns, which hold −10,000, but also valid cells with such a score
+    heads      mean and group are ours; TinyBERT's models have equal counts
+MiniLM's KL divides by each text's length; here every query row counts alike.
 Shapes: B batch, T tokens, H heads (H_s student, H_t teacher), d = D / H.
 """
 
@@ -20,11 +27,11 @@ from torch import Tensor
 
 from mangakd.core.errors import UserError
 from mangakd.core.layer_map import LayerMap, Pairs, resolve
-from mangakd.core.outputs import AttentionTap, Batch, Outputs
+from mangakd.core.outputs import AttentionTap, Batch, Outputs, cells
 from mangakd.core.requires import Need, Requires
 from mangakd.core.schedule import Schedule
 from mangakd.core.spec import ModelSpec
-from mangakd.losses.aligned import cells, check_same_vocabulary, key_columns, row_kl, token_mask
+from mangakd.losses.aligned import check_same_vocabulary, row_kl, token_mask
 from mangakd.losses.base import LossCallback, LossOutput
 
 
@@ -85,24 +92,22 @@ class AttentionLoss(LossCallback):
         return LossOutput(torch.stack(totals).sum(), compared * (self.compared_heads * len(self.pairs)))
 
     def _view(self, tap: AttentionTap, mask: Tensor, where: str) -> Tensor:
-        """What is compared, (B, H, T, T) fp32 with reduced heads: scores, or log maps (padded columns 0)."""
+        """What is compared, (B, H, T, T) fp32 with reduced heads: scores, or log maps (padded cells 0)."""
         if self.compare == "scores":
             if tap.query is None:
                 raise UserError(
                     f"{self.key('compare')}=scores needs query and key, but {where} gave probabilities only (eager "
                     f"fallback). Set {self.key('compare')}=kl or mse."
                 )
-            return _group(tap.scores(), self.compared_heads).mean(2)
-        columns = key_columns(mask)
+            return _group(tap.scores(mask), self.compared_heads).mean(2)
         # Padded columns from -inf to a finite value before logsumexp, whose gradient is NaN when all terms are -inf.
-        log_maps = tap.log_maps(columns).masked_fill(~columns[:, None, None, :], 0.0)
-        grouped = _group(log_maps, self.compared_heads)
+        grouped = _group(tap.log_maps(mask).masked_fill(~cells(mask), 0.0), self.compared_heads)
         return grouped.logsumexp(2) - math.log(grouped.shape[2])
 
     def _distance(self, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
         """(B, H, T, T) twice → a scalar sum over what is valid."""
         if self.compare == "kl":
-            return row_kl(teacher, student, mask)
+            return row_kl(teacher, student, mask).sum()
         difference = student - teacher if self.compare == "scores" else student.exp() - teacher.exp()
         return difference.masked_fill(~cells(mask), 0.0).square().sum()
 

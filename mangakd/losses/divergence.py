@@ -1,6 +1,7 @@
 """How far one distribution is from another: the pure functions behind the output loss.
 
-All take log probabilities over their last axis and survive classes that a model rules out (-inf), also in the gradient.
+All take log probabilities over their last axis. A class that `p` rules out (-inf), or both, adds 0 to value and gradient. One
+that only `q` rules out makes the value infinite, as the formula has it; JSD stays finite.
 Shapes: B batch, C classes, K classes or (on, off).
 """
 
@@ -13,8 +14,9 @@ from torch import Tensor
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(p‖q) in nats over the last axis: (…, K) → (…). A cell with p = 0 adds 0, even where q = 0 too."""
     # Both logs are replaced before the subtraction: -inf − -inf is NaN, and 0 · NaN still is, also in the gradient.
-    dead = torch.isneginf(log_p)
-    return (log_p.exp() * (log_p.masked_fill(dead, 0.0) - log_q.masked_fill(dead, 0.0))).sum(-1)
+    p = log_p.exp()
+    dead = p == 0  # also where a finite log underflows: 0 · inf is NaN, too
+    return (p * (log_p.masked_fill(dead, 0.0) - log_q.masked_fill(dead, 0.0))).sum(-1)
 
 
 def jsd(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
@@ -27,19 +29,26 @@ def jsd(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
 
 
 def dkd(log_p: Tensor, log_q: Tensor, target: Tensor, alpha: float, beta: float) -> Tensor:
-    """α · target-class KL + β · non-target-class KL: (B, C) and target (B) int64 → (B)."""
+    """α · target-class KL + β · non-target-class KL: (B, C) and target (B) int64 → (B).
+
+    The non-target part is 0 where the teacher rules out all classes but the target: it says nothing about them.
+    """
     is_target = torch.arange(log_p.shape[-1], device=log_p.device) == target[:, None]
 
     def split(log_x: Tensor) -> tuple[Tensor, Tensor]:
         rest = log_x.masked_fill(is_target, float("-inf"))
-        on, off = log_x.gather(-1, target[:, None]), rest.logsumexp(-1, keepdim=True)  # off = log(1 − p_target)
-        return torch.cat([on, off], dim=-1), torch.log_softmax(rest, dim=-1)
+        # A softmax over nothing but -inf is NaN, also in the gradient.
+        none = torch.isneginf(rest).all(-1, keepdim=True)
+        some = rest.masked_fill(none, 0.0)
+        on, off = log_x.gather(-1, target[:, None]), some.logsumexp(-1, keepdim=True)  # off = log(1 − p_target)
+        pair = torch.cat([on, off.masked_fill(none, float("-inf"))], dim=-1)
+        return pair, torch.log_softmax(some, dim=-1).masked_fill(none, float("-inf"))
 
     (pair_p, rest_p), (pair_q, rest_q) = split(log_p), split(log_q)
     return alpha * kl(pair_p, pair_q) + beta * kl(rest_p, rest_q)
 
 
 def squared(student: Tensor, teacher: Tensor) -> Tensor:
-    """(z_student − z_teacher)² per cell; 0 where both are -inf (a class both models rule out)."""
-    dead = torch.isneginf(student) & torch.isneginf(teacher)
-    return (student.masked_fill(dead, 0.0) - teacher.masked_fill(dead, 0.0)).square()
+    """(z_student − z_teacher)² per cell; 0 where both are the same infinity (a class or label both rule out or are sure of)."""
+    same = student.isinf() & (student == teacher)
+    return (student.masked_fill(same, 0.0) - teacher.masked_fill(same, 0.0)).square()

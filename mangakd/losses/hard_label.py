@@ -63,6 +63,8 @@ class HardLabelLoss(LossCallback):
         logits, labels = student.logits.float(), batch["labels"]
         self._check_shape(logits, labels)
         valid = labels != IGNORE
+        # Replaced before the arithmetic: 0 · NaN would reach the gradient of what has no label.
+        logits = logits.masked_fill(~valid.view(*valid.shape, *[1] * (logits.dim() - valid.dim())), 0.0)
         total = self._binary(logits, labels, valid) if self.problem == "multi_label" else self._single(logits, labels)
         return LossOutput(total / (1 - self.label_smoothing) if self.smoothing_aware else total, valid.sum())
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from mangakd.core.errors import UserError
 from mangakd.core.layer_map import LayerMap, Pairs, resolve
-from mangakd.core.outputs import Batch, Outputs
+from mangakd.core.outputs import Batch, Outputs, unpadded
 from mangakd.core.requires import Need, Requires
 from mangakd.core.schedule import Schedule
 from mangakd.core.spec import ModelSpec
@@ -78,14 +78,19 @@ class HiddenLoss(LossCallback):
         """Hidden (B, T, D_s) and (B, T, D_t) of each pair, mask (B, T) → sum over pairs and valid tokens."""
         assert teacher is not None
         mask = token_mask(student, teacher)
-        distances = [self._distance(self._project(student.hidden[s], s, t), teacher.hidden[t]) for s, t in self.pairs]
-        # Replaced, not multiplied: a cosine of padding may be anything, and its gradient must be exactly 0.
+        distances = [
+            self._distance(
+                self._project(unpadded(student.hidden[s], mask), s, t), unpadded(teacher.hidden[t].detach(), mask)
+            )
+            for s, t in self.pairs
+        ]
+        # A projection's bias is at padding, too. Replaced, not multiplied, so that its gradient is exactly 0.
         total = torch.stack(distances).masked_fill(~mask, 0.0).sum()
         return LossOutput(total, mask.sum() * len(self.pairs))
 
     def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
         """(B, T, D_t) twice → (B, T), fp32."""
-        student, teacher = student.float(), teacher.detach().float()
+        student = student.float()
         if self.compare == "cosine":
             return 1 - F.cosine_similarity(student, teacher, dim=-1)
         return (student - teacher).square().mean(-1)

@@ -11,11 +11,14 @@ T² keeps the gradient's size independent of T. The teacher's p comes from Outpu
 ensemble at every T (a mean of logits is not). Summed over B and divided by the count: `mean` would be off by the class
 count. Multi-label heads have one Bernoulli per label; the same divergences over (on, off) apply, count = B · C.
 T may change with progress, from row to row, or follow the teacher's entropy: temperature.py. T² is each row's own.
+A teacher may rule classes out (logits of -inf) that the student does not: forward_kl, jsd and dkd stay finite, reverse_kl and mse
+are infinite by their formulas.
 Shapes: B batch, C classes.
 """
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -100,15 +103,25 @@ class OutputLoss(LossCallback):
         if self.divergence == "mse":
             return self._mse(student, teacher)
         t = self.softness(teacher, batch.get("progress", 0.0))
-        log_p, log_q = (log_probabilities(softened(side, t, self.problem), self.problem) for side in (teacher, student))
-        log_p = log_p.detach()
         if self.divergence == "dkd":
-            # On the labels' own device and without a sync: rows without a label get class 0 and are then masked.
-            valid = batch["labels"] != IGNORE
-            each = dkd(log_p, log_q, batch["labels"].masked_fill(~valid, 0), self.dkd_alpha, self.dkd_beta)
-            return LossOutput((t**2 * each.masked_fill(~valid, 0.0)).sum(), valid.sum(), self._logs(t, each))
-        each = self._divergence()(log_p, log_q)
+            return self._dkd(student, teacher, batch["labels"], t)
+        each = self._divergence()(*self._log_probabilities(student, teacher, t))
         return LossOutput((t**2 * each).sum(), _count(each), self._logs(t, each))
+
+    def _log_probabilities(self, student: Outputs, teacher: Outputs, t: float | Tensor) -> tuple[Tensor, Tensor]:
+        """log p and log q, of the teacher and the student at T."""
+        log_p, log_q = (log_probabilities(softened(side, t, self.problem), self.problem) for side in (teacher, student))
+        return log_p.detach(), log_q
+
+    def _dkd(self, student: Outputs, teacher: Outputs, labels: Tensor, t: float | Tensor) -> LossOutput:
+        # On the labels' own device and without a sync: rows without a label get class 0 and are masked. Before the arithmetic,
+        # too: what a model rules out there must not put 0 · inf into the gradient.
+        valid = labels != IGNORE
+        student = replace(student, logits=student.logits.masked_fill(~valid[:, None], 0.0))
+        log_p, log_q = self._log_probabilities(student, teacher, t)
+        log_p = log_p.masked_fill(~valid[:, None], 0.0)
+        each = dkd(log_p, log_q, labels.masked_fill(~valid, 0), self.dkd_alpha, self.dkd_beta).masked_fill(~valid, 0.0)
+        return LossOutput((t**2 * each).sum(), valid.sum(), self._logs(t, each))
 
     def _logs(self, t: float | Tensor, each: Tensor) -> dict[str, Tensor]:
         if self.softness.constant:

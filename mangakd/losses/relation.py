@@ -2,11 +2,14 @@
 
 For each relation X of query, key, value: the heads are concatenated, (B, T, D), and split into A_r relation heads,
     R = softmax(X Xᵀ / sqrt(D / A_r))        sum over KL(R_teacher‖R_student) per valid query row, in nats
-over valid key columns only; count = Σ_b n_b · A_r · pairs · relations. Student and teacher may differ in hidden size
-and head count, so no projection and no head reduction is needed. One layer is enough: `top`, last to last (the paper
-takes an upper layer, not the last, for large teachers: set layer_map to pairs).
-Source: MiniLMv2, Wang et al. 2021 (arXiv:2012.15828, section 3.1). Deviation: none in the formula; the mean is over
-relations too, as with the paper's equal weights of 1/3.
+over valid key columns only. With n_b the valid tokens of text b, the mean is over
+    average = tokens   every token alike       sum: Σ_b KL_b           count: Σ_b n_b · A_r · pairs · relations
+    average = texts    every text alike        sum: Σ_b KL_b / n_b     count: B · A_r · pairs · relations       the paper's form
+Student and teacher may differ in hidden size and head count, so no projection and no head reduction is needed. One layer is
+enough: `top`, last to last (the paper takes an upper layer, not the last, for large teachers: set layer_map to pairs).
+Source: MiniLMv2, Wang et al. 2021 (arXiv:2012.15828, section 3.1). Deviations: the default weights tokens alike, so that long
+texts count more, where the paper divides by each text's length; the mean is over relations and pairs, too, as with the
+paper's equal weights of 1/3.
 Shapes: B batch, T tokens, D hidden size, H heads, A relation heads (A_r), d = D / A_r.
 """
 
@@ -19,7 +22,7 @@ from torch import Tensor
 
 from mangakd.core.errors import UserError, near
 from mangakd.core.layer_map import LayerMap, Pairs, resolve
-from mangakd.core.outputs import AttentionTap, Batch, Outputs
+from mangakd.core.outputs import AttentionTap, Batch, Outputs, unpadded
 from mangakd.core.requires import Need, Requires
 from mangakd.core.schedule import Schedule
 from mangakd.core.spec import ModelSpec
@@ -34,14 +37,12 @@ class RelationLoss(LossCallback):
 
     relations: some of query, key, value. relation_heads: A_r, must divide both hidden sizes; null takes the student's
     head count. More relation heads are finer (the paper uses 48 for D = 768). layer_map: see core/layer_map, layers
-    1…L.
+    1…L. average: tokens | texts, see above.
     Raises UserError in `bind`: no teacher, unknown relations, a layer map or relation_heads that do not fit, tokenizers
     that differ; in `forward`: an eager-fallback tap, or shapes that differ.
     """
 
     citation: ClassVar[str] = "MiniLMv2: Wang et al. 2021, arXiv:2012.15828"
-
-    unit = "tokens"
 
     def __init__(
         self,
@@ -50,17 +51,21 @@ class RelationLoss(LossCallback):
         relations: Iterable[str] = RELATIONS,
         relation_heads: int | None = None,
         layer_map: LayerMap = "top",
+        average: str = "tokens",
     ) -> None:
         super().__init__(weight=weight)
         self.relations = tuple(relations)
         self.relation_heads = relation_heads
         self.layer_map = layer_map
+        self.average = average
         self.pairs: Pairs = ()
         self.split = 0
 
     def bind(self, student: ModelSpec, teacher: ModelSpec | None) -> None:
         teacher = self.teacher_spec(teacher)
         self._check_relations()
+        self.check_choice("average", ("tokens", "texts"))
+        self.unit = "tokens" if self.average == "tokens" else "rows"
         check_same_vocabulary(self, student, teacher)
         self.pairs = resolve(self.layer_map, student.layers, teacher.layers, lowest=1, key=self.key("layer_map"))
         self.split = self._resolve_heads(student, teacher)
@@ -80,7 +85,10 @@ class RelationLoss(LossCallback):
                     target = self._log_relation(teacher.attention[t], relation, mask, f"teacher layer {t}")
                 learned = self._log_relation(student.attention[s], relation, mask, f"student layer {s}")
                 totals.append(row_kl(target, learned, mask))
-        return LossOutput(torch.stack(totals).sum(), mask.sum() * (self.split * len(totals)))
+        each, lengths = torch.stack(totals).sum(0), mask.sum(-1)
+        if self.average == "texts":
+            each, lengths = each / lengths.clamp(min=1), mask.any(-1)
+        return LossOutput(each.sum(), lengths.sum() * (self.split * len(totals)))
 
     def _log_relation(self, tap: AttentionTap, relation: str, mask: Tensor, where: str) -> Tensor:
         """log softmax(X Xᵀ / sqrt(d)) over valid columns, (B, A, T, T) fp32."""
@@ -91,7 +99,7 @@ class RelationLoss(LossCallback):
                 f"losses.attention with compare=kl, or drop the loss with ~losses.{self.name}."
             )
         # (B, H, T, d_H) → (B, T, D): the heads side by side as in the layer's own output → (B, A, T, D / A).
-        states = heads.float().transpose(1, 2).flatten(2).unflatten(-1, (self.split, -1)).transpose(1, 2)
+        states = unpadded(heads, mask).transpose(1, 2).flatten(2).unflatten(-1, (self.split, -1)).transpose(1, 2)
         return log_rows(states @ states.transpose(-1, -2) / math.sqrt(states.shape[-1]), mask)
 
     def _check_relations(self) -> None:

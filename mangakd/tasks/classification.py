@@ -8,7 +8,7 @@ from torch import Tensor
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Problem
 from mangakd.data.source import Rows
-from mangakd.evaluation.metrics import multi_label_metrics, single_label_metrics
+from mangakd.evaluation.metrics import metrics
 from mangakd.tasks.base import Task
 
 
@@ -41,8 +41,7 @@ class Classification(Task):
         return np.array([position[names[0]] for names in rows.labels], dtype=np.int64)
 
     def metrics(self, logits: Tensor, targets: Tensor, teacher: Tensor | None = None) -> dict[str, float]:
-        compute = multi_label_metrics if self.problem == "multi_label" else single_label_metrics
-        return compute(logits, targets, teacher)
+        return metrics(logits, targets, teacher)
 
     def chance(self, targets: np.ndarray) -> float:
         if self.problem == "multi_label":

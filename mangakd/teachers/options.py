@@ -6,7 +6,7 @@ A teacher kind is an options class (its `_target_`) with `gives` and `provider`;
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,30 @@ from mangakd.teachers.base import TeacherProvider
 
 COMBINE = ("probabilities", "logits")
 FIT_MODES = ("auto", "never", "always")
+MOST_SEEDS = 1_000_000
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """Fine-tuning of a teacher. mode: auto (only where the head is new), never, always."""
+    """Fine-tuning of a teacher. mode: auto (only where the head is new), never, always. seed: see `member`."""
 
     mode: str = "auto"
     epochs: int = 5
     lr: float = 1e-4
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.mode not in FIT_MODES:
             raise UserError(f"teacher.fit.mode={self.mode!r}; known: {', '.join(FIT_MODES)}.")
         if self.epochs < 1 or self.lr <= 0:
             raise UserError(f"teacher.fit.epochs={self.epochs} and teacher.fit.lr={self.lr} must be above 0.")
+        if not isinstance(self.seed, int) or not 0 <= self.seed <= MOST_SEEDS:
+            raise UserError(f"teacher.fit.seed={self.seed} must be a whole number from 0 to {MOST_SEEDS:,}.")
+
+    def member(self, member: "Member") -> "Member":
+        """The member as it is fine-tuned: 1,000 · seed is added to its own seed, so that no member of an ensemble comes back
+        under another one."""
+        return replace(member, seed=member.seed + 1000 * self.seed)
 
 
 @dataclass(frozen=True)

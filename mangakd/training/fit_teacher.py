@@ -41,6 +41,7 @@ def fitted(
     if load.is_classifier(config) and options.mode != "always":
         return as_it_is(member, labels, tokenizer)
     check_may_fit(member, config, options)
+    member = options.member(member)
     torch.manual_seed(member.seed)  # the new head
     model, _ = load.load_classifier(member.path, corpus.labels, task.problem, "teacher.path")
     # The splits' content is in here with the order of labels; of the hardware only the step, as nothing else of it changes what

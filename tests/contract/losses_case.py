@@ -129,6 +129,18 @@ def grads(tensors: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
     return {name: torch.zeros_like(tensors[name]) if (g := tensors[name].grad) is None else g for name in names}
 
 
+def masked(name: str, tensor: Tensor, tensors: dict[str, Tensor]) -> Tensor:
+    """What of `tensor` no loss may read, bool of its shape: padded positions, and where the student's logits have no label."""
+    unread = torch.zeros(tensor.shape, dtype=torch.bool)
+    for axis in token_axes(name, tensor.dim()):
+        shape = [size if i in (0, axis) else 1 for i, size in enumerate(tensor.shape)]
+        unread |= (MASK == 0).view(shape)
+    if name == "student.logits" and "labels" in tensors:
+        unlabelled = tensors["labels"] == -100
+        unread |= unlabelled.view(*unlabelled.shape, *[1] * (tensor.dim() - unlabelled.dim()))
+    return unread
+
+
 def token_axes(name: str, dims: int) -> list[int]:
     kind = name.split(".")[1] if "." in name else ""
     return {"hidden": [1], "query": [2], "key": [2], "value": [2], "probs": [2, 3]}.get(kind, [])

@@ -224,7 +224,9 @@ def attention(
     return reference
 
 
-def relation(pairs: list[tuple[int, int]], names: tuple[str, ...], heads: int) -> Reference:
+def relation(pairs: list[tuple[int, int]], names: tuple[str, ...], heads: int, by_text: bool = False) -> Reference:
+    """by_text: a text's sum is divided by its tokens, and texts are counted (MiniLMv2, eq. 2)."""
+
     def maps(x: Arrays, side: str, name: str, layer: int, b: int, tokens: np.ndarray) -> list[np.ndarray]:
         states = np.concatenate(list(x[f"{side}.{name}.{layer}"][b][:, tokens]), axis=-1)  # heads side by side, (n, D)
         return [softmax(part @ part.T / math.sqrt(part.shape[1])) for part in np.split(states, heads, axis=1)]
@@ -236,8 +238,9 @@ def relation(pairs: list[tuple[int, int]], names: tuple[str, ...], heads: int) -
                 for b, tokens in enumerate(x["tokens"]):
                     if len(tokens):
                         both = [maps(x, *side, b, tokens) for side in (("teacher", name, t), ("student", name, s))]
-                        total += sum(kl(p, q) for p, q in zip(*both, strict=True))
-                        count += heads * len(tokens)
+                        rows = len(tokens)
+                        total += sum(kl(p, q) for p, q in zip(*both, strict=True)) / (rows if by_text else 1)
+                        count += heads * (1 if by_text else rows)
         return total, count
 
     return reference

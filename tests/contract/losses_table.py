@@ -153,6 +153,7 @@ ROWS = [
         eager=True,
     ),
     Row("relation", RelationLoss, relation([(2, 3)], QKV, 2)),
+    Row("relation_texts", RelationLoss, relation([(2, 3)], QKV, 2, by_text=True), {"average": "texts"}),
     Row(
         "relation_value",
         RelationLoss,

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -112,6 +113,26 @@ def test_a_named_sweep_asks_one_teacher_once(small: list[str], tmp_path: Path) -
     table = (tmp_path / "sweep" / "report.md").read_text()
     assert re.search(r"\| \d\d?\d?\.\d% ± ", table), "an interval over two seeds"
     assert "seed=" not in table.split("Its command:")[1].splitlines()[0]
+
+
+def test_seeds_from_scratch_have_teachers_and_rows_of_their_own(
+    small: list[str], tmp_path: Path, compose: Callable[..., DictConfig]
+) -> None:
+    follow = ["teacher.fit.seed=${seed}", "data.split_seed=${seed}"]
+    typed = ["sweep=seeds", "seed=3,4", "baseline=true", *follow, *small, f"paths.cache={tmp_path / 'cache'}"]
+    code, printed = sweep(tmp_path / "sweep", *typed)
+    assert code == 0, printed
+    assert len(list((tmp_path / "cache" / "teachers").iterdir())) == 2
+    runs = [json.loads((tmp_path / "sweep" / n / "metrics.json").read_text()) for n in ("0", "1")]
+    assert runs[0]["teacher/test/ece"] != runs[1]["teacher/test/ece"]
+    table = (tmp_path / "sweep" / "report.md").read_text()
+    assert table.startswith("# Seeds: sweep") and "tested on different rows" in table
+    for seed, metrics in zip((3, 4), runs, strict=True):
+        student, baseline = metrics["test/accuracy"], metrics["baseline/test/accuracy"]
+        assert f"| {seed} | {student:.1%} | {baseline:.1%} | {100 * (student - baseline):+.1f} | " in table
+    again = shlex.split((tmp_path / "sweep" / "1" / "command.txt").read_text())[2:]
+    config = compose(*again)
+    assert (config.seed, config.teacher.fit.seed, config.data.split_seed) == (4, 4, 4), "its command repeats it alone"
 
 
 def test_runs_side_by_side(small: list[str], tmp_path: Path) -> None:

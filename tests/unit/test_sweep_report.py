@@ -1,11 +1,13 @@
 """Runs grouped into points, their intervals against independent implementations, and the heat map's cells."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from made_run import LABELS, RESAMPLES, ROWS
 from scipy import stats
 
@@ -13,6 +15,7 @@ from mangakd.core.errors import UserError
 from mangakd.core.run_folder import COMMAND, ERROR
 from mangakd.evaluation import predictions, sweep
 from mangakd.evaluation.predictions import Predictions
+from mangakd.evaluation.report import seeds as seeds_report
 from mangakd.evaluation.report.heatmap import heatmap
 from mangakd.evaluation.report.sweep import write_sweep
 
@@ -68,6 +71,77 @@ def test_the_interval_over_seeds(folder: Path) -> None:
 def test_quantiles_of_t() -> None:
     for freedom in (*range(1, 40), 200):
         assert sweep.quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), abs=1e-3)
+
+
+SEEDS = {  # seed: student, baseline and teacher on test
+    "0": (0.90, 0.86, 0.92), "1": (0.88, 0.87, 0.92), "2": (0.92, 0.83, 0.92), "3": (0.90, 0.84, 0.92),
+}  # fmt: skip
+
+
+def repeated(folder: Path, baseline: bool = True, **seeds: object) -> Path:
+    """One run under four seeds. seeds: more of its config; `follow` is the run's own."""
+    for seed, (student, without, teacher) in SEEDS.items():
+        run(folder / seed, f"seed={seed}", 3)
+        metrics = {"test/accuracy": student, "teacher/test/accuracy": teacher, "test/retention": student / teacher}
+        metrics |= {"baseline/test/accuracy": without} if baseline else {}
+        kept = json.loads((folder / seed / "metrics.json").read_text())
+        (folder / seed / "metrics.json").write_text(json.dumps(kept | metrics))
+        own = {key: int(seed) if value == "follow" else value for key, value in seeds.items()}
+        config = {
+            "seed": int(seed),
+            "data": {"split_seed": own.get("split_seed", 0)},
+            "teacher": {"fit": {"seed": own.get("fit_seed", 0)}, "seeds": [0]},
+        }
+        (folder / seed / "config.yaml").write_text(yaml.safe_dump(config))
+        of = dataclasses.replace(
+            predictions.load(folder / seed, "validation"),
+            texts=[f"{own.get('split_seed', 0)} {i}" for i in range(ROWS)],
+        )
+        predictions.save(of, folder / seed, "test")
+    return folder
+
+
+def test_a_run_over_seeds(tmp_path: Path) -> None:
+    printed = write_sweep(repeated(tmp_path / "seeds"), RESAMPLES)
+    gains = np.array([4.0, 1.0, 9.0, 6.0])
+    low, high = stats.t.interval(0.95, 3, gains.mean(), stats.sem(gains))
+    rows = {line.split(" | ")[0].strip("| "): line.split(" | ")[1:] for line in printed.splitlines() if line[:1] == "|"}
+    assert rows["gain: student − student without KD, points"] == [f"+5.0 [{low:+.1f}, {high:+.1f}]", "+1.0", "+9.0 |"]
+    student = np.array([0.9, 0.88, 0.92, 0.9])
+    low, high = stats.t.interval(0.95, 3, student.mean(), stats.sem(student))
+    assert rows["accuracy, student"] == [f"90.0% [{low:.1%}, {high:.1%}]", "88.0%", "92.0% |"]
+    assert rows["accuracy, student without KD"][1:] == ["83.0%", "87.0% |"]
+    assert rows["accuracy, teacher"] == ["92.0% (all the same)", "92.0%", "92.0% |"]
+    assert rows["2"][:4] == ["92.0%", "83.0%", "+9.0", "92.0%"], "each seed's own numbers"
+    assert "above 0 with 4 of 4 seeds" in printed and "The teacher makes no difference" in printed, "-0.4 to +10.4"
+    assert "## The best point" not in printed and "minus best" not in printed
+    assert (tmp_path / "seeds" / "report.html").read_text().count("<table") >= 2
+
+
+def test_the_gain_needs_a_baseline(tmp_path: Path) -> None:
+    printed = write_sweep(repeated(tmp_path, baseline=False), RESAMPLES)
+    assert "baseline=true" in printed and "gain" not in printed and "nan" not in printed
+
+
+def test_what_differs_between_the_runs_is_told(tmp_path: Path) -> None:
+    def told(name: str, **seeds: object) -> str:
+        return seeds_report.what_differs(sweep.result(repeated(tmp_path / name, **seeds)).points[0])
+
+    alone = told("alone")
+    assert alone.startswith("Differs from run to run: first weights") and "(seed)." in alone
+    assert "The same in all: " in alone and "the teacher's fine-tuning (teacher.fit.seed, teacher.seeds)" in alone
+    assert alone.endswith("add 'data.split_seed=${seed}' 'teacher.fit.seed=${seed}'.")
+    whole = told("whole", split_seed="follow", fit_seed="follow")
+    assert "The same in all" not in whole and "the teacher's fine-tuning (teacher.fit.seed)" in whole
+    assert "same teacher nevertheless" in whole, "its scores are the same: it was no fine-tuning of ours"
+    assert "tested on different rows" in whole and "different rows" not in alone
+
+
+def test_the_best_point_of_a_sweep_has_its_seeds(tmp_path: Path) -> None:
+    for number, (t, seed, wrong) in enumerate([("2", 0, 6), ("2", 1, 9), ("4", 0, 30), ("4", 1, 33)]):
+        run(tmp_path / str(number), f"distill.temperature={t} seed={seed}", wrong)
+    text = write_sweep(tmp_path, RESAMPLES) and (tmp_path / "report.md").read_text()
+    assert "The best point" in text and "mean of 2 seeds" in text
 
 
 def test_differences_from_the_best_are_paired(folder: Path) -> None:

@@ -13,7 +13,7 @@ from mangakd.evaluation.report import curves
 from mangakd.evaluation.report.blocks import Block, Section, Table, Value
 from mangakd.evaluation.report.curves import Curves
 from mangakd.evaluation.report.measure import read_metrics, wanted_scores
-from mangakd.evaluation.report.sections import SCORES, shown
+from mangakd.evaluation.report.sections import ROWS_ONLY, SCORES, shown
 from mangakd.evaluation.statistics import Answers
 
 
@@ -60,7 +60,7 @@ def _scores(runs: list[Run], resamples: int, seed: int) -> list[Block]:
             _plain(runs),
         ]
     found = {run.name: _estimates(run, resamples, seed) for run in same}
-    blocks: list[Block] = [f"95 % of {resamples:,} bootstrap resamples of the test rows.", _table(found)]
+    blocks: list[Block] = [f"95 % of {resamples:,} bootstrap resamples of the test rows. {ROWS_ONLY}", _table(found)]
     blocks += [f"Minus {same[0].name}, paired. An interval that holds 0 is no evidence of a difference.", _minus(found)]
     others = [run for run in runs if run not in same]
     return [*blocks, "Tested on other rows, or without predictions:", _plain(others)] if others else blocks

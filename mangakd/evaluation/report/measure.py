@@ -84,15 +84,11 @@ def wanted_scores(test: Predictions, answers: Mapping[str, Answers]) -> dict[tup
     """(model, score) → its statistic on these rows."""
     found: dict[tuple[str, str], Statistic] = {}
     for name, one in answers.items():
-        found[name, "accuracy"] = statistics.accuracy(one)
-        found[name, "macro_f1"] = statistics.macro_f1(one)
+        wanted = statistics.scores(one, None if name == "teacher" else answers["teacher"])
         if test.rare.any() and one.truth[:, test.rare].any():
-            found[name, "rare_accuracy"] = statistics.rare_accuracy(one, test.rare)
-        found[name, "ece"] = statistics.ece(one)
-        found[name, "entropy"] = statistics.mean(one.entropy)
-        if name != "teacher":
-            found[name, "agreement"] = statistics.agreement(answers["teacher"], one)
-            found[name, "kl"] = statistics.mean(statistics.divergence(answers["teacher"], one))
+            wanted["rare_accuracy"] = statistics.rare_accuracy(one, test.rare)
+        wanted["entropy"] = statistics.mean(one.entropy)
+        found |= {(name, score): statistic for score, statistic in wanted.items()}
     return found
 
 

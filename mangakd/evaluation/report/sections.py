@@ -15,6 +15,7 @@ from mangakd.evaluation.report.svg import Axis, Series, chart
 
 NAMES = {"teacher": "teacher", "baseline": "student without KD", "student": "student"}
 MOST_NAMED = 10
+ROWS_ONLY = "Intervals are over test rows only: another seed may move a run by more (sweep=seeds shows by how much)."
 # score: title, how a value is shown, how a difference is shown, its factor (100: points)
 SCORES = {
     "accuracy": ("accuracy", "{:.1%}", "{:+.1f}", 100),
@@ -30,6 +31,8 @@ SCORES = {
 def shown(estimate: Estimate | None, form: str) -> Value:
     if estimate is None or np.isnan(estimate.value):
         return Value("–")
+    if np.isinf(estimate.value):  # KL, where the student rules out a class that the teacher does not
+        return Value("∞")
     return Value(form.format(estimate.value), f"[{', '.join(map(form.format, estimate.interval))}]")
 
 
@@ -51,6 +54,7 @@ def headline(found: Measured, verdicts: Sequence[Verdict]) -> Section:
         low, high = (100 * end for end in above.interval)
         word = "helped" if low > 0 else "harmed" if high < 0 else "made no difference that these rows can show"
         lift = f"The teacher {word}: {100 * above.value:+.1f} points [{low:+.1f}, {high:+.1f}] over the same student without it."
+    lift += f" {ROWS_ONLY}"
     members = found.metrics.get("members/test/accuracy")
     alone = "" if members is None else f" The members of the ensemble are right on {members:.1%} each, in the mean."
     blocks: list[Block] = [said + alone, lift]
@@ -70,10 +74,7 @@ def scores(found: Measured) -> Section:
     for score, (title, form, _, _) in SCORES.items():
         if ("student", score) in found.scores:
             rows.append([title, *(shown(found.scores.get((name, score)), form) for name in names)])
-    note = (
-        f"Brackets: 95 % of {found.resamples:,} bootstrap resamples of the test rows. They say how the choice of test rows "
-        "moves a number, not how another seed would."
-    )
+    note = f"Brackets: 95 % of {found.resamples:,} bootstrap resamples of the test rows. {ROWS_ONLY}"
     blocks: list[Block] = [note, Table(["test", *(NAMES[name] for name in names)], rows)]
     if rare := [label for label, is_rare in zip(found.test.labels, found.test.rare, strict=True) if is_rare]:
         more = f" and {len(rare) - MOST_NAMED} more" if len(rare) > MOST_NAMED else ""
@@ -94,7 +95,10 @@ def differences(found: Measured) -> Section:
                     *(shown(c * factor if c is not None else None, form) for c in cells),
                 ]
             )
-    note = "Paired: both models on the same resampled rows. An interval that holds 0 is no evidence of a difference."
+    note = (
+        "Paired: both models on the same resampled rows. An interval that holds 0 is no evidence of a difference; one that "
+        "does not is evidence for these two runs, not for their recipes under other seeds."
+    )
     return Section(
         "The student against the others", [note, Table(["", *(f"student − {NAMES[n]}" for n in others)], rows)]
     )

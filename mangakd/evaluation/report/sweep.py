@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 from mangakd.evaluation.bootstrap import RESAMPLES
-from mangakd.evaluation.report import curves, markdown
+from mangakd.evaluation.report import curves, markdown, seeds
 from mangakd.evaluation.report.blocks import Block, Figure, Section, Table, Value
 from mangakd.evaluation.report.heatmap import heatmap
 from mangakd.evaluation.report.svg import Axis, Series, chart
@@ -18,9 +18,12 @@ DRAWN = 6  # curves that can be told apart
 def write_sweep(folder: Path, resamples: int = RESAMPLES, seed: int = 0) -> str:
     """report.html and report.md in the sweep's folder; returns the table, for the terminal. Raises UserError: no run finished."""
     found = result(folder)
-    parts = [_winner(found), _table(found, resamples, seed), _maps(found), _curves(found), _troubles(found)]
+    best = found.points[0]
+    over_seeds = seeds.sections(best, found.score) if len(best.runs) > 1 else []
+    points = [] if found.repeats else [_winner(found), _table(found, resamples, seed)]
+    parts = [*points, *over_seeds, _maps(found), _curves(found), _troubles(found)]
     parts = [part for part in parts if part.blocks]
-    write(folder / "report", f"Sweep: {folder.resolve().name}", parts)
+    write(folder / "report", f"{'Seeds' if found.repeats else 'Sweep'}: {folder.resolve().name}", parts)
     shown = [Section(part.title, [b for b in part.blocks if not isinstance(b, Figure)]) for part in parts[:2]]
     return markdown.page(f"{len(found.runs)} runs, {len(found.points)} points", shown)
 
@@ -28,9 +31,9 @@ def write_sweep(folder: Path, resamples: int = RESAMPLES, seed: int = 0) -> str:
 def _winner(found: SweepResult) -> Section:
     best = found.points[0]
     test, agreement = best.mean_of(f"test/{found.score}"), best.mean_of("test/agreement")
-    seeds = f"{len(best.runs)} seeds" if len(best.runs) > 1 else "one seed"
+    repeated = f"{len(best.runs)} seeds" if len(best.runs) > 1 else "one seed"
     words = [
-        f"Best on validation ({seeds}): {_named(found, best)}. {found.score} {_shown(best).text} {_shown(best).interval}",
+        f"Best on validation ({repeated}): {_named(found, best)}. {found.score} {_shown(best).text} {_shown(best).interval}",
         f"Its students on test: {found.score} {test:.1%}, agreement with the teacher {agreement:.1%}. Points were chosen on "
         "validation; test is shown for the best one alone, as choosing by test would flatter it.",
         f"Its command: {found.winning_command()}",
@@ -113,8 +116,11 @@ def _order(value: str) -> tuple[bool, float, str]:
 
 
 def _curves(found: SweepResult) -> Section:
-    """Of the best points, the first seed of each."""
-    chosen = {", ".join(point.values) or "run": curves.read(point.runs[0].folder) for point in found.points[:DRAWN]}
+    """Of the best points, the first seed of each; of a run under several seeds, each seed."""
+    if found.repeats:
+        chosen = {f"run {run.folder.name}": curves.read(run.folder) for run in found.points[0].runs[:DRAWN]}
+    else:
+        chosen = {", ".join(point.values) or "run": curves.read(point.runs[0].folder) for point in found.points[:DRAWN]}
     columns = [f"val/{found.score}", "val/agreement", "val/kl", "train/loss"]
     drawn: list[Block] = [
         curves.figure(chosen, column) for column in columns if any(column in one.columns for one in chosen.values())
@@ -124,7 +130,7 @@ def _curves(found: SweepResult) -> Section:
     note = (
         f"The best {len(chosen)} points by {', '.join(found.keys)}; first seed of each."
         if found.keys
-        else "The first run."
+        else f"The first {len(chosen)} runs."
     )
     losses = " Losses of different temperatures and weights are on different scales."
     return Section("Curves", [note + losses, *drawn])

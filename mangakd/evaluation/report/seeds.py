@@ -1,0 +1,163 @@
+"""One run under several seeds: how far each of its numbers moves, and what moves it."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import yaml
+
+from mangakd.evaluation.report.blocks import Section, Table, Value
+from mangakd.evaluation.report.sections import NAMES, SCORES
+from mangakd.evaluation.sweep import SEED, Point, Spread, SweepRun
+
+PREFIXES = {"student": "", "baseline": "baseline/", "teacher": "teacher/"}  # of a model's metrics
+TEACHER = "the teacher's fine-tuning"
+MEANINGS = {
+    SEED: "first weights, order of batches and dropout of student and baseline",
+    "teacher.fit.seed": TEACHER,
+    "teacher.seed": TEACHER,
+    "teacher.seeds": TEACHER,
+    "data.split_seed": "which rows limits, splits and labelled_share take",
+    "augment.seed": "the new texts of augment",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One number of every run: its title, how it is shown, and its values (n), NaN where a run has none."""
+
+    title: str
+    form: str
+    values: np.ndarray
+
+    def shown(self, number: float) -> str:
+        return "–" if math.isnan(number) else self.form.format(number)
+
+    @property
+    def mean(self) -> Value:
+        """With its 95 % interval over seeds."""
+        spread = Spread(self.values)
+        if math.isnan(spread.mean):
+            return Value("–")
+        interval = f"[{', '.join(map(self.shown, spread.interval))}]" if np.ptp(self.values) else "(all the same)"
+        return Value(self.shown(spread.mean), interval)
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        return self.shown(self.values.min()), self.shown(self.values.max())
+
+
+def sections(point: Point, score: str) -> list[Section]:
+    """Of a point with several seeds. score: the one that runs are kept by."""
+    lines = [line for line in _lines(point, score) if not np.isnan(line.values).all()]
+    note = (
+        "Brackets: 95 % interval of the mean over seeds (Student's t). They say how far other seeds move it, not what other "
+        "test rows would do: that is in the report of each run."
+    )
+    table = Table(["test", f"mean of {len(point.runs)} seeds", "lowest", "highest"], [
+        [line.title, line.mean, *line.ends] for line in lines
+    ])  # fmt: skip
+    each = Table([SEED, *(line.title for line in lines), "run"], [
+        [_seed(run), *(line.shown(value) for line, value in zip(lines, values, strict=True)), run.folder.name]
+        for run, values in zip(point.runs, np.transpose([line.values for line in lines]), strict=True)
+    ])  # fmt: skip
+    return [
+        Section("Over seeds", [_headline(point, score), what_differs(point), table, note]),
+        Section("Each seed", [each]),
+    ]
+
+
+def _lines(point: Point, score: str) -> list[Line]:
+    title, form, _, _ = _form(score)
+    tested = {name: Line(f"{title}, {NAMES[name]}", form, _tested(point, score, name)) for name in PREFIXES}
+    others = [name for name in ("accuracy", "macro_f1", "agreement", "kl", "ece") if name != score]
+    return [
+        tested["student"], tested["baseline"], _gain(point, score), tested["teacher"],
+        Line("retention: student / teacher", "{:.1%}", _tested(point, "retention")),
+        *(Line(*_form(name)[:2], _tested(point, name)) for name in others),
+    ]  # fmt: skip
+
+
+def _form(score: str) -> tuple[str, str, str, int]:
+    return SCORES.get(score, (score, "{:.4f}", "{:+.4f}", 1))
+
+
+def _tested(point: Point, score: str, model: str = "student") -> np.ndarray:
+    """(n), NaN where a run has none."""
+    return np.array([run.metrics.get(f"{PREFIXES[model]}test/{score}", math.nan) for run in point.runs])
+
+
+def _gain(point: Point, score: str) -> Line:
+    """What the teacher adds, seed by seed: both students have the same seed."""
+    _, _, form, factor = _form(score)
+    unit = ", points" if factor == 100 else ""
+    values = factor * (_tested(point, score) - _tested(point, score, "baseline"))
+    return Line(f"gain: student − {NAMES['baseline']}{unit}", form, values)
+
+
+def _headline(point: Point, score: str) -> str:
+    title, form, _, _ = _form(score)
+    gain, runs = _gain(point, score), len(point.runs)
+    said = f"{title} of the student on test: {form.format(_tested(point, score).mean())} in the mean of {runs} seeds."
+    if np.isnan(gain.values).any():
+        return f"{said} What the teacher adds is not known: the runs have no baseline (baseline=true)."
+    low, high = Spread(gain.values).interval
+    word = "helps" if low > 0 else "harms" if high < 0 else "makes no difference that these seeds can show"
+    return (
+        f"{said} The teacher {word}: {' '.join(gain.mean)} over the same student without it, from {' to '.join(gain.ends)}, "
+        f"above 0 with {(gain.values > 0).sum()} of {runs} seeds."
+    )
+
+
+def what_differs(point: Point) -> str:
+    """Which seeds differ, whether the runs have one teacher, and whether they were tested on the same rows."""
+    seeds = [dict(_seeds(run)) for run in point.runs]
+    keys = list(dict.fromkeys(key for one in seeds for key in one))
+    differ = [key for key in keys if any(one.get(key) != seeds[0].get(key) for one in seeds)]
+    moved = {MEANINGS.get(key, key) for key in differ}
+    same = [key for key in keys if MEANINGS.get(key, key) not in moved]
+    parts = [f"Differs from run to run: {_named(differ)}."] if differ else []
+    if same:
+        one_each = {MEANINGS.get(key, key): key for key in reversed(same)}.values()
+        added = " ".join(f"'{key}=${{{SEED}}}'" for key in reversed(one_each))
+        parts.append(f"The same in all: {_named(same)}. To let them follow the seed, add {added}.")
+    teachers = {
+        tuple(sorted(item for item in run.metrics.items() if item[0].startswith("teacher/test/"))) for run in point.runs
+    }
+    if len(teachers) == 1 and TEACHER in moved:
+        parts.append("All runs have the same teacher nevertheless: it was fine-tuned before.")
+    first = point.runs[0].test
+    if first is not None and not all(run.test is not None and first.same_rows(run.test) for run in point.runs):
+        parts.append("The runs were tested on different rows, which are a part of this spread.")
+    return " ".join(parts)
+
+
+def _named(keys: list[str]) -> str:
+    """Meanings, each with its keys."""
+    meanings: dict[str, list[str]] = {}
+    for key in keys:
+        meanings.setdefault(MEANINGS.get(key, ""), []).append(key)
+    return ", ".join(
+        f"{meaning} ({', '.join(own)})" if meaning else ", ".join(own) for meaning, own in meanings.items()
+    )
+
+
+def _seed(run: SweepRun) -> str:
+    return str(dict(_seeds(run)).get(SEED, run.settings.get(SEED, "–")))
+
+
+def _seeds(run: SweepRun) -> Iterator[tuple[str, Any]]:
+    """Key and value of every seed in the run's config."""
+    file = run.folder / "config.yaml"
+    if file.is_file():
+        yield from _within(yaml.safe_load(file.read_text()))
+
+
+def _within(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _within(value, f"{prefix}{name}.")
+        elif name in (SEED, "seeds") or name.endswith("_seed"):
+            yield f"{prefix}{name}", value
