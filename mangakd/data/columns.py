@@ -28,9 +28,15 @@ def table_rows(
     """
     if not table.names:
         raise UserError(f"{origin} has no rows.")
+    given = label
     text, label = table.named(text, keys[0], origin), table.named(label, keys[1], origin)
     if text == label:
         raise UserError(f"{keys[0]} and {keys[1]} are both {text!r}; they must differ.")
+    if table.joined and str(given).isdecimal() and label != str(given) and label in table.column(label):
+        raise UserError(
+            f"{origin}: its first line is taken for the header, but {label!r} is also a label. Put a header line before it, for "
+            f"example text,label, and set {keys[0]} and {keys[1]} to these names."
+        )
     numbers = list(table.numbers)
     notices = Notices(origin, table.unit)
     texts = [
@@ -47,7 +53,7 @@ def table_rows(
 def _note_missing_words(what: str, texts: list[str], numbers: list[int], notices: Notices) -> None:
     for number, text in zip(numbers, texts, strict=True):
         if is_missing_word(text):
-            notices.add(f"{what} are a word for a missing value, read as it is written", number, text)
+            notices.add(f"{what} that are a word for a missing value, read as they are written", number, text)
 
 
 class _Labels:
@@ -74,11 +80,13 @@ class _Labels:
 
     def _note(self, cell: str, names: tuple[str, ...], number: int) -> None:
         if names != (cell.strip(),) and cell.strip()[:1] in tuple("[({"):
-            self._notices.add("labels are a list that was written as text, read as that list", number, cell)
+            self._notices.add("labels that are a list written as text, read as that list", number, cell)
         elif SEPARATOR in cell and len(names) == 1:
             if self._several or self._table.joined:
                 how = "a list of names" if self._several else "task.problem=multi_label"
-                self._notices.add(f"labels hold {SEPARATOR} and are one name; several labels need {how}", number, cell)
+                self._notices.add(
+                    f"labels with {SEPARATOR} in them, each read as one name (for several labels: {how})", number, cell
+                )
         elif cell != cell.strip():
-            self._notices.add("labels have blanks around them, which are left out", number, cell)
+            self._notices.add("labels with blanks around them, which are left out", number, cell)
         _note_missing_words("labels", [cell], [number], self._notices)

@@ -51,7 +51,7 @@ def read_delimited(text: str, usual: str, origin: str) -> tuple[list[str], list[
     for record in rows:
         if _ESCAPES.search(record.raw):
             notices.add(
-                "rows hold a backslash escape, which is read as it is written", record.line, record.raw.rstrip("\r\n")
+                "rows with a backslash escape, which is read as it is written", record.line, record.raw.rstrip("\r\n")
             )
     notices.log()
     return header, rows
@@ -110,7 +110,7 @@ def _read_tabbed(lines: Sequence[str], skipped: int, separator: str, origin: str
         return quoted
     for record in starts:
         cell = next(cell for cell in record.cells if cell.startswith('"'))
-        notices.add("rows have a cell that begins with a quote, which is read as a part of it", record.line, cell)
+        notices.add("rows with a cell that begins with a quote, which is read as a part of it", record.line, cell)
     return written
 
 
@@ -184,5 +184,5 @@ def _check_breaks(rows: Sequence[Record], separator: str, origin: str, notices: 
                     f"{origin}: the quote that opens a cell in line {record.line} is closed too late: the cell holds "
                     f"{short(part)}, which looks like a row. Close the quote, or save the file as JSONL."
                 )
-        kind = f"cells hold line breaks ({len(rows)} rows from {lines} lines)"
+        kind = f"cells with line breaks ({len(rows)} rows from {lines} lines)"
         notices.add(kind, record.line, cell)

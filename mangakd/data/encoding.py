@@ -16,7 +16,7 @@ from mangakd.core.errors import UserError
 # nearly any bytes are valid in them.
 _CANDIDATES = (
     ("cp932", r"[\u3041-\u30ff\u4e00-\u9fff]*[\u3041-\u3096\u30a1-\u30ff]"),  # Japanese: Shift-JIS
-    ("euc_jp", r"[\u3041-\u30ff\u4e00-\u9fff]*[\u3041-\u3096\u30a1-\u30ff]"),
+    ("euc-jp", r"[\u3041-\u30ff\u4e00-\u9fff]*[\u3041-\u3096\u30a1-\u30ff]"),
     ("cp949", r"[\uac00-\ud7a3]"),  # Korean
     ("gb18030", r"[\u4e00-\u9fff]"),  # Chinese
     ("big5", r"[\u4e00-\u9fff]"),

@@ -14,14 +14,14 @@ class Notices:
         self._kinds: dict[str, list[tuple[int, str]]] = {}
 
     def add(self, kind: str, number: int, value: str) -> None:
-        """kind: the end of a sentence that starts with a count."""
+        """kind: a plural noun and what was done with it, such as `texts with …, read as …`."""
         self._kinds.setdefault(kind, []).append((number, value))
 
     def log(self) -> None:
         for kind, cases in self._kinds.items():
             number, value = cases[0]
             log.warning(
-                "%s: %d %s; first: %s %d, %s.", self._origin, len(cases), kind, self._unit, number, short(value)
+                "%s: %s: %d; first: %s %d, %s", self._origin, kind, len(cases), self._unit, number, short(value)
             )
 
 

@@ -50,6 +50,8 @@ def whole_texts(texts: Sequence[str], numbers: Sequence[int], origin: str, unit:
     notices = Notices(origin, unit)
     for i, (text, new) in enumerate(zip(texts, fixed, strict=True)):
         if text != new:
-            notices.add("texts hold half a surrogate pair, replaced by U+FFFD", numbers[i] if numbers else i + 1, new)
+            notices.add(
+                "texts with half a surrogate pair, which is replaced by U+FFFD", numbers[i] if numbers else i + 1, new
+            )
     notices.log()
     return fixed

@@ -89,7 +89,7 @@ def warn_of_copies(parts: dict[str, Rows]) -> None:
         if both:
             rows = parts[name]
             log.warning(
-                "%s: %d texts are in train, too, so their scores are too good; first: %s, %s.",
+                "%s: texts that train has, too, so that their scores are too good: %d; first: %s, %s",
                 rows.origin, len(both), rows.place(both[0][0]), short(rows.texts[both[0][0]]),
             )  # fmt: skip
 
@@ -104,7 +104,7 @@ def _warn_of_contradictions(parts: dict[str, Rows], groups: dict[str, Groups]) -
     if cases:
         (rows, i), (others, j) = cases[0][:2]
         log.warning(
-            "%d texts have different labels in different rows; first: %s is %s in %s, and %s in %s.",
+            "texts with different labels in different rows, all of which are kept: %d; first: %s is %s in %s, and %s in %s",
             len(cases), short(rows.texts[i]), _names(rows, i), rows.where(i), _names(others, j), others.where(j),
         )  # fmt: skip
 

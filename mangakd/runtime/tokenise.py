@@ -82,7 +82,9 @@ def read_as_text(tokenizer: Tokenizer) -> None:
 
 
 def _reads_as_token(tokenizer: Tokenizer, content: str, token: int) -> bool:
-    """Whether the special token comes out of a text that holds its name; a token for unknown words may."""
-    unknown = tokenizer.encode("\U0010fffd", add_special_tokens=False).ids
-    texts = (content, f"a{content}", f"{content}a", f"a {content} a")
-    return token not in unknown and any(token in tokenizer.encode(t, add_special_tokens=False).ids for t in texts)
+    """Whether a text that holds the name of a special token becomes that token, and no longer does so once cut in two."""
+
+    def reads(*texts: str) -> bool:
+        return any(token in tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
+
+    return reads(content, f"a{content}", f"{content}a", f"a {content} a") and not reads(content[0], content[1:])
