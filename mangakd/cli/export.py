@@ -90,6 +90,7 @@ def _data(config: DictConfig, folder: Path, settings: DictConfig | None, calibra
 def _train_texts(settings: DictConfig) -> Sequence[str]:
     """Those that the run was trained on, read again from its data."""
     try:
-        return instantiate(settings.data).load().train.texts
+        problem = OmegaConf.select(settings, "task.problem", default="single_label")
+        return instantiate(settings.data).load(problem).train.texts
     except UserError as error:
         raise UserError(f"the run's training texts cannot be read again; give texts=<file>. {error}") from error

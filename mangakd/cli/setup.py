@@ -80,7 +80,8 @@ class Setup:
 
     @part
     def corpus(self) -> Corpus:
-        return instantiate(self.config.data).load()
+        # From the config: a task that cannot be made must not hide what is wrong with the data.
+        return instantiate(self.config.data).load(self.config.task.get("problem", "single_label"))
 
     @part
     def hardware(self) -> Hardware:

@@ -9,36 +9,19 @@ import logging
 import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 
-from mangakd.core.errors import UserError, near
+from mangakd.core.errors import UserError
+from mangakd.core.spec import Problem
+from mangakd.data import checks
+from mangakd.data.rows import Rows, identity, whole_texts
+from mangakd.data.split import split_off, warn_of_copies
 from mangakd.data.tables import read_texts
 
 log = logging.getLogger(__name__)
-LABEL_SEPARATOR = "|"
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 READ_BY_SOME = ("path", "val_path", "test_path", "text_column", "label_column")
-
-
-@dataclass(frozen=True)
-class Rows:
-    """One split. labels: a tuple of names for each text (one name, or several for multi-label tasks).
-
-    numbers: the row's position in its file, from 1, for messages.
-    """
-
-    texts: list[str]
-    labels: list[tuple[str, ...]]
-    numbers: list[int] = field(default_factory=list)
-    origin: str = ""
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def take(self, positions: Sequence[int]) -> "Rows":
-        numbers = [self.numbers[i] for i in positions] if self.numbers else []
-        return Rows([self.texts[i] for i in positions], [self.labels[i] for i in positions], numbers, self.origin)
 
 
 @dataclass(frozen=True)
@@ -70,14 +53,14 @@ class Source(ABC):
     unlabelled_path: a file with more of them (a text column, or one text a line in .txt).
 
     Missing val or test files are split off the training rows (10 % each), also by `split_seed`, not by the run's seed, so
-    that runs with different seeds are scored on the same rows.
+    that runs with different seeds are scored on the same rows. Equal texts stay on one side, a class's last row in train.
     """
 
     path: str | None = None
     val_path: str | None = None
     test_path: str | None = None
-    text_column: str = "text"
-    label_column: str = "label"
+    text_column: str | int = "text"
+    label_column: str | int = "label"
     train_limit: int | None = None
     val_limit: int | None = None
     test_limit: int | None = None
@@ -89,24 +72,34 @@ class Source(ABC):
     # Which of READ_BY_SOME this source reads; set to another value, the rest is warned about.
     reads: tuple[str, ...] = field(default=(), init=False, repr=False)
     ordered_labels: tuple[str, ...] | None = field(default=None, init=False, repr=False)
+    # Of the task, set by load(): how label cells are read.
+    problem: Problem = field(default="single_label", init=False, repr=False)
 
     @abstractmethod
     def read(self) -> dict[str, Rows]:
         """`train` and, where they exist, `validation` and `test`."""
 
-    def load(self) -> Corpus:
-        """Read, split, limit, check. Raises UserError for every mistake a user can make in data."""
+    def load(self, problem: Problem = "single_label") -> Corpus:
+        """Read, split, limit, check. problem: of the task; a row of a multi-label task may have no label at all.
+
+        Raises UserError for every mistake a user can make in data.
+        """
+        self.problem = problem
         self._check_limits()
         self._warn_ignored()
-        parts = self.read()
+        parts = {name: _whole(rows) for name, rows in self.read().items()}
         for name, rows in parts.items():
-            _check_rows(name, rows)
-        parts = {name: self._limited(name, rows) for name, rows in self._split(parts).items()}
+            checks.check_rows(name, rows, problem)
+        warn_of_copies(parts)
+        missing = [name for name in ("validation", "test") if name not in parts]
+        if missing:
+            parts |= split_off(parts["train"], missing, self.split_seed)
+        parts = {name: self._limited(name, rows) for name, rows in parts.items()}
         parts["train"], hidden = self._labelled(parts["train"])
         labels = self.ordered_labels or tuple(sorted({label for row in parts["train"].labels for label in row}))
         for name in ("validation", "test"):
-            _check_labels(name, parts[name], set(labels))
-        _check_present(labels, parts["train"], self.train_limit)
+            checks.check_labels(name, parts[name], set(labels))
+        checks.check_classes(labels, parts["train"], self.train_limit)
         unlabelled = self._unlabelled(hidden, [text for rows in parts.values() for text in rows.texts])
         return Corpus(type(self).__name__, parts["train"], parts["validation"], parts["test"], labels, unlabelled)
 
@@ -128,29 +121,6 @@ class Source(ABC):
                     option.name, value, type(self).__name__,
                 )  # fmt: skip
 
-    def _split(self, parts: dict[str, Rows]) -> dict[str, Rows]:
-        missing = [name for name in ("validation", "test") if name not in parts]
-        if missing:
-            order = list(range(len(parts["train"])))
-            random.Random(self.split_seed).shuffle(order)
-            size = max(len(order) // 10, 1)
-            if len(order) <= size * len(missing):
-                keys = " and ".join(f"data.{SPLITS[name]}_path" for name in missing)
-                raise UserError(
-                    f"{parts['train'].origin} has {len(order)} rows, too few to split {' and '.join(missing)} off. "
-                    f"Add rows, or set {keys}."
-                )
-            for name in missing:
-                held, order = order[:size], order[size:]
-                parts[name] = parts["train"].take(sorted(held))
-            parts["train"] = parts["train"].take(sorted(order))
-            log.info(
-                "no file for %s: split off the training rows (data.split_seed=%d).",
-                " and ".join(missing),
-                self.split_seed,
-            )
-        return parts
-
     def _labelled(self, rows: Rows) -> tuple[Rows, list[str]]:
         """(the rows that keep their labels, the texts of the others)."""
         if self.labelled_share == 1:
@@ -164,8 +134,12 @@ class Source(ABC):
 
     def _unlabelled(self, hidden: list[str], known: Sequence[str]) -> list[str]:
         """Each text once, none that is in a split."""
-        seen = set(known)
-        return [text for text in dict.fromkeys([*hidden, *self.more_texts()]) if text not in seen]
+        seen, texts = set(map(identity, known)), []
+        for text in (*hidden, *self.more_texts()):
+            if (key := identity(text)) not in seen:
+                seen.add(key)
+                texts.append(text)
+        return texts
 
     def more_texts(self) -> list[str]:
         """Texts without labels, besides those that `labelled_share` makes."""
@@ -179,72 +153,5 @@ class Source(ABC):
         return rows.take(sorted(random.Random(self.split_seed).sample(range(len(rows)), limit)))
 
 
-def names(cell: object) -> tuple[str, ...]:
-    """Label names of one cell: a value, a list of values, or `a|b`. None and NaN are no label."""
-    values = cell if isinstance(cell, list | tuple) else str(cell).split(LABEL_SEPARATOR) if _is_set(cell) else ()
-    found = (str(value).strip() for value in values if _is_set(value))
-    return tuple(dict.fromkeys(name for name in found if name))
-
-
-def _is_set(value: object) -> bool:
-    return value is not None and value == value  # NaN, which stands for nothing in a column of numbers, is not itself
-
-
-def _check_rows(name: str, rows: Rows) -> None:
-    if not len(rows):
-        raise UserError(f"{rows.origin or name} has no rows. Give data.{_key(name)} a file with rows.")
-    blank = [i for i, text in enumerate(rows.texts) if not text or not text.strip()]
-    if blank:
-        raise UserError(
-            f"{_row(name, rows, blank[0])} has no text{_more(blank)} Fill or remove it, or set data.text_column."
-        )
-    unlabelled = [i for i, labels in enumerate(rows.labels) if not labels]
-    if unlabelled:
-        raise UserError(
-            f"{_row(name, rows, unlabelled[0])} has no label{_more(unlabelled)} Fill or remove it, or set data.label_column."
-        )
-
-
-def _check_labels(name: str, rows: Rows, known: set[str]) -> None:
-    wrong = [i for i, labels in enumerate(rows.labels) if not set(labels) <= known]
-    if wrong:
-        unknown = sorted({label for i in wrong for label in rows.labels[i]} - known)
-        first = next(label for label in rows.labels[wrong[0]] if label not in known)
-        every = {*known, *unknown}
-        raise UserError(
-            f"{_row(name, rows, wrong[0])} has the label {first!r}, which no row of train has{_more(wrong, near(first, known))} "
-            f"train has {len(known)} classes, all splits together {len(every)}; missing from train: {listed(unknown)}. "
-            "Correct the label, add rows to train, or raise data.train_limit."
-        )
-
-
-def _check_present(labels: tuple[str, ...], train: Rows, limit: int | None) -> None:
-    seen = {label for row in train.labels for label in row}
-    absent = [label for label in labels if label not in seen]
-    if absent:
-        fix = f"raise data.train_limit={limit}" if limit is not None else "add rows"
-        raise UserError(f"train has {len(train)} rows, none of them of {listed(absent)}; {fix}.")
-    if len(labels) < 2:
-        raise UserError(
-            f"train has a single class ({labels[0]}); a classifier needs two or more. Set data.label_column, or add rows."
-        )
-
-
-def listed(labels: Iterable[str]) -> str:
-    """The first five of some names, and how many more there are."""
-    ordered = sorted(labels)
-    return (", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")) or "none"
-
-
-def _key(name: str) -> str:
-    return "path" if name == "train" else f"{SPLITS[name]}_path"
-
-
-def _row(name: str, rows: Rows, i: int) -> str:
-    header = ", header not counted" if rows.origin.lower().endswith((".csv", ".tsv")) else ""
-    return f"row {rows.numbers[i] if rows.numbers else i + 1} of {name} ({rows.origin}{header})"
-
-
-def _more(found: Iterable[int], end: str = ".") -> str:
-    count = len(list(found)) - 1
-    return (f" (and {count} more such row{'s' if count > 1 else ''})" if count else "") + end
+def _whole(rows: Rows) -> Rows:
+    return replace(rows, texts=whole_texts(rows.texts, rows.numbers, rows.origin, rows.unit))

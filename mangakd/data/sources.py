@@ -5,9 +5,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mangakd.core.errors import UserError, near
+from mangakd.core.errors import UserError
 from mangakd.data import manga_corpus
-from mangakd.data.source import Rows, Source, names
+from mangakd.data.columns import table_rows
+from mangakd.data.rows import Rows
+from mangakd.data.source import Source
+from mangakd.data.split import KEYS
 from mangakd.data.tables import Table, existing, read_json, read_table
 
 COLUMNS = ("text_column", "label_column")
@@ -81,7 +84,7 @@ def _pairs(rows: Any, origin: str) -> Rows:
 class Files(Source):
     """CSV, TSV, JSON (a list of objects), JSONL, Arrow, Feather or Parquet with a text and a label column.
 
-    Several labels in one cell are a list (JSON, Arrow) or joined by `|` (CSV).
+    Several labels in one cell are a list (JSON, Arrow, Parquet) or joined by `|` (CSV, TSV). docs/data.md says how each is read.
     """
 
     def __post_init__(self) -> None:
@@ -89,16 +92,15 @@ class Files(Source):
 
     def read(self) -> dict[str, Rows]:
         given = {"train": self.path, "validation": self.val_path, "test": self.test_path}
-        keys = {"train": "data.path", "validation": "data.val_path", "test": "data.test_path"}
         return {
-            split: self._rows(path, keys[split])
+            split: self._rows(path, KEYS[split])
             for split, path in given.items()
             if path is not None or split == "train"
         }
 
     def _rows(self, path: str | None, key: str) -> Rows:
         table = read_table(existing(path, key), key)
-        return table_rows(table, self.text_column, self.label_column, f"{key}={path}")
+        return table_rows(table, self.text_column, self.label_column, f"{key}={path}", self.problem)
 
 
 @dataclass
@@ -121,9 +123,12 @@ class Hub(Source):
                 datasets.load_from_disk(name) if Path(name).is_dir() else datasets.load_dataset(name, config or None)
             )
         except Exception as error:  # datasets raises anything from OSError to its own classes
+            where = "this folder" if Path(name).is_dir() else "the hub"
             raise UserError(
-                f"data.path={self.path} could not be loaded from the hub: {str(error).splitlines()[0]}"
+                f"data.path={self.path} could not be loaded from {where}: {str(error).splitlines()[0]}"
             ) from error
+        if isinstance(loaded, datasets.Dataset):
+            loaded = {"train": loaded}
         aliases = {"train": ("train",), "validation": ("validation", "val", "dev"), "test": ("test",)}
         found = {split: next((loaded[a] for a in each if a in loaded), None) for split, each in aliases.items()}
         if found["train"] is None:
@@ -131,51 +136,6 @@ class Hub(Source):
         return {split: self._rows(part, f"{self.path}:{split}") for split, part in found.items() if part is not None}
 
     def _rows(self, part: Any, origin: str) -> Rows:
-        rows = table_rows(Table.of_arrow(part.data.table), self.text_column, self.label_column, origin)
-        feature = part.features[self.label_column]
-        feature = getattr(feature, "feature", feature)
-        if hasattr(feature, "int2str"):
-            # -1 is the hub's way of withholding the labels of a test split.
-            labels = [tuple(feature.int2str(int(v)) for v in row if int(v) >= 0) for row in rows.labels]
-            rows = Rows(rows.texts, labels, rows.numbers, origin)
-        return rows
-
-
-def table_rows(table: Table, text: str, label: str, origin: str) -> Rows:
-    """Texts and label names of two columns; rows are counted from 1, a header is not counted."""
-    if not table.names:
-        raise UserError(f"{origin} has no rows.")
-    for column, key in ((text, "data.text_column"), (label, "data.label_column")):
-        if column not in table.names:
-            raise UserError(
-                f"{origin} has no column {column!r}; it has {', '.join(table.names)}. Set {key} to one of "
-                f"these{near(column, table.names)}"
-            )
-        if table.names.count(column) > 1:
-            raise UserError(
-                f"{origin} has {table.names.count(column)} columns {column!r}; rename all but one, or set {key} to another."
-            )
-    if text == label:
-        raise UserError(f"data.text_column and data.label_column are both {text!r}; they must differ.")
-    texts = [_text(value, number, origin, text) for number, value in enumerate(table.column(text), 1)]
-    labels = [_names(value, number, origin, label) for number, value in enumerate(table.column(label), 1)]
-    return Rows(texts, labels, list(range(1, len(texts) + 1)), origin)
-
-
-def _text(value: Any, number: int, origin: str, column: str) -> str:
-    if value is not None and not isinstance(value, str | int | float):
-        raise UserError(
-            f"row {number} of {origin} holds a {type(value).__name__} in {column!r}, not a text. Set data.text_column."
-        )
-    return "" if value is None else str(value)
-
-
-def _names(value: Any, number: int, origin: str, column: str) -> tuple[str, ...]:
-    cells = value if isinstance(value, list) else [value]
-    wrong = [cell for cell in cells if not isinstance(cell, str | int | float | None)]
-    if wrong:
-        raise UserError(
-            f"row {number} of {origin} holds a {type(wrong[0]).__name__} in {column!r}, not the name of a label or a list "
-            "of names. Set data.label_column."
-        )
-    return names(value)
+        # The features are also in the schema, but only as long as nobody has changed the columns.
+        table = part.data.table.replace_schema_metadata(part.features.arrow_schema.metadata)
+        return table_rows(Table.of_arrow(table, origin), self.text_column, self.label_column, origin, self.problem)

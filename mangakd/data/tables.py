@@ -1,41 +1,93 @@
 """Files as tables: CSV, TSV, JSON, JSONL, Arrow, Feather and Parquet by their ending, with one way to ask for a column.
 
 JSON is read line by line in Python and not by Arrow: Arrow demands one type for each column and cannot name the line, and
-a label column that mixes 3 and "three" is for the checks in source.py to judge, not for a parser.
+a label column that mixes 3 and "three" is for the checks to judge, not for a parser.
 """
 
+import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 
 from mangakd.core.errors import UserError, near
+from mangakd.data.cells import CellError, spelled
+from mangakd.data.delimited import read_delimited
+from mangakd.data.encoding import read_text
+from mangakd.data.notices import log
+from mangakd.data.rows import whole_texts
 
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
 ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".arrow", ".feather", ".parquet")
+_SAVED = ("dataset_info.json", "dataset_dict.json")  # in a folder of datasets.save_to_disk
 
 
 @dataclass(frozen=True)
 class Table:
-    """names: columns in the file's order. column: name → its values as Python objects, None where there is none."""
+    """names: columns in the file's order. column: name → its values as Python objects, None where there is none.
+
+    numbers: where each row is in the file, counted in `unit`. joined: a cell of several labels is text, as in CSV.
+    """
 
     names: list[str]
     column: Callable[[str], list[Any]]
+    numbers: Sequence[int] = ()
+    unit: str = "row"
+    joined: bool = False
 
     @classmethod
-    def of_arrow(cls, table: pa.Table) -> "Table":
-        return cls(list(table.column_names), lambda name: table[name].to_pylist())
-
-    @classmethod
-    def of_rows(cls, rows: list[dict[str, Any]]) -> "Table":
-        """A key may be absent from some rows; columns are in the order in which they first appear."""
+    def of_arrow(cls, table: pa.Table, origin: str) -> "Table":
+        """Class ids of a ClassLabel column become names, where the schema has what `datasets` writes into it."""
         return cls(
-            list(dict.fromkeys(key for row in rows for key in row)), lambda name: [row.get(name) for row in rows]
+            list(table.column_names), lambda name: _arrow_values(table, name, origin), range(1, table.num_rows + 1)
         )
+
+    @classmethod
+    def of_objects(cls, rows: list[dict[str, Any]], numbers: Sequence[int], unit: str) -> "Table":
+        """A key may be absent from some rows; columns are in the order in which they first appear."""
+        names = list(dict.fromkeys(key for row in rows for key in row))
+        return cls(names, lambda name: [row.get(name) for row in rows], numbers, unit)
+
+    @classmethod
+    def of_text(cls, text: str, separator: str, origin: str) -> "Table":
+        """CSV and TSV. All cells are text: a label column of digits stays the names "0", "1"; an empty cell is ""."""
+        header, rows = read_delimited(text, separator, origin)
+
+        def column(name: str) -> list[Any]:
+            place = header.index(name)
+            return [row.cells[place] for row in rows]
+
+        return cls(header, column, [row.line for row in rows], "line", joined=True)
+
+    def named(self, column: str | int, key: str, origin: str) -> str:
+        """The column that a key names: exactly, or but for blanks and case, or by its position from 0.
+
+        Raises UserError where there is none, or two of that name.
+        """
+        wanted = str(column)
+        alike = [name for name in self.names if name.strip().casefold() == wanted.strip().casefold()]
+        if wanted not in self.names and len(alike) == 1:
+            wanted = alike[0]
+        elif wanted not in self.names and wanted.isdecimal() and int(wanted) < len(self.names):
+            wanted = self.names[int(wanted)]
+        if self.names.count(wanted) > 1:
+            raise UserError(
+                f"{origin} has {self.names.count(wanted)} columns {wanted!r}; rename all but one, or set {key} to another."
+            )
+        if wanted not in self.names:
+            header = " Is its first line a row? Then put a header line before it." if self.joined else ""
+            raise UserError(
+                f"{origin} has no column {wanted!r}; it has {', '.join(map(_quoted, self.names))}. Set {key} to one of "
+                f"these{near(wanted, self.names)}{header}"
+            )
+        if wanted != str(column):
+            log.info("%s: %s=%s is the column %r.", origin, key, column, wanted)
+        return wanted
 
 
 def existing(path: str | None, key: str) -> Path:
@@ -44,6 +96,8 @@ def existing(path: str | None, key: str) -> Path:
         raise UserError(f"{key} is not set: give the file, for example {key}=data/train.csv.")
     file = Path(path).expanduser()
     if file.is_dir():
+        if any((file / name).is_file() for name in _SAVED):
+            raise UserError(f"{key}={path} is a folder that datasets saved; read it with data=hub data.path={path}.")
         held = sorted(p.name for p in file.iterdir() if p.suffix.lower() in ENDINGS)
         raise UserError(f"{key}={path} is a folder, not a file; it holds {_some(held)}. Give {key} one file.")
     if not file.parent.is_dir():
@@ -58,76 +112,65 @@ def existing(path: str | None, key: str) -> Path:
 
 def read_table(file: Path, key: str) -> Table:
     """The table in a file, read by its ending. Raises UserError naming `key` where it cannot be parsed."""
-    ending = file.suffix.lower()
+    ending, origin = file.suffix.lower(), f"{key}={file}"
     if ending not in ENDINGS:
-        raise UserError(f"{key}={file}: unknown ending {ending!r}; known: {' '.join(ENDINGS)}.")
+        raise UserError(f"{origin}: unknown ending {ending!r}; known: {' '.join(ENDINGS)}.")
     try:
         match ending:
             case ".csv" | ".tsv":
-                return Table.of_arrow(_csv(file))
+                return Table.of_text(read_text(file, key), SEPARATORS[ending], origin)
             case ".jsonl" | ".ndjson":
                 return _json_lines(file, key)
             case ".json":
                 return _json_list(file, key)
             case ".arrow" | ".feather":
-                return Table.of_arrow(_arrow(file))
-        return Table.of_arrow(pyarrow.parquet.read_table(file))
-    except UnicodeDecodeError as error:
-        raise UserError(_encoding(file, key)) from error
+                return Table.of_arrow(_arrow(file), origin)
+        return Table.of_arrow(pyarrow.parquet.read_table(file), origin)
     except (pa.ArrowException, OSError) as error:
-        if "utf8" in str(error).lower():
-            raise UserError(_encoding(file, key)) from error
         reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(
-            f"{key}={file} could not be read as {ending}: {reason}. Mend the file, or rename it to what it is."
-        ) from error
+        raise UserError(f"{origin} could not be read as {ending}: {reason}. Fix the file, or rename it.") from error
 
 
-def read_texts(path: str, column: str, key: str, column_key: str) -> list[str]:
-    """Unlabelled texts: the lines of a .txt file, or a column of any table. Raises UserError where there is none.
+def read_texts(path: str, column: str | int, key: str, column_key: str) -> list[str]:
+    """Unlabelled texts: the lines of a .txt file, or a column of any table; those that are blank are left out and counted.
 
-    key, column_key: what the user set, for messages.
+    key, column_key: what the user set, for messages. Raises UserError where there is no text.
     """
-    file = existing(path, key)
+    file, origin = existing(path, key), f"{key}={path}"
     if file.suffix.lower() == ".txt":
-        try:
-            values: list[Any] = file.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise UserError(_encoding(file, key)) from error
+        # Iterated, because str.splitlines would also split at U+2028, form feeds and the like.
+        values: list[Any] = [line.rstrip("\r\n") for line in io.StringIO(read_text(file, key), newline="")]
+        numbers, unit = list(range(1, len(values) + 1)), "line"
     else:
         table = read_table(file, key)
-        if column not in table.names:
-            raise UserError(
-                f"{key}={path} has no column {column!r} ({column_key}){near(column, table.names)} "
-                f"It has {_some(table.names)}."
-            )
-        values = table.column(column)
-    texts = [str(value).strip() for value in values if value is not None and str(value).strip()]
-    if not texts:
-        raise UserError(f"{key}={path} holds no text.")
-    return texts
+        values = table.column(table.named(column, column_key, origin))
+        numbers, unit = list(table.numbers), table.unit
+    rows = [
+        (number, text_of(value, f"{unit} {number} of {origin}", column_key))
+        for number, value in zip(numbers, values, strict=True)
+    ]
+    held = [(number, text) for number, text in rows if text.strip()]
+    if not held:
+        raise UserError(f"{origin} holds no text.")
+    if len(held) < len(rows):
+        log.info("%s: %d of %d rows have no text and are left out.", origin, len(rows) - len(held), len(rows))
+    return whole_texts([text for _, text in held], [number for number, _ in held], origin, unit)
+
+
+def text_of(value: Any, where: str, key: str) -> str:
+    """The text of a cell, "" where it is missing. Raises UserError for what is neither a text nor a number."""
+    try:
+        return spelled(value) or ""
+    except CellError as error:
+        raise UserError(f"{where} {error}, not a text. Set {key}.") from error
 
 
 def read_json(file: Path, key: str) -> Any:
-    """The content of a JSON file, with or without a byte order mark."""
+    """The content of a JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark."""
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise UserError(_encoding(file, key)) from error
+        return json.loads(read_text(file, key))
     except json.JSONDecodeError as error:
         raise UserError(f"{key}={file} is not JSON: {error}. Is it JSONL? Then give it the ending .jsonl.") from error
-
-
-def _csv(file: Path) -> pa.Table:
-    # All columns as text: a label column of digits must stay the names "0", "1", and "NA" is a text like any other.
-    header = pyarrow.csv.open_csv(file, parse_options=_parse(file)).schema.names
-    convert = pyarrow.csv.ConvertOptions(column_types={name: pa.string() for name in header}, strings_can_be_null=False)
-    read = pyarrow.csv.ReadOptions(use_threads=False)  # only then does Arrow's message name the row it stumbled over
-    return pyarrow.csv.read_csv(file, read, _parse(file), convert)
-
-
-def _parse(file: Path) -> pyarrow.csv.ParseOptions:
-    return pyarrow.csv.ParseOptions(delimiter="\t" if file.suffix.lower() == ".tsv" else ",", newlines_in_values=True)
 
 
 def _json_list(file: Path, key: str) -> Table:
@@ -137,26 +180,26 @@ def _json_list(file: Path, key: str) -> Table:
             f"an object with the keys {_some(list(content))}" if isinstance(content, dict) else type(content).__name__
         )
         raise UserError(f'{key}={file} must be a JSON list of objects such as {{"text": …, "label": …}}; found {held}.')
-    _check_objects(content, list(range(1, len(content) + 1)), key, file, "entry")
-    return Table.of_rows(content)
+    numbers = range(1, len(content) + 1)
+    _check_objects(content, numbers, key, file, "entry")
+    return Table.of_objects(content, numbers, "entry")
 
 
 def _json_lines(file: Path, key: str) -> Table:
     rows, lines = [], []
-    with file.open(encoding="utf-8-sig") as text:
-        for number, line in enumerate(text, 1):
-            if not line.strip():
-                continue
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise UserError(f"{key}={file}: line {number} is not JSON: {error.msg}. Mend that line.") from error
-            lines.append(number)
+    for number, line in enumerate(io.StringIO(read_text(file, key), newline=""), 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{key}={file}: line {number} is not JSON: {error.msg}. Fix that line.") from error
+        lines.append(number)
     _check_objects(rows, lines, key, file, "line")
-    return Table.of_rows(rows)
+    return Table.of_objects(rows, lines, "line")
 
 
-def _check_objects(rows: list[Any], numbers: list[int], key: str, file: Path, what: str) -> None:
+def _check_objects(rows: list[Any], numbers: Sequence[int], key: str, file: Path, what: str) -> None:
     wrong = next((i for i, row in enumerate(rows) if not isinstance(row, dict)), None)
     if wrong is not None:
         raise UserError(
@@ -174,8 +217,59 @@ def _arrow(file: Path) -> pa.Table:
             return pa.ipc.open_stream(source).read_all()
 
 
-def _encoding(file: Path, key: str) -> str:
-    return f"{key}={file} is not UTF-8 text. Convert it, for example: iconv -f latin1 -t utf-8 {file.name} > utf8-{file.name}"
+def _arrow_values(table: pa.Table, name: str, origin: str) -> list[Any]:
+    """Values of a column. Raises UserError for bytes that are not UTF-8 and for a class id without a name."""
+    column = table[name]
+    try:
+        values = column.to_pylist()
+    except UnicodeDecodeError as error:
+        row = next(i for i, cell in enumerate(column, 1) if not _is_readable(cell))
+        raise UserError(f"row {row} of {origin} holds bytes in {name!r} that are not UTF-8. Fix the row.") from error
+    if pa.types.is_float16(column.type) or pa.types.is_float32(column.type):
+        # The shortest decimal that is this float: 0.1, not 0.10000000149011612.
+        return [None if value is None else float(str(np.float32(value))) for value in values]
+    names = _class_names(table.schema, name)
+    if names is None:
+        return values
+    return [_named_class(value, names, f"row {row} of {origin}") for row, value in enumerate(values, 1)]
+
+
+def _is_readable(cell: pa.Scalar) -> bool:
+    try:
+        cell.as_py()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
+    """Names of a ClassLabel, or of a list of them, in the metadata that `datasets` writes."""
+    try:
+        feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]
+    except (KeyError, TypeError, ValueError):
+        return None
+    if isinstance(feature, list):
+        feature = feature[0]
+    feature = feature.get("feature", feature)
+    return feature.get("names") if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else None
+
+
+def _named_class(value: Any, names: list[str], where: str) -> Any:
+    """-1 stands for a label that is withheld, as in the test splits of competitions."""
+    if isinstance(value, list):
+        return [_named_class(item, names, where) for item in value]
+    if value is None or value == -1 or isinstance(value, str):
+        return None if value == -1 else value
+    if not 0 <= value < len(names):
+        raise UserError(
+            f"{where} holds the class id {value}; the schema of the file names {len(names)} classes, from 0 on."
+        )
+    return names[value]
+
+
+def _quoted(name: str) -> str:
+    """Quoted only where its ends cannot be seen otherwise."""
+    return name if name and name == name.strip() else repr(name)
 
 
 def _some(names: list[str]) -> str:

@@ -17,9 +17,10 @@ import numpy as np
 import pyarrow as pa
 
 from mangakd.models.load import vocabulary_digest
+from mangakd.runtime.tokenise import whole
 
 log = logging.getLogger(__name__)
-_FORMAT = 1
+_FORMAT = 2  # 1 read a special token that is written in a text as that token
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,13 @@ def concatenated(parts: Sequence[Tokens]) -> Tokens:
 
 
 def tokenise(texts: list[str], tokenizer: Any, max_length: int, cache: Path) -> Tokens:
-    """Tokens of `texts`, truncated to max_length, from the cache folder where they were made before."""
-    content = [_FORMAT, vocabulary_digest(tokenizer), max_length, texts]
+    """Tokens of `texts`, truncated to max_length, from the cache folder where they were made before.
+
+    They are those of mangakd.runtime.tokenise for a tokenizer of models.load: lone surrogates are replaced, special tokens in a
+    text are text.
+    """
+    texts = [whole(text) for text in texts]
+    content = [_FORMAT, vocabulary_digest(tokenizer), tokenizer.split_special_tokens, max_length, texts]
     name = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
     file = cache / f"{name}.arrow"
     if not file.is_file():

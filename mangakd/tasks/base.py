@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from mangakd.core.spec import Problem
-from mangakd.data.source import Rows
+from mangakd.data.rows import Rows
 
 
 class Task(ABC):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Problem
-from mangakd.data.source import Rows
+from mangakd.data.rows import Rows
 from mangakd.evaluation.metrics import metrics
 from mangakd.tasks.base import Task
 
@@ -35,8 +35,8 @@ class Classification(Task):
         several = next((i for i, names in enumerate(rows.labels) if len(names) > 1), None)
         if several is not None:
             raise UserError(
-                f"row {rows.numbers[several] if rows.numbers else several + 1} of {rows.origin} has several labels "
-                f"({', '.join(rows.labels[several])}), but task.problem=single_label. Set task.problem=multi_label."
+                f"{rows.where(several)} has several labels ({', '.join(rows.labels[several])}), but "
+                "task.problem=single_label. Set task.problem=multi_label."
             )
         return np.array([position[names[0]] for names in rows.labels], dtype=np.int64)
 

@@ -1,0 +1,117 @@
+"""What a cell of a table means: a text, or the names of the labels of a row.
+
+Raises `CellError` with what is wrong with the cell; the caller adds file, row and column.
+"""
+
+import ast
+import io
+import json
+import math
+import re
+import tokenize
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+from mangakd.data.notices import short
+
+SEPARATOR = "|"  # of labels in one cell of CSV and TSV
+_MISSING_WORDS = frozenset(("nan", "na", "n/a", "#n/a", "<na>", "nat", "none", "null"))
+_BRACKETS = {"[": "]", "(": ")", "{": "}"}
+
+
+class CellError(ValueError):
+    """The end of a sentence that starts with `row 5 of data.path=… `."""
+
+
+def spelled(value: Any) -> str | None:
+    """A scalar as text, None where it is missing (null, NaN). A whole number is written without `.0`.
+
+    Raises CellError for infinity and for what is no scalar.
+    """
+    if value is None or value != value:
+        return None
+    if isinstance(value, float | Decimal):
+        if math.isinf(value):
+            raise CellError(f"holds {value}")
+        return str(int(value)) if value == int(value) else str(value)
+    if not isinstance(value, str | int):
+        raise CellError(f"holds a {type(value).__name__}")
+    return str(value)
+
+
+def is_missing_word(text: str) -> bool:
+    """Whether a text is no more than a word that some programs write for a missing value."""
+    return text.strip().casefold() in _MISSING_WORDS
+
+
+def label_names(value: Any, several: bool, joined: bool) -> tuple[str, ...] | None:
+    """Names of a cell: a scalar, a list, a list written as text, or `a|b`. None where the cell is missing.
+
+    several: the task is multi-label. joined: the file is CSV or TSV, which have no lists: there `|` joins names, and an empty
+    cell is the empty set; both in multi-label tasks only. Names lose the blanks around them.
+    """
+    if isinstance(value, str) and (items := text_list(value, several)) is not None:
+        value = items
+    if isinstance(value, list | tuple):
+        return _unique(_items(value))
+    text = spelled(value)
+    if text is None or not text.strip():
+        return () if several and joined else None
+    return split_joined(text) if several and joined else (text.strip(),)
+
+
+def split_joined(cell: str) -> tuple[str, ...]:
+    return _unique(name for part in cell.split(SEPARATOR) if (name := part.strip()))
+
+
+def _unique(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
+def _items(values: list[Any] | tuple[Any, ...]) -> list[str]:
+    names = [spelled(value) for value in values]
+    if any(name is None or not name.strip() for name in names):
+        raise CellError("holds a list with a missing value in it")
+    if len(set(names)) < len(names) and not any(isinstance(value, str) for value in values):
+        raise CellError(
+            "holds a list of numbers with repetitions, which looks like a vector of 0 and 1; give names instead"
+        )
+    return [str(name).strip() for name in names]
+
+
+def text_list(cell: str, several: bool) -> list[Any] | None:
+    """The items of a list that Python, JSON, pandas or numpy wrote as text; None for any other text.
+
+    Single-label names may stand in brackets, such as "(other)"; only `[…]` is read as a list there. Raises CellError for a list
+    that cannot be read.
+    """
+    cell = cell.strip()
+    if cell[-1:] != _BRACKETS.get(cell[:1]):
+        return None
+    square = cell.startswith("[")
+    items = _items_of_json(cell) if square else None
+    if items is None and (square or (several and re.search("[\"',]", cell))):
+        items = _items_of_literals(cell)
+    if items is None and re.match(r"\[\s*[\"']" if not several else r"\[|.*[\"',]", cell):
+        raise CellError(f"holds {short(cell)}, a list that cannot be read")
+    return items
+
+
+def _items_of_json(cell: str) -> list[Any] | None:
+    try:
+        return json.loads(cell)
+    except ValueError:
+        return None
+
+
+def _items_of_literals(cell: str) -> list[Any] | None:
+    """Strings and numbers between brackets. Python would join the strings of numpy's `['a' 'b']`, so tokens are read."""
+    try:
+        tokens = [token for token in tokenize.generate_tokens(io.StringIO(cell).readline) if token.string.strip()]
+        items = [token for token in tokens[1:-1] if token.string != ","]
+        if any(token.type not in (tokenize.STRING, tokenize.NUMBER) for token in items):
+            return None
+        return [ast.literal_eval(token.string) for token in items]
+    except (tokenize.TokenError, SyntaxError, ValueError):
+        return None

@@ -1,0 +1,79 @@
+"""Refuses rows that cannot be trained on, with the row's place in its file and the key that helps."""
+
+import logging
+from collections.abc import Iterable
+
+from mangakd.core.errors import UserError, near
+from mangakd.core.spec import Problem
+from mangakd.data.notices import short
+from mangakd.data.rows import Rows, identity
+from mangakd.data.split import KEYS
+from mangakd.runtime.tokenise import whole
+
+log = logging.getLogger(__name__)
+
+
+def check_rows(name: str, rows: Rows, problem: Problem) -> None:
+    """Each row has a text and, but for multi-label tasks, a label."""
+    if not len(rows):
+        raise UserError(f"{rows.origin or name} has no rows. Give {KEYS[name]} a file with rows.")
+    blank = [i for i, text in enumerate(rows.texts) if not text or not text.strip()]
+    if blank:
+        raise UserError(f"{rows.where(blank[0])} has no text{_more(blank)} Fill or remove it, or set data.text_column.")
+    unlabelled = [i for i, labels in enumerate(rows.labels) if not labels]
+    if unlabelled and problem == "multi_label":
+        log.info("%s: %d of %d rows have none of the labels.", rows.origin, len(unlabelled), len(rows))
+    elif unlabelled:
+        raise UserError(
+            f"{rows.where(unlabelled[0])} has no label{_more(unlabelled)} Fill or remove it, or set data.label_column."
+        )
+    torn = [i for i, labels in enumerate(rows.labels) if any(whole(label) != label for label in labels)]
+    if torn:
+        raise UserError(
+            f"{rows.where(torn[0])} has a label with half a surrogate pair in it, {short(rows.labels[torn[0]][0])}"
+            f"{_more(torn)} Correct it."
+        )
+
+
+def check_labels(name: str, rows: Rows, known: set[str]) -> None:
+    """The labels of a held-out split are those of train."""
+    wrong = [i for i, labels in enumerate(rows.labels) if not set(labels) <= known]
+    if wrong:
+        unknown = sorted({label for i in wrong for label in rows.labels[i]} - known)
+        first = next(label for label in rows.labels[wrong[0]] if label not in known)
+        every = {*known, *unknown}
+        raise UserError(
+            f"{rows.where(wrong[0])} ({name}) has the label {first!r}, which no row of train has"
+            f"{_more(wrong, near(first, known))} "
+            f"train has {len(known)} classes, all splits together {len(every)}; missing from train: {listed(unknown)}. "
+            "Correct the label, add rows to train, or raise data.train_limit."
+        )
+
+
+def check_classes(labels: tuple[str, ...], train: Rows, limit: int | None) -> None:
+    """train has rows of two classes or more, and of each. Warns of names that look alike."""
+    seen = {label for row in train.labels for label in row}
+    absent = [label for label in labels if label not in seen]
+    if absent:
+        fix = f"raise data.train_limit={limit}" if limit is not None else "add rows"
+        raise UserError(f"train has {len(train)} rows, none of them of {listed(absent)}; {fix}.")
+    if len(labels) < 2:
+        raise UserError(
+            f"train has a single class ({listed(labels)}); a classifier needs two or more. Set data.label_column, or add rows."
+        )
+    names: dict[str, str] = {}
+    for label in labels:
+        other = names.setdefault(identity(label), label)
+        if other != label:
+            log.warning("the labels %s and %s look alike and are two classes.", ascii(other), ascii(label))
+
+
+def listed(labels: Iterable[str]) -> str:
+    """The first five of some names, and how many more there are."""
+    ordered = sorted(labels)
+    return (", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")) or "none"
+
+
+def _more(rows: Iterable[int], end: str = ".") -> str:
+    count = len(list(rows)) - 1
+    return (f" (and {count} more such row{'s' if count > 1 else ''})" if count else "") + end

@@ -1,0 +1,92 @@
+"""The text column and the label column of a table as `Rows`, with warnings about cells that are easily misread."""
+
+from typing import Any
+
+from mangakd.core.errors import UserError
+from mangakd.core.spec import Problem
+from mangakd.data.cells import SEPARATOR, CellError, is_missing_word, label_names
+from mangakd.data.notices import Notices
+from mangakd.data.rows import Rows
+from mangakd.data.tables import Table, text_of
+
+Keys = tuple[str, str]
+DATA_KEYS = ("data.text_column", "data.label_column")
+
+
+def table_rows(
+    table: Table,
+    text: str | int,
+    label: str | int,
+    origin: str,
+    problem: Problem = "single_label",
+    keys: Keys = DATA_KEYS,
+) -> Rows:
+    """Rows of two columns. A missing text is "" and a missing label () for the checks to refuse.
+
+    keys: what sets the columns, for messages. Raises UserError for columns that are not there and cells that are neither text nor
+    label, and in multi-label tasks for a missing label, which is not the empty set.
+    """
+    if not table.names:
+        raise UserError(f"{origin} has no rows.")
+    given = label
+    text, label = table.named(text, keys[0], origin), table.named(label, keys[1], origin)
+    if text == label:
+        raise UserError(f"{keys[0]} and {keys[1]} are both {text!r}; they must differ.")
+    if table.joined and str(given).isdecimal() and label != str(given) and label in table.column(label):
+        raise UserError(
+            f"{origin}: its first line is taken for the header, but {label!r} is also a label. Put a header line before it, for "
+            f"example text,label, and set {keys[0]} and {keys[1]} to these names."
+        )
+    numbers = list(table.numbers)
+    notices = Notices(origin, table.unit)
+    texts = [
+        text_of(value, f"{table.unit} {number} of {origin}", keys[0])
+        for number, value in zip(numbers, table.column(text), strict=True)
+    ]
+    _note_missing_words("texts", texts, numbers, notices)
+    names = _Labels(table, origin, problem, keys[1], notices)
+    labels = [names.of(value, number) for number, value in zip(numbers, table.column(label), strict=True)]
+    notices.log()
+    return Rows(texts, labels, numbers, origin, table.unit)
+
+
+def _note_missing_words(what: str, texts: list[str], numbers: list[int], notices: Notices) -> None:
+    for number, text in zip(numbers, texts, strict=True):
+        if is_missing_word(text):
+            notices.add(f"{what} that are a word for a missing value, read as they are written", number, text)
+
+
+class _Labels:
+    """Reads the cells of a label column."""
+
+    def __init__(self, table: Table, origin: str, problem: Problem, key: str, notices: Notices) -> None:
+        self._table, self._origin, self._key, self._notices = table, origin, key, notices
+        self._several = problem == "multi_label"
+
+    def of(self, value: Any, number: int) -> tuple[str, ...]:
+        where = f"{self._table.unit} {number} of {self._origin}"
+        try:
+            names = label_names(value, self._several, self._table.joined)
+        except CellError as error:
+            raise UserError(
+                f"{where} {error}, not the name of a label or a list of names. Set {self._key}, or correct the cell: several "
+                f"labels are a list in JSON and Parquet, and a{SEPARATOR}b in CSV and TSV (task.problem=multi_label)."
+            ) from error
+        if names is None and self._several:
+            raise UserError(f"{where} has no label. Fill or remove it; a row that has none of the labels holds [].")
+        if isinstance(value, str) and names:
+            self._note(value, names, number)
+        return names or ()
+
+    def _note(self, cell: str, names: tuple[str, ...], number: int) -> None:
+        if names != (cell.strip(),) and cell.strip()[:1] in tuple("[({"):
+            self._notices.add("labels that are a list written as text, read as that list", number, cell)
+        elif SEPARATOR in cell and len(names) == 1:
+            if self._several or self._table.joined:
+                how = "a list of names" if self._several else "task.problem=multi_label"
+                self._notices.add(
+                    f"labels with {SEPARATOR} in them, each read as one name (for several labels: {how})", number, cell
+                )
+        elif cell != cell.strip():
+            self._notices.add("labels with blanks around them, which are left out", number, cell)
+        _note_missing_words("labels", [cell], [number], self._notices)

@@ -1,0 +1,188 @@
+"""CSV and TSV: cells as Python's csv module reads them in strict mode, each row with its line in the file.
+
+Comma, semicolon and `|`: RFC 4180, quotes around a cell are no part of it and "" inside is one quote. Tab: quotes are
+characters, because most TSV is written without quoting; only where all quotes in the file are those that a CSV writer
+would have written (csv.writer, pandas, Excel), it is read as that writer meant it.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from mangakd.core.errors import UserError
+from mangakd.data.notices import Notices, log, short
+
+SEPARATORS = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
+csv.field_size_limit(2**31 - 1)  # a long text is no error; the library's limit is 128 kB
+_ESCAPES = re.compile(r'\\["nrt]')
+_UNESCAPE = 'python -c "import csv, sys; csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, escapechar=chr(92)))"'
+
+
+@dataclass(frozen=True)
+class Record:
+    """line: where it starts in the file, from 1. raw: as it is written there, with its line ends."""
+
+    line: int
+    cells: list[str]
+    raw: str
+
+
+def read_delimited(text: str, usual: str, origin: str) -> tuple[list[str], list[Record]]:
+    """(the header, the rows). usual: the separator that the file's ending stands for.
+
+    Raises UserError, naming the line, for a row with more or fewer cells than the header and for broken quoting.
+    """
+    lines = list(io.StringIO(text, newline=""))  # split at \n, \r\n and \r alone, and not at U+2028 or a form feed
+    separator, skipped = _separator(lines, usual)
+    if separator != usual:
+        log.info("%s is separated by %s.", origin, SEPARATORS.get(separator, repr(separator)))
+    notices = Notices(origin, "line")
+    read = _read_tabbed if separator == "\t" else _read_quoted
+    records = [record for record in read(lines, skipped, separator, origin, notices) if record.raw.strip("\r\n ")]
+    if not records:
+        raise UserError(f"{origin} has no rows, only blank lines.")
+    header, rows = records[0].cells, records[1:]
+    for record in rows:
+        if len(record.cells) != len(header):
+            raise UserError(_uneven(record, header, separator, origin))
+    _check_breaks(rows, separator, origin, notices, len(lines))
+    for record in rows:
+        if _ESCAPES.search(record.raw):
+            notices.add(
+                "rows with a backslash escape, which is read as it is written", record.line, record.raw.rstrip("\r\n")
+            )
+    notices.log()
+    return header, rows
+
+
+def _separator(lines: Sequence[str], usual: str) -> tuple[str, int]:
+    """(the separator, how many lines precede the header): Excel's line `sep=;`, the usual one, or the header's only one."""
+    first = lines[0] if lines else ""
+    if match := re.fullmatch(r"sep=(.)\s*", first, re.IGNORECASE):
+        return match[1], 1
+    others = [separator for separator in SEPARATORS if separator in first]
+    return usual if usual in others or not others else max(others, key=first.count), 0
+
+
+def _records(lines: Sequence[str], skipped: int, separator: str) -> Iterator[Record]:
+    blank_first = re.match(
+        rf'[^{re.escape(separator)}]+{re.escape(separator)} +"', lines[skipped] if lines[skipped:] else ""
+    )
+    reader = csv.reader(lines[skipped:], delimiter=separator, strict=True, skipinitialspace=bool(blank_first))
+    start = skipped
+    try:
+        for cells in reader:
+            end = skipped + reader.line_num
+            yield Record(start + 1, cells, "".join(lines[start:end]))
+            start = end
+    except csv.Error as error:
+        raise _BrokenQuotes(start, skipped + reader.line_num, str(error)) from error
+
+
+class _BrokenQuotes(Exception):
+    """args: lines before the record, lines up to the fault, the csv module's reason."""
+
+
+def _read_quoted(lines: Sequence[str], skipped: int, separator: str, origin: str, notices: Notices) -> Iterable[Record]:
+    try:
+        return list(_records(lines, skipped, separator))
+    except _BrokenQuotes as broken:
+        start, end, reason = broken.args
+        raise UserError(_broken(lines, start, end, reason, origin)) from broken
+
+
+def _read_tabbed(lines: Sequence[str], skipped: int, separator: str, origin: str, notices: Notices) -> Iterable[Record]:
+    written = [
+        Record(number, line.rstrip("\r\n").split("\t"), line)
+        for number, line in enumerate(lines[skipped:], skipped + 1)
+    ]
+    starts = [record for record in written if any(cell.startswith('"') for cell in record.cells)]
+    if not starts:
+        return written
+    try:
+        quoted = list(_records(lines, skipped, "\t"))
+    except _BrokenQuotes:
+        quoted = []
+    if quoted and any(all(_as_written_by(record, quotes) for record in quoted) for quotes in _WRITERS):
+        log.info("%s is read as a writer with quoting wrote it: quotes around a cell are no part of it.", origin)
+        return quoted
+    for record in starts:
+        cell = next(cell for cell in record.cells if cell.startswith('"'))
+        notices.add("rows with a cell that begins with a quote, which is read as a part of it", record.line, cell)
+    return written
+
+
+def _is_number(cell: str) -> bool:
+    return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", cell) is not None
+
+
+# Which cells are quoted by: csv.writer and pandas; Excel; QUOTE_ALL; QUOTE_NONNUMERIC.
+_WRITERS: tuple[Callable[[str], bool], ...] = (
+    lambda cell: re.search('["\t\r\n]', cell) is not None,
+    lambda cell: re.search('[",\t\r\n]', cell) is not None,
+    lambda cell: True,
+    lambda cell: not _is_number(cell),
+)
+
+
+def _as_written_by(record: Record, quotes: Callable[[str], bool]) -> bool:
+    """Whether the record is, character by character, what a writer that quotes such cells would have written."""
+    cells = ('"' + cell.replace('"', '""') + '"' if quotes(cell) else cell for cell in record.cells)
+    return "\t".join(cells) == record.raw.rstrip("\r\n") or not record.cells
+
+
+def _broken(lines: Sequence[str], start: int, end: int, reason: str, origin: str) -> str:
+    raw = "".join(lines[start:end])
+    if '\\"' in raw:
+        return (
+            f"{origin}: line {start + 1} escapes quotes by a backslash ({short(raw.splitlines()[0])}); in CSV a quote "
+            f'inside a quoted cell is written twice (""). Rewrite the file: {_UNESCAPE} < old.csv > new.csv'
+        )
+    if "end of data" in reason:
+        what = f"line {start + 1} opens a cell with a quote that is never closed"
+    else:
+        what = f"line {start + 1} opens a cell with a quote, and in line {end} text follows the closing quote"
+    return (
+        f"{origin}: {what} ({short(lines[start].rstrip())}). Close the quote; where it is a part of the text, write the cell "
+        'as "…" with each quote inside it twice (""), or save the file as JSONL.'
+    )
+
+
+def _uneven(record: Record, header: Sequence[str], separator: str, origin: str) -> str:
+    name = SEPARATORS.get(separator, repr(separator))
+    count = len(record.cells)
+    advice = (
+        f"A cell that holds {name} must stand in quotes"
+        if count > len(header)
+        else "Perhaps a text goes on in the next line: it must stand in quotes"
+    )
+    if "\\" + separator in record.raw:
+        advice += "; a backslash before the separator does not protect it"
+    if separator == "\t":
+        advice = "Replace tabs and line breaks inside texts by blanks"
+    return (
+        f"{origin}: line {record.line} has {count} cell{'s' if count != 1 else ''} separated by {name}, the header has "
+        f"{len(header)} ({', '.join(header)}): {short(record.raw.rstrip())}. {advice}, or save the file as JSONL."
+    )
+
+
+def _check_breaks(rows: Sequence[Record], separator: str, origin: str, notices: Notices, lines: int) -> None:
+    """Tell cells with line breaks. Raises UserError where a cell holds whole rows: its quote was closed too late."""
+    broken = [(record, cell) for record in rows for cell in record.cells if "\n" in cell or "\r" in cell]
+    if not broken:
+        log.info("%s: %d rows from %d lines.", origin, len(rows), lines)
+        return
+    columns = [{cell for cell in column if cell} for column in zip(*(record.cells for record in rows), strict=True)]
+    for record, cell in broken:
+        for part in cell.splitlines():
+            cells = part.split(separator)
+            like_row = len(cells) == len(columns) > 1
+            if like_row and any(value in column for value, column in zip(cells, columns, strict=True)):
+                raise UserError(
+                    f"{origin}: the quote that opens a cell in line {record.line} is closed too late: the cell holds "
+                    f"{short(part)}, which looks like a row. Close the quote, or save the file as JSONL."
+                )
+        kind = f"cells with line breaks ({len(rows)} rows from {lines} lines)"
+        notices.add(kind, record.line, cell)
