@@ -100,7 +100,7 @@ def warn_ignored(config: DictConfig) -> None:
 
 def _unused_hardware(hardware: DictConfig, teacher: DictConfig) -> dict[str, str]:
     """Pattern of keys → why this profile does not read them."""
-    unused = {"hardware.machine.*": "its figures are for plan=true and scripts/plan.py"}
+    unused = {"hardware.machine.*": "its figures are for plan=true and the command plan"}
     if hardware.accelerator in ("cpu", "mps"):
         unused["hardware.pin_memory"] = "page-locked batches are for GPUs"
     if str(teacher._target_).endswith("Cached"):
