@@ -12,10 +12,11 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
-from mangakd.cli.searchpath import CONF, options_of
+from mangakd.cli.searchpath import CONF, groups, options_of
 from mangakd.core.errors import UserError, near
 from mangakd.core.invocation import command
 
@@ -78,7 +79,7 @@ def _check_group(word: str, override: Override) -> None:
     if override.is_sweep_override() or override.is_delete() or not (CONF / group).is_dir() or value is None:
         return
     names = value if isinstance(value, list) else [value]
-    if not all(isinstance(name, str) or type(name).__name__ == "QuotedString" for name in names):
+    if not all(isinstance(name, str | QuotedString) for name in names):
         raise UserError(
             f"{word}: {group} is a group and takes the names of its options ({', '.join(options_of(group))}), no values of its "
             f"own: {group}.<key>=… changes a key of the option, +{group}.<key>=… adds one."
@@ -96,6 +97,8 @@ def _refused(words: Sequence[str], index: int) -> str:
         return f"{word} has no key before its =."
     if (whole := _joined(words, index)) is not None:
         return f"{word} is only a part of its argument: the shell splits at spaces. Quote it: {shlex.quote(whole)}"
+    if len(apart := word.split()) > 1 and all(parse(part) is not None for part in apart):
+        return f"{word} is {len(apart)} arguments within one pair of quotes. Quote each by itself."
     if parse(f"{key}=1") is None:
         return f"{key} in {word} is no key: keys are words joined by dots, without spaces, such as distill.alpha."
     for why, repaired in _repairs(value):
@@ -106,7 +109,7 @@ def _refused(words: Sequence[str], index: int) -> str:
 
 def _no_value(words: Sequence[str], index: int) -> str:
     word, after = words[index], "".join(words[index + 1 : index + 3])
-    if index and (whole := _joined(words, index - 1)) is not None:
+    if index and not _is_key(word) and (whole := _joined(words, index - 1)) is not None:
         return (
             f"{word} is no override, which is <key>=<value>. If it belongs to the argument before it, quote both: "
             f"{shlex.quote(whole)}"
@@ -115,9 +118,14 @@ def _no_value(words: Sequence[str], index: int) -> str:
     if value and ("=" not in value) and parse(f"{word}={value}") is not None:
         return f"{word} has no = and no value. Type {shlex.quote(f'{word}={value}')}"
     key, colon, value = word.partition(":")
+    value = value or after
     if colon and parse(f"{key}={value}") is not None:
         return f"{word} has no =. Type {shlex.quote(f'{key}={value}')}"
     return f"{word} has no value: an override is <key>=<value>, such as {word}=…"
+
+
+def _is_key(word: str) -> bool:
+    return re.split(r"[.:@/]", word)[0] in {*OmegaConf.load(CONF / "train.yaml"), *groups()}
 
 
 def _joined(words: Sequence[str], index: int) -> str | None:
@@ -138,6 +146,8 @@ def _repairs(value: str) -> Iterator[tuple[str, str]]:
         yield f"{missing} is missing", value + missing
     yield "[ is missing", f"[{value}"
     yield "{ is missing", f"{{{value}"
+    if re.fullmatch(r"\{[^:]*\}", value):
+        yield "a list takes square brackets", f"[{value[1:-1]}]"
     if value[:1] in ("'", '"'):
         yield "its quotes do not match", value + value[0]
         yield "its quotes do not match", quoted(value.strip("'\""))

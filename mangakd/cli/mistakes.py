@@ -4,13 +4,13 @@ Instead of Hydra's words, which advise to append a misspelt key and list search 
 """
 
 import re
+import sys
 
 import hydra
 from omegaconf import DictConfig
-from omegaconf.errors import InterpolationKeyError
 
 from mangakd.cli.grammar import ambiguous
-from mangakd.cli.searchpath import CONF, options_of, unknown_option
+from mangakd.cli.searchpath import CONF, groups, unknown_option
 from mangakd.core.errors import near
 from mangakd.core.invocation import command
 
@@ -18,16 +18,22 @@ from mangakd.core.invocation import command
 def explained(error: Exception, name: str) -> str:
     """name: of the command's config, whose keys a misspelt key is compared with."""
     message = str(error).strip()
-    if isinstance(error, InterpolationKeyError) and error.full_key:
-        return f"{error.full_key}: {message.splitlines()[0]}."
+    if match := re.search(r"Interpolation key '(.+)' not found", message):
+        words = [word for word in sys.argv[1:] if "${" in word and match[1] in word]
+        return f"{', '.join(words) or 'the config'}: there is no key {match[1]}{_near_key(match[1], name)}"
     if match := re.search(r"Could not (?:find|load) '([\w/.-]+)'", message):
         return unknown_option(match[1], message) or message
     if match := re.search(r"Ambiguous value for argument '(.+)'\n", message):
         return ambiguous(match[1])
     if match := re.search(r"already at '(.+)'\.\nEither remove \+ prefix: '(.+)'\n", message):
         return f"{match[1]} is a key already, so it takes no +: {match[2]}"
+    if match := re.search(r"Cannot find primary config '(.+)'\.", message):
+        return f"--config-name={match[1]} is unknown{near(match[1], sorted(file.stem for file in CONF.glob('*.yaml')))}"
     if match := re.search(r"Could not delete from config\. '(.+)' does not exist", message):
-        return f"~{match[1]} removes nothing{_near_key(match[1].replace('/', '.'), name)}"
+        group, slash, _ = match[1].rpartition("/")
+        if slash:
+            return f"~{match[1]} removes nothing. An option is left out by naming the others: '{group}=[…]'."
+        return f"~{match[1]} removes nothing{_near_key(match[1], name)}"
     if match := re.search(r"Could not delete from config\. The value of '(.+)' is (.+) and not (.+)\.", message):
         return f"~{match[1]}={match[3]} removes nothing: {match[1]} is {match[2]}. ~{match[1]} removes it whatever it is."
     if match := re.search(r"Could not override '([\w/.@-]+)'", message):
@@ -57,10 +63,6 @@ def _near_key(key: str, name: str) -> str:
     within = [known for known in keys if known.rpartition(".")[2] == key.rpartition(".")[2]]
     hint = f"; did you mean {', '.join(within[:3])}?" if within else near(key, keys)
     return f"{hint} {command(name)} --help lists them."
-
-
-def groups() -> list[str]:
-    return sorted(place.name for place in CONF.iterdir() if place.is_dir())
 
 
 def keys_of(config: DictConfig, prefix: str = "") -> list[str]:

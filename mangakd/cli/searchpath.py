@@ -16,6 +16,10 @@ INSTALLED = PACKAGE / "conf"  # a wheel's; a clone has the folder beside the pac
 CONF = INSTALLED if INSTALLED.is_dir() else CLONE / "conf"
 
 
+def groups() -> list[str]:
+    return sorted(place.name for place in CONF.iterdir() if place.is_dir())
+
+
 def options_of(group: str) -> list[str]:
     """In conf/."""
     return sorted(_options(CONF, group))
