@@ -46,9 +46,7 @@ def run(config: DictConfig) -> None:
 def _student(given: Any) -> Path:
     """The student's folder; of a run's folder, the student in it."""
     if given is None:
-        raise UserError(
-            f"student is not set: {command('export')} student=<folder>, a Hugging Face encoder or a run."
-        )
+        raise UserError(f"student is not set: {command('export')} student=<folder>, a Hugging Face encoder or a run.")
     folder = Path(str(given)).expanduser()
     if not folder.is_dir():
         raise UserError(

@@ -12,12 +12,13 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from mangakd.cli.searchpath import CONF, groups, options_of
-from mangakd.core.errors import UserError, near
+from mangakd.cli.words import quoted
+from mangakd.core.errors import UserError
 from mangakd.core.invocation import command
 
 CLOSING = {"[": "]", "{": "}", "(": ")"}
@@ -51,12 +52,6 @@ def parse(word: str) -> Override | None:
         return None
 
 
-def quoted(value: str) -> str:
-    """`value` as Hydra reads it back: in double quotes. It takes back the backslashes before a quote alone."""
-    escaped = re.sub(r'(\\*)("|$)', lambda end: end[1] * 2 + end[2].replace('"', '\\"'), value)
-    return f'"{escaped}"'
-
-
 def _refuse(message: str) -> NoReturn:
     raise UserError(f"{message}. {command('train')} --help lists what there is.")
 
@@ -79,7 +74,7 @@ def _check_group(word: str, override: Override) -> None:
     if override.is_sweep_override() or override.is_delete() or not (CONF / group).is_dir() or value is None:
         return
     names = value if isinstance(value, list) else [value]
-    if not all(isinstance(name, str | QuotedString) for name in names):
+    if not all(isinstance(name, str) for name in names):
         raise UserError(
             f"{word}: {group} is a group and takes the names of its options ({', '.join(options_of(group))}), no values of its "
             f"own: {group}.<key>=… changes a key of the option, +{group}.<key>=… adds one."
@@ -179,5 +174,7 @@ def _words_of_hydra(word: str) -> str:
 def ambiguous(argument: str) -> str:
     """What to say about a value with commas outside of a sweep."""
     key, _, value = argument.partition("=")
-    text = "" if (CONF / key.lstrip("+")).is_dir() else f", a text takes quotes: {shlex.quote(f'{key}={quoted(value)}')}"
+    text = (
+        "" if (CONF / key.lstrip("+")).is_dir() else f", a text takes quotes: {shlex.quote(f'{key}={quoted(value)}')}"
+    )
     return f"{argument} has several values. A list takes brackets: {shlex.quote(f'{key}=[{value}]')}{text}, a sweep takes -m."

@@ -35,7 +35,9 @@ def explained(error: Exception, name: str) -> str:
             return f"~{match[1]} removes nothing. An option is left out by naming the others: '{group}=[…]'."
         return f"~{match[1]} removes nothing{_near_key(match[1], name)}"
     if match := re.search(r"Could not delete from config\. The value of '(.+)' is (.+) and not (.+)\.", message):
-        return f"~{match[1]}={match[3]} removes nothing: {match[1]} is {match[2]}. ~{match[1]} removes it whatever it is."
+        return (
+            f"~{match[1]}={match[3]} removes nothing: {match[1]} is {match[2]}. ~{match[1]} removes it whatever it is."
+        )
     if match := re.search(r"Could not override '([\w/.@-]+)'", message):
         return _not_overridden(match[1], name)
     return message

@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mangakd.cli.mistakes import keys_of
@@ -43,6 +43,7 @@ NUMBERS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
 }
 SECTIONS = ("distill", "trainer", "checkpoint", "augment")
 MAY_BE_NULL = ("optim.clip", "optim.gradient_norms", "checkpoint.every_steps", "checkpoint.every_minutes")
+LISTS = ("student.layers", "teacher.seeds")  # or null
 CHOICES: dict[str, tuple[Any, ...]] = {
     "optim.schedule": ("linear", "cosine", "constant"),
     "hardware.strategy": hardware.STRATEGIES,
@@ -71,6 +72,10 @@ def wrong_values(config: DictConfig) -> Iterator[str]:
         number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
         if not number or not good(value):
             yield f"{key}={_shown(value)} must be {words}."
+    for key in LISTS:
+        value = _value(config, key)
+        if not isinstance(value, ListConfig | None):
+            yield f"{key}={_shown(value)} must be a list, or null: '{key}=[{_shown(value)}]'."
     for key, choices in CHOICES.items():
         value = _value(config, key)
         if value not in choices:

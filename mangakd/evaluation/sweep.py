@@ -125,7 +125,9 @@ def read(folder: Path) -> list[SweepRun]:
 def _read(folder: Path) -> SweepRun:
     command, error = folder / COMMAND, folder / ERROR
     words = shlex.split(command.read_text()) if command.is_file() else []
-    words = words[4:] if words[1:2] == ["-m"] else words[2:]  # after `python -m mangakd train`, `mangakd train`, `python train.py`
+    words = (
+        words[4:] if words[1:2] == ["-m"] else words[2:]
+    )  # after `python -m mangakd train`, `mangakd train`, `python train.py`
     settings = dict(word.split("=", 1) for word in words if "=" in word)
     return SweepRun(folder, settings, metrics_of(folder), error.read_text().strip() if error.is_file() else "")
 

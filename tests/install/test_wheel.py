@@ -1,7 +1,7 @@
-"""What pip installs from a wheel that was built from the sdist: run outside the clone, in an environment that has mangakd from there.
+"""What pip installs from a wheel: built from the sdist, installed into a fresh environment, run outside the clone.
 
-The environment borrows its dependencies from the one that runs the tests: a .pth file names that site-packages folder. Python does
-not read the .pth files of a folder that is named so, therefore an editable mangakd stays invisible.
+A .pth file lends it the dependencies of the environment that runs the tests. Python ignores the .pth files within a folder that a
+.pth file names, so that an editable mangakd stays invisible.
 """
 
 import os
