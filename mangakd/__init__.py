@@ -1,6 +1,6 @@
 """mangakd: knowledge distillation for NLP models, with pluggable loss callbacks.
 
-Importing this package loads nothing heavy; `python train.py --help` must answer at once.
+Importing this package loads nothing heavy; `mangakd --help` must answer at once.
 """
 
 import sys

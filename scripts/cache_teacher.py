@@ -1,6 +1,6 @@
 """Store what the teacher says about the data: python scripts/cache_teacher.py <the overrides of the training run>."""
 
-from mangakd.cli.app import main
+from mangakd.cli.console import start
 
 if __name__ == "__main__":
-    main("cache_teacher")
+    start("cache_teacher")

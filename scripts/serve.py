@@ -1,6 +1,6 @@
 """Serve an exported student over HTTP: python scripts/serve.py export/best --port 8000"""
 
-from mangakd.runtime.serve import main
+from mangakd.cli.console import start
 
 if __name__ == "__main__":
-    main()
+    start("serve")

@@ -8,32 +8,36 @@ import errno
 import importlib
 import multiprocessing
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mangakd.cli import sweep
-from mangakd.cli.searchpath import unknown_option
-from mangakd.core.errors import UserError, near
+from mangakd.cli.grammar import check_line
+from mangakd.cli.mistakes import explained
+from mangakd.cli.searchpath import CONF
+from mangakd.core.errors import UserError
+from mangakd.core.invocation import command as typed
 
 # What the file system says to a folder that is not ours, is no folder, or is full.
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOSPC, errno.EDQUOT)
 TRAINING = ("train", "cache_teacher")
 MULTIRUN = ("-m", "--multirun")
-CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 def main(command: str) -> None:
     """Run `mangakd.cli.<command>.run(config)` under Hydra with conf/<command>.yaml."""
     register_resolvers()
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # makes Hydra raise, so that the message below is ours
+    # Makes Hydra raise, whatever the user's environment says, so that the message below is ours and the only one.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    JobReturn.return_value = property(_value, JobReturn.return_value.fset)  # type: ignore[method-assign, assignment]
     # To the front: Hydra's parser refuses it among overrides.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in MULTIRUN)
 
@@ -44,6 +48,7 @@ def main(command: str) -> None:
         return importlib.import_module(f"mangakd.cli.{command}").run(config)
 
     try:
+        check_line(sys.argv[1:])
         start = hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)
         with contextlib.suppress(sweep.RunFailed):  # it has been told
             start(sweep.one_of_many(job, explain))()
@@ -55,11 +60,18 @@ def main(command: str) -> None:
         sweep.stopped()
         sys.exit("stopped")
     except Exception as error:
-        message = explain(error)
+        message = explain(error, command)
         if message is None:
             raise
         print(f"\nerror: {message}", file=sys.stderr)
         sys.exit(1)
+
+
+def _value(job: JobReturn) -> Any:
+    """Hydra's, without its line "Error executing job with overrides" before the error that it raises."""
+    if job.status == JobStatus.FAILED:
+        raise job._return_value
+    return job._return_value
 
 
 def settle() -> None:
@@ -82,22 +94,28 @@ def _refuse_at_once(config: DictConfig) -> None:
 
 
 def register_resolvers() -> None:
-    """`${complement:x}` is 1 − x: the weight of hard labels beside alpha."""
+    """`${complement:x}` is 1 − x: the weight of hard labels beside alpha. `${command:train}` is what starts it."""
     if not OmegaConf.has_resolver("complement"):
         OmegaConf.register_new_resolver("complement", lambda x: round(1.0 - float(x), 12))
+        OmegaConf.register_new_resolver("command", typed)
 
 
-def explain(error: BaseException) -> str | None:
-    """The message for an error that the user can mend, or None for a bug, which deserves its traceback."""
+def explain(error: BaseException, name: str = "train") -> str | None:
+    """The message for an error that the user can mend, or None for a bug, which deserves its traceback.
+
+    name: of the command.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):
             return str(cause)
         cause = cause.__cause__
     if isinstance(error, HydraException | OmegaConfBaseException):
-        return _suggestion(str(error)) or str(error).strip()
-    if isinstance(error, ValueError) and "group override must be a string or a list" in str(error):
-        return "a group cannot be null; leave it out with ~, for example ~models or ~debug."
+        return explained(error, name)
+    if isinstance(error, ValueError) and _raised_by_hydra(error):
+        if "group override must be a string or a list" in str(error):
+            return "a group cannot be null; leave it out with ~, for example ~models or ~debug."
+        return str(error)
     if isinstance(error, OSError) and error.errno in UNWRITABLE and error.filename:
         return (
             f"{error.filename} cannot be written: {error.strerror}. Runs go to hydra.run.dir (sweeps: hydra.sweep.dir), "
@@ -106,53 +124,8 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
-def _suggestion(message: str) -> str:
-    """Near matches for an unknown key (`distill.temprature`) or option (`task/intnt`); empty for other messages.
-
-    Instead of Hydra's words, which advise to append a misspelt key and list search paths.
-    """
-    option = re.search(r"Could not (?:find|load) '([\w/.-]+)'", message)
-    if option:
-        return unknown_option(option.group(1), message)
-    key = re.search(r"Could not override '([\w/.@-]+)'", message)
-    if not key:
-        return ""
-    if re.fullmatch(r"stages\.[\w-]+\.\w+", key.group(1)):
-        return (
-            f"{key.group(1)} is not in the recipe: it leaves this entry out, or has no such stage (--cfg job shows its stages). "
-            f"+{key.group(1)}=… adds the entry; docs/recipes.md lists them."
-        )
-    if (group := CONF / key.group(1)).is_dir():
-        options = sorted(file.stem for file in group.glob("[!_]*.yaml"))
-        return (
-            f"{group.name} is a group and takes one of its options ({', '.join(options)}), no values of its own: "
-            f"{group.name}.<key>=… changes a key of the option, +{group.name}.<key>=… adds one."
-        )
-    return _unknown_key(key.group(1))
-
-
-def _unknown_key(key: str) -> str:
-    """Compares with every key of the composed default configs: this command's, and the largest."""
-    from hydra import compose
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        commands = [name for name in (Path(sys.argv[0]).stem, "plan") if (CONF / f"{name}.yaml").is_file()]
-        configs = [compose(name) for name in commands]
-    known = [key for config in configs for key in _keys(config)]
-    keys = list(dict.fromkeys([*known, *(p.name for p in CONF.iterdir() if p.is_dir())]))
-    # `lr` is too far from `optim.lr` for difflib, yet it is what people type.
-    within = [known for known in keys if known.rpartition(".")[2] == key.rpartition(".")[2]]
-    hint = f"; did you mean {', '.join(within[:3])}?" if within else near(key, keys)
-    return f"{key} is no key or group{hint} python train.py --help lists them."
-
-
-def _keys(config: DictConfig, prefix: str = "") -> list[str]:
-    keys = []
-    for name in map(str, config):
-        keys.append(f"{prefix}{name}")
-        value = config._get_node(name)
-        if isinstance(value, DictConfig) and not value._is_none() and not value._is_missing():
-            keys += _keys(value, f"{prefix}{name}.")
-    return keys
+def _raised_by_hydra(error: BaseException) -> bool:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("hydra.")

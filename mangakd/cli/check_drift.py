@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mangakd.cli.logs import start_logging
 from mangakd.core.errors import UserError
+from mangakd.core.invocation import command
 from mangakd.data.tables import read_texts
 from mangakd.evaluation import drift
 from mangakd.evaluation.report.write import write
@@ -26,7 +27,7 @@ def run(config: DictConfig) -> None:
     start_logging(None)
     for key, given in config.compare.items():
         if given is None:
-            usage = "python scripts/check_drift.py student=<folder> teacher=<folder> data=<file>"
+            usage = f"{command('check_drift')} student=<folder> teacher=<folder> data=<file>"
             raise UserError(f"{key} is not set: {usage}")
     check = _check(config)
     limits = drift.limits_of(config.limits)

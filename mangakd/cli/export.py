@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from mangakd.cli.exports import Exports
 from mangakd.cli.logs import start_logging
 from mangakd.core.errors import UserError
+from mangakd.core.invocation import command
 from mangakd.data.tables import read_texts
 from mangakd.evaluation import predictions
 from mangakd.evaluation.report.export import FOLDER
@@ -39,15 +40,13 @@ def run(config: DictConfig) -> None:
     data = _data(config, folder, settings, any(row.calibrated for row in exports.rows))
     out = Path(str(config.out)).expanduser() if config.out is not None else folder / FOLDER
     export_student(exports.callbacks, student, out, data, exports.options, pooling)
-    print(f"export/best is {out / 'best'}: python scripts/serve.py {out / 'best'}")
+    print(f"export/best is {out / 'best'}: {command('serve')} {out / 'best'}")
 
 
 def _student(given: Any) -> Path:
     """The student's folder; of a run's folder, the student in it."""
     if given is None:
-        raise UserError(
-            "student is not set: python scripts/export.py student=<folder>, a Hugging Face encoder or a run."
-        )
+        raise UserError(f"student is not set: {command('export')} student=<folder>, a Hugging Face encoder or a run.")
     folder = Path(str(given)).expanduser()
     if not folder.is_dir():
         raise UserError(

@@ -1,4 +1,4 @@
-"""One run from Python, for notebooks and tests: what `python train.py <overrides>` does, in this process.
+"""One run from Python, for notebooks and tests: what `mangakd train <overrides>` does, in this process.
 
     from mangakd.cli.once import train
 
@@ -20,7 +20,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mangakd.cli.app import CONF, explain, register_resolvers
+from mangakd.cli.app import explain, register_resolvers
+from mangakd.cli.grammar import check_overrides
+from mangakd.cli.searchpath import CONF
 from mangakd.core.errors import UserError
 
 
@@ -38,6 +40,7 @@ def train(*overrides: str, folder: Path | str) -> Path:
     place = Path(folder).expanduser().absolute()
     with own_logging(), hydra_ready():
         try:
+            check_overrides(overrides)
             config = composed("train", *overrides, folder=place)
             if config.hydra.mode == RunMode.MULTIRUN:
                 raise UserError("a sweep is many runs: type its command (docs/sweeps.md), or call this for each run.")

@@ -17,8 +17,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from mangakd.cli.app import CONF
 from mangakd.cli.logs import start_logging
+from mangakd.cli.searchpath import CONF
 from mangakd.cli.setup import Setup
 from mangakd.cli.values import wrong_values
 from mangakd.core.errors import UserError

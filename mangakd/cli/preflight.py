@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from mangakd.cli.setup import Setup
-from mangakd.cli.values import warn_ignored, wrong_values
+from mangakd.cli.values import misspelt, warn_ignored, wrong_values
 from mangakd.core.errors import UserError, near
 from mangakd.core.requires import Need
 from mangakd.models import load
@@ -44,7 +44,7 @@ ANY_HEAD = ("a", "b")  # where only the encoder's weights are looked at, whateve
 def check(setup: Setup) -> None:
     """Raises one UserError that lists every problem found."""
     values = list(wrong_values(setup.config))
-    problems = list(values)
+    problems = [*values, *misspelt(setup.config)]
     checks: list[Callable[[Setup], object]] = [
         machine, trainer, folders, run_folder, lambda s: s.task, lambda s: s.optim, lambda s: s.loggers, lambda s: s.corpus,
         targets, lambda s: s.teacher, lambda s: s.teacher_tokenizer, teachers, store, lambda s: s.student_tokenizer,

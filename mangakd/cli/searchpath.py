@@ -10,12 +10,26 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from mangakd.core.errors import near
+from mangakd.core.invocation import CLONE, PACKAGE
+
+INSTALLED = PACKAGE / "conf"  # a wheel's; a clone has the folder beside the package
+CONF = INSTALLED if INSTALLED.is_dir() else CLONE / "conf"
+
+
+def groups() -> list[str]:
+    return sorted(place.name for place in CONF.iterdir() if place.is_dir())
+
+
+def options_of(group: str) -> list[str]:
+    """In conf/."""
+    return sorted(_options(CONF, group))
 
 
 def unknown_option(option: str, message: str) -> str:
     """What to say about `group/name`, which Hydra's `message` has not found; empty where no place has such a group."""
     group, _, name = option.strip("/").rpartition("/")
     known = sorted({found for _, place in _places(message) if place is not None for found in _options(place, group)})
+    known = known or re.findall(r"^\t([\w-]+)$", message, re.MULTILINE)  # of Hydra and its plugins
     if not group or not known:
         return ""
     lost = "".join(

@@ -19,6 +19,7 @@ from mangakd.cli.tracking import built
 from mangakd.cli.values import flat
 from mangakd.core import ranks
 from mangakd.core.errors import UserError
+from mangakd.core.invocation import command
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
 from mangakd.data.augment import Augment, Neighbours, kept
@@ -73,7 +74,7 @@ class Setup:
         task = self.config.task
         if "_target_" not in task:
             raise UserError(
-                f"task={task.name} can be planned (python scripts/plan.py hardware=… task={task.name}) but not yet trained. "
+                f"task={task.name} can be planned ({command('plan')} hardware=… task={task.name}) but not yet trained. "
                 "Choose task=intent."
             )
         return instantiate(task)

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mangakd.cli import typed
 from mangakd.core.errors import UserError
+from mangakd.core.invocation import command_words
 from mangakd.core.run_folder import ERROR, LAST, metrics_of
 
 Job = Callable[[DictConfig], Any]
@@ -145,5 +146,5 @@ def stopped() -> None:
 def go_on(sweep: Sweep) -> str:
     """What runs the missing runs, and only these."""
     words = [word for word in sys.argv[1:] if not word.startswith(("hydra.sweep.dir=", "resume="))]
-    again = shlex.join(["python", "train.py", *words, f"hydra.sweep.dir={sweep.folder}", "resume=auto"])
+    again = shlex.join([*command_words("train"), *words, f"hydra.sweep.dir={sweep.folder}", "resume=auto"])
     return f"Finished runs stay; the others are begun again, or gone on with, by\n  {again}"

@@ -5,14 +5,23 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
+from mangakd.core.invocation import command_words
 from mangakd.core.run_folder import COMMAND
 
 ELSEWHERE = ("resume=", "sweep=")  # where the run goes on, and what else is run
 
 
 def command() -> list[str]:
-    words = HydraConfig.get().overrides.task
-    return ["python", "train.py", *(word for word in words if not word.startswith(ELSEWHERE))]
+    return [*command_words("train"), *overrides()]
+
+
+def anywhere() -> str:
+    """The command without the place of a clone, for what is published with the student."""
+    return shlex.join(["mangakd", "train", *overrides()])
+
+
+def overrides() -> list[str]:
+    return [word for word in HydraConfig.get().overrides.task if not word.startswith(ELSEWHERE)]
 
 
 def keep(folder: Path) -> None:

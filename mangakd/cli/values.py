@@ -1,15 +1,19 @@
 """Keys whose value is of the wrong kind or outside its range, and keys that were given and play no part in the run."""
 
+import difflib
 import fnmatch
 import logging
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mangakd.cli.mistakes import keys_of
+from mangakd.core.invocation import command
 from mangakd.training import hardware
 
 log = logging.getLogger(__name__)
@@ -37,7 +41,9 @@ NUMBERS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "checkpoint.every_minutes": (float, lambda v: v > 0, "above 0, or null"),
     "seed": (int, lambda v: 0 <= v < 2**32, "a whole number from 0 on"),
 }
+SECTIONS = ("distill", "trainer", "checkpoint", "augment")
 MAY_BE_NULL = ("optim.clip", "optim.gradient_norms", "checkpoint.every_steps", "checkpoint.every_minutes")
+LISTS = ("student.layers", "teacher.seeds")  # or null
 CHOICES: dict[str, tuple[Any, ...]] = {
     "optim.schedule": ("linear", "cosine", "constant"),
     "hardware.strategy": hardware.STRATEGIES,
@@ -54,13 +60,22 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 def wrong_values(config: DictConfig) -> Iterator[str]:
     """One sentence for each key that is wrong."""
+    flat = [key for key in SECTIONS if not isinstance(config.get(key), DictConfig)]
+    for key in flat:
+        yield f"{key}={_shown(config.get(key))}: {key} has keys of its own, which are set one by one: {key}.<key>=…"
     for key, (kind, good, words) in NUMBERS.items():
+        if key.split(".")[0] in flat:
+            continue
         value = _value(config, key)
         if value is None and key in MAY_BE_NULL:
             continue
         number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
         if not number or not good(value):
             yield f"{key}={_shown(value)} must be {words}."
+    for key in LISTS:
+        value = _value(config, key)
+        if not isinstance(value, ListConfig | None):
+            yield f"{key}={_shown(value)} must be a list, or null: '{key}=[{_shown(value)}]'."
     for key, choices in CHOICES.items():
         value = _value(config, key)
         if value not in choices:
@@ -93,14 +108,13 @@ def warn_ignored(config: DictConfig) -> None:
     for pattern, why in _unused_hardware(config.hardware, config.teacher).items():
         for key in fnmatch.filter(sorted(given), pattern):
             log.warning("%s is ignored: %s.", key, why)
-    for key in _added():
-        if f"${{{key}}}" not in OmegaConf.to_yaml(config):
-            log.warning("+%s is read by nothing: there is no such key. python train.py --help lists them.", key)
+    for key in unread(config):
+        log.warning("+%s is read by nothing: there is no such key. %s --help lists them.", key, command("train"))
 
 
 def _unused_hardware(hardware: DictConfig, teacher: DictConfig) -> dict[str, str]:
     """Pattern of keys → why this profile does not read them."""
-    unused = {"hardware.machine.*": "its figures are for plan=true and scripts/plan.py"}
+    unused = {"hardware.machine.*": "its figures are for plan=true and the command plan"}
     if hardware.accelerator in ("cpu", "mps"):
         unused["hardware.pin_memory"] = "page-locked batches are for GPUs"
     if str(teacher._target_).endswith("Cached"):
@@ -119,11 +133,24 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _added() -> list[str]:
-    """Keys put beside the known ones with `+key=value`."""
+def misspelt(config: DictConfig) -> Iterator[str]:
+    """One sentence for each `+key` that nothing reads and that is nearly a key: it would be left without effect."""
+    if added := unread(config):
+        known = keys_of(compose("train"))
+        for key in added:
+            if close := difflib.get_close_matches(key, known, n=1, cutoff=0.8):
+                yield f"+{key} is read by nothing; did you mean {close[0]}, without the +?"
+
+
+def unread(config: DictConfig) -> list[str]:
+    """Keys put beside the known ones with `+key=value` or `++key=value` that no part of the config refers to."""
     texts = [text.partition("=")[0] for text in HydraConfig.get().overrides.task]
-    groups = set(HydraConfig.get().runtime.choices)
-    return [key[1:] for key in texts if re.fullmatch(r"\+\w+", key) and key[1:] not in groups]
+    added = [key.lstrip("+") for key in texts if re.fullmatch(r"\+\+?(distill\.)?\w+", key)]
+    if not added:
+        return []
+    known = {*HydraConfig.get().runtime.choices, *keys_of(compose("train"))}
+    text = OmegaConf.to_yaml(config)
+    return [key for key in added if key not in known and f"${{{key}}}" not in text]
 
 
 def _given() -> set[str]:

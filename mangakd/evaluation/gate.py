@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mangakd.core.errors import UserError, near
+from mangakd.core.invocation import command
 from mangakd.evaluation.bootstrap import Estimate
 
 _PREDICTIONS = "train again: the run kept no predictions"
@@ -29,7 +30,7 @@ MEASURES: dict[str, tuple[str, str, str]] = {
     "ece_refit": ("ECE after temperature refit", "{:.3f}", _PREDICTIONS),
     "lift": ("accuracy above the baseline's, points", "{:+.1f}", _BASELINE),
     "lift_macro_f1": ("macro-F1 above the baseline's, points", "{:+.1f}", _BASELINE),
-    "latency_ms": ("median latency, ms", "{:.1f}", "python scripts/report.py run={run} latency=true"),
+    "latency_ms": ("median latency, ms", "{:.1f}", "{report} run={run} latency=true"),
     "megabytes": ("size of the weights, MB", "{:.1f}", "keep student/ in the run folder"),
     "params": ("parameters", "{:,.0f}", "train again: metrics.json has no student/params"),
 }  # fmt: skip
@@ -76,7 +77,7 @@ class Line:
         what, form, how = MEASURES[self.measure]
         wanted = f"{what} {THRESHOLDS[self.threshold]} {form.format(self.limit)}"
         if found is None:
-            return Verdict(self.name, wanted, f"not measured: {how.format(run=run)}", None)
+            return Verdict(self.name, wanted, f"not measured: {how.format(run=run, report=command('report'))}", None)
         value, interval = (found.value, found.interval) if isinstance(found, Estimate) else (found, None)
         shown = form.format(value)
         if interval is not None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mangakd.core.errors import UserError
+from mangakd.core.invocation import command_words
 from mangakd.core.run_folder import COMMAND, ERROR, METRICS, metrics_of
 from mangakd.evaluation import predictions, statistics
 from mangakd.evaluation.bootstrap import Estimate, Statistic, bootstrap
@@ -124,7 +125,7 @@ class SweepResult:
         """The first seed's command of the best point, without its seed."""
         settings = self.points[0].runs[0].settings
         typed = [f"{key}={value}" for key, value in settings.items() if key != SEED]
-        return shlex.join(["python", "train.py", *typed])
+        return shlex.join([*command_words("train"), *typed])
 
 
 def quantile(freedom: int) -> float:
@@ -152,7 +153,10 @@ def read(folder: Path) -> list[SweepRun]:
 
 def _read(folder: Path) -> SweepRun:
     command, error = folder / COMMAND, folder / ERROR
-    words = shlex.split(command.read_text())[2:] if command.is_file() else []
+    words = shlex.split(command.read_text()) if command.is_file() else []
+    words = (
+        words[4:] if words[1:2] == ["-m"] else words[2:]
+    )  # after `python -m mangakd train`, `mangakd train`, `python train.py`
     settings = dict(word.split("=", 1) for word in words if "=" in word)
     return SweepRun(folder, settings, metrics_of(folder), error.read_text().strip() if error.is_file() else "")
 

@@ -81,7 +81,7 @@ def _content(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(
             f"{folder} has no manifest.json, so it is no exported student. Give the folder of one variant, such as "
-            "export/best; `python scripts/export.py` makes it."
+            "export/best; `mangakd export` makes it."
         )
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

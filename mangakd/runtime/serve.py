@@ -1,4 +1,4 @@
-"""The command that serves an exported student: python -m mangakd.runtime.serve export/best --port 8000
+"""The command that serves an exported student: mangakd serve export/best --port 8000
 
 argparse, not Hydra: it must start at once, in a container that has neither torch nor the training's configs.
 """
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from mangakd.core.errors import UserError
+from mangakd.core.invocation import command
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -21,7 +22,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     it = argparse.ArgumentParser(
-        prog="serve.py",
+        prog=command("serve"),
         description="Serve an exported student: POST /predict, GET /health, GET /metrics.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

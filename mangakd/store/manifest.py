@@ -13,12 +13,13 @@ from itertools import zip_longest
 from pathlib import Path
 
 from mangakd.core.errors import UserError, near
+from mangakd.core.invocation import command
 from mangakd.store.codecs import CODECS, FLOATS, Dense
 from mangakd.store.files import write_atomic
 
 MANIFEST_FILE = "manifest.json"
 FORMAT = 1
-REFILL = "python scripts/cache_teacher.py <the overrides of this run>"
+REFILL = f"{command('cache_teacher')} <the overrides of this run>"
 
 log = logging.getLogger(__name__)
 

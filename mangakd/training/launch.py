@@ -24,6 +24,7 @@ from torch.multiprocessing.spawn import ProcessException
 
 from mangakd.core import ranks
 from mangakd.core.errors import UserError
+from mangakd.core.invocation import command_words
 from mangakd.training.hardware import Hardware
 
 GRACE = 15.0  # seconds for the other ranks to end by themselves, and again after SIGTERM, before SIGKILL
@@ -80,10 +81,12 @@ def join(hardware: Hardware) -> bool:
 
 def _check_alone(hardware: Hardware) -> None:
     if hardware.nodes > 1:
+        words = command_words("train")
+        started = " ".join(words[1:] if words[0] == "python" else ["-m", *words])
         raise UserError(
             f"hardware.nodes={hardware.nodes}: several machines are started by torchrun or srun, on each of them. "
             f"torchrun --nnodes={hardware.nodes} --nproc-per-node={hardware.devices} --rdzv-backend=c10d "
-            "--rdzv-endpoint=<first host>:29500 train.py …; docs/hardware.md has both commands."
+            f"--rdzv-endpoint=<first host>:29500 {started} …; docs/hardware.md has both commands."
         )
     tasks = int(os.environ.get("SUBMITIT_LOCAL_NTASKS", 1))
     if tasks > 1:

@@ -139,7 +139,7 @@ def test_what_a_workload_does_not_read_is_said(
 def test_a_response_is_not_trained(compose: Compose, tmp_path: Path) -> None:
     setup = Setup(compose(RESPONSE, "plan=true"), tmp_path / "run")
     for stop in (preflight.check, command.planned):
-        with pytest.raises(UserError, match=r"task=response can be planned \(python scripts/plan.py .*\) but not yet"):
+        with pytest.raises(UserError, match=r"task=response can be planned \(mangakd plan .*\) but not yet"):
             stop(setup)
 
 

@@ -189,7 +189,7 @@ def test_damage_is_mended_by_filling_and_refused_by_verify(tmp_path: Path) -> No
 def test_a_text_that_is_not_stored_is_an_error_that_names_the_command(tmp_path: Path) -> None:
     provider = options().provider(context(tmp_path, Teachers()))
     batch = context(tmp_path, Teachers(), rows=80).splits["train"].collate([79, 0])
-    with pytest.raises(UserError, match=r"1 of 2 examples.*scripts/cache_teacher\.py"):
+    with pytest.raises(UserError, match=r"1 of 2 examples.*mangakd cache-teacher"):
         provider(batch)
 
 

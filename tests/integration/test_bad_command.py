@@ -32,7 +32,33 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         ["stages={distil: {epochs: 1}}"],
         "stages is a group and takes one of its options (assistant_chain,",
     ),
-    "no value": (["distill.alpha"], "Error parsing override 'distill.alpha'"),
+    "group of a number": (["task=1"], "task=1: task is a group and takes the names of its options (intent, response)"),
+    "group of lists": (["losses=[[output]]"], "losses is a group and takes the names of its options (attention,"),
+    "group of nothing": (["losses="], "losses= has no value. Options: attention, hard_label, hidden, output, relation"),
+    "commas without a sweep": (
+        ["losses=hard_label,output"],
+        "A list takes brackets: 'losses=[hard_label,output]', a sweep",
+    ),
+    "a text with a comma": (["data.path=a,b.csv"], "a text takes quotes: 'data.path=\"a,b.csv\"'"),
+    "+ for a key that is there": (
+        ["+distill.alpha=0.5"],
+        "distill.alpha is a key already, so it takes no +: distill.alpha=0.5",
+    ),
+    "~ for no key": (["~distill.alph"], "~distill.alph removes nothing; did you mean distill.alpha"),
+    "~ with another value": (["~distill.alpha=3"], "~distill.alpha=3 removes nothing: distill.alpha is 0.7."),
+    "~ for an option": (
+        ["~losses/hidden"],
+        "~losses/hidden removes nothing. An option is left out by naming the others",
+    ),
+    "unknown option with +": (["+experiment=quikstart"], "did you mean quickstart?"),
+    "unknown launcher": (["hydra/launcher=joblb"], "hydra/launcher=joblb is unknown; did you mean joblib?"),
+    "unknown key of Hydra": (["hydra.run.dri=x"], "did you mean hydra.run.dir"),
+    "unknown config": (["--config-name=trian"], "--config-name=trian is unknown; did you mean train?"),
+    "flags that do not go together": (["--resolve"], "--resolve flag can only be used in conjunction with --cfg"),
+    "interpolation of no key": (
+        ["distill.alpha=${distil.beta}", "--cfg", "job", "--resolve"],
+        "distill.alpha=${distil.beta}: there is no key distil.beta; did you mean distill.beta",
+    ),
     "run folder": (
         ["hydra.run.dir=/dev/null/run"],
         "/dev/null/run cannot be written: Not a directory. Runs go to hydra.run",
@@ -74,8 +100,10 @@ def test_process_ends_with_1_and_no_traceback(
 ) -> None:
     base = ["data=files", f"data.path={tiny_csv}", f"teacher.path={tiny_teacher}", "hardware=cpu"]
     command = [sys.executable, str(REPO / "train.py"), f"hydra.run.dir={tmp_path / 'run'}", *base, *overrides]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ.copy(), timeout=300, check=False)
+    env = {**os.environ, "HYDRA_FULL_ERROR": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, check=False)
     assert done.returncode == 1
+    assert done.stderr.lstrip().startswith("error: "), "neither Hydra's line nor a traceback precedes the message"
     assert all(words in done.stderr for words in expected), done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert not (tmp_path / "run").exists()

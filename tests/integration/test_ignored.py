@@ -33,6 +33,8 @@ WARNED: dict[str, tuple[list[str], str]] = {
         "hardware.teacher.placement is ignored: teacher=cached keeps none in memory",
     ),
     "added key": (["+lr=3"], "+lr is read by nothing"),
+    "added key of a section": (["++distill.note=3"], "+distill.note is read by nothing"),
+    "++ for a key that is there": (["++seed=3"], ""),
     "student": (["models=mangaassist", "student=bert_mini"], "student is ignored: student.path=huawei-noah"),
 }
 

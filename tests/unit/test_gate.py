@@ -62,7 +62,7 @@ def test_the_default_gate_has_the_thresholds_of_the_docs_and_says_what_is_missin
     assert passed["agreement"] is True and passed["retention"] is False and passed["size"] is True
     assert [name for name, word in passed.items() if word is None] == ["rare_classes", "calibration", "lift", "latency"]
     told = {verdict.name: verdict.found for verdict in verdicts}
-    assert "baseline=true" in told["lift"] and "scripts/report.py run=runs/a latency=true" in told["latency"]
+    assert "baseline=true" in told["lift"] and "mangakd report run=runs/a latency=true" in told["latency"]
     assert summary(verdicts) == (
         "2 of 7 lines pass; failed: retention; not measured: rare_classes, calibration, lift, latency."
     )

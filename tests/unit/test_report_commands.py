@@ -112,9 +112,9 @@ def test_words_become_keys() -> None:
         "a=1",
         "--help",
         "~gate.lift",
-        "run='out/it\\'s'",
+        'run="out/it\'s"',
     ]
-    assert keyed(["a", "b", "x=1"], "runs", many=True) == ["x=1", "runs=['a','b']"]
+    assert keyed(["a", "b", "x=1"], "runs", many=True) == ["x=1", 'runs=["a","b"]']
     assert under(["student=a", "limits.kl=1"], "compare", ("student",)) == ["compare.student=a", "limits.kl=1"]
 
 

@@ -25,7 +25,8 @@ TARGETS = np.arange(ROWS) % len(LABELS)
 def run(folder: Path, settings: str, wrong: int) -> None:
     """A finished run whose student is wrong in the first `wrong` rows of validation."""
     folder.mkdir(parents=True)
-    (folder / COMMAND).write_text(f"python train.py task=intent {settings}\n")
+    start = ("python train.py", "mangakd train", "python -m mangakd train")[wrong % 3]
+    (folder / COMMAND).write_text(f"{start} task=intent {settings}\n")
     score = 1 - wrong / ROWS
     (folder / "metrics.json").write_text(
         json.dumps({"val/accuracy": score, "test/accuracy": 0.5, "test/agreement": 0.6, "run/seconds": 90.0})
@@ -55,7 +56,7 @@ def test_seeds_are_one_point(folder: Path) -> None:
     assert found.keys == ("distill.temperature", "distill.alpha") and found.score == "accuracy"
     assert [point.values for point in found.points] == [("2", "0.7"), ("10", "0.7"), ("10", "0.5"), ("2", "0.5")]
     assert [len(point.runs) for point in found.points] == [1, 2, 2, 2]
-    assert found.winning_command() == "python train.py task=intent distill.temperature=2 distill.alpha=0.7"
+    assert found.winning_command() == "mangakd train task=intent distill.temperature=2 distill.alpha=0.7"
     assert [r.error for r in found.runs if not r.finished] == ["the disk is full"]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mangakd.core.errors import UserError
+from mangakd.core.invocation import command
 from mangakd.evaluation import predictions as kept
 from mangakd.evaluation.bootstrap import Estimate, bootstrap
 from mangakd.evaluation.predictions import Predictions
@@ -31,7 +32,7 @@ def read(folders: list[Path]) -> list[Run]:
     """Raises UserError where one is no finished run, or fewer than two are given."""
     if len(set(folders)) < 2:
         raise UserError(
-            "give the folders of two or more runs: python scripts/compare_runs.py outputs/intent/a outputs/intent/b"
+            f"give the folders of two or more runs: {command('compare_runs')} outputs/intent/a outputs/intent/b"
         )
     whole = [Path(os.path.abspath(folder)) for folder in folders]  # a link keeps its name
     names = [folder.name for folder in whole]

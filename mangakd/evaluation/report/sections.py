@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mangakd.core.invocation import command
 from mangakd.evaluation.bootstrap import Estimate
 from mangakd.evaluation.calibration import Bins
 from mangakd.evaluation.gate import Verdict, summary
@@ -154,7 +155,7 @@ def size(found: Measured) -> Section:
             "ms ({texts} texts, {threads} thread, {machine}).".format(**found.latency)
         )
     else:
-        blocks.append("Latency was not measured (python scripts/report.py run=… latency=true).")
+        blocks.append(f"Latency was not measured ({command('report')} run=… latency=true).")
     if "train/samples_per_second" in m:
         blocks.append(f"Training went through {m['train/samples_per_second']:,.0f} rows a second.")
     return Section("Size and speed", blocks)

@@ -1,0 +1,77 @@
+"""Messages for the errors that Hydra and OmegaConf raise while they compose a config.
+
+Instead of Hydra's words, which advise to append a misspelt key and list search paths.
+"""
+
+import re
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from mangakd.cli.grammar import ambiguous
+from mangakd.cli.searchpath import CONF, groups, unknown_option
+from mangakd.core.errors import near
+from mangakd.core.invocation import command
+
+
+def explained(error: Exception, name: str) -> str:
+    """name: of the command's config, whose keys a misspelt key is compared with."""
+    message = str(error).strip()
+    if match := re.search(r"Interpolation key '(.+)' not found", message):
+        words = [word for word in sys.argv[1:] if "${" in word and match[1] in word]
+        return f"{', '.join(words) or 'the config'}: there is no key {match[1]}{_near_key(match[1], name)}"
+    if match := re.search(r"Could not (?:find|load) '([\w/.-]+)'", message):
+        return unknown_option(match[1], message) or message
+    if match := re.search(r"Ambiguous value for argument '(.+)'\n", message):
+        return ambiguous(match[1])
+    if match := re.search(r"already at '(.+)'\.\nEither remove \+ prefix: '(.+)'\n", message):
+        return f"{match[1]} is a key already, so it takes no +: {match[2]}"
+    if match := re.search(r"Cannot find primary config '(.+)'\.", message):
+        return f"--config-name={match[1]} is unknown{near(match[1], sorted(file.stem for file in CONF.glob('*.yaml')))}"
+    if match := re.search(r"Could not delete from config\. '(.+)' does not exist", message):
+        group, slash, _ = match[1].rpartition("/")
+        if slash:
+            return f"~{match[1]} removes nothing. An option is left out by naming the others: '{group}=[…]'."
+        return f"~{match[1]} removes nothing{_near_key(match[1], name)}"
+    if match := re.search(r"Could not delete from config\. The value of '(.+)' is (.+) and not (.+)\.", message):
+        return (
+            f"~{match[1]}={match[3]} removes nothing: {match[1]} is {match[2]}. ~{match[1]} removes it whatever it is."
+        )
+    if match := re.search(r"Could not override '([\w/.@-]+)'", message):
+        return _not_overridden(match[1], name)
+    return message
+
+
+def _not_overridden(key: str, name: str) -> str:
+    if re.fullmatch(r"stages\.[\w-]+\.\w+", key):
+        return (
+            f"{key} is not in the recipe: it leaves this entry out, or has no such stage (--cfg job shows its stages). "
+            f"+{key}=… adds the entry; docs/recipes.md lists them."
+        )
+    return f"{key} is no key or group{_near_key(key, name)}"
+
+
+def _near_key(key: str, name: str) -> str:
+    """Compares with every key of the composed default configs: this command's, and the largest."""
+    from hydra import compose
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        configs = [compose(each, return_hydra_config=True) for each in (name, "plan")]
+    keys = list(dict.fromkeys([*(key for config in configs for key in keys_of(config)), *groups()]))
+    # `lr` is too far from `optim.lr` for difflib, yet it is what people type.
+    within = [known for known in keys if known.rpartition(".")[2] == key.rpartition(".")[2]]
+    hint = f"; did you mean {', '.join(within[:3])}?" if within else near(key, keys)
+    return f"{hint} {command(name)} --help lists them."
+
+
+def keys_of(config: DictConfig, prefix: str = "") -> list[str]:
+    keys = []
+    for name in map(str, config):
+        keys.append(f"{prefix}{name}")
+        value = config._get_node(name)
+        if isinstance(value, DictConfig) and not value._is_none() and not value._is_missing():
+            keys += keys_of(value, f"{prefix}{name}.")
+    return keys

@@ -1,0 +1,9 @@
+"""What pyproject.toml cannot say: the wheel holds the folder conf/ as mangakd/conf. Everything else is in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+setup(
+    packages=[*find_packages(include=["mangakd*"]), "mangakd.conf"],
+    package_dir={"mangakd.conf": "conf"},
+    package_data={"mangakd.conf": ["**/*.yaml"]},
+)
