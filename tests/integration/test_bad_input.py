@@ -133,6 +133,7 @@ TABLE: dict[str, tuple[list[str], list[str]]] = {
     "unnamed labels": (["teacher.path={numbered}"], ["LABEL_0, LABEL_1, LABEL_2", "teacher.labels=[…]"]),
     "too few names": (["teacher.labels=[order,refund]"], ["teacher.labels names 2 labels", "has 3"]),
     "a name twice": (["teacher.labels=[order,order,refund]"], ["names a label twice"]),
+    "fit seed": (["teacher.fit.seed=-1"], ["teacher.fit.seed=-1", "a whole number from 0"]),
     "fit mode": (["teacher.fit.mode=sometimes"], ["teacher.fit.mode='sometimes'", "auto, never, always"]),
     "no members": (["teacher=ensemble", "teacher.seeds=[]"], ["teacher has no members", "teacher.seeds=[0,1,2]"]),
     "ensemble weights": (["teacher=ensemble", "teacher.weights=[1,2]"], ["teacher.weights=[1.0, 2.0] must be 3 numbers"]),

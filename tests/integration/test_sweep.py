@@ -120,7 +120,15 @@ def test_seeds_from_scratch_have_teachers_and_rows_of_their_own(
     small: list[str], tmp_path: Path, compose: Callable[..., DictConfig]
 ) -> None:
     follow = ["teacher.fit.seed=${seed}", "data.split_seed=${seed}"]
-    typed = ["sweep=seeds", "seed=3,4", "baseline=true", *follow, *small, f"paths.cache={tmp_path / 'cache'}"]
+    typed = [
+        "sweep=seeds",
+        "seed=3,4",
+        "baseline=true",
+        *follow,
+        *small,
+        "trainer.max_epochs=1",
+        f"paths.cache={tmp_path / 'cache'}",
+    ]
     code, printed = sweep(tmp_path / "sweep", *typed)
     assert code == 0, printed
     assert len(list((tmp_path / "cache" / "teachers").iterdir())) == 2
