@@ -1,18 +1,30 @@
 # make train   distil a first student on this machine: no GPU, no network after installation
 # make test    the whole test suite
 # Both build .venv from constraints.txt when it is not there or out of date.
+# make test-newest   the suite on the newest versions that pyproject.toml allows, in .venv-newest
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
+NEWEST ?= .venv-newest
+EXTRAS := embedded,hub,wandb,tensorboard,dev
 QUIET_ENV := HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_WAIT_POLICY=PASSIVE TOKENIZERS_PARALLELISM=false
 
-.PHONY: train test lint clean
+PYTEST := pytest -n 2 --dist loadfile --max-worker-restart=0
+
+.PHONY: train test test-newest lint clean
 
 train: $(VENV)/.installed
 	$(QUIET_ENV) $(BIN)/python train.py experiment=quickstart
 
 test: $(VENV)/.installed
-	$(QUIET_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0
+	$(QUIET_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m $(PYTEST)
+
+# torch alone comes from constraints.txt: where a CPU build of that version is at hand, no newer one pulls gigabytes of CUDA.
+test-newest:
+	$(PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet $$(grep '^torch==' constraints.txt)
+	$(NEWEST)/bin/python -m pip install --quiet -e ".[$(EXTRAS)]"
+	$(QUIET_ENV) OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m $(PYTEST)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -20,11 +32,11 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[embedded,hub,wandb,tensorboard,dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(EXTRAS)]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) .cache outputs multirun
+	rm -rf $(VENV) $(NEWEST) .cache outputs multirun

@@ -30,7 +30,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "group of null": (["models=null"], "leave it out with ~"),
     "values for a group": (
         ["stages={distil: {epochs: 1}}"],
-        "stages is a group and takes one of its options (assistant_chain,",
+        "stages is a group and takes the names of its options (assistant_chain,",
     ),
     "group of a number": (["task=1"], "task=1: task is a group and takes the names of its options (intent, response)"),
     "group of lists": (["losses=[[output]]"], "losses is a group and takes the names of its options (attention,"),
