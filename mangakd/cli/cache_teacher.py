@@ -12,6 +12,7 @@ from mangakd.cli import preflight
 from mangakd.cli.logs import start_logging
 from mangakd.cli.setup import Setup
 from mangakd.core.errors import UserError
+from mangakd.core.numbers import largest
 from mangakd.teachers.cached import Cached, fill, manifest_of, verify
 
 TOLERANCE = 1e-3  # nats; batches of other shapes change the last bits of a float32 forward
@@ -31,8 +32,8 @@ def run(config: DictConfig) -> None:
     manifest = manifest_of(teacher)
     folder = options.folder(manifest, context)
     if config.verify:
-        difference = max(verify(folder, teacher, split, context) for split in context.splits.values())
-        if difference > TOLERANCE:
+        difference = largest(verify(folder, teacher, split, context) for split in context.splits.values())
+        if not difference <= TOLERANCE:
             raise UserError(
                 f"the store {folder} and the live teacher differ: max |Δ log p| = {difference:.2e} (at most {TOLERANCE:.0e} "
                 "is rounding). Delete the folder and fill it again."
