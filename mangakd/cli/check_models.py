@@ -121,7 +121,6 @@ def student(setup: Setup) -> None:
     options, key = setup.student, "student.path"
     if options.path is None:
         if options.layers is not None:
-            setup.student.config(setup.teacher_config, setup.student_tokenizer)
             check_layers(setup.teacher_shape, options.layers)
         _ = setup.student_shape
         return
