@@ -89,8 +89,9 @@ def _check_same_fit(setup: Setup) -> None:
         changes += [f"teacher.{k} is {new.get(k)}, which was {v}" for k, v in old.items() if new.get(k) != v]
     if changes:
         raise UserError(
-            f"resume={setup.config.resume}: the teacher of {file} was fine-tuned with other settings, and another teacher would follow: "
-            f"{'; '.join(changes)}. Set them back, or start anew with resume=false and another hydra.run.dir."
+            f"resume={setup.config.resume}: the teacher of {file} was fine-tuned with other settings: {'; '.join(changes)}. "
+            "It would be fine-tuned again, and the checkpoint refused. Set them back, or start anew with resume=false and another "
+            "hydra.run.dir."
         )
 
 

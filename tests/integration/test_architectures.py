@@ -1,4 +1,6 @@
-"""The architectures that people bring, from preflight to an answer of the exported student; what one cannot do is refused by name.
+"""The architectures that people bring, from preflight to an answer of the exported student.
+
+What an architecture cannot do is refused by name.
 
 Every architecture does each stage once: preflight, one epoch of distillation with losses on logits, hidden states and attention,
 the student's folder, one exported variant, and the runtime, which must answer as the folder does.
