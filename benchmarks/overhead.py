@@ -38,6 +38,7 @@ from results_file import table, write
 from torch import Tensor, nn
 
 import mangakd
+from mangakd.core.numbers import largest
 from mangakd.data.loader import TrainLoader
 from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.losses.loss_set import LossSet
@@ -124,9 +125,9 @@ def compare(made: Parts, sides: dict[str, Side], options: argparse.Namespace, sa
 
 def check_equal(one: Encoder, other: Encoder) -> None:
     pairs = zip(one.parameters(), other.parameters(), strict=True)
-    largest = max(float((a - b).detach().abs().max()) for a, b in pairs)
-    if largest > TOLERANCE:
-        raise SystemExit(f"the two sides did not do the same work: a weight differs by {largest:.2g}")
+    apart = largest(float((a - b).detach().abs().max()) for a, b in pairs)
+    if not apart <= TOLERANCE:
+        raise SystemExit(f"the two sides did not do the same work: a weight differs by {apart:.2g}")
 
 
 def ratios(times: dict[str, Times]) -> dict[str, float]:

@@ -27,6 +27,7 @@ import numpy as np
 from results_file import table, write
 from serving_client import Connection, Process, fuzz, served, strange_bodies
 
+from mangakd.core.numbers import largest
 from mangakd.runtime import Model, load
 
 CLIENTS = (1, 8, 64)
@@ -97,7 +98,7 @@ def judged(done: list[dict[str, Any]], right: dict[str, np.ndarray], model: Mode
         "p50_ms": p50,
         "p99_ms": p99,
         "statuses": statuses,
-        "largest_gap": max(gap(*pair) for pair in pairs),
+        "largest_gap": largest(gap(*pair) for pair in pairs),
         "other_labels": sum(given.get("label") != wanted.get("label") for given, wanted in pairs),
     }
 
@@ -106,7 +107,7 @@ def gap(given: dict[str, Any], right: dict[str, Any]) -> float:
     """The largest difference between two answers' numbers."""
     pairs = [flat(given), flat(right)]
     assert pairs[0].keys() == pairs[1].keys(), pairs
-    return max(abs(value - pairs[1][key]) for key, value in pairs[0].items())
+    return largest(abs(value - pairs[1][key]) for key, value in pairs[0].items())
 
 
 def flat(answer: dict[str, Any]) -> dict[Any, float]:
@@ -193,7 +194,7 @@ def wrong(found: dict[str, Any], tolerance: float) -> list[str]:
     for one in [*found["load"], found["full_queue"]]:
         if not one["statuses"].keys() <= {"200", "429"}:
             faults.append(f"{one['clients']} clients got {one['statuses']}")
-        if one["largest_gap"] > near:
+        if not one["largest_gap"] <= near:
             faults.append(f"{one['clients']} clients: an answer is {one['largest_gap']:.3g} from the library's")
     if found["drain"]["lost"] or found["drain"]["exit_code"] or found["exit_code"]:
         faults.append(f"the drain: {found['drain']}, exit code {found['exit_code']}")

@@ -108,7 +108,7 @@ def parts(data: Path, folder: Path, batch_size: int) -> Parts:
         tokens = tokenise(rows.texts, tokenizer, MAX_LENGTH, folder / "tokens")
         pad = tokenizer.pad_token_id
         splits.append(Recorded(tokens, tokens, task.targets(rows, corpus.labels), pad, pad))
-    model, _ = load.load_classifier(load.EMBEDDED, corpus.labels, task.problem, "teacher.path")
+    model = load.load_classifier(load.EMBEDDED, corpus.labels, task.problem, "teacher.path")
     teacher = load.encoder(model, "teacher", tokenizer)
     student = Student(sizes=dict(SIZES)).build(teacher, tokenizer, corpus.labels, task.problem)
     live = LocalTeacher(teacher, corpus.labels)

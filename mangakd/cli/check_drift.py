@@ -58,10 +58,12 @@ def _check(config: DictConfig) -> drift.Check:
 
 
 def _model(path: str, key: str) -> tuple[Any, Any]:
-    model, fresh = load.load_classifier(path, None, "single_label", key)
-    if fresh:
+    model = load.trained_classifier(path, key)
+    if model is None:
         raise UserError(f"{key}={path} has no trained classification head. Give the folder of a fine-tuned model.")
-    return model.eval(), load.load_tokenizer(path, key)
+    tokenizer = load.load_tokenizer(path, key)
+    load.pad_alike(model, tokenizer)
+    return model.eval(), tokenizer
 
 
 def _labels(model: Any) -> tuple[str, ...]:

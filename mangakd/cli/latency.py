@@ -23,7 +23,8 @@ def latency(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} has no student/, so its latency cannot be measured; leave latency=true out.")
     texts = predictions.load(folder, "test").texts
     texts = [texts[i] for i in np.linspace(0, len(texts) - 1, TEXTS).astype(int)]
-    model, _ = load.load_classifier(path, None, "single_label", "run")
+    model = load.trained_classifier(path, "run")
+    assert model is not None, "the student of a run has a head"
     tokenizer = load.load_tokenizer(path, "run")
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -10,35 +10,28 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from mangakd.cli import check_models as models
 from mangakd.cli.setup import Setup
 from mangakd.cli.values import misspelt, warn_ignored, wrong_values
 from mangakd.core.errors import UserError, near
 from mangakd.core.requires import Need
-from mangakd.models import load
-from mangakd.models.labels import alignment
 from mangakd.store.manifest import MANIFEST_FILE, Manifest
-from mangakd.students.build import stack_of
 from mangakd.teachers.base import all_layers
 from mangakd.teachers.cached import Cached
-from mangakd.teachers.ensemble import normalised
-from mangakd.teachers.options import EnsembleOptions, Member
 from mangakd.training.check import check_trainer
 from mangakd.training.checkpoints import newest, read
-from mangakd.training.fit_teacher import as_it_is, check_may_fit
 from mangakd.training.machine import slow_profile, wrong_profile
 from mangakd.training.quantise import check as check_quantise
 from mangakd.training.stages import Stage
 
 log = logging.getLogger(__name__)
 GB = 1e9
-ANY_HEAD = ("a", "b")  # where only the encoder's weights are looked at, whatever is wrong with the data
 
 
 def check(setup: Setup) -> None:
@@ -47,8 +40,8 @@ def check(setup: Setup) -> None:
     problems = [*values, *misspelt(setup.config)]
     checks: list[Callable[[Setup], object]] = [
         machine, trainer, folders, run_folder, lambda s: s.task, lambda s: s.optim, lambda s: s.loggers, lambda s: s.corpus,
-        targets, lambda s: s.teacher, lambda s: s.teacher_tokenizer, teachers, store, lambda s: s.student_tokenizer,
-        student, lengths, lambda s: s.losses, recipe, provided, disk, exports,
+        targets, lambda s: s.teacher, lambda s: s.teacher_tokenizer, models.teachers, store, lambda s: s.student_tokenizer,
+        models.student, models.lengths, lambda s: s.losses, recipe, provided, models.taps, models.resumed, disk, exports,
     ]  # fmt: skip
     for step in checks:
         try:
@@ -166,42 +159,6 @@ def targets(setup: Setup) -> None:
         )
 
 
-def teachers(setup: Setup) -> None:
-    """Every member's weights, and a fine-tuned one's labels against the data's."""
-    options = setup.teacher
-    if isinstance(options, EnsembleOptions) and not isinstance(options.weights, str):
-        if not all(isinstance(weight, int | float) for weight in options.weights or ()):
-            raise UserError(f"teacher.weights={options.weights} must be numbers ≥ 0, one for each member.")
-        normalised(options.weights, len(options.models))
-    for member in dict.fromkeys(setup.teacher.models):
-        config = load.load_config(member.path)
-        _check_vocabulary("teacher.path", member.path, setup.teacher_tokenizer, config)
-        if load.is_classifier(config) and setup.teacher.fit.mode != "always":
-            _check_fine_tuned(setup, member, config)
-        else:
-            check_may_fit(member, config, setup.teacher.fit)
-            load.load_classifier(member.path, ANY_HEAD, "single_label", "teacher.path")
-
-
-def _check_fine_tuned(setup: Setup, member: Member, config: Any) -> None:
-    encoder = as_it_is(member, setup.teacher.labels, setup.teacher_tokenizer)
-    alignment(encoder.spec.labels, setup.corpus.labels, member.path)
-    kind = getattr(config, "problem_type", None)
-    if kind not in (None, f"{setup.task.problem}_classification"):
-        raise UserError(
-            f"teacher.path={member.path} was fine-tuned for {kind}, but task.problem={setup.task.problem}. Set task.problem, "
-            "or teacher.fit.mode=always to fine-tune it on this data."
-        )
-
-
-def _check_vocabulary(key: str, path: str, tokenizer: Any, config: Any) -> None:
-    if len(tokenizer) > config.vocab_size:
-        raise UserError(
-            f"{key}={path}: its tokenizer has {len(tokenizer)} tokens and its model embeds {config.vocab_size}; "
-            "they do not belong together. Save the model's own tokenizer beside it."
-        )
-
-
 def store(setup: Setup) -> None:
     """What a named store declares, as far as it is known before the teacher is loaded."""
     options = setup.teacher
@@ -216,30 +173,6 @@ def store(setup: Setup) -> None:
             found, tokenizer=setup.teacher_spec.vocabulary, labels=setup.corpus.labels, members=len(options.models)
         )
         found.compare(expected, folder, options.allow_mismatch)
-
-
-def student(setup: Setup) -> None:
-    """A student that cannot be built, or whose folder lacks weights."""
-    options = setup.student
-    if options.path is None:
-        if options.layers is not None:
-            stack_of(setup.teacher_shape)
-        _ = setup.student_shape
-        return
-    config = load.load_config(options.path, "student.path")
-    _check_vocabulary("student.path", options.path, setup.student_tokenizer, config)
-    load.load_classifier(options.path, ANY_HEAD, "single_label", "student.path")
-
-
-def lengths(setup: Setup) -> None:
-    """Texts longer than a model has positions for."""
-    want = setup.config.data.max_length
-    for name, model in (("teacher", setup.teacher_shape), ("student", setup.student_shape)):
-        most = load.positions(model)
-        if most is not None and isinstance(want, int) and want > most:
-            raise UserError(
-                f"data.max_length={want}, but the {name} has positions for {most} tokens. Set data.max_length={most} or less."
-            )
 
 
 def recipe(setup: Setup) -> None:

@@ -222,7 +222,7 @@ class Setup:
 
         def make() -> list[str]:
             log.info("making %d variants of each of %d texts …", self.augment.copies, len(texts))
-            model, _ = load.load_classifier(path, corpus.labels, self.task.problem, "teacher.path")
+            model = load.load_classifier(path, corpus.labels, self.task.problem, "teacher.path")
             words = Neighbours(self.teacher_tokenizer, model.get_input_embeddings().weight.detach())
             return self.augment.made(texts, words, held_out)
 

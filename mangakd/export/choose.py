@@ -31,7 +31,7 @@ class Judged:
     """A variant beside the student. score: accuracy (multi-label: the whole set), Pearson's r, or cosine to the student.
 
     drop: points below the student. agreement with student and teacher: share of equal answers, r, or mean cosine. difference:
-    largest |Δ output|.
+    largest |Δ output|, infinity where an output is no number.
     """
 
     measured: Measured
@@ -47,6 +47,8 @@ class Judged:
         return self.measured.name
 
     def words(self) -> str:
+        if not np.isfinite(self.difference):
+            return f"{self.name} answers some texts with no number (NaN or infinity)"
         drop, (low, high) = self.drop.value, self.drop.interval
         if drop < 0:
             return f"{self.name} gains {-drop:.2f} points [{0 - high:.2f}, {0 - low:.2f}]"
@@ -94,7 +96,7 @@ def choose(
     if passed:
         best = _cheapest(passed)
         return Choice(best.name, f"{best.words()}; the limit is {max_drop:g}, and none that passes is faster.", judged)
-    exact = [each for each in judged if each.name in fp32]
+    exact = [each for each in judged if each.name in fp32 and np.isfinite(each.difference)]
     lost = "; ".join(each.words() for each in judged)
     if not exact:
         raise UserError(
@@ -129,7 +131,7 @@ def judge(
             Judged(
                 each, scores[each.name], drop, likeness(problem, each.outputs, student),
                 None if teacher is None else likeness(problem, each.outputs, teacher),
-                float(np.abs(each.outputs - student).max()), sound and drop.value <= max_drop + ROUNDING,
+                float(np.abs(each.outputs - student).max()) if sound else np.inf, sound and drop.value <= max_drop + ROUNDING,
             )
         )  # fmt: skip
     return tuple(found)

@@ -24,7 +24,7 @@ from transformers import AutoModel
 from mangakd.core.errors import UserError
 from mangakd.export.manifest import TOKENIZER_FILE
 from mangakd.export.pooling import Pooling, of_folder
-from mangakd.models import load
+from mangakd.models import attention, load
 from mangakd.runtime.tokenise import whole
 from mangakd.store.files import sha256
 
@@ -92,7 +92,8 @@ class Graph:
             [whole(text) for text in texts], truncation=True, max_length=self.max_length, padding=True, padding_side="right",
             return_token_type_ids="token_type_ids" in self.inputs, return_attention_mask=True, return_tensors="np",
         )  # fmt: skip
-        return {name: np.asarray(batch[name], dtype=np.int64) for name in self.inputs}
+        arrays = {name: np.asarray(batch[name], dtype=np.int64) for name in self.inputs}
+        return _at_least_one_token(arrays, self.tokenizer)
 
     @torch.no_grad()
     def answer(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
@@ -145,21 +146,19 @@ def read(folder: Path, max_length: int | None = None, pooling: Pooling | None = 
     trained or is none of those known, labels without names, and a length that the model has no positions for.
     """
     tokenizer = load.load_tokenizer(str(folder), KEY)
-    config = load.load_config(str(folder), KEY)
-    classifies = load.is_classifier(config)
-    if not classifies:
+    model = load.trained_classifier(str(folder), KEY)
+    classifies = model is not None
+    if model is None:
+        config = load.load_config(str(folder), KEY)
         _check_no_head(config, folder)
+        model = _encoder(folder, config)
+    config = model.config
     problem = _problem(config) if classifies else "embedding"
-    labels = tuple(str(config.id2label[i]) for i in range(config.num_labels)) if classifies else ()
+    labels = tuple(config.id2label[i] for i in range(config.num_labels)) if classifies else ()
     _check_labels(labels, problem, folder)
-    if classifies:
-        model, fresh = load.load_classifier(str(folder), None, "single_label", KEY)
-        if fresh:
-            raise UserError(
-                f"{KEY}={folder} says it has a classification head, but holds no weights of it. Train it first."
-            )
-    else:
-        model = _encoder(folder)
+    load.pad_alike(model, tokenizer)
+    attention.keep_finite(model)
+    config.use_cache = False  # what decoders keep for the next token; its operators cannot all be converted
     module = Answer(model.eval().requires_grad_(False), None if classifies else pooling or of_folder(folder))
     length = _length(folder, tokenizer, model, max_length)
     return Graph(folder, module, inputs_of(model, tokenizer), problem, labels, tokenizer, length)
@@ -191,10 +190,12 @@ def _check_labels(labels: Sequence[str], problem: str, folder: Path) -> None:
         )
 
 
-def _encoder(folder: Path) -> Any:
+def _encoder(folder: Path, config: Any) -> Any:
     with load.quiet():
         try:
-            model, info = AutoModel.from_pretrained(str(folder), dtype=torch.float32, output_loading_info=True)
+            model, info = AutoModel.from_pretrained(
+                str(folder), config=config, dtype=torch.float32, output_loading_info=True
+            )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise UserError(f"{KEY}={folder} could not be loaded: {str(error).strip().splitlines()[0]}") from error
     lost = sorted(str(name) for name in info["missing_keys"] if "pooler." not in str(name))
@@ -218,6 +219,16 @@ def inputs_of(model: Any, tokenizer: Any) -> tuple[str, ...]:
         typed and "token_type_ids" in tokenizer.model_input_names and getattr(model.config, "type_vocab_size", 0) > 1
     )
     return (*_ALWAYS, "token_type_ids") if typed else _ALWAYS
+
+
+def _at_least_one_token(arrays: dict[str, np.ndarray], tokenizer: Any) -> dict[str, np.ndarray]:
+    """A text without tokens becomes one padding token that is attended to, as in mangakd/runtime/tokenise.py."""
+    if not arrays["attention_mask"].shape[1]:
+        fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+        arrays = {name: np.full((len(rows), 1), fill.get(name, 0)) for name, rows in arrays.items()}
+    mask = arrays["attention_mask"]
+    mask[~mask.any(1), 0] = 1
+    return arrays
 
 
 def _length(folder: Path, tokenizer: Any, model: Any, wanted: int | None) -> int:

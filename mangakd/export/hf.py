@@ -4,22 +4,31 @@ It loads with AutoModelForSequenceClassification and without mangakd. Written as
 called `student` is always whole.
 """
 
+import inspect
 import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+import transformers
+from transformers import AutoTokenizer
+
 from mangakd import __version__
 from mangakd.core.errors import UserError
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.load import quiet
+from mangakd.models.trial import two_texts
 
+SAME = 1e-3  # |Δ output| of a model and itself; batches of other shapes change the last bits
 log = logging.getLogger(__name__)
 
 
 def save_student(model: Any, tokenizer: Any, folder: Path, card: str, quantised: Any = None) -> None:
-    """quantised: the same model with quantisers that were trained; it becomes an IR inside the folder, for the export.
+    """Raises UserError where the folder, loaded again, is not the model that was saved; it then stays as `student.partial`.
+
+    quantised: the same model with quantisers that were trained; it becomes an IR inside the folder, for the export.
 
     Where it cannot be converted, that is logged, and the folder is the plain student: training has taken hours by then.
     """
@@ -38,8 +47,30 @@ def save_student(model: Any, tokenizer: Any, folder: Path, card: str, quantised:
         except UserError as error:
             log.warning("the student is saved, but not as INT8 with the quantisers it was trained with: %s", error)
     (scratch / "README.md").write_text(card)
+    check_reloads(model, tokenizer, scratch)
     shutil.rmtree(folder, ignore_errors=True)
     scratch.rename(folder)
+
+
+@torch.no_grad()
+def check_reloads(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Raises UserError where the folder cannot be loaded, or answers texts unlike `model`, which is in eval mode."""
+    inputs = two_texts(tokenizer)
+    names = inspect.signature(model.forward).parameters
+    inputs = {name: value.to(model.device) for name, value in inputs.items() if name in names}
+    try:
+        with quiet():
+            other = type(model).from_pretrained(folder, dtype=model.dtype).to(model.device).eval()
+            AutoTokenizer.from_pretrained(folder)
+        apart = float((other(**inputs)[0] - model(**inputs)[0]).abs().max())
+        reason = "" if apart <= SAME else f"its outputs differ by {apart:.3g} from those of the model that was saved"
+    except Exception as error:  # whatever an architecture's config, tokenizer or weights stumble over
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+    if reason:
+        raise UserError(
+            f"the student was trained, but transformers {transformers.__version__} cannot load it again from {folder}: {reason}. "
+            "Its weights are kept there and in checkpoints/; choose another architecture or other student.layers."
+        )
 
 
 def model_card(title: str, teacher: str, data: str, losses: LossSet, metrics: Mapping[str, float], command: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mangakd.core.files import sync_folder
+from mangakd.core.numbers import largest
 from mangakd.runtime.manifest import FORMAT, PARTIAL, Manifest, read
 from mangakd.store.files import sha256, write_atomic
 
@@ -45,7 +46,10 @@ def add_metrics(folder: Path, metrics: Mapping[str, Any], difference: float = 0.
     difference: largest |Δ output| that was seen. The tolerance, until then that of a few texts, is widened to it.
     """
     content = read(folder).content
-    found = {"tolerance": max(content["tolerance"], difference), "metrics": {**content.get("metrics", {}), **metrics}}
+    found = {
+        "tolerance": largest([content["tolerance"], difference]),
+        "metrics": {**content.get("metrics", {}), **metrics},
+    }
     _write(folder, {**content, **found})
 
 

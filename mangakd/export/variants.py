@@ -5,11 +5,12 @@ away last, so that a server that restarts in between finds no mixture of two exp
 same is not made again.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import platform
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 from mangakd import __version__
 from mangakd.core.errors import UserError, near
 from mangakd.core.locks import waiting_lock
+from mangakd.core.numbers import largest
 from mangakd.export import graph, to_onnx, to_openvino
 from mangakd.export.data import spread
 from mangakd.export.graph import Batches, Graph
@@ -184,11 +186,27 @@ def _made(row: Variant, source: Graph, texts: Sequence[str], out: Path) -> Path:
     folder = out / f"{row.name}{PARTIAL}"
     folder.mkdir()
     batches = [source.encode([text]) for text in texts] if row.calibrated else []
-    row.make(source, batches, out / WORK, folder)
+    with _told(row, source), told_when_full(out, sum(p.numel() for p in source.module.parameters())):
+        row.make(source, batches, out / WORK, folder)
     source.save_tokenizer(folder)
     tolerance = _difference(row, source, unsealed(folder, content), [*REFERENCES, *texts[:CHECKED]])
     seal(folder, {**content, "tolerance": tolerance, "metrics": {}})
     return place(folder, out / row.name)
+
+
+@contextlib.contextmanager
+def _told(row: Variant, source: Graph) -> Iterator[None]:
+    """Converters raise what they stumble over; a user needs the variant, the architecture and the way out."""
+    try:
+        yield
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{row.name} cannot be made of {source.folder} ({source.module.model.config.model_type}): {reason} Leave "
+            f"{row.name} out."
+        ) from error
 
 
 def _there(folder: Path, content: dict[str, Any]) -> bool:
@@ -218,8 +236,13 @@ def _difference(row: Variant, source: Graph, manifest: Manifest, texts: Sequence
             raise UserError(
                 f"{row.name} answers in shape {said.shape} where PyTorch answers in {wanted.shape}; not kept."
             )
-        worst, size = max(worst, float(np.abs(said - wanted).max())), max(size, float(np.abs(wanted).max()))
-    if not worst <= row.within * size:  # nan too
+        worst, size = largest([worst, np.abs(said - wanted).max()]), largest([size, np.abs(wanted).max()])
+    if not np.isfinite(worst):
+        raise UserError(
+            f"{row.name} answers some texts with what is no number (NaN or infinity), where PyTorch answers up to {size:.3g}; "
+            "not kept. Leave it out, or report it with the model's config.json."
+        )
+    if not worst <= row.within * size:
         raise UserError(
             f"{row.name} differs from PyTorch by {worst:.3g} on outputs of up to {size:.3g}; it would not serve what was "
             "trained. Leave it out, or report it with the model's config.json."

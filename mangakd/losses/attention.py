@@ -64,6 +64,10 @@ class AttentionLoss(LossCallback):
         self.pairs: Pairs = ()
         self.compared_heads = 0
 
+    @property
+    def reads_queries(self) -> bool:
+        return self.compare == "scores"
+
     def bind(self, student: ModelSpec, teacher: ModelSpec | None) -> None:
         teacher = self.teacher_spec(teacher)
         self.check_choice("compare", ("scores", "kl", "mse"))

@@ -82,6 +82,11 @@ class LossCallback(nn.Module):
         # vars, not getattr: nn.Module would turn a missing attribute into "no attribute 'config'".
         return {name: _plain(vars(self)[name]) for name in options if name != "self"}
 
+    @property
+    def reads_queries(self) -> bool:
+        """Whether it needs the queries, keys or values of attention taps, which some architectures do not give."""
+        return False
+
     def teacher_spec(self, teacher: ModelSpec | None) -> ModelSpec:
         """`teacher`, or a UserError when there is none."""
         if teacher is None:

@@ -61,6 +61,10 @@ class RelationLoss(LossCallback):
         self.pairs: Pairs = ()
         self.split = 0
 
+    @property
+    def reads_queries(self) -> bool:
+        return True
+
     def bind(self, student: ModelSpec, teacher: ModelSpec | None) -> None:
         teacher = self.teacher_spec(teacher)
         self._check_relations()

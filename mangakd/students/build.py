@@ -5,14 +5,16 @@ of the teacher's layers in any order, with its embeddings, pooler and head (as D
 """
 
 import copy
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForSequenceClassification
+from transformers import __version__ as version
 
 from mangakd.core.errors import UserError, near
 from mangakd.core.spec import ModelSpec, Problem
@@ -40,7 +42,7 @@ class Student:
         if self.path is not None:
             return load.load_config(self.path, "student.path")
         if self.layers is not None:
-            return self._layers_config(teacher)
+            return layers_config(teacher, self.layers)
         sizes = dict(self.sizes)
         config = _from_sizes(sizes)
         config.vocab_size = max(config.vocab_size, len(tokenizer)) if "vocab_size" in sizes else len(tokenizer)
@@ -50,7 +52,7 @@ class Student:
     def build(self, teacher: Encoder, tokenizer: Any, labels: tuple[str, ...], problem: Problem) -> Encoder:
         """The student with a head of `labels`, in train mode. Random parts follow torch's seed."""
         if self.path is not None:
-            model, _ = load.load_classifier(self.path, labels, problem, "student.path")
+            model = load.load_classifier(self.path, labels, problem, "student.path")
         else:
             config = self.config(teacher.model.config, tokenizer)
             config.update(load.head_options(labels, problem))
@@ -66,21 +68,68 @@ class Student:
         config.update(load.head_options(labels, problem))
         return ModelSpec.from_config(config, f"student {config.model_type}", load.vocabulary_digest(tokenizer))
 
-    def _layers_config(self, teacher: Any) -> Any:
-        assert self.layers is not None
-        depth = teacher.num_hidden_layers
-        wrong = [i for i in self.layers if not isinstance(i, int) or not 1 <= i <= depth]
-        if wrong or not self.layers:
-            raise UserError(
-                f"student.layers={list(self.layers)} must name teacher layers 1…{depth}"
-                f"{f'; there is no layer {wrong}' if wrong else ''}. Example: student.layers=[2,4,6]."
-            )
-        config = copy.deepcopy(teacher)
-        config.num_hidden_layers = len(self.layers)
-        config._attn_implementation = None  # a teacher that is tapped would hand its own on
-        if getattr(config, "layer_types", None):  # local and global attention, one entry for each layer
-            config.layer_types = [config.layer_types[i - 1] for i in self.layers]
-        return config
+
+def layers_config(teacher: Any, layers: Sequence[int]) -> Any:
+    """The config of a student of the teacher's `layers` (1…L). Raises UserError for layers that the teacher has not."""
+    depth = teacher.num_hidden_layers
+    wrong = [i for i in layers if not isinstance(i, int) or not 1 <= i <= depth]
+    if wrong or not layers:
+        raise UserError(
+            f"student.layers={list(layers)} must name teacher layers 1…{depth}"
+            f"{f'; there is no layer {wrong}' if wrong else ''}. Example: student.layers=[2,4,6]."
+        )
+    config = copy.deepcopy(teacher)
+    config.num_hidden_layers = len(layers)
+    config._attn_implementation = None  # a teacher that is tapped would hand its own on
+    if getattr(config, "layer_types", None):  # local and global attention, one entry for each layer
+        config.layer_types = [config.layer_types[i - 1] for i in layers]
+    return config
+
+
+def check_layers(teacher: Any, layers: Sequence[int]) -> None:
+    """Raises UserError for layers that make no student, or none that can be loaded again, and names others that do.
+
+    teacher: its classifier, without weights (on the meta device).
+    """
+    stack_of(teacher)
+    reason = _misfit(teacher, layers)
+    if reason:
+        others = (
+            choice for choice in _nearby(list(layers), teacher.config.num_hidden_layers) if not _misfit(teacher, choice)
+        )
+        choice = next(others, None)
+        cure = (
+            f"student.layers=[{','.join(map(str, choice))}] works."
+            if choice
+            else "Choose a student of sizes or student.path."
+        )
+        raise UserError(f"{reason} {cure}")
+
+
+def _misfit(teacher: Any, layers: Sequence[int]) -> str:
+    """Why these layers make no student; empty where they do."""
+    config = layers_config(teacher.config, layers)
+    try:
+        type(config).from_dict(json.loads(config.to_json_string()))
+    except Exception:  # each architecture checks its config with errors of its own
+        kinds = ", ".join(dict.fromkeys(getattr(config, "layer_types", None) or ()))
+        what = f" with {kinds} alone" if kinds else ""
+        return f"student.layers={list(layers)} makes a {config.model_type}{what}, which transformers {version} cannot load."
+    try:
+        copy_layers(teacher, load.shape(config, "student.layers"), layers, list(range(config.num_labels)))
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _nearby(layers: list[int], depth: int) -> Iterator[list[int]]:
+    """Other choices: with one layer moved, near ones first and the last layer before the first; then with one more."""
+    for far in range(1, depth):
+        for place in reversed(range(len(layers))):
+            for layer in (layers[place] - far, layers[place] + far):
+                if 1 <= layer <= depth and layer not in layers:
+                    yield [*layers[:place], layer, *layers[place + 1 :]]
+    yield from (sorted([*layers, layer]) for layer in range(1, depth + 1) if layer not in layers)
 
 
 def _from_sizes(sizes: dict[str, Any]) -> Any:
@@ -133,7 +182,12 @@ def copy_layers(teacher: Any, student: Any, layers: Sequence[int], head: list[in
 
 
 def stack_of(teacher: Any) -> nn.ModuleList:
-    """The layers to copy from. Raises UserError for architectures without a list of them."""
+    """The layers to copy from. Raises UserError for architectures without one list of them."""
+    if teacher.config.is_encoder_decoder:
+        raise UserError(
+            f"student.layers needs a teacher with one list of layers; {teacher.config.model_type} has an encoder and a decoder. "
+            "Choose student.path."
+        )
     stack = layer_list(teacher, teacher.config.num_hidden_layers)
     if stack is None:
         raise UserError(

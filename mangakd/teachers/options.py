@@ -17,6 +17,7 @@ from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
 from mangakd.data.loader import EncodedSplit
 from mangakd.models.encoder import Encoder
+from mangakd.models.labels import label_name
 from mangakd.teachers.base import TeacherProvider
 
 COMBINE = ("probabilities", "logits")
@@ -74,17 +75,20 @@ class TeacherContext:
 
 @dataclass(kw_only=True)
 class TeacherOptions(ABC):
-    """path: hub id, folder or `embedded`. labels: names of its head, where its config has none."""
+    """path: hub id, folder or `embedded`. labels: names of the outputs of its head, where its config has none."""
 
     path: str
-    labels: Sequence[str] | None = None
+    labels: Sequence[Any] | None = None
     fit: FitOptions = field(default_factory=FitOptions)
 
     def __post_init__(self) -> None:
         if not isinstance(self.fit, FitOptions):
             self.fit = FitOptions(**self.fit)
-        if self.labels is not None and len(set(self.labels)) != len(self.labels):
-            raise UserError(f"teacher.labels={list(self.labels)} names a label twice.")
+        if self.labels is None:
+            return
+        self.labels = [label_name(label) for label in self.labels]
+        if len(set(self.labels)) != len(self.labels):
+            raise UserError(f"teacher.labels={self.labels} names a label twice.")
 
     @property
     @abstractmethod

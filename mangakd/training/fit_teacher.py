@@ -37,13 +37,12 @@ def fitted(
     splits: dict[str, EncodedSplit], tokenizer: Any, hardware: Hardware, cache: Path,
 ) -> Encoder:  # fmt: skip
     """The member as an encoder that knows the task. Raises UserError for a new head with teacher.fit.mode=never."""
-    config = load.load_config(member.path)
-    if load.is_classifier(config) and options.mode != "always":
-        return as_it_is(member, labels, tokenizer)
-    check_may_fit(member, config, options)
+    if options.mode != "always" and (trained := as_it_is(member, labels, tokenizer)) is not None:
+        return trained
+    check_may_fit(member, options)
     member = options.member(member)
     torch.manual_seed(member.seed)  # the new head
-    model, _ = load.load_classifier(member.path, corpus.labels, task.problem, "teacher.path")
+    model = load.load_classifier(member.path, corpus.labels, task.problem, "teacher.path")
     # The splits' content is in here with the order of labels; of the hardware only the step, as nothing else of it changes what
     # is learnt.
     mark = digest(
@@ -56,37 +55,32 @@ def fitted(
             _train(model, folder, member, options, task, splits, tokenizer, hardware)
     log.info("teacher %s (seed %d), fine-tuned: %s", member.path, member.seed, folder)
     try:
-        return as_it_is(Member(str(folder), member.seed), None, tokenizer)
+        trained = as_it_is(Member(str(folder), member.seed), None, tokenizer)
     except UserError as error:
         raise UserError(
             f"the kept teacher {folder} is damaged ({error}) Delete that folder; it is made again."
         ) from error
+    assert trained is not None  # its config.json says that it is a classifier
+    return trained
 
 
-def check_may_fit(member: Member, config: Any, options: FitOptions) -> None:
+def check_may_fit(member: Member, options: FitOptions) -> None:
     """Raises UserError for a model without a head that must not be fine-tuned."""
     if options.mode == "never":
+        config = load.load_config(member.path)
         raise UserError(
             f"teacher.path={member.path} has no head for this task (its architecture is {config.architectures}), and "
             "teacher.fit.mode=never. Give a fine-tuned folder, or let teacher.fit.mode=auto fine-tune it."
         )
 
 
-def as_it_is(member: Member, labels: Sequence[str] | None, tokenizer: Any) -> Encoder:
-    """A fine-tuned member. Raises UserError where its head has no weights, or has not as many outputs as `labels`."""
-    model, fresh = load.load_classifier(member.path, None, "single_label", "teacher.path")
-    if fresh:
-        raise UserError(
-            f"teacher.path={member.path} calls itself a classifier, but its head has no weights: it was never fine-tuned. "
-            "Set teacher.fit.mode=always to fine-tune it first."
-        )
-    if labels is not None:
-        if len(labels) != model.config.num_labels:
-            raise UserError(
-                f"teacher.labels names {len(labels)} labels, the head of {member.path} has {model.config.num_labels}."
-            )
-        model.config.id2label = dict(enumerate(labels))
-    return load.encoder(model, f"teacher {model.config.model_type}", tokenizer)
+def as_it_is(member: Member, labels: Sequence[str] | None, tokenizer: Any) -> Encoder | None:
+    """A fine-tuned member; None where its weights hold no head. labels: names of its outputs, instead of its config's.
+
+    Raises UserError as `load.trained_classifier` does.
+    """
+    model = load.trained_classifier(member.path, "teacher.path", labels)
+    return None if model is None else load.encoder(model, f"teacher {model.config.model_type}", tokenizer)
 
 
 def _train(

@@ -69,7 +69,7 @@ def test_two_labels_of_one_name(tmp_path: Path) -> None:
 def test_a_head_without_weights(tmp_path: Path) -> None:
     folder = student(tmp_path, "embedding")
     change(folder, architectures=["BertForSequenceClassification"], id2label={"0": "no", "1": "yes"})
-    with pytest.raises(UserError, match="holds no weights of it"):
+    with pytest.raises(UserError, match="its head has no weights"):
         graph.read(folder)
 
 

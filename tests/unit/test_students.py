@@ -205,8 +205,7 @@ def the_pair(tmp_path: Path, student_reader: Any) -> tuple[LocalTeacher, Encoder
     teacher_path = folder(tmp_path / "teacher", model(big))
     student_path = folder(tmp_path / "student", model(small, ("LABEL_0", "LABEL_1")), student_reader, legacy=True)
     readers = [load.load_tokenizer(path) for path in (teacher_path, student_path)]
-    taught, fresh = load.load_classifier(teacher_path, None, "single_label", "teacher.path")
-    assert not fresh
+    taught = load.trained_classifier(teacher_path, "teacher.path")
     teacher = LocalTeacher(load.encoder(taught, "teacher distilbert", readers[0]), LABELS)
     student = Student(path=student_path).build(teacher.encoder, readers[1], LABELS, "single_label")
     sides = [tokenise(texts(12), reader, 16, tmp_path / "tokens") for reader in readers]

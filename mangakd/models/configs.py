@@ -1,0 +1,127 @@
+"""Read the config.json of a model, also where another tool wrote it.
+
+transformers checks the type of every entry and stops with an error of its own. Here an entry of another type is converted where
+its meaning is clear ("0.1", 1 for 1.0, names of labels as a list, counted from 1, or swapped with their ids). Any other entry
+is refused with its key and value.
+"""
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassFieldValidationError
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+from mangakd.core.errors import UserError, near
+from mangakd.models.labels import label_name
+
+
+def read_config(where: str, told: str) -> Any:
+    """The config of the folder or hub id `where`. told: `key=path`, how messages call the model.
+
+    Raises UserError for an entry that cannot be read, and transformers' OSError where there is no config.json.
+    """
+    try:
+        content, _ = PreTrainedConfig.get_config_dict(where)
+    except (TypeError, AttributeError) as error:  # JSON, but no object
+        raise UserError(f"config.json of {told} holds no JSON object, so it describes no model.") from error
+    kind = content.pop("model_type", None)
+    if kind not in CONFIG_MAPPING:
+        what = "has no model_type" if kind is None else f"has model_type={kind!r}, which transformers does not know"
+        hint = "." if kind is None else near(str(kind), CONFIG_MAPPING.keys())
+        raise UserError(f"config.json of {told} {what}{hint} Write the architecture there, such as bert.")
+    name_labels(content, told)
+    config = _build(kind, content, told)
+    config.name_or_path = where
+    return config
+
+
+def name_labels(content: dict[str, Any], told: str) -> None:
+    """Replace id2label and label2id of a config's content by id → str and str → id; drop both where neither has names."""
+    key = "label2id" if content.get("id2label") is None else "id2label"
+    given = content.get(key)
+    content.pop("id2label", None), content.pop("label2id", None)
+    pairs = list(enumerate(given)) if isinstance(given, list) else list((given or {}).items())
+    if all(name is None for _, name in pairs):
+        count = len(pairs) or _whole(content.pop("num_labels", None))
+        content |= {"num_labels": count} if count else {}
+        return
+    swapped = [(value, key) for key, value in pairs]
+    names = _names(pairs, swapped) if key == "id2label" else _names(swapped, pairs)
+    if names is None:
+        raise UserError(
+            f"{key} of config.json of {told} is {_short(given)}, which does not name the outputs 0, 1, 2 … of its head. Write "
+            'id2label as {"0": "first label", "1": "second label"}.'
+        )
+    content["id2label"] = names
+    content["label2id"] = {name: number for number, name in names.items()}
+    content.pop("num_labels", None)
+
+
+def _names(*readings: list[tuple[Any, Any]]) -> dict[int, str] | None:
+    """id → name from the first list of (id, name) whose ids count from 0 or from 1."""
+    for pairs in readings:
+        numbers = sorted(number for key, _ in pairs if (number := _whole(key)) is not None)
+        first = numbers[0] if numbers else None
+        if first not in (0, 1) or numbers != list(range(first, first + len(pairs))):
+            continue
+        with contextlib.suppress(UserError):  # a name that is no scalar
+            return {number: label_name(name) for number, (_, name) in enumerate(sorted(pairs, key=_by_number))}
+    return None
+
+
+def _by_number(pair: tuple[Any, Any]) -> int:
+    return int(str(pair[0]))
+
+
+def _whole(value: Any) -> int | None:
+    return int(str(value)) if re.fullmatch(r"\d+", str(value)) else None
+
+
+def _build(kind: str, content: dict[str, Any], told: str) -> Any:
+    """The config of `content`. An entry of another type than transformers wants is replaced by its first reading that passes."""
+    readings: dict[str, Iterator[Any]] = {}
+    given = dict(content)
+    while True:
+        try:
+            return CONFIG_MAPPING[kind](**content)
+        except StrictDataclassFieldValidationError as error:
+            reason = str(error).splitlines()[-1].strip()
+            name = str(error).partition("'")[2].partition("'")[0]
+            if name not in content:
+                raise UserError(f"config.json of {told} cannot be read: {reason}") from error
+            reading = next(readings.setdefault(name, _readings(content[name])), _NONE)
+            if reading is _NONE:
+                raise UserError(
+                    f"config.json of {told} has {name}={_short(given[name])}, which {kind} does not take: {reason}. Correct "
+                    "that entry."
+                ) from error
+            content[name] = reading
+        except Exception as error:  # each architecture checks its sizes with errors of its own
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise UserError(f"config.json of {told} describes no {kind}: {lines[-1].strip()}. Correct it.") from error
+
+
+_NONE = object()
+
+
+def _readings(value: Any) -> Iterator[Any]:
+    """What a value of the wrong type may mean."""
+    if isinstance(value, str):
+        with contextlib.suppress(json.JSONDecodeError):
+            value = json.loads({"True": "true", "False": "false", "None": "null"}.get(value, value))
+            yield value
+        if isinstance(value, str):
+            yield [value]
+            return
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        yield from (number(value) for number in (int, float) if number(value) == value)
+        if value in (0, 1):
+            yield bool(value)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else f"{text[:77]}…"

@@ -1,0 +1,37 @@
+"""Ask a model about two texts before anything is trained: some models load and then cannot answer."""
+
+from typing import Any
+
+import torch
+
+from mangakd.core.errors import UserError
+from mangakd.models.encoder import Encoder
+
+TEXTS = ("This is the longer one of two texts.", "Short")
+
+
+def two_texts(tokenizer: Any) -> dict[str, torch.Tensor]:
+    """Inputs (2, T) of two texts of different length, padded on the right."""
+    rows = [tokenizer(text, truncation=True, max_length=16)["input_ids"] for text in TEXTS]
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def try_out(encoder: Encoder, tokenizer: Any, told: str) -> None:
+    """Raises UserError where the model fails on two texts or does not answer in numbers. told: `key=path`."""
+    try:
+        with torch.no_grad():
+            logits = encoder.eval()(two_texts(tokenizer)).logits
+    except (ValueError, TypeError, LookupError, RuntimeError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        kind = encoder.model.config.model_type
+        raise UserError(
+            f"{told} is a {kind} that cannot answer two texts: {reason}. Its config.json, its tokenizer and its weights do not "
+            "fit together, or it is no encoder of texts; give another model."
+        ) from error
+    if not logits.isfinite().all():
+        raise UserError(
+            f"{told} answers with what is no number (NaN or infinity): its weights are damaged. Give another model."
+        )

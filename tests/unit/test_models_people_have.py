@@ -1,0 +1,236 @@
+"""Model folders as other tools write them: read where their meaning is clear, else refused with key, file and cure."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from contract.tiny_models import LABELS, config, model, tokenizer
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, BertForTokenClassification
+
+from mangakd.core.errors import UserError
+from mangakd.export import hf
+from mangakd.models import load
+from mangakd.models.configs import read_config
+from mangakd.models.labels import alignment
+from mangakd.teachers.local import Local
+
+KEY = "teacher.path"
+COUNT = len(LABELS)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A BERT that is fine-tuned for LABELS."""
+    model(config("bert", layers=1)).save_pretrained(tmp_path / "model")
+    tokenizer().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def change(folder: Path, **entries: Any) -> Path:
+    """Entries of config.json; None takes one out."""
+    file = folder / "config.json"
+    content = json.loads(file.read_text()) | entries
+    file.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+    return folder
+
+
+def labels(folder: Path) -> tuple[str, ...]:
+    found = load.trained_classifier(str(folder), KEY)
+    assert found is not None
+    return tuple(found.config.id2label[i] for i in range(found.config.num_labels))
+
+
+def renamed(folder: Path, rename: Callable[[str], str | None]) -> None:
+    """Other names of the weights; None leaves one out."""
+    file = folder / "model.safetensors"
+    weights = {rename(name): tensor for name, tensor in load_file(file).items()}
+    save_file({name: tensor for name, tensor in weights.items() if name}, file, metadata={"format": "pt"})
+
+
+# --- names of labels in config.json ----------------------------------------------------------------------------------
+
+NUMBERS = ("10", "20", "30", "40", "50")
+READ: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "a list": ({"id2label": list(LABELS), "label2id": None}, LABELS),
+    "counted from 1": ({"id2label": {str(i + 1): name for i, name in enumerate(LABELS)}}, LABELS),
+    "names and ids swapped": ({"id2label": {name: i for i, name in enumerate(LABELS)}}, LABELS),
+    "only label2id": ({"id2label": None, "label2id": {name: i for i, name in enumerate(LABELS)}}, LABELS),
+    "label2id, ids as text": ({"id2label": None, "label2id": {name: str(i) for i, name in enumerate(LABELS)}}, LABELS),
+    "label2id of numbers": ({"id2label": None, "label2id": {name: i for i, name in enumerate(NUMBERS)}}, NUMBERS),
+    "numbers": ({"id2label": {str(i): int(name) for i, name in enumerate(NUMBERS)}}, NUMBERS),
+    "whole floats": ({"id2label": [float(name) for name in NUMBERS]}, NUMBERS),
+    "in no order": ({"id2label": {str(i): LABELS[i] for i in (3, 0, 4, 1, 2)}}, LABELS),
+    "null for each": ({"id2label": {str(i): None for i in range(5)}}, tuple(f"LABEL_{i}" for i in range(5))),
+    "no names, a count": ({"id2label": None, "label2id": None, "num_labels": 5}, tuple(f"LABEL_{i}" for i in range(5))),
+    "no names, a count as text": (
+        {"id2label": None, "label2id": None, "num_labels": "5"},
+        tuple(f"LABEL_{i}" for i in range(5)),
+    ),
+}
+
+
+@pytest.mark.parametrize("form", READ)
+def test_names_of_labels_are_read_in_every_clear_form(form: str, folder: Path) -> None:
+    entries, wanted = READ[form]
+    assert labels(change(folder, **entries)) == wanted
+
+
+@pytest.mark.parametrize("names", [
+    {"0": "a", "2": "b"}, {"0": None, "1": "b"}, {"0": ["a"], "1": "b"}, {"2": "a", "3": "b"}, {"x": "a"}, [None, "a"],
+], ids=str)  # fmt: skip
+def test_names_that_are_not_clear_are_refused(names: Any, folder: Path) -> None:
+    with pytest.raises(UserError, match=rf"id2label of config\.json of {KEY}=.*does not name the outputs 0, 1, 2"):
+        labels(change(folder, id2label=names))
+
+
+def test_a_head_with_another_number_of_outputs_names_both(folder: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"config\.json names 2 labels, the head of .* has 5 outputs\. .*teacher\.labels"
+    ):
+        labels(change(folder, id2label={"0": "a", "1": "b"}, label2id=None))
+    change(folder, id2label=None, label2id=None)
+    taken = load.trained_classifier(str(folder), KEY, list("vwxyz"))
+    assert taken is not None and taken.config.id2label == dict(enumerate("vwxyz"))
+    with pytest.raises(UserError, match=r"teacher\.labels names 2 labels, the head of .* has 5 outputs"):
+        load.trained_classifier(str(folder), KEY, ["a", "b"])
+
+
+# --- other entries of config.json ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("entries", "name", "wanted"), [
+    ({"hidden_dropout_prob": "0.1"}, "hidden_dropout_prob", 0.1),
+    ({"hidden_dropout_prob": 0}, "hidden_dropout_prob", 0),
+    ({"hidden_dropout_prob": "0"}, "hidden_dropout_prob", 0),
+    ({"layer_norm_eps": "1e-12"}, "layer_norm_eps", 1e-12),
+    ({"max_position_embeddings": 512.0}, "max_position_embeddings", 512),
+    ({"max_position_embeddings": "512"}, "max_position_embeddings", 512),
+    ({"is_decoder": "False"}, "is_decoder", False),
+    ({"is_decoder": 0}, "is_decoder", False),
+    ({"architectures": "BertForSequenceClassification"}, "architectures", ["BertForSequenceClassification"]),
+], ids=str)  # fmt: skip
+def test_entries_of_another_type_are_read(entries: dict[str, Any], name: str, wanted: Any, folder: Path) -> None:
+    assert getattr(load.load_config(str(change(folder, **entries))), name) == wanted
+    assert labels(folder) == LABELS
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    ({"hidden_dropout_prob": "a lot"}, ["hidden_dropout_prob", '"a lot"', "Correct that entry"]),
+    ({"max_position_embeddings": 51.5}, ["max_position_embeddings", "51.5"]),
+    ({"dtype": "float99"}, ["describes no bert", "float99"]),
+    ({"model_type": "brt"}, ["model_type='brt'", "did you mean bert"]),
+    ({"model_type": None}, ["has no model_type"]),
+], ids=str)  # fmt: skip
+def test_entries_that_cannot_be_read_are_named(content: dict[str, Any], words: list[str], folder: Path) -> None:
+    with pytest.raises(UserError) as raised:
+        load.load_config(str(change(folder, **content)))
+    assert all(word in str(raised.value) for word in [*words, f"config.json of {KEY}={folder}"]), raised.value
+
+
+def test_json_that_is_no_object(folder: Path) -> None:
+    (folder / "config.json").write_text("[1, 2]")
+    with pytest.raises(UserError, match=r"config\.json of .* holds no JSON object"):
+        read_config(str(folder), f"{KEY}={folder}")
+
+
+# --- names beside the data's -----------------------------------------------------------------------------------------
+
+
+def test_labels_of_a_teacher_are_texts_of_any_scalar() -> None:
+    assert Local(path="x", labels=[0, 1.0, 2.5, True, "a"]).labels == ["0", "1", "2.5", "True", "a"]
+    for wrong in ([1, "1"], [None, "a"], [["a"], "b"]):
+        with pytest.raises(UserError, match="label"):
+            Local(path="x", labels=wrong)
+
+
+@pytest.mark.parametrize(("teacher", "data", "shown"), [
+    (" a", "a", ["only the teacher has ' a'", "only the data has 'a'"]),
+    ("cafe\u0301", "caf\u00e9", ["'cafe\\u0301'", "'caf\\xe9'"]),
+    ("\uff41", "a", ["'\\uff41'", "'a'"]),
+    ("a\u200b", "a", ["'a\\u200b'"]),
+    ("Refund", "refund", ["'Refund'", "'refund'"]),
+    ("a\tb", "c", ["'a\\tb'", "has c"]),
+    ("返品", "配送", ["only the teacher has 返品", "only the data has 配送"]),
+], ids=ascii)  # fmt: skip
+def test_names_that_look_alike_are_quoted(teacher: str, data: str, shown: list[str]) -> None:
+    with pytest.raises(UserError) as raised:
+        alignment((teacher, "z"), (data, "z"), "x")
+    assert all(words in str(raised.value) for words in shown), raised.value
+
+
+# --- the weights decide ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("said", [None, ["BertModel"], ["MyClassifier"], ["BertForMaskedLM"]], ids=str)
+def test_a_trained_head_is_seen_in_the_weights(said: list[str] | None, folder: Path) -> None:
+    assert labels(change(folder, architectures=said)) == LABELS
+
+
+def test_weights_without_a_head_have_none(folder: Path) -> None:
+    change(folder, architectures=["BertModel"])
+    renamed(folder, lambda name: None if name.startswith("classifier.") else name)
+    assert load.trained_classifier(str(folder), KEY) is None
+    change(folder, architectures=["BertForSequenceClassification"])
+    with pytest.raises(UserError, match=r"never fine-tuned\. Set teacher\.fit\.mode=always"):
+        load.trained_classifier(str(folder), KEY)
+
+
+def test_the_head_of_another_task_is_none(folder: Path) -> None:
+    """Its weights have the names of a sequence classifier's."""
+    BertForTokenClassification(load.load_config(str(folder))).save_pretrained(folder)
+    assert load.trained_classifier(str(folder), KEY) is None
+    change(folder, architectures=None)  # the pooler is missing all the same
+    assert load.trained_classifier(str(folder), KEY) is None
+
+
+def test_weights_saved_in_a_wrapper_are_named(folder: Path) -> None:
+    renamed(folder, lambda name: f"module.{name}")
+    with pytest.raises(UserError, match=r"encoder weights .*The file calls it module\.bert\..*without its wrapper"):
+        load.trained_classifier(str(folder), KEY)
+
+
+def test_sizes_that_the_weights_have_not(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"intermediate\.dense\.\w+ is \[24.* in its weights and \[48.* config\.json"):
+        labels(change(folder, intermediate_size=48))
+
+
+@pytest.mark.parametrize("merged", [False, True], ids=["an adapter alone", "beside a whole model"])
+def test_adapters_are_refused(merged: bool, folder: Path) -> None:
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": "some/base", "peft_type": "LORA"})
+    )
+    if not merged:
+        for name in ("config.json", "model.safetensors"):
+            (folder / name).unlink()
+    for read in (load.load_config, load.load_tokenizer):
+        with pytest.raises(
+            UserError, match=r"holds an adapter .* of some/base, not a model\. Merge it .*merge_and_unload"
+        ):
+            read(str(folder), KEY)
+
+
+# --- what is saved is what was trained -------------------------------------------------------------------------------
+
+
+def test_a_student_that_cannot_be_loaded_again_is_no_success(tmp_path: Path) -> None:
+    student = model(config("modernbert", layers=4))
+    hf.save_student(student, tokenizer(), tmp_path / "good", "card")
+    torch.testing.assert_close(
+        AutoModelForSequenceClassification.from_pretrained(tmp_path / "good").state_dict(), student.state_dict()
+    )
+    student.config.layer_types = ["full_attention"] * 4
+    with pytest.raises(UserError, match=r"cannot load it again from .*student\.partial"):
+        hf.save_student(student, tokenizer(), tmp_path / "student", "card")
+    assert not (tmp_path / "student").exists() and (tmp_path / "student.partial" / "model.safetensors").is_file()
+
+
+def test_a_student_that_loads_as_another_model_is_no_success(tmp_path: Path) -> None:
+    """Layers behind what config.json says are left out in silence."""
+    student = model(config("bert", layers=2))
+    student.config.num_hidden_layers = 1
+    with pytest.raises(UserError, match="outputs differ by"):
+        hf.save_student(student, tokenizer(), tmp_path / "student", "card")
