@@ -1,5 +1,9 @@
 """Order, padding and resuming of batches; tokens and their keys; answers back in the rows' order."""
 
+import gc
+import multiprocessing
+import os
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -113,6 +117,65 @@ def test_a_loader_goes_on_under_another_share(data: EncodedSplit) -> None:
     rest = [sorted(batch) for batch in keys(passing)]
     halves = keys(other)
     assert [sorted(halves[i] + halves[i + 1]) for i in range(0, len(halves), 2)] == rest
+
+
+# --- threads ---------------------------------------------------------------------------------------------------------
+
+
+class Native:
+    """Like a library's object with threads of its own: it must be freed in the process that made it, and here only by gc."""
+
+    def __init__(self) -> None:
+        self._owner, self._cycle = os.getpid(), self
+
+    def __del__(self) -> None:
+        if os.getpid() != self._owner:
+            os.abort()
+
+
+class Collecting(EncodedSplit):
+    """Collects garbage while it makes a batch."""
+
+    def collate(self, positions: list[int]) -> Batch:
+        gc.collect()
+        return super().collate(positions)
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_batches_are_made_in_this_process(data: EncodedSplit, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the system's way to start processes: a process may be forked with other libraries' objects in it."""
+    monkeypatch.setattr(multiprocessing.context._default_context, "_actual_context", multiprocessing.get_context(method))
+    split = Collecting(data.student, data.teacher, data.labels, *data.pads)
+    gc.collect()
+    gc.disable()
+    try:
+        Native()  # garbage from here on
+        batches = []
+        for batch in TrainLoader(split, 8, seed=1, workers=2):
+            batches.append(batch)
+            assert not multiprocessing.active_children()
+    finally:
+        gc.enable()
+    assert keys(batches) == keys(TrainLoader(data, 8, seed=1))
+    assert all(batch["teacher"] is batch["student"] for batch in batches), "one tokenizer: one set of tensors"
+
+
+def test_threads_end_with_their_pass_and_hand_on_errors(data: EncodedSplit) -> None:
+    class Broken(EncodedSplit):
+        def collate(self, positions: list[int]) -> Batch:
+            raise OSError("the disk is gone")
+
+    for rows in (8, ROWS):
+        passing = iter(TrainLoader(data, rows, seed=1, workers=2))
+        next(passing)
+        threads = [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
+        assert threads
+        del passing  # in the middle, and at the end without asking for one batch more
+        for thread in threads:
+            thread.join(30)
+        assert not any(thread.is_alive() for thread in threads)
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(iter(TrainLoader(Broken(data.student, data.teacher, data.labels, *data.pads), 8, seed=1, workers=2)))
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------
