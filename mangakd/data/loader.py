@@ -121,6 +121,7 @@ def _ahead(make: Callable[[MicroBatch], Batch], micros: Iterable[MicroBatch], th
             pending.append(pool.submit(make, micro))
             if len(pending) > 2 * threads:
                 yield pending.popleft().result()
+        pool.shutdown(wait=False)  # its threads end when the last batch is made
         while pending:
             yield pending.popleft().result()
     finally:
