@@ -2,7 +2,7 @@
 
     python benchmarks/kills.py
 
-A run is `python train.py … checkpoint.every_steps=5`, with 0 and 2 loader workers, on one process and on two (DDP, and FSDP2
+A run is `python train.py … checkpoint.every_steps=5`, with 0 and 2 loader threads, on one process and on two (DDP, and FSDP2
 once), with a live and a stored teacher. Models are tiny, so that starting takes longer than training. Each run is killed again
 and again, at random moments of training, and resumed with `resume=auto`: its whole process tree, one rank, or only the
 process that was started, whose ranks then have to leave by themselves. At its end every weight, projection and optimizer
@@ -171,7 +171,7 @@ def note(results: list[Result]) -> str:
 {sum(result.good for result in results)} of {len(results)} configurations ended with the bits of the run that nobody killed
 (weights, projections, optimizer, best epoch, exported student, scores) and with every row once an epoch, in the same steps."""
     explained = f"""Steps done again are those after the last checkpoint, which was written every {EVERY} steps. A *process
-tree* is killed at once with all its loader workers. Of *rank 0* and *rank 1* the launcher has to say which one died, and bring
+tree* is killed at once. Of *rank 0* and *rank 1* the launcher has to say which one died, and bring
 down the other. When the *launcher* is killed, the ranks have to leave by themselves, and the run is resumed before they have;
 *slow ranks* cannot leave before the resumed run waits for them. Checkpoints are *truncated* or *overwritten* after a kill of
 the tree. All processes of a run were gone after at most {longest:.0f} s, those of slow ranks aside."""

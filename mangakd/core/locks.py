@@ -14,7 +14,7 @@ def waiting_lock(file: Path, doing: str) -> Iterator[None]:
     """Holds the lock of `file`; whoever comes second says what it waits for, and waits. It ends with the process."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as handle:
-        try:  # lockf, as flock would pass to loader workers that are forked meanwhile, and outlive a killed process in them
+        try:  # lockf, as flock would pass to a process that is forked meanwhile, and outlive a killed process in it
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             log.info("waiting for another run that is %s (%s)", doing, file)

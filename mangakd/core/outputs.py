@@ -5,7 +5,7 @@ Shapes: B batch, T tokens, C classes, D hidden size, H heads, M ensemble members
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,15 @@ Batch = Mapping[str, Any]
 """What a loader yields: `student` and `teacher` (model inputs, the same object when one tokenizer serves both),
 `labels` (B) int64 or (B, C) float, `key` (B) int64 content hash of the teacher's tokens; in training also `scale`, unit of
 counting → this micro-batch's share of its optimizer step."""
+
+
+def each_tensor(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    """The batch with `change` applied to its tensors; a teacher side that is the student side stays shared."""
+    changed = {name: change(value) for name, value in batch.items() if isinstance(value, Tensor)}
+    student = {name: change(value) for name, value in batch["student"].items()}
+    shared = batch["teacher"] is batch["student"]
+    teacher = student if shared else {name: change(value) for name, value in batch["teacher"].items()}
+    return {**batch, **changed, "student": student, "teacher": teacher}
 
 
 _NEVER, _FAR = 1e-30, -1e30  # a probability and a score that stand for 0 and -inf

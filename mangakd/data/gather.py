@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-from mangakd.core.outputs import Batch
+from mangakd.core.outputs import Batch, each_tensor
 from mangakd.data.loader import EvalBatches
 
 Advance = Callable[[int], None]
@@ -40,9 +40,4 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on `device`; a teacher side that is the student side stays shared."""
-    moved = {name: value.to(device) for name, value in batch.items() if isinstance(value, Tensor)}
-    student = {name: value.to(device) for name, value in batch["student"].items()}
-    shared = batch["teacher"] is batch["student"]
-    teacher = student if shared else {name: value.to(device) for name, value in batch["teacher"].items()}
-    return {**batch, **moved, "student": student, "teacher": teacher}
+    return each_tensor(batch, lambda tensor: tensor.to(device))

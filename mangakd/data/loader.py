@@ -1,23 +1,22 @@
 """Padded batches of a tokenised split: for training, in a loader that can stop and go on anywhere, and for evaluation."""
 
-import signal
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from mangakd.core.outputs import Batch
+from mangakd.core.outputs import Batch, each_tensor
 from mangakd.data.sampler import BucketSampler, MicroBatch, Share, Units
 from mangakd.data.tokens import Tokens, concatenated
 
 NO_LABEL = -100  # as in losses/hard_label
 
 
-class EncodedSplit(Dataset[Any]):
+class EncodedSplit:
     """Micro-batches in, padded batches out. `teacher` is `student` again when one tokenizer serves both.
 
     labels: (N) int64 class ids or (N, C) float32.
@@ -72,7 +71,8 @@ def _inputs(tokens: Tokens, rows: np.ndarray, pad: int) -> dict[str, Tensor]:
 class TrainLoader:
     """One epoch a pass, as micro-batches of this process's share.
 
-    Its state is (epoch, steps given out), so a resumed run sees each remaining step once, on any number of processes.
+    workers: threads that make batches ahead of the training step; 0 makes each batch when it is asked for. Its state is
+    (epoch, steps given out), so a resumed run sees each remaining step once, on any number of processes.
     """
 
     def __init__(
@@ -83,30 +83,20 @@ class TrainLoader:
         self._sampler = BucketSampler(split.student.lengths, step_rows, seed, split.units, share)
         self._accumulate = share.accumulate
         self._given = 0  # micro-batches
-        self._loader = DataLoader(
-            split,
-            sampler=self._sampler,
-            batch_size=None,  # the sampler gives out whole micro-batches
-            collate_fn=_as_it_is,  # type: ignore[arg-type]
-            num_workers=workers,
-            pin_memory=pin_memory,
-            persistent_workers=workers > 0,
-            worker_init_fn=_belong_to_the_parent,
-            # Its own generator: making an iterator must not draw from the generator that dropout uses.
-            generator=torch.Generator().manual_seed(seed),
-        )
+        self._split, self._workers = split, workers
+        self._pin = pin_memory and torch.cuda.is_available()
 
     def __len__(self) -> int:
         return len(self._sampler)
 
     def __iter__(self) -> Iterator[Batch]:
         self._sampler.start = self._given // self._accumulate
-        for batch in self._loader:
+        for batch in _ahead(self._split.__getitem__, self._sampler, self._workers):
             self._given += 1
             if self._given == len(self):
                 # Before the last batch is handed over: a trainer that knows the length never asks for one more.
                 self._sampler.epoch, self._given = self._sampler.epoch + 1, 0
-            yield batch
+            yield each_tensor(batch, Tensor.pin_memory) if self._pin else batch
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self._sampler.epoch, "steps": self._given // self._accumulate}
@@ -115,15 +105,27 @@ class TrainLoader:
         self._sampler.epoch, self._given = state["epoch"], state["steps"] * self._accumulate
 
 
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
+def _ahead(make: Callable[[MicroBatch], Batch], micros: Iterable[MicroBatch], threads: int) -> Iterator[Batch]:
+    """make(micro) of each, in their order, two for each thread ahead of the consumer.
 
-
-def _belong_to_the_parent(_: int) -> None:
-    # A terminal's Ctrl-C reaches every process of the group; a loader that dies of it would take the last step with it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A killed parent takes its loaders along: they hold copies of the sockets by whose end other ranks learn that it is gone.
-    torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # type: ignore[attr-defined]
+    Threads, as a batch is some numpy indexing, which takes less time than handing it from one process to another. A forked
+    process would also hold copies of other libraries' objects without the threads that these objects need: to free an ONNX
+    Runtime session there is a segmentation fault, and to free an OpenVINO model waits for ever.
+    """
+    if not threads:
+        yield from map(make, micros)
+        return
+    pool, pending = ThreadPoolExecutor(threads, "loader"), deque[Future[Batch]]()
+    try:
+        for micro in micros:
+            pending.append(pool.submit(make, micro))
+            if len(pending) > 2 * threads:
+                yield pending.popleft().result()
+        pool.shutdown(wait=False)  # its threads end when the last batch is made
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class EvalBatches:

@@ -171,8 +171,6 @@ def total_steps(
 
 def _trainer(plan: Fit, strategy: Any, accumulate: int, callbacks: list[Any]) -> L.Trainer:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    # Lightning advises more loader workers; collation here takes well under a millisecond.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*Trying to infer the `batch_size`.*")
     warnings.filterwarnings("ignore", message=".*returned a view tensor.*")  # taps; no loss writes into them
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # metrics are of all ranks' rows already

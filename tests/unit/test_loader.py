@@ -1,5 +1,9 @@
 """Order, padding and resuming of batches; tokens and their keys; answers back in the rows' order."""
 
+import gc
+import multiprocessing
+import os
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -113,6 +117,69 @@ def test_a_loader_goes_on_under_another_share(data: EncodedSplit) -> None:
     rest = [sorted(batch) for batch in keys(passing)]
     halves = keys(other)
     assert [sorted(halves[i] + halves[i + 1]) for i in range(0, len(halves), 2)] == rest
+
+
+# --- threads ---------------------------------------------------------------------------------------------------------
+
+
+class Native:
+    """Like a library's object with threads of its own: it must be freed in the process that made it, and here only by gc."""
+
+    def __init__(self) -> None:
+        self._owner, self._cycle = os.getpid(), self
+
+    def __del__(self) -> None:
+        if os.getpid() != self._owner:
+            os.abort()
+
+
+class Collecting(EncodedSplit):
+    """Collects garbage while it makes a batch."""
+
+    def collate(self, positions: list[int]) -> Batch:
+        gc.collect()
+        return super().collate(positions)
+
+
+def test_batches_are_made_in_this_process(data: EncodedSplit) -> None:
+    """A forked process would free other libraries' objects that it holds copies of."""
+    split = Collecting(data.student, data.teacher, data.labels, *data.pads)
+    gc.collect()
+    gc.disable()
+    try:
+        Native()  # garbage from here on
+        batches = []
+        for batch in TrainLoader(split, 8, seed=1, workers=2):
+            batches.append(batch)
+            assert not multiprocessing.active_children()
+    finally:
+        gc.enable()
+    assert keys(batches) == keys(TrainLoader(data, 8, seed=1))
+    assert all(batch["teacher"] is batch["student"] for batch in batches), "one tokenizer: one set of tensors"
+
+
+def test_threads_end_with_their_pass(data: EncodedSplit) -> None:
+    before = set(threading.enumerate())
+
+    def threads() -> set[threading.Thread]:
+        return set(threading.enumerate()) - before
+
+    passing = iter(TrainLoader(data, 8, seed=1, workers=2))
+    next(passing)
+    left_early = threads()
+    del passing
+    passing = iter(TrainLoader(data, ROWS, seed=1, workers=2))
+    next(passing)  # the last: a trainer that knows the length asks for no more
+    assert left_early
+    for thread in left_early | threads():
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def test_an_error_of_a_thread_reaches_the_consumer(data: EncodedSplit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EncodedSplit, "collate", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        next(iter(TrainLoader(data, 8, seed=1, workers=2)))
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------
