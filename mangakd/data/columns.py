@@ -79,8 +79,6 @@ class _Labels:
             raise UserError(f"{where} has no label. Fill or remove it; a row that has none of the labels holds [].")
         if isinstance(value, str) and names:
             self._note(value, names, number)
-            for name in names:
-                self._strings.setdefault(name, number)
         return names or ()
 
     def check_separators(self) -> None:
@@ -100,7 +98,10 @@ class _Labels:
     def _note(self, cell: str, names: tuple[str, ...], number: int) -> None:
         if names != (cell.strip(),) and cell.strip()[:1] in tuple("[({"):
             self._notices.add("labels that are a list written as text, read as that list", number, cell)
-        elif SEPARATOR in cell and len(names) == 1:
+            return
+        for name in names:
+            self._strings.setdefault(name, number)
+        if SEPARATOR in cell and len(names) == 1:
             if self._several or self._table.joined:
                 how = "a list of names" if self._several else "task.problem=multi_label"
                 self._notices.add(
