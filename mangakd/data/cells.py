@@ -18,6 +18,8 @@ from mangakd.data.notices import short
 SEPARATOR = "|"  # of labels in one cell of CSV and TSV
 _MISSING_WORDS = frozenset(("nan", "na", "n/a", "#n/a", "<na>", "nat", "none", "null"))
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
+_LIKE_LIST = r"\[\s*(?:[\"'\[]|np\.)|array\("
+_LIKE_LIST_OF_SEVERAL = _LIKE_LIST + r"|\[|[({].*[\"',]"
 
 
 class CellError(ValueError):
@@ -87,13 +89,13 @@ def text_list(cell: str, several: bool) -> list[Any] | None:
     that cannot be read.
     """
     cell = cell.strip()
-    if cell[-1:] != _BRACKETS.get(cell[:1]):
-        return None
-    square = cell.startswith("[")
-    items = _items_of_json(cell) if square else None
-    if items is None and (square or (several and re.search("[\"',]", cell))):
-        items = _items_of_literals(cell)
-    if items is None and re.match(r"\[\s*[\"']" if not several else r"\[|.*[\"',]", cell):
+    items = None
+    if cell[-1:] == _BRACKETS.get(cell[:1]):
+        square = cell.startswith("[")
+        items = _items_of_json(cell) if square else None
+        if items is None and (square or several):
+            items = _items_of_literals(cell)
+    if items is None and re.match(_LIKE_LIST_OF_SEVERAL if several else _LIKE_LIST, cell):
         raise CellError(f"holds {short(cell)}, a list that cannot be read")
     return items
 
@@ -110,7 +112,8 @@ def _items_of_literals(cell: str) -> list[Any] | None:
     try:
         tokens = [token for token in tokenize.generate_tokens(io.StringIO(cell).readline) if token.string.strip()]
         items = [token for token in tokens[1:-1] if token.string != ","]
-        if any(token.type not in (tokenize.STRING, tokenize.NUMBER) for token in items):
+        kinds = (tokenize.STRING, tokenize.NUMBER) if cell.startswith("[") else (tokenize.STRING,)
+        if any(token.type not in kinds for token in items):
             return None
         return [ast.literal_eval(token.string) for token in items]
     except (tokenize.TokenError, SyntaxError, ValueError):

@@ -51,7 +51,7 @@ def check_labels(name: str, rows: Rows, known: set[str]) -> None:
 
 
 def check_classes(labels: tuple[str, ...], train: Rows, limit: int | None) -> None:
-    """train has rows of two classes or more, and of each. Warns of names that look alike."""
+    """train has rows of two classes or more, and of each."""
     seen = {label for row in train.labels for label in row}
     absent = [label for label in labels if label not in seen]
     if absent:
@@ -61,11 +61,15 @@ def check_classes(labels: tuple[str, ...], train: Rows, limit: int | None) -> No
         raise UserError(
             f"train has a single class ({listed(labels)}); a classifier needs two or more. Set data.label_column, or add rows."
         )
+
+
+def warn_of_alike(labels: tuple[str, ...]) -> None:
+    """Names that differ in the composition of their characters or in blanks alone."""
     names: dict[str, str] = {}
     for label in labels:
         other = names.setdefault(identity(label), label)
         if other != label:
-            log.warning("the labels %s and %s look alike and are two classes.", ascii(other), ascii(label))
+            log.warning("the labels %s and %s look alike and are two classes", ascii(other), ascii(label))
 
 
 def listed(labels: Iterable[str]) -> str:

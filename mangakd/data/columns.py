@@ -1,5 +1,6 @@
 """The text column and the label column of a table as `Rows`, with warnings about cells that are easily misread."""
 
+from collections import Counter
 from typing import Any
 
 from mangakd.core.errors import UserError
@@ -46,6 +47,7 @@ def table_rows(
     _note_missing_words("texts", texts, numbers, notices)
     names = _Labels(table, origin, problem, keys[1], notices)
     labels = [names.of(value, number) for number, value in zip(numbers, table.column(label), strict=True)]
+    names.check_separators()
     notices.log()
     return Rows(texts, labels, numbers, origin, table.unit)
 
@@ -62,6 +64,7 @@ class _Labels:
     def __init__(self, table: Table, origin: str, problem: Problem, key: str, notices: Notices) -> None:
         self._table, self._origin, self._key, self._notices = table, origin, key, notices
         self._several = problem == "multi_label"
+        self._strings: dict[str, int] = {}  # names from cells that are one string, and where each is first
 
     def of(self, value: Any, number: int) -> tuple[str, ...]:
         where = f"{self._table.unit} {number} of {self._origin}"
@@ -69,8 +72,8 @@ class _Labels:
             names = label_names(value, self._several, self._table.joined)
         except CellError as error:
             raise UserError(
-                f"{where} {error}, not the name of a label or a list of names. Set {self._key}, or correct the cell: several "
-                f"labels are a list in JSON and Parquet, and a{SEPARATOR}b in CSV and TSV (task.problem=multi_label)."
+                f"{where} {error}. A label is a name or a list of names: set {self._key}, or correct the cell. Several labels "
+                f"are a list in JSON and Parquet and a{SEPARATOR}b in CSV and TSV (task.problem=multi_label)."
             ) from error
         if names is None and self._several:
             raise UserError(f"{where} has no label. Fill or remove it; a row that has none of the labels holds [].")
@@ -78,10 +81,27 @@ class _Labels:
             self._note(value, names, number)
         return names or ()
 
+    def check_separators(self) -> None:
+        """Raises UserError in multi-label tasks where names are joined by `;` or `,`: a part of one is also elsewhere."""
+        for separator in ";," if self._several else "":
+            parts = {
+                name: {part.strip() for part in name.split(separator)} for name in self._strings if separator in name
+            }
+            counts = Counter(part for each in parts.values() for part in each)
+            for name, each in parts.items():
+                if any(part in self._strings or counts[part] > 1 for part in each):
+                    raise UserError(
+                        f"{self._table.unit} {self._strings[name]} of {self._origin} holds {name!r}, several labels in one cell: "
+                        f"join them by {SEPARATOR} in CSV and TSV, or give a list in JSON."
+                    )
+
     def _note(self, cell: str, names: tuple[str, ...], number: int) -> None:
         if names != (cell.strip(),) and cell.strip()[:1] in tuple("[({"):
             self._notices.add("labels that are a list written as text, read as that list", number, cell)
-        elif SEPARATOR in cell and len(names) == 1:
+            return
+        for name in names:
+            self._strings.setdefault(name, number)
+        if SEPARATOR in cell and len(names) == 1:
             if self._several or self._table.joined:
                 how = "a list of names" if self._several else "task.problem=multi_label"
                 self._notices.add(

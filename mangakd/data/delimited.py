@@ -105,6 +105,13 @@ def _read_tabbed(lines: Sequence[str], skipped: int, separator: str, origin: str
         quoted = list(_records(lines, skipped, "\t"))
     except _BrokenQuotes:
         quoted = []
+    widths = {len(record.cells) for record in written if record.raw.strip("\r\n")}
+    if (
+        len(widths) == 1
+        and widths != {1}
+        and any("\n" in cell or "\r" in cell for record in quoted for cell in record.cells)
+    ):
+        quoted = []  # each line is a row as it stands, so no text goes on in the next line
     if quoted and any(all(_as_written_by(record, quotes) for record in quoted) for quotes in _WRITERS):
         log.info("%s is read as a writer with quoting wrote it: quotes around a cell are no part of it.", origin)
         return quoted

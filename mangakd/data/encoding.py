@@ -20,10 +20,11 @@ _CANDIDATES = (
     ("cp949", r"[\uac00-\ud7a3]"),  # Korean
     ("gb18030", r"[\u4e00-\u9fff]"),  # Chinese
     ("big5", r"[\u4e00-\u9fff]"),
-    ("cp1251", r"[\u0430-\u044f]"),  # Cyrillic, mostly small letters
+    ("cp1251", r"[\u0410-\u044f]*[\u0430-\u044f]{2}"),  # Cyrillic, mostly small letters, not one alone among Latin ones
     ("cp1252", r"[\u00a0-\u00ff\u0152\u0153\u0160\u0161\u017d\u017e\u2013-\u2026\u20ac]"),  # Western Europe
     ("cp1250", r"[\u00a0-\u017e\u2013-\u2026\u20ac]"),  # Central Europe
 )
+_WIDE = (("utf-16le", "."), ("utf-16be", "."))  # without a byte order mark
 _SHOWN = 3
 
 
@@ -45,30 +46,29 @@ def read_text(file: Path, key: str) -> str:
 
 def _unknown(file: Path, key: str, content: bytes, start: int) -> str:
     line = content.count(b"\n", 0, start) + 1
-    begin = content.rfind(b"\n", 0, start) + 1
     head = f"{key}={file} is not UTF-8, and its encoding is unknown: line {line} holds the byte 0x{content[start]:02x}."
-    samples = list(_samples(content, begin, start))
+    samples = list(_samples(content))
     if not samples:
         return f"{head} Save it as UTF-8, or convert it: iconv -f <its encoding> -t utf-8."
     shown = "; ".join(f"in {name} {sample!r}" for name, sample in samples)
     name = shlex.quote(file.name)
     advice = f"iconv -f {samples[0][0]} -t utf-8 {name} > {shlex.quote('utf8-' + file.name)}"
-    return f"{head} That line reads {shown}. Convert it from the one that is right, for example: {advice}"
+    return f"{head} The first letters that are not ASCII read {shown}. Convert it from the right one, for example: {advice}"
 
 
-def _samples(content: bytes, begin: int, start: int) -> Iterator[tuple[str, str]]:
-    """(encoding, the text around the first byte that is not UTF-8) of the plausible encodings, equal texts once."""
+def _samples(content: bytes) -> Iterator[tuple[str, str]]:
+    """(encoding, the text around the first character that is not ASCII) of the plausible encodings, equal texts once."""
     texts: set[str] = set()
-    for name, letters in _CANDIDATES:
+    for name, letters in _WIDE if b"\0" in content else _CANDIDATES:
         try:
             text = content.decode(name)
-            before = content[begin:start].decode(name)
         except UnicodeDecodeError:
             continue
-        sample = before[-20:] + content[start:].decode(name)[:20].splitlines()[0]
-        if sample not in texts and len(texts) < _SHOWN and _plausible(text, letters):
-            texts.add(sample)
-            yield name, sample
+        place = next((match.start() for match in re.finditer(r"[^\x00-\x7f]", text)), 0)
+        shown = re.split(r"[\r\n]", text[max(place - 20, 0) : place])[-1] + text[place : place + 20].splitlines()[0]
+        if shown not in texts and len(texts) < _SHOWN and _plausible(text, letters):
+            texts.add(shown)
+            yield name, shown
 
 
 def _plausible(text: str, letters: str) -> bool:
@@ -76,4 +76,4 @@ def _plausible(text: str, letters: str) -> bool:
     foreign = re.sub(r"[\x00-\x7f]", "", text)
     if any(unicodedata.category(character) in ("Cc", "Co", "Cn") for character in set(foreign)):
         return False
-    return 3 * sum(map(len, re.findall(letters, foreign))) > 2 * len(foreign)
+    return 3 * sum(map(len, re.findall(letters, text))) > 2 * len(foreign)

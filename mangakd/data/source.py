@@ -90,18 +90,23 @@ class Source(ABC):
         parts = {name: _whole(rows) for name, rows in self.read().items()}
         for name, rows in parts.items():
             checks.check_rows(name, rows, problem)
+        checks.check_classes(self._labels(parts["train"]), parts["train"], None)
         warn_of_copies(parts)
         missing = [name for name in ("validation", "test") if name not in parts]
         if missing:
             parts |= split_off(parts["train"], missing, self.split_seed)
         parts = {name: self._limited(name, rows) for name, rows in parts.items()}
         parts["train"], hidden = self._labelled(parts["train"])
-        labels = self.ordered_labels or tuple(sorted({label for row in parts["train"].labels for label in row}))
+        labels = self._labels(parts["train"])
+        checks.warn_of_alike(labels)
         for name in ("validation", "test"):
             checks.check_labels(name, parts[name], set(labels))
         checks.check_classes(labels, parts["train"], self.train_limit)
         unlabelled = self._unlabelled(hidden, [text for rows in parts.values() for text in rows.texts])
         return Corpus(type(self).__name__, parts["train"], parts["validation"], parts["test"], labels, unlabelled)
+
+    def _labels(self, train: Rows) -> tuple[str, ...]:
+        return self.ordered_labels or tuple(sorted({label for names in train.labels for label in names}))
 
     def _check_limits(self) -> None:
         share = self.labelled_share

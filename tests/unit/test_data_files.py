@@ -1,0 +1,536 @@
+"""What each kind of data file means: right texts, labels and lines, or a message that names the line and the cure.
+
+Warnings are compared as well: what is read in one of two possible ways is said, with a count and the first line.
+"""
+
+import csv
+import io
+import json
+import logging
+from collections.abc import Iterable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet
+import pytest
+
+from mangakd.core.errors import UserError
+from mangakd.data.rows import Rows
+from mangakd.data.sources import Files, Hub
+from mangakd.data.tables import read_texts
+
+HEAD = "text,label\n"
+TAB = "text\tlabel\n"
+Expected = list[tuple[str, tuple[str, ...]]]
+
+
+def rows(tmp_path: Path, name: str, content: str | bytes, problem: str = "single_label", **options: Any) -> Rows:
+    file = tmp_path / name
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    source = Files(path=str(file), **options)
+    source.problem = problem  # type: ignore[assignment]
+    return source.read()["train"]
+
+
+def written(table: Iterable[Iterable[Any]], **options: Any) -> str:
+    """By csv.writer, with tabs."""
+    out = io.StringIO()
+    csv.writer(out, delimiter="\t", **options).writerows(table)
+    return out.getvalue()
+
+
+TABLE = [["text", "label"], ['he said "hi"', "a"], ["tab\there", "b"], ["plain", "c"]]
+READ = [('he said "hi"', "a"), ("tab\there", "b"), ("plain", "c")]
+
+# name, content, (text, label) of each row, a part of the warning
+TEXT_FILES: dict[str, tuple[str, str, list[tuple[str, str]], str]] = {
+    "csv: quotes inside unquoted cells": (
+        "a.csv",
+        HEAD + '5" screen,a\nsay "hi" now,b\n',
+        [('5" screen', "a"), ('say "hi" now', "b")],
+        "",
+    ),
+    "csv: doubled quotes": ("a.csv", HEAD + '"a ""b"", c",x\n', [('a "b", c', "x")], ""),
+    "csv: quoted header": ("a.csv", '\ufeff"text","label"\n"a","x"\n', [("a", "x")], ""),
+    "csv: blanks before quotes": ("a.csv", 'text, "label"\n"a, b", "x"\n', [("a, b", "x")], ""),
+    "csv: CRLF and a line break in a cell": (
+        "a.csv",
+        'text,label\r\n"a\r\nb",x\r\nc,y\r\n',
+        [("a\r\nb", "x"), ("c", "y")],
+        "cells with line breaks (2 rows from 4 lines): 1; first: line 2, 'a\\r\\nb'",
+    ),
+    "csv: a text of several lines with commas": (
+        "a.csv",
+        HEAD + '"Hello,\nmy order, please\nbye",x\nc,y\n',
+        [("Hello,\nmy order, please\nbye", "x"), ("c", "y")],
+        "cells with line breaks (2 rows from 5 lines): 1; first: line 2",
+    ),
+    "csv: CR alone ends lines": ("a.csv", "text,label\ra,x\rb,y\r", [("a", "x"), ("b", "y")], ""),
+    "csv: other breaks do not": ("a.csv", HEAD + "a\u2028b\x0cc,x\n", [("a\u2028b\x0cc", "x")], ""),
+    "csv: blank lines": ("a.csv", "\n" + HEAD + "\na,x\n \nb,y\n\n", [("a", "x"), ("b", "y")], ""),
+    "csv: backslashes are text": (
+        "a.csv",
+        HEAD + 'say \\"hi\\" there,x\nb,y\n',
+        [('say \\"hi\\" there', "x"), ("b", "y")],
+        "rows with a backslash escape, which is read as it is written: 1; first: line 2",
+    ),
+    "csv: a cell of 200 kB": ("a.csv", HEAD + "x" * 200_000 + ",y\n", [("x" * 200_000, "y")], ""),
+    "csv: semicolons": ("a.csv", 'text;label\n"a; b";x\nc, d;y\n', [("a; b", "x"), ("c, d", "y")], ""),
+    "csv: pipes": ("a.csv", "text|label\na, b|x\n", [("a, b", "x")], ""),
+    "csv: tabs": ("a.csv", TAB + "a, b\tx\n", [("a, b", "x")], ""),
+    "csv: Excel's line of the separator": ("a.csv", "sep=;\r\ntext;label\r\na;x\r\n", [("a", "x")], ""),
+    "csv: words for a missing value": (
+        "a.csv",
+        HEAD + "NA,null\nx,None\n",
+        [("NA", "null"), ("x", "None")],
+        "labels that are a word for a missing value, read as they are written: 2; first: line 2, 'null'",
+    ),
+    "csv: numbers stay as written": ("a.csv", HEAD + "1.0,0.0\n007,1e3\n", [("1.0", "0.0"), ("007", "1e3")], ""),
+    "csv: blanks around a label": (
+        "a.csv",
+        "text, label\na, x\n",
+        [("a", "x")],
+        "labels with blanks around them, which are left out: 1; first: line 2, ' x'",
+    ),
+    "csv: blanks and capitals in names": ("a.csv", "Text , LABEL\na,x\n", [("a", "x")], ""),
+    "csv: pipe in a single label": (
+        "a.csv",
+        HEAD + "a,x | y\n",
+        [("a", "x | y")],
+        "labels with | in them, each read as one name (for several labels: task.problem=multi_label): 1; first: line 2",
+    ),
+    "csv: a name in brackets": ("a.csv", HEAD + "a,[other]\nb,(none)\n", [("a", "[other]"), ("b", "(none)")], ""),
+    "tsv: unclosed quotes": (
+        "a.tsv",
+        TAB + '"a\tx\nb\ty\n"c\tx\n',
+        [('"a', "x"), ("b", "y"), ('"c', "x")],
+        "rows with a cell that begins with a quote, which is read as a part of it: 2; first: line 2, '\"a'",
+    ),
+    "tsv: quotations": (
+        "a.tsv",
+        TAB + '"Hello" he said\tx\n"quoted"\ty\n',
+        [('"Hello" he said', "x"), ('"quoted"', "y")],
+        "line 2, '\"Hello\" he said'",
+    ),
+    "tsv: quotes that close in a later row": (
+        "a.tsv",
+        TAB + '"a\tx\nb\ty\nc"\tx\n',
+        [('"a', "x"), ("b", "y"), ('c"', "x")],
+        "begins with a quote",
+    ),
+    "tsv: csv.writer, line breaks": (
+        "a.tsv",
+        written([["text", "label"], ["a\nb", "x"], ["c", "y"]]),
+        [("a\nb", "x"), ("c", "y")],
+        "cells with line breaks (2 rows from 4 lines): 1; first: line 2",
+    ),
+    "tsv: quotes inside": ("a.tsv", TAB + 'a 5" screen\tx\n', [('a 5" screen', "x")], ""),
+    "tsv: csv.writer": ("a.tsv", written(TABLE), READ, ""),
+    "tsv: csv.writer, all quoted": ("a.tsv", written(TABLE, quoting=csv.QUOTE_ALL), READ, ""),
+    "tsv: csv.writer, text quoted": (
+        "a.tsv",
+        written([["text", "label"], ["a", 1], ["b", 2]], quoting=csv.QUOTE_NONNUMERIC),
+        [("a", "1"), ("b", "2")],
+        "",
+    ),
+    "tsv: Excel": ("a.tsv", TAB + '"Hello, you"\tx\n"say ""a"""\ty\n', [("Hello, you", "x"), ('say "a"', "y")], ""),
+    "tsv: commas": ("a.tsv", 'text,label\n"a, ""b""",x\n', [('a, "b"', "x")], ""),
+}
+
+
+@pytest.mark.parametrize("kind", TEXT_FILES)
+def test_text_file(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    name, content, expected, warning = TEXT_FILES[kind]
+    with caplog.at_level(logging.WARNING):
+        read = rows(tmp_path, name, content)
+    assert list(zip(read.texts, (label for (label,) in read.labels), strict=True)) == expected
+    assert warning in " ".join(caplog.messages) if warning else not caplog.messages
+
+
+REFUSED: dict[str, tuple[str, str | bytes, list[str]]] = {
+    "csv: unclosed quote": (
+        "a.csv",
+        HEAD + 'a,x\n"b,y\nc,z\n',
+        ["line 3 opens a cell with a quote that is never closed"],
+    ),
+    "csv: text after a quote": (
+        "a.csv",
+        HEAD + 'c,x\n"b" is,y\n',
+        ["line 3 opens a cell with a quote", "text follows", "JSONL"],
+    ),
+    "csv: a quote in a later row": (
+        "a.csv",
+        HEAD + '"a,x\nb,y\n"c,x\n',
+        ["line 2 opens a cell with a quote, and in line 4 text"],
+    ),
+    "csv: a quote closed by a later row": (
+        "a.csv",
+        HEAD + 'a,x\n"b,y\nc,x\nd",y\n',
+        ["quote that opens a cell in line 3 is closed too late", "'b,y', which looks like a row"],
+    ),
+    "csv: backslash escapes": (
+        "a.csv",
+        HEAD + '"say \\"so\\" , a",x\n',
+        ["line 2 escapes quotes by a backslash", 'twice ("")', "python -c"],
+    ),
+    "csv: backslash before a separator": (
+        "a.csv",
+        HEAD + "a\\, b,x\n",
+        ["line 2 has 3 cells separated by ','", "does not protect it"],
+    ),
+    "csv: a row in two lines": (
+        "a.csv",
+        HEAD + "a\nb,x\n",
+        ["line 2 has 1 cell", "Perhaps a text goes on in the next line"],
+    ),
+    "tsv: a tab too many": ("a.tsv", TAB + "a\tb\tx\n", ["line 2 has 3 cells separated by a tab", "Replace tabs"]),
+    "tsv: a row in two lines": ("a.tsv", TAB + "b\tx\na\nb\tx\n", ["line 3 has 1 cell"]),
+    "csv: no header": (
+        "a.csv",
+        "where is it,order\ngive back,refund\n",
+        ["no column 'text'; it has where is it, order", "header line"],
+    ),
+    "csv: a column that is not there": (
+        "a.csv",
+        "q,intent\na,x\n",
+        ["no column 'text'; it has q, intent", "data.text_column"],
+    ),
+    "cp1252": (
+        "a.csv",
+        (HEAD + "a 5 €,x\n").encode("cp1252"),
+        ["line 2 holds the byte 0x80", "in cp1252 'a 5 €,x'", "iconv -f cp1252"],
+    ),
+    "cp1252, accents": (
+        "a.csv",
+        (HEAD + "où est-il,x\n").encode("cp1252"),
+        ["in cp1252 'où est-il,x'", "iconv -f cp1252"],
+    ),
+    "Shift-JIS": (
+        "a.csv",
+        (HEAD + "注文はどこですか,x\n").encode("cp932"),
+        ["in cp932 '注文はどこですか,x'", "iconv -f cp932"],
+    ),
+    "EUC-JP": ("a.jsonl", '{"text": "注文はどこですか"}'.encode("euc-jp"), ["注文はどこですか", "iconv -f euc-jp"]),
+    "Cyrillic": (
+        "a.tsv",
+        (TAB + "где мой заказ\tx\n").encode("cp1251"),
+        ["in cp1251 'где мой заказ", "iconv -f cp1251"],
+    ),
+    "UTF-16 without a mark": (
+        "a.tsv",
+        "本文\tラベル\n".encode("utf-16-le"),
+        ["in utf-16le '本文", "iconv -f utf-16le"],
+    ),
+    "no encoding at all": (
+        "a.csv",
+        HEAD.encode() + b"\x81\x8d\xff,x\n",
+        ["its encoding is unknown: line 2 holds the byte 0x81", "Save it as UTF-8"],
+    ),
+    "zero bytes": ("a.csv", b"text,label\na\0b,x\n", ["line 2 holds a zero byte", "Save it as UTF-8"]),
+    "infinity": ("a.jsonl", '{"text": Infinity, "label": "a"}', ["line 1 of data.path=", "holds inf"]),
+    "list with null": (
+        "a.jsonl",
+        '{"text": "x", "label": ["a", null]}',
+        ["line 1 of", "a list with a missing value in it"],
+    ),
+    "list with NaN": (
+        "a.jsonl",
+        '{"text": "x", "label": ["a", NaN]}',
+        ["line 1 of", "a list with a missing value in it"],
+    ),
+    "list of lists": ("a.json", '[{"text": "x", "label": [["a"]]}]', ["entry 1 of", "holds a list. A label is"]),
+    "vector of 0 and 1": (
+        "a.jsonl",
+        '{"text": "x", "label": [0, 1, 0]}',
+        ["line 1 of", "looks like a vector of 0 and 1; give names"],
+    ),
+    "text of a list that is cut": ("a.csv", HEAD + "\"x\",['a'\n", ["line 2 of", "a list that cannot be read"]),
+    "text of numpy's strings": ("a.csv", HEAD + "x,[np.str_('a')]\n", ["line 2 of", "a list that cannot be read"]),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_refused(kind: str, tmp_path: Path) -> None:
+    name, content, expected = REFUSED[kind]
+    with pytest.raises(UserError) as raised:
+        rows(tmp_path, name, content)
+    assert all(part in str(raised.value) for part in expected), str(raised.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.json", "a.jsonl", "a.txt"])
+def test_unicode_encodings(encoding: str, name: str, tmp_path: Path) -> None:
+    text, file = "注文は 5 € — “é”", tmp_path / name
+    content = {
+        ".csv": f'text,label\r\n"{text}",x\r\n',
+        ".tsv": f"text\tlabel\n{text}\tx\n",
+        ".json": json.dumps([{"text": text, "label": "x"}], ensure_ascii=False),
+        ".jsonl": json.dumps({"text": text, "label": "x"}, ensure_ascii=False) + "\n",
+        ".txt": f"a line\n{text}\n",
+    }[file.suffix]
+    file.write_bytes(content.encode(encoding))
+    assert read_texts(str(file), "text", "texts", "text_column")[-1] == text
+    if file.suffix != ".txt":
+        assert Files(path=str(file)).read()["train"].labels == [("x",)]
+
+
+LISTS = [
+    ("['a', 'b']", ("a", "b")),
+    ('["a"]', ("a",)),
+    ("[1, 2]", ("1", "2")),
+    ("[]", ()),
+    ("['a' 'b']", ("a", "b")),
+    ("[1.0, 2.5]", ("1", "2.5")),
+    ("['it\\'s', \"b, c\"]", ("it's", "b, c")),
+    ("['a', 'a']", ("a",)),
+    ("['a'\n 'b']", ("a", "b")),
+]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.parquet"])
+@pytest.mark.parametrize("problem", ["single_label", "multi_label"])
+def test_lists_written_as_text(name: str, problem: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cells = [(cell, names) for cell, names in LISTS if name != "a.tsv" or "\n" not in cell]
+    if name == "a.parquet":
+        pyarrow.parquet.write_table(
+            pa.table({"text": ["x"] * len(cells), "label": [c for c, _ in cells]}), tmp_path / name
+        )
+        content: str | bytes = (tmp_path / name).read_bytes()
+    elif name == "a.jsonl":
+        content = "".join(json.dumps({"text": "x", "label": cell}) + "\n" for cell, _ in cells)
+    else:
+        quoted = [["text", "label"], *(["x", cell] for cell, _ in cells)]
+        out = io.StringIO()
+        csv.writer(out, delimiter="," if name == "a.csv" else "\t").writerows(quoted)
+        content = out.getvalue()
+    with caplog.at_level(logging.WARNING):
+        read = rows(tmp_path, name, content, problem)
+    assert read.labels == [names for _, names in cells]
+    filled = sum(bool(names) for _, names in cells)
+    assert f"labels that are a list written as text, read as that list: {filled}; first:" in " ".join(caplog.messages)
+
+
+# (name, cell, names in a multi-label task, a part of the warning); cells of JSONL are JSON
+SEVERAL: list[tuple[str, str, tuple[str, ...], str]] = [
+    ("a.csv", "a|b", ("a", "b"), ""),
+    ("a.csv", "a | b|", ("a", "b"), ""),
+    ("a.csv", "", (), ""),
+    ("a.csv", "[]", (), ""),
+    ("a.csv", "billing; refunds", ("billing; refunds",), ""),
+    ("a.jsonl", '"billing | refunds"', ("billing | refunds",), "labels with | in them, each read as one name"),
+    ("a.jsonl", '["billing | refunds", "b"]', ("billing | refunds", "b"), ""),
+    ("a.jsonl", "[]", (), ""),
+    ("a.jsonl", '"a"', ("a",), ""),
+    ("a.jsonl", "[1, 2.0]", ("1", "2"), ""),
+    ("a.csv", "\"('a', 'b')\"", ("a", "b"), "labels that are a list written as text"),
+]
+
+
+@pytest.mark.parametrize(("name", "cell", "expected", "warning"), SEVERAL)
+def test_sets_of_labels(
+    name: str, cell: str, expected: tuple[str, ...], warning: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = f"{HEAD}x,{cell}\n" if name == "a.csv" else f'{{"text": "x", "label": {cell}}}'
+    with caplog.at_level(logging.WARNING):
+        assert rows(tmp_path, name, content, "multi_label").labels == [expected]
+    assert warning in " ".join(caplog.messages) if warning else not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.csv", HEAD + "x,c\ny,a;b\nz,b\n", "line 3 of data.path="),
+        ("a.csv", HEAD + 'x,c\ny,"a, b"\nz,"b,c"\n', "several labels in one cell: join them by |"),
+        ("a.csv", HEAD + "x,{a,b}\n".replace("{a,b}", '"{a,b}"'), "a list that cannot be read"),
+        ("a.csv", HEAD + "x,[other]\n", "a list that cannot be read"),
+        ("a.jsonl", '{"text": "x", "label": null}', "line 1 of"),
+        ("a.jsonl", '{"text": "x", "label": NaN}', "has no label"),
+        ("a.jsonl", '{"text": "x", "label": ["a"]}\n{"text": "x"}', "a row that has none of the labels holds []"),
+        ("a.jsonl", '{"text": "x", "label": ""}', "has no label"),
+    ],
+)
+def test_sets_of_labels_that_are_refused(name: str, content: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as raised:
+        rows(tmp_path, name, content, "multi_label")
+    assert expected in str(raised.value)
+
+
+def test_empty_sets_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "a.jsonl"
+    labels: list[list[str]] = [[], ["a"], ["a", "b"]] * 10
+    file.write_text("".join(json.dumps({"text": f"text {i}", "label": each}) + "\n" for i, each in enumerate(labels)))
+    with caplog.at_level(logging.INFO):
+        corpus = Files(path=str(file)).load("multi_label")
+    assert corpus.labels == ("a", "b") and () in corpus.train.labels
+    assert "10 of 30 rows have none of the labels" in " ".join(caplog.messages)
+    with pytest.raises(UserError, match=r"line 1 of data.path=.* has no label \(and 9 more such rows\)"):
+        Files(path=str(file)).load()
+
+
+MISSING = {"null": None, "NaN": float("nan"), "empty": "", "blank": "  "}
+
+
+@pytest.mark.parametrize("column", ["text", "label"])
+@pytest.mark.parametrize("value", MISSING)
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.parquet", "a.feather", "a.arrow", "a.csv", "a.tsv"])
+def test_missing_values(name: str, value: str, column: str, tmp_path: Path) -> None:
+    objects: list[dict[str, Any]] = [{"text": f"x {i}", "label": "ab"[i % 2]} for i in range(30)]
+    objects[4][column] = MISSING[value]
+    file = tmp_path / name
+    if file.suffix in (".csv", ".tsv"):
+        separator = "," if file.suffix == ".csv" else "\t"
+        lines = [separator.join("" if v != v or v is None else v for v in row.values()) for row in objects]
+        file.write_text("\n".join([f"text{separator}label", *lines]) + "\n")
+    elif file.suffix.startswith(".json"):
+        lines = [json.dumps(row) for row in objects]
+        file.write_text("\n".join(lines) if name == "a.jsonl" else f"[{','.join(lines)}]")
+    else:
+        if value == "NaN":  # Arrow has NaN in columns of numbers alone
+            for i, row in enumerate(objects):
+                row[column] = row[column] if i == 4 else float(i % 2)
+        table = pa.table({key: [row[key] for row in objects] for key in ("text", "label")})
+        write = {".parquet": pyarrow.parquet.write_table, ".feather": pyarrow.feather.write_feather}
+        if file.suffix in write:
+            write[file.suffix](table, str(file))
+        else:
+            with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+                writer.write_table(table)
+    place = {".csv": "line 6", ".tsv": "line 6", ".jsonl": "line 5", ".json": "entry 5"}.get(file.suffix, "row 5")
+    with pytest.raises(UserError, match=rf"^{place} of data.path=.* has no {column}\. Fill or remove it"):
+        Files(path=str(file)).load()
+
+
+CLASSES = datasets.ClassLabel(names=["order", "refund"])
+COLUMNS: dict[str, tuple[Any, list[tuple[str, ...]]]] = {
+    "integers": (pa.array([1, 0, None]), [("1",), ("0",), ()]),
+    "whole floats": (pa.array([1.0, 0.0, float("nan")]), [("1",), ("0",), ()]),
+    "floats": (pa.array([0.5, 2.0, 1e20]), [("0.5",), ("2",), ("100000000000000000000",)]),
+    "short floats": (pa.array([0.1, 2.0, None], pa.float32()), [("0.1",), ("2",), ()]),
+    "decimals": (pa.array([Decimal("1.00"), Decimal("0.50"), None]), [("1",), ("0.50",), ()]),
+    "booleans": (pa.array([True, False, None]), [("True",), ("False",), ()]),
+    "dictionary": (pa.array(["a", "b", None]).dictionary_encode(), [("a",), ("b",), ()]),
+    "large strings": (pa.array(["a|b", "b", None], pa.large_string()), [("a|b",), ("b",), ()]),
+    "lists": (pa.array([["a", "b"], [], None]), [("a", "b"), (), ()]),
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_names_of_values_in_parquet(kind: str, tmp_path: Path) -> None:
+    array, expected = COLUMNS[kind]
+    pyarrow.parquet.write_table(pa.table({"text": ["x", "y", "z"], "label": array}), tmp_path / "a.parquet")
+    assert Files(path=str(tmp_path / "a.parquet")).read()["train"].labels == expected
+
+
+def test_numbers_in_json(tmp_path: Path) -> None:
+    content = '[{"text": 5.0, "label": 1.0}, {"text": 0.5, "label": true}, {"text": 7, "label": 12}]'
+    read = rows(tmp_path, "a.json", content)
+    assert read.texts == ["5", "0.5", "7"] and read.labels == [("1",), ("True",), ("12",)]
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("saved", ["parquet", "arrow", "feather", "a Dataset", "a DatasetDict"])
+def test_names_of_classes_come_from_the_schema(saved: str, several: bool, tmp_path: Path) -> None:
+    kind = datasets.Sequence(CLASSES) if several else CLASSES
+    ids: list[Any] = [[1, 0], [], [0]] if several else [1, 0, -1]
+    names = [("refund", "order"), (), ("order",)] if several else [("refund",), ("order",), ()]
+    features = datasets.Features({"text": datasets.Value("string"), "label": kind})
+    made = datasets.Dataset.from_dict({"text": ["x", "y", "z"], "label": ids}, features=features)
+    folder = tmp_path / "saved"
+    if saved.startswith("a "):
+        (made if saved == "a Dataset" else datasets.DatasetDict(train=made)).save_to_disk(folder)
+        read = Hub(path=str(folder)).read()
+        with pytest.raises(UserError, match="a folder that datasets saved; read it with data=hub"):
+            Files(path=str(folder)).load()
+    else:
+        file = tmp_path / f"a.{saved}"
+        if saved == "parquet":
+            made.to_parquet(file)
+        elif saved == "feather":
+            pyarrow.feather.write_feather(made.data.table, str(file))
+        else:
+            made.save_to_disk(folder)
+            file = next(folder.glob("*.arrow"))
+        read = Files(path=str(file)).read()
+    assert list(read) == ["train"] and read["train"].labels == names
+
+
+def test_a_class_id_without_a_name(tmp_path: Path) -> None:
+    features = datasets.Features({"text": datasets.Value("string"), "label": CLASSES})
+    schema = features.arrow_schema
+    pyarrow.parquet.write_table(pa.table({"text": ["x", "y"], "label": [0, 5]}, schema=schema), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"row 2 of data.path=.* holds the class id 5; the schema of the file names 2"):
+        Files(path=str(tmp_path / "a.parquet")).read()
+
+
+def test_bytes_that_are_no_text_in_parquet(tmp_path: Path) -> None:
+    broken = pa.array([b"fine", b"\xff"], pa.binary()).view(pa.string())
+    pyarrow.parquet.write_table(pa.table({"text": broken, "label": ["a", "b"]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"row 2 of data.path=.* holds bytes in 'text' that are not UTF-8"):
+        Files(path=str(tmp_path / "a.parquet")).read()
+
+
+@pytest.mark.parametrize(
+    ("header", "options", "expected"),
+    [
+        ("q,intent", {"text_column": 0, "label_column": 1}, "t"),
+        ("q,intent", {"text_column": "0", "label_column": "intent"}, "t"),
+        ("1,0", {"text_column": 0, "label_column": 1}, "x"),  # names win over positions
+        ("q,intent", {"text_column": "Q", "label_column": "Intent "}, "t"),
+    ],
+)
+def test_columns_by_name_or_position(header: str, options: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    assert rows(tmp_path, "a.csv", f"{header}\nt,x\n", **options).texts == [expected]
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "expected"),
+    [
+        ("q,intent\nt,x\n", {"text_column": 2}, "no column '2'; it has q, intent. Set data.text_column"),
+        ("where,order\nback,refund\nlate,order\n", {"text_column": 0, "label_column": 1}, "'order' is also a label"),
+        ("Text,TEXT,label\na,b,x\n", {}, "no column 'text'; it has Text, TEXT, label"),
+        ("' text,intent \na,x\n", {"text_column": "txt"}, "it has ' text, 'intent '"),
+    ],
+)
+def test_columns_that_are_refused(content: str, options: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as raised:
+        rows(tmp_path, "a.csv", content, **options)
+    assert expected in str(raised.value)
+
+
+def test_lone_surrogates(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def write(label: str) -> Files:
+        objects = [f'{{"text": "x {i}", "label": "{"ab"[i % 2]}"}}' for i in range(30)]
+        objects[6] = f'{{"text": "thanks \\ud83d", "label": "{label}"}}'
+        (tmp_path / "a.jsonl").write_text("\n".join(objects))
+        return Files(path=str(tmp_path / "a.jsonl"))
+
+    with caplog.at_level(logging.WARNING):
+        corpus = write("a").load()
+    assert "thanks \ufffd" in [text for part in corpus.splits.values() for text in part.texts]
+    assert "texts with half a surrogate pair, which is replaced by U+FFFD: 1; first: line 7" in " ".join(
+        caplog.messages
+    )
+    with pytest.raises(UserError, match=r"line 7 of data.path=.* has a label with half a surrogate pair in it"):
+        write("a\\udc00").load()
+
+
+def test_labels_that_look_alike_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ["caf\u00e9", "cafe\u0301"]
+    (tmp_path / "a.csv").write_text(HEAD + "".join(f"x {i},{names[i % 2]}\n" for i in range(30)))
+    with caplog.at_level(logging.WARNING):
+        Files(path=str(tmp_path / "a.csv")).load()
+    assert r"the labels 'cafe\u0301' and 'caf\xe9' look alike and are two classes" in " ".join(caplog.messages)
+
+
+def test_unlabelled_texts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lines, table = tmp_path / "a.txt", tmp_path / "a.jsonl"
+    lines.write_text(" one\n\ntwo\u2028three\x0c\n")
+    table.write_text('{"text": NaN}\n{"text": " one"}\n{"text": null}\n{"text": 2.0}\n')
+    with caplog.at_level(logging.INFO):
+        assert read_texts(str(lines), "text", "texts", "text_column") == [" one", "two\u2028three\x0c"]
+        assert read_texts(str(table), "text", "texts", "text_column") == [" one", "2"]
+    assert "2 of 4 rows have no text and are left out" in " ".join(caplog.messages)
