@@ -37,7 +37,7 @@ def main(command: str) -> None:
     register_resolvers()
     # Makes Hydra raise, whatever the user's environment says, so that the message below is ours and the only one.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    JobReturn.return_value = property(_value, JobReturn.return_value.fset)  # type: ignore[method-assign, assignment]
+    JobReturn.return_value = property(_value, JobReturn.return_value.fset)  # type: ignore[assignment, attr-defined, method-assign]
     # To the front: Hydra's parser refuses it among overrides.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in MULTIRUN)
 
