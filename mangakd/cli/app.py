@@ -37,7 +37,7 @@ def main(command: str) -> None:
     register_resolvers()
     # Makes Hydra raise, whatever the user's environment says, so that the message below is ours and the only one.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    JobReturn.return_value = property(_value, JobReturn.return_value.fset)  # type: ignore[method-assign, assignment, attr-defined]
+    JobReturn.return_value = property(_value, JobReturn.return_value.fset)  # type: ignore[assignment, attr-defined, method-assign]
     # To the front: Hydra's parser refuses it among overrides.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in MULTIRUN)
 
@@ -77,7 +77,7 @@ def _value(job: JobReturn) -> Any:
 def settle() -> None:
     """What a process lacks that a launcher has started and sent the job to."""
     register_resolvers()
-    # joblib's workers start processes in a way that ranks cannot be started in.
+    # joblib's workers start processes in a way that loader workers and ranks cannot be started in.
     if multiprocessing.get_start_method() not in (known := multiprocessing.get_all_start_methods()):
         multiprocessing.set_start_method(known[0], force=True)  # the system's own
 

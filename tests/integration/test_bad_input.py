@@ -140,7 +140,7 @@ TABLE: dict[str, tuple[list[str], list[str]]] = {
     "words for weights": (["teacher=ensemble", "teacher.weights=[1,a,2]"], ["teacher.weights=[1, 'a', 2] must be numbers"]),
     # store
     "foreign store": ([*CACHED, "teacher.store={foreign}"], ["tokenizer is 'b' in the store", "labels: 2 in the store"]),
-    "torn store": ([*CACHED, "teacher.store={torn}"], ["manifest.json cannot be read", "cache_teacher.py"]),
+    "torn store": ([*CACHED, "teacher.store={torn}"], ["manifest.json cannot be read", "mangakd cache-teacher"]),
     "old store": ([*CACHED, "teacher.store={old}"], ["has format 0", "teacher.store"]),
     "store is a file": ([*CACHED, "teacher.store={no.ckpt}"], ["teacher.store=", "is a file; give a folder"]),
     "cached hidden": (

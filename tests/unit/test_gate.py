@@ -74,7 +74,7 @@ def test_a_line_set_to_null_is_left_out() -> None:
 
 def test_every_measure_can_be_shown() -> None:
     for measure, (_, form, how) in MEASURES.items():
-        assert form.format(0.5) and how.format(run="x")
+        assert form.format(0.5) and how.format(run="x", report="y")
         assert Line.of("a", {"measure": measure, "at_least": 0}).judge(1.0, "run").passed
 
 
