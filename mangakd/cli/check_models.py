@@ -90,8 +90,8 @@ def _check_same_fit(setup: Setup) -> None:
     if changes:
         raise UserError(
             f"resume={setup.config.resume}: the teacher of {file} was fine-tuned with other settings: {'; '.join(changes)}. "
-            "It would be fine-tuned again, and the checkpoint refused. Set them back, or start anew with resume=false and another "
-            "hydra.run.dir."
+            "It would be fine-tuned again, and the checkpoint refused. Set them back, or start anew with resume=false and "
+            "another hydra.run.dir."
         )
 
 
