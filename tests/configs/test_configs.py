@@ -173,7 +173,7 @@ print("HEAVY", sorted(heavy))
 )
 def test_help_and_cfg_load_nothing_heavy(arguments: list[str], expected: list[str], tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", LIGHT, *arguments], cwd=REPO, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", LIGHT, *arguments], cwd=REPO, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "HEAVY []" in done.stdout

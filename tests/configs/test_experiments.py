@@ -104,7 +104,7 @@ def python(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]
     """A process of its own, with PYTHONPATH and the like set anew."""
     known = {**os.environ, **environment}
     typed = [sys.executable, str(REPO / words[0]), *words[1:]]
-    return subprocess.run(typed, capture_output=True, text=True, timeout=400, env=known, check=False)
+    return subprocess.run(typed, capture_output=True, text=True, timeout=600, env=known, check=False)
 
 
 SEARCH = "hydra.searchpath=[pkg://mangashop_templates.conf]"

@@ -194,7 +194,7 @@ def test_plan_true_tells_of_the_baseline_and_leaves_no_folder(
 
 def test_the_command_prints_and_leaves_nothing(tmp_path: Path) -> None:
     words = [sys.executable, str(REPO / "scripts" / "plan.py"), "--compare", RESPONSE]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in PAGE
     assert not list(tmp_path.iterdir())

@@ -68,7 +68,7 @@ def run(environment: dict[str, str]) -> Run:
     """run(*words, **environment) → what a command did, from the repository's root."""
 
     def ran(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(words, capture_output=True, text=True, timeout=240, cwd=REPO, env={**environment, **more})
+        return subprocess.run(words, capture_output=True, text=True, timeout=600, cwd=REPO, env={**environment, **more})
 
     return ran
 
@@ -194,7 +194,7 @@ def test_a_run_goes_through_a_signal_a_killed_rank_and_srun(
     command = [sys.executable, *shlex.split(printed)[1:]]
 
     killed = run(*command, TROUBLE="1:7:KILL")
-    assert time.time() - last.stat().st_mtime < 40
+    assert time.time() - last.stat().st_mtime < 90
     assert killed.returncode == 1
     assert "error: rank 1 was killed by SIGKILL" in killed.stderr
     assert "Traceback" not in killed.stderr
@@ -207,7 +207,7 @@ def test_a_run_goes_through_a_signal_a_killed_rank_and_srun(
         )
         for rank in (0, 1)
     ]  # fmt: skip
-    said = [task.communicate(timeout=240)[0] for task in tasks]
+    said = [task.communicate(timeout=600)[0] for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0], said
     assert "distil student" in said[0]
     assert "distil student" not in said[1]

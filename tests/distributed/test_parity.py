@@ -16,7 +16,7 @@ WAYS = ("1 process, 2 micro-batches", "2 processes, DDP", "2 processes, DDP, 2 m
 def lines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     file = tmp_path_factory.mktemp("parity") / "lines.json"
     command = [sys.executable, "benchmarks/parity.py", "--json", str(file)]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return {line["way"]: line for line in json.loads(file.read_text())}
 

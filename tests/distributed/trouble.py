@@ -6,7 +6,7 @@ SIGTERM, as from a scheduler. RAISE: an error that only this rank has.
 
 import os
 import signal
-import time
+import threading
 from typing import Any
 
 from mangakd.core import ranks
@@ -31,7 +31,19 @@ class Trouble(HardLabelLoss):
         if self._kind == "KILL":
             os.kill(os.getpid(), signal.SIGKILL)
         elif self._kind == "STOP":
-            os.kill(os.getppid(), signal.SIGTERM)
-            time.sleep(1)  # until the parent has handed it on
+            _stop_parent()
         else:
             raise ValueError("only this rank's trouble")
+
+
+def _stop_parent() -> None:
+    """SIGTERM to the parent, and wait until it comes back from there."""
+    received, handler = threading.Event(), signal.getsignal(signal.SIGTERM)
+
+    def handle(number: int, frame: Any) -> None:
+        received.set()
+        handler(number, frame)  # type: ignore[operator]
+
+    signal.signal(signal.SIGTERM, handle)
+    os.kill(os.getppid(), signal.SIGTERM)
+    assert received.wait(60)

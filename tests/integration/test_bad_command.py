@@ -101,7 +101,7 @@ def test_process_ends_with_1_and_no_traceback(
     base = ["data=files", f"data.path={tiny_csv}", f"teacher.path={tiny_teacher}", "hardware=cpu"]
     command = [sys.executable, str(REPO / "train.py"), f"hydra.run.dir={tmp_path / 'run'}", *base, *overrides]
     env = {**os.environ, "HYDRA_FULL_ERROR": "0"}
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=600, check=False)
     assert done.returncode == 1
     assert done.stderr.lstrip().startswith("error: "), "neither Hydra's line nor a traceback precedes the message"
     assert all(words in done.stderr for words in expected), done.stderr

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ def command(cache: Path, folder: Path, *more: str) -> list[str]:
 
 
 def run(cache: Path, folder: Path, *more: str) -> str:
-    done = subprocess.run(command(cache, folder, *more), capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command(cache, folder, *more), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
@@ -84,13 +83,12 @@ def test_ctrl_c_then_resume_ends_with_the_same_student(world: tuple[Path, Path, 
     typed = command(cache, tmp_path / "run", "baseline=true")
     process = subprocess.Popen(typed, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     assert process.stdout is not None
-    for line in process.stdout:  # the first line of the student's fit comes after its first epoch
+    for line in process.stdout:  # comes after the first epoch: the second is the last
         if line.startswith("distil student: step"):
             break
-    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     rest = process.stdout.read()
-    assert process.wait(timeout=120) == 130, rest
+    assert process.wait(timeout=600) == 130, rest
     assert "resume=auto" in rest
     printed = run(cache, tmp_path / "run", "baseline=true", "resume=auto")
     assert "student without KD" in printed

@@ -104,7 +104,7 @@ print(json.dumps(handler({{"texts": ["where is my order?"], "top": 1}}, None)))
 """
     environment = {"PATH": "/usr/bin:/bin", "LAMBDA_TASK_ROOT": str(tmp_path / "task")}
     command = [sys.executable, "-I", "-S", "-c", program]
-    done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["predictions"] == load(variant()).predict(["where is my order?"], top=1)
     assert "of Lambda's 250 MB" in build.sizes(tmp_path / "function", tmp_path / "again.zip")

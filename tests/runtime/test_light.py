@@ -11,7 +11,7 @@ HEAVY = ("torch", "transformers", "lightning", "hydra", "omegaconf", "pyarrow", 
 
 def run(program: str, *words: str) -> str:
     command = [sys.executable, "-c", program, *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

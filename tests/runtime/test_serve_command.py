@@ -29,7 +29,7 @@ from mangakd.runtime.service import create_app
 
 
 def said(*words: str) -> str:
-    done = subprocess.run([sys.executable, SERVE, *words], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, SERVE, *words], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode and "Traceback" not in done.stderr
     return done.stderr
 

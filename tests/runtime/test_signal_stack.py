@@ -29,7 +29,7 @@ os.kill(os.getpid(), signal.SIGTERM)
 def run(program: str) -> tuple[int, str]:
     folder = str(made_variant.variant(backend="openvino"))
     command = [sys.executable, "-c", "import gc, os, signal, sys\n" + program + SIGNAL, folder]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     return done.returncode, done.stdout
 
 

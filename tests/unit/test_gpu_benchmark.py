@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     file = tmp_path_factory.mktemp("gpu") / "found.json"
     command = [sys.executable, "benchmarks/gpu.py", "--device", "cpu", "--tiny", "--json", str(file)]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=400, check=False)
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "| live |" in done.stdout and "| toy |" in done.stdout
     return json.loads(file.read_text())

@@ -149,12 +149,12 @@ def test_batches_are_made_in_this_process(data: EncodedSplit) -> None:
     try:
         Native()  # garbage from here on
         batches = []
-        for batch in TrainLoader(split, 8, seed=1, workers=2):
+        for batch in TrainLoader(split, 20, seed=1, workers=2):
             batches.append(batch)
             assert not multiprocessing.active_children()
     finally:
         gc.enable()
-    assert keys(batches) == keys(TrainLoader(data, 8, seed=1))
+    assert keys(batches) == keys(TrainLoader(data, 20, seed=1))
     assert all(batch["teacher"] is batch["student"] for batch in batches), "one tokenizer: one set of tensors"
 
 

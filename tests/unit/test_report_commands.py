@@ -33,7 +33,7 @@ def composed(name: str, *overrides: str) -> DictConfig:
 def test_the_gate_as_typed(tmp_path: Path) -> None:
     run = made(tmp_path / "it's a run")
     typed = [sys.executable, str(ROOT / "scripts" / "gate.py"), str(run), f"resamples={RESAMPLES}", "gate.latency=null"]
-    done = subprocess.run(typed, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(typed, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1, done.stderr
     assert "FAIL" in done.stdout and "failed: agreement" in done.stdout and "latency" not in done.stdout
 

@@ -1,6 +1,7 @@
 """A capture that is killed, anywhere and several times, ends byte-identical; two writers do not meet."""
 
 import hashlib
+import itertools
 import os
 import random
 import signal
@@ -21,6 +22,7 @@ from mangakd.store.writer import StoreWriter
 MANIFEST = Manifest(teacher="t0", tokenizer="v0", labels=("a", "b", "c"))
 KEYS = np.random.default_rng(0).integers(-(2**63), 2**63, 500, dtype=np.int64)
 ROWS = 8
+CALLS = itertools.count()
 
 # Run as `python this_file FOLDER`: a capture slow enough to be killed in the middle.
 CHILD = Path(__file__)
@@ -31,7 +33,7 @@ def compute(positions: np.ndarray) -> np.ndarray:
 
 
 def slowly(positions: np.ndarray) -> np.ndarray:
-    time.sleep(0.012)
+    time.sleep(0.012 if next(CALLS) < 10 else 600)  # a busy machine may kill late: no child comes to the end
     return compute(positions)
 
 
@@ -139,5 +141,5 @@ if __name__ == "__main__":
     with StoreWriter(sys.argv[1], MANIFEST, ROWS) as held:
         print("ready", flush=True)
         if "hold" in sys.argv:
-            time.sleep(60)
+            time.sleep(600)
         held.capture(KEYS, slowly)
