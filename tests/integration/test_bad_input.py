@@ -53,7 +53,7 @@ def folders(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     save_tiny(root / "numbered", labels=("LABEL_0", "LABEL_1", "LABEL_2"))
     multi = root / "multi.jsonl"
     multi.write_text(
-        "".join(json.dumps({"text": "x", "label": ["order", "refund"][: i % 2 + 1]}) + "\n" for i in range(30))
+        "".join(json.dumps({"text": f"x {i}", "label": ["order", "refund"][: i % 2 + 1]}) + "\n" for i in range(30))
     )
     (root / "no.ckpt").write_text("no checkpoint")
     fields = {"teacher": "a", "tokenizer": "b", "labels": ["x", "y"], "members": 1, "kind": "dense", "dtype": "float32"}
@@ -111,7 +111,7 @@ TABLE: dict[str, tuple[list[str], list[str]]] = {
     # task
     "monitor": (["task.monitor=acc"], ["task.monitor='acc'", "did you mean accuracy?", "macro_f1"]),
     "problem": (["task.problem=multi"], ["task.problem='multi'", "multi_label"]),
-    "several labels": (["data.path={multi.jsonl}"], ["row ", "several labels (order, refund)", "task.problem=multi_label"]),
+    "several labels": (["data.path={multi.jsonl}"], ["line 2 of data.path=", "several labels (order, refund)", "task.problem=multi_label"]),
     "kind of head": (["task.problem=multi_label"], ["fine-tuned for single_label", "task.problem=multi_label"]),
     # machine and folders
     "gpu": (["hardware=a100"], ["hardware=a100 needs 1 GPU; this machine has a CPU and no GPU", "hardware=cpu"]),
