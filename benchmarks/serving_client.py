@@ -23,6 +23,7 @@ import httpx
 
 SERVE = Path(__file__).resolve().parents[1] / "scripts" / "serve.py"
 QUIET = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TOKENIZERS_PARALLELISM", "RAYON_NUM_THREADS")  # keep threads from spinning
+HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 PATIENCE = 60  # seconds for a start or an end; much more than either takes
 STATUSES = (200, 400, 413, 422)  # what a strange body may get
 
@@ -89,17 +90,17 @@ class Connection:
         self._port = int(port)
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, texts: list[str]) -> tuple[int, Any]:
-        """(status, answer). Raises ConnectionRefusedError when the port is closed, EOFError or OSError for a lost question."""
+    async def ask(self, texts: list[str], **more: Any) -> tuple[int, bytes]:
+        """(status, body). Raises ConnectionRefusedError when the port is closed, EOFError or OSError for a lost question."""
         if self._streams is None:
             self._streams = await asyncio.open_connection(self._host, self._port)
         reader, writer = self._streams
-        body = json.dumps({"texts": texts}).encode()
-        writer.write(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+        body = json.dumps({"texts": texts, **more}).encode()
+        writer.write(HEAD % len(body) + body)
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
         length = re.search(r"\ncontent-length: (\d+)", head)
         assert length, head
-        answer = json.loads(await reader.readexactly(int(length[1])))
+        answer = await reader.readexactly(int(length[1]))
         if "\nconnection: close" in head:
             self.close()
         return int(head.split()[1]), answer

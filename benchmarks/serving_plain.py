@@ -6,8 +6,8 @@
 file and tokenizer; it has no queue, no limits, no log and no metrics.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +17,18 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from tokenizers import Tokenizer
 
-folder = Path(sys.argv[1])
+options = argparse.ArgumentParser()
+options.add_argument("folder", type=Path)
+options.add_argument("--port", type=int, default=8000)
+given = options.parse_args()
+folder = given.folder
 about = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
 tokenizer = Tokenizer.from_file(str(folder / about["tokenizer"]["file"]))
 tokenizer.enable_truncation(about["tokenizer"]["max_length"])
 tokenizer.enable_padding(pad_id=about["tokenizer"]["pad_id"])
-options = onnxruntime.SessionOptions()
-options.intra_op_num_threads = 1
-session = onnxruntime.InferenceSession(str(folder / about["model"]), options, providers=["CPUExecutionProvider"])
+one_thread = onnxruntime.SessionOptions()
+one_thread.intra_op_num_threads = 1
+session = onnxruntime.InferenceSession(str(folder / about["model"]), one_thread, providers=["CPUExecutionProvider"])
 app = FastAPI()
 
 
@@ -52,4 +56,4 @@ def predict(question: Question) -> dict:
 
 
 if __name__ == "__main__":
-    uvicorn.run(app, port=int(sys.argv[2]) if len(sys.argv) > 2 else 8000, log_level="warning")
+    uvicorn.run(app, port=given.port, access_log=False)
