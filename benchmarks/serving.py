@@ -1,137 +1,87 @@
-"""How fast is the service, and does it hold? Load at 1, 8 and 64 clients, a full queue, 10,000 strange bodies, a drain.
+"""How fast is the service beside the one that most people write first, and does it hold?
 
-    python benchmarks/serving.py export/best
+    python benchmarks/serving.py export/onnx_int8_static
 
-Everything runs on this machine: scripts/serve.py with one model thread, and clients in one other process on 127.0.0.1, which take
-turns on the same cores. Each client asks one text at a time as soon as it has its last answer (a closed loop), for a number of
-requests that is fixed beforehand. Every answer is compared with the library's for that text alone; int8 variants differ a little
-with the batch, whose largest activation sets the scale. Exits with 1 when a status is neither 200 nor 429, a number is farther
-away than twice the manifest's tolerance, a strange body gets anything but an answer or a reason, or a drain loses a question. It
-needs neither torch nor transformers. The cold start is scripts/benchmark_serving.py.
+scripts/serve.py as it starts and serving_plain.py serve the same file on this machine, and 1, 8 and 32 clients in one other process
+ask them in turns (serving_load.py). Then the service alone: a queue that is full, 10,000 strange bodies, and SIGTERM under load.
+Every answer is compared with the library's for its text alone.
+
+Exits with 1 when a status is neither 200 nor 429, an answer moves with its company, a strange body gets anything but an answer or a
+reason, or a drain loses a question. It needs neither torch nor transformers. The cold start is scripts/benchmark_serving.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import re
 import sys
 import tempfile
-import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import httpx
-import numpy as np
 from results_file import table, write
 from serving_client import Connection, Process, fuzz, served, strange_bodies
+from serving_load import Judge, batch_mean, compare, made_texts, measure
 
-from mangakd.core.numbers import largest
 from mangakd.runtime import Model, load
 
-CLIENTS = (1, 8, 64)
-RETRY = 0.05  # seconds after a 429
+CLIENTS = (1, 8, 32)
+PLAIN = Path(__file__).resolve().parent / "serving_plain.py"
 TEXTS = 500
-ROUNDING = 1e-4
-FORMS = {
-    "per_second": ".0f", "p50_ms": ".1f", "p99_ms": ".1f", "texts_a_batch": ".1f", "largest_gap": ".1g", "other_labels": "d",
-}  # fmt: skip
-WORDS = [
-    "where",
-    "is",
-    "my",
-    "order",
-    "number",
-    "refund",
-    "the",
-    "manga",
-    "volume",
-    "shipping",
-    "please",
-    "cancel",
-    "when",
-]
+COMPANY = 1e-4  # of a probability: what rounding may move
+FORMS = {"per_second": ".0f", "p50_ms": ".1f", "p99_ms": ".1f", "cpu_ms": ".2f"}
+RATIOS = ("ratio_per_second", "ratio_p50_ms", "ratio_cpu_ms")
+PACKAGES = ("numpy", "tokenizers", "onnxruntime", "openvino", "fastapi", "uvicorn", "uvloop", "httptools", "httpx")
 
 
-def made_texts(count: int, seed: int = 0) -> list[str]:
-    """Questions of 1 to 30 words."""
-    chance = np.random.default_rng(seed)
-    return [" ".join(chance.choice(WORDS, size=chance.integers(1, 31))) for _ in range(count)]
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("folder", type=Path)
+    options.add_argument("--texts", type=Path, help="a file with one question a line; made-up ones if left out")
+    options.add_argument("--rounds", type=int, default=9, help="of each number of clients")
+    options.add_argument("--requests", type=int, default=500, help="in a round of one side")
+    options.add_argument("--bodies", type=int, default=10_000, help="strange ones")
+    options.add_argument("--name", default="serving", help="of the files in results/")
+    given = options.parse_args()
+    model = load(given.folder, threads=1)
+    texts = given.texts.read_text(encoding="utf-8").splitlines()[:TEXTS] if given.texts else made_texts(TEXTS)
+    judge = Judge(model, texts)
+    with tempfile.TemporaryDirectory() as scratch:
+        loads = measure_loads(model, Path(scratch), judge, given.rounds, given.requests)
+        alone = measure_alone(given.folder, Path(scratch), judge, given.bodies)
+    results = {"load": loads, **alone}
+    report(given.name, model, results, "of a file" if given.texts else "made up")
+    if faults := wrong(results):
+        sys.exit("\n".join(faults))
 
 
-def right_answers(model: Model, texts: list[str]) -> dict[str, np.ndarray]:
-    """The row of each text, computed alone: what each answer is compared with."""
-    return {text: model.outputs([text])[0] for text in texts}
+def measure_loads(model: Model, scratch: Path, judge: Judge, rounds: int, requests: int) -> dict[str, Any]:
+    """{clients: {side: numbers}}. The plain service takes classifiers in onnxruntime only."""
+    about = model.manifest
+    with served(about.folder, scratch / "log") as ours:
+        if about.backend != "onnxruntime" or about.problem != "single_label":
+            return measure_sides({"service": ours}, rounds, requests, judge)
+        with served(about.folder, scratch / "plain.log", script=(str(PLAIN),)) as plain:
+            return measure_sides({"service": ours, "plain": plain}, rounds, requests, judge)
 
 
-async def load_with(url: str, clients: int, requests: int, texts: list[str]) -> list[dict[str, Any]]:
-    """[{text, seconds, status, answer}] of `requests` questions, `clients` at a time. A 429 is kept, and asked again."""
-    waiting, done = iter(range(requests)), list[dict[str, Any]]()
-
-    async def ask(connection: Connection, text: str) -> int:
-        start = time.perf_counter()
-        status, answer = await connection.ask([text])
-        done.append({"text": text, "seconds": time.perf_counter() - start, "status": status, "answer": answer})
-        return status
-
-    async def client() -> None:
-        connection = Connection(url)
-        for turn in waiting:
-            while await ask(connection, texts[turn % len(texts)]) == 429:
-                await asyncio.sleep(RETRY)
-        connection.close()
-
-    await asyncio.gather(*(client() for _ in range(clients)))
-    return done
+def measure_sides(sides: dict[str, Process], rounds: int, requests: int, judge: Judge) -> dict[str, Any]:
+    loads = {}
+    for clients in CLIENTS:
+        mean = batch_mean(sides["service"])
+        loads[str(clients)] = compare(sides, clients, rounds, requests, judge)
+        loads[str(clients)]["service"]["texts_a_batch"] = mean()
+    return loads
 
 
-def judged(done: list[dict[str, Any]], right: dict[str, np.ndarray], model: Model, seconds: float) -> dict[str, Any]:
-    """Throughput, latency, statuses, and how far the answers are from those of each text alone."""
-    good = [one for one in done if one["status"] == 200]
-    times = 1000 * np.array([one["seconds"] for one in good])
-    p50, p99 = np.percentile(times, [50, 99])
-    statuses = {str(code): sum(one["status"] == code for one in done) for code in {one["status"] for one in done}}
-    pairs = [(one["answer"]["predictions"][0], model.answers(right[one["text"]][None])[0]) for one in good]
-    return {
-        "per_second": len(good) / seconds,
-        "p50_ms": p50,
-        "p99_ms": p99,
-        "statuses": statuses,
-        "largest_gap": largest(gap(*pair) for pair in pairs),
-        "other_labels": sum(given.get("label") != wanted.get("label") for given, wanted in pairs),
-    }
-
-
-def gap(given: dict[str, Any], right: dict[str, Any]) -> float:
-    """The largest difference between two answers' numbers."""
-    pairs = [flat(given), flat(right)]
-    assert pairs[0].keys() == pairs[1].keys(), pairs
-    return largest(abs(value - pairs[1][key]) for key, value in pairs[0].items())
-
-
-def flat(answer: dict[str, Any]) -> dict[Any, float]:
-    for kind in ("probabilities", "values"):
-        if kind in answer:
-            return answer[kind]
-    return dict(enumerate(answer["embedding"])) if "embedding" in answer else answer
-
-
-def batch_mean(url: str) -> tuple[float, float]:
-    """(texts, batches) computed so far, from /metrics."""
-    page = httpx.get(url + "/metrics").text
-    return tuple(float(re.search(rf"mangakd_batch_texts_{what} (\S+)", page)[1]) for what in ("sum", "count"))  # type: ignore[index,return-value]
-
-
-def measure_load(process: Process, clients: int, requests: int, model: Model) -> dict[str, Any]:
-    texts = made_texts(TEXTS)
-    right = right_answers(model, texts)
-    asyncio.run(load_with(process.url, clients, 50, texts))  # warm
-    before, start = batch_mean(process.url), time.perf_counter()
-    done = asyncio.run(load_with(process.url, clients, requests, texts))
-    result = judged(done, right, model, time.perf_counter() - start)
-    after = batch_mean(process.url)
-    return {"clients": clients, **result, "texts_a_batch": (after[0] - before[0]) / (after[1] - before[1])}
+def measure_alone(folder: Path, scratch: Path, judge: Judge, bodies: int) -> dict[str, Any]:
+    with served(folder, scratch / "alone.log") as process:
+        strange = fuzz(process.url, strange_bodies(bodies))
+        code = process.end()
+    with served(folder, scratch / "full.log", "--queue", "4", "--max-texts", "4") as process:
+        full = measure(process, 64, 500, judge)
+    return {"full_queue": full, "fuzz": strange, "exit_code": code, "drain": measure_drain(folder, scratch)}
 
 
 def measure_drain(folder: Path, scratch: Path) -> dict[str, Any]:
@@ -162,69 +112,54 @@ def measure_drain(folder: Path, scratch: Path) -> dict[str, Any]:
     return {"statuses": {str(c): statuses.count(c) for c in set(statuses)}, "lost": lost, "exit_code": code}
 
 
-def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("folder", type=Path)
-    options.add_argument("--requests", type=int, default=2000, help="of each number of clients")
-    options.add_argument("--bodies", type=int, default=10_000, help="strange ones")
-    options.add_argument("--name", default="serving", help="of the files in results/")
-    given = options.parse_args()
-    model = load(given.folder, threads=1)
-    with tempfile.TemporaryDirectory() as name:
-        found = measure(given.folder, Path(name), given.requests, given.bodies, model)
-    report(given.name, model, found)
-    if faults := wrong(found, model.manifest.tolerance):
-        sys.exit("\n".join(faults))
-
-
-def measure(folder: Path, scratch: Path, requests: int, bodies: int, model: Model) -> dict[str, Any]:
-    with served(folder, scratch / "log") as process:
-        loads = [measure_load(process, clients, requests, model) for clients in CLIENTS]
-        fuzzed = fuzz(process.url, strange_bodies(bodies))
-        ended = process.end()
-    with served(folder, scratch / "full.log", "--queue", "4", "--max-texts", "4") as process:
-        full = measure_load(process, 64, requests // 4, model)
-    drain = measure_drain(folder, scratch)
-    return {"load": loads, "full_queue": full, "fuzz": fuzzed, "exit_code": ended, "drain": drain}
-
-
-def wrong(found: dict[str, Any], tolerance: float) -> list[str]:
-    """tolerance: of the manifest, in logits. A probability moves by no more than they do, two answers by both their errors."""
-    faults, near = [], 2 * tolerance + ROUNDING
-    for one in [*found["load"], found["full_queue"]]:
+def wrong(results: dict[str, Any]) -> list[str]:
+    services = {f"{clients} clients": sides["service"] for clients, sides in results["load"].items()}
+    faults = []
+    for name, one in {**services, "a full queue": results["full_queue"]}.items():
         if not one["statuses"].keys() <= {"200", "429"}:
-            faults.append(f"{one['clients']} clients got {one['statuses']}")
-        if not one["largest_gap"] <= near:
-            faults.append(f"{one['clients']} clients: an answer is {one['largest_gap']:.3g} from the library's")
-    if found["drain"]["lost"] or found["drain"]["exit_code"] or found["exit_code"]:
-        faults.append(f"the drain: {found['drain']}, exit code {found['exit_code']}")
+            faults.append(f"{name} got {one['statuses']}")
+        if not one["largest_gap"] <= COMPANY:
+            faults.append(f"{name}: an answer moved by {one['largest_gap']:.3g} with its company")
+    if results["drain"]["lost"] or results["drain"]["exit_code"] or results["exit_code"]:
+        faults.append(f"the drain: {results['drain']}, exit code {results['exit_code']}")
     return faults
 
 
-def report(name: str, model: Model, found: dict[str, Any]) -> None:
-    about = model.manifest
-    packages = ("numpy", "tokenizers", about.backend, "fastapi", "uvicorn", "httpx")
+def report(name: str, model: Model, results: dict[str, Any], texts: str) -> None:
+    about, drain, full = model.manifest, results["drain"], results["full_queue"]
     size = sum((about.folder / file).stat().st_size for file in about.content["files"])
-    rows = [row("", one) for one in found["load"]] + [row(", queue of 4", found["full_queue"])]
-    head = ("clients", "answers/s", "p50 ms", "p99 ms", "texts a batch", "429s", "largest difference", "other labels")
-    drain = found["drain"]
-    body = f"""Variant `{about.variant}` ({size / 1e6:.1f} MB), one text a question, 1 to 30 words, one model thread; the clients
-run on the same cores.
+    head = ("clients", "side", "answers/s", "p50 ms", "p99 ms", "server CPU ms", "to plain: answers/s", "p50", "CPU", "texts a batch")
+    rows = [row(clients, side, one) for clients, sides in results["load"].items() for side, one in sides.items()]
+    body = f"""Variant `{about.variant}` ({size / 1e6:.1f} MB), one text a question ({texts}), both sides as they start; the clients run
+on the same cores. Medians over rounds in which the sides take turns. CPU is the server's, for an answer.
 
 {table(head, rows)}
 
-- Difference: between an answer and that of the same text computed alone in the library.
-- Statuses of {sum(found["fuzz"].values()):,} strange bodies: {found["fuzz"]}.
+- Largest difference between an answer and that of the same text computed alone in the library:
+  {max(sides["service"]["largest_gap"] for sides in results["load"].values()):.1g} of a probability.
+- A queue of 4 and 64 clients: {full["statuses"]}.
+- Statuses of {sum(results["fuzz"].values()):,} strange bodies: {results["fuzz"]}.
 - SIGTERM under the load of 16 clients: {drain["statuses"]}, {len(drain["lost"])} lost, exit code {drain["exit_code"]}."""
     facts = {"variant": about.variant, "max_length": about.max_length, "bytes": size}
-    content = {"versions": {package: version(package) for package in packages}, "model": facts, **found}
-    print(write(name, "Serving", content, body).read_text())
+    content = {"versions": versions(), "model": facts, **results}
+    print(write(name, "Serving", content, body).read_text(encoding="utf-8"))
 
 
-def row(kind: str, one: dict[str, Any]) -> list[str]:
-    numbers = [f"{one[key]:{form}}" for key, form in FORMS.items()]
-    numbers.insert(4, str(one["statuses"].get("429", 0)))
-    return [f"{one['clients']}{kind}", *numbers]
+def row(clients: str, side: str, one: dict[str, Any]) -> list[str]:
+    ratios = [f"{one[key]:.2f} ×" for key in RATIOS] if side == "service" else [""] * len(RATIOS)
+    batch = f"{one['texts_a_batch']:.1f}" if "texts_a_batch" in one else ""
+    return [clients, side, *(f"{one[key]:{form}}" for key, form in FORMS.items()), *ratios, batch]
+
+
+def versions() -> dict[str, str]:
+    """Of what is installed: uvicorn takes uvloop and httptools where they are."""
+    result = {}
+    for package in PACKAGES:
+        try:
+            result[package] = version(package)
+        except PackageNotFoundError:
+            result[package] = "absent"
+    return result
 
 
 if __name__ == "__main__":

@@ -22,19 +22,24 @@ from typing import Any
 import httpx
 
 SERVE = Path(__file__).resolve().parents[1] / "scripts" / "serve.py"
+QUIET = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TOKENIZERS_PARALLELISM", "RAYON_NUM_THREADS")  # keep threads from spinning
+HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 PATIENCE = 60  # seconds for a start or an end; much more than either takes
 STATUSES = (200, 400, 413, 422)  # what a strange body may get
 
 
 class Process:
-    """scripts/serve.py on a free port of 127.0.0.1. `lines`: its log, parsed; whole once it has ended."""
+    """scripts/serve.py, or the command line `script`, on a free port of 127.0.0.1, in the environment of a user who sets nothing.
 
-    def __init__(self, folder: Path, log: Path, *words: str):
+    `lines`: its log, parsed; whole once it has ended.
+    """
+
+    def __init__(self, folder: Path, log: Path, *words: str, script: tuple[str, ...] = (str(SERVE),)):
         self._log = log
         with log.open("wb") as out:
-            command = [sys.executable, str(SERVE), str(folder), "--port", "0", "--threads", "1", *words]
-            environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
-            self.popen = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
+            command = [sys.executable, *script, str(folder), "--port", "0", *words]
+            environment = {key: value for key, value in os.environ.items() if key not in QUIET}
+            self.popen = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment | {"PYTHONUNBUFFERED": "1"})
         start = time.perf_counter()
         self.url = self._found_url()
         self.seconds_to_start = time.perf_counter() - start
@@ -64,8 +69,8 @@ class Process:
 
 
 @contextlib.contextmanager
-def served(folder: Path, log: Path, *words: str) -> Iterator[Process]:
-    process = Process(folder, log, *words)
+def served(folder: Path, log: Path, *words: str, **more: Any) -> Iterator[Process]:
+    process = Process(folder, log, *words, **more)
     try:
         yield process
     finally:
@@ -85,17 +90,17 @@ class Connection:
         self._port = int(port)
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, texts: list[str]) -> tuple[int, Any]:
-        """(status, answer). Raises ConnectionRefusedError when the port is closed, EOFError or OSError for a lost question."""
+    async def ask(self, texts: list[str], **more: Any) -> tuple[int, bytes]:
+        """(status, body). Raises ConnectionRefusedError when the port is closed, EOFError or OSError for a lost question."""
         if self._streams is None:
             self._streams = await asyncio.open_connection(self._host, self._port)
         reader, writer = self._streams
-        body = json.dumps({"texts": texts}).encode()
-        writer.write(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+        body = json.dumps({"texts": texts, **more}).encode()
+        writer.write(HEAD % len(body) + body)
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
         length = re.search(r"\ncontent-length: (\d+)", head)
         assert length, head
-        answer = json.loads(await reader.readexactly(int(length[1])))
+        answer = await reader.readexactly(int(length[1]))
         if "\nconnection: close" in head:
             self.close()
         return int(head.split()[1]), answer

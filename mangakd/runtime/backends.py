@@ -47,6 +47,7 @@ def _onnxruntime(ort: Any, file: Path, inputs: tuple[str, ...], output: str, thr
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or 0  # 0: all cores
     options.inter_op_num_threads = 1  # an encoder is a chain: there is nothing to run side by side
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads without work sleep
     options.log_severity_level = 3
     session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     _same(file, inputs, output, [i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()])

@@ -13,6 +13,7 @@ import numpy as np
 from mangakd.core.errors import UserError
 from mangakd.runtime.answers import Answer, answers
 from mangakd.runtime.backends import Run, open_model
+from mangakd.runtime.grouping import groups
 from mangakd.runtime.manifest import Manifest, read
 from mangakd.runtime.tokenise import Tokeniser
 
@@ -27,10 +28,10 @@ def load(folder: str | Path, threads: int | None = None) -> "Model":
     """
     if threads is not None and (not _is_int(threads) or threads < 1):
         raise UserError(f"threads={threads!r}: give a number of threads from 1 on, or None for all cores.")
-    if threads is not None:
-        os.environ.setdefault(
-            "RAYON_NUM_THREADS", str(threads)
-        )  # of the tokenizer, which makes its threads once a process
+    if threads is not None:  # the tokenizer makes its threads once a process
+        os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
+    if threads == 1:  # in the caller's thread: a pool of one would be woken for each text
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     manifest = read(folder)
     tokeniser = Tokeniser(
         manifest.tokenizer, manifest.max_length, manifest.pad_id, manifest.pad_type_id, manifest.truncation_side
@@ -78,10 +79,8 @@ class Model:
         if not _is_int(batch_size) or batch_size < 1:
             raise UserError(f"batch_size={batch_size!r}: give how many texts to compute at a time, from 1 on.")
         encodings = self._tokeniser(texts)
-        order = np.argsort([len(encoding) for encoding in encodings], kind="stable")
         rows = np.empty((len(texts), self._width), dtype=np.float32)
-        for start in range(0, len(order), batch_size):
-            some = order[start : start + batch_size]
+        for some in groups([len(encoding) for encoding in encodings], batch_size):
             rows[some] = self._run(self._tokeniser.pad([encodings[i] for i in some], self.manifest.inputs))
         return rows
 

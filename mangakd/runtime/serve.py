@@ -29,9 +29,8 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("folder", help="of an exported variant, such as export/best")
     it.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a container")
     it.add_argument("--port", type=_number(int, 0, 65535), default=8000, help="0 takes a free one")
-    it.add_argument("--threads", type=_number(int, 1), help="for one batch; all cores if left out")
+    it.add_argument("--threads", type=_number(int, 1), default=1, help="for one batch")
     it.add_argument("--max-batch", type=_number(int, 1), default=32, help="texts computed together")
-    it.add_argument("--max-wait-ms", type=_number(float, 0, 60_000), default=2, help="that a text waits for company")
     it.add_argument("--queue", type=_number(int, 1), default=256, help="texts that may wait; then 429")
     it.add_argument("--max-texts", type=_number(int, 1), default=64, help="in one question")
     it.add_argument("--max-characters", type=_number(int, 1), default=20_000, help="of one text")
@@ -48,7 +47,7 @@ def _serve(options: argparse.Namespace) -> None:
     from mangakd.runtime.service import Settings
 
     limits = Limits(options.max_texts, options.max_characters, options.max_body)
-    settings = Settings(options.max_batch, options.max_wait_ms / 1000, options.queue, limits=limits)
+    settings = Settings(options.max_batch, options.queue, limits=limits)
     from mangakd.runtime.server import serve
 
     model = load(options.folder, options.threads)

@@ -33,15 +33,14 @@ except ImportError as error:
     ) from error
 
 RETRY_AFTER = {"retry-after": "1"}  # seconds
+_encode = json.JSONEncoder(allow_nan=False).encode  # json.dumps makes an encoder for each call that has an option
 
 
 @dataclass(frozen=True)
 class Settings:
-    """max_batch: texts computed together. max_wait: seconds that a text waits for company. queue: texts that may wait.
-    body_seconds: how long a body may take to arrive."""
+    """max_batch: texts computed together. queue: texts that may wait. body_seconds: how long a body may take to arrive."""
 
     max_batch: int = 32
-    max_wait: float = 0.002
     queue: int = 256
     body_seconds: float = 10
     limits: Limits = field(default_factory=Limits)
@@ -59,7 +58,7 @@ class Service:
 
     def __init__(self, model: Model, settings: Settings):
         self.model, self.settings, self.draining = model, settings, False
-        self.batcher = Batcher(self._compute, settings.max_batch, settings.max_wait, settings.queue)
+        self.batcher = Batcher(self._compute, settings.max_batch, settings.queue)
         self.watch = Watch()
         self._texts = metrics.Counter("mangakd_texts_total", "Texts answered.")
         self._batches = metrics.Histogram("mangakd_batch_texts", "Texts in a computed batch.", metrics.SIZES)
@@ -85,6 +84,7 @@ class Service:
         return metrics.page(
             *(family.lines() for family in (self.watch.requests, self.watch.seconds, self._texts, self._batches)),
             metrics.gauge("mangakd_queue_texts", "Texts waiting now.", self.batcher.waiting),
+            metrics.gauge("mangakd_computing_texts", "Texts computed now.", self.batcher.computing),
             metrics.gauge("mangakd_ready", "1, or 0 while shutting down.", 0 if self.draining else 1),
             metrics.gauge("mangakd_model_info", "The student that is served.", 1, **info),
         )
@@ -119,9 +119,8 @@ def create_app(model: Model, settings: Settings | None = None) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.batcher.start()
         yield
-        await service.batcher.stop()
+        service.batcher.stop()
 
     app = FastAPI(title="mangakd", description=__doc__.partition("\n")[0], lifespan=lifespan)
     app.state.service = service
@@ -159,4 +158,4 @@ def create_app(model: Model, settings: Settings | None = None) -> FastAPI:
 
 def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """ASCII, so that no label can break the encoding; never NaN, which is no JSON."""
-    return Response(json.dumps(content, allow_nan=False), status, headers, "application/json")
+    return Response(_encode(content), status, headers, "application/json")

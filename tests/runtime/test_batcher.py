@@ -1,4 +1,4 @@
-"""The queue: what comes together is computed together, each question gets its own rows, a full queue refuses at once."""
+"""The queue: nothing waits while nothing is computed, questions that come meanwhile are one batch, a full queue refuses at once."""
 
 import asyncio
 import threading
@@ -7,33 +7,35 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 import pytest
 
-from mangakd.runtime.batcher import Batcher, Full
+from mangakd.runtime.batcher import SHORT, Batcher, Full
+
+LONG = "a" * (SHORT + 1)  # a text that leaves the event loop free while it is computed
 
 
 class Lengths:
     """A model whose row for a text is its length. `gate`: held until set; `batches`: what it was asked."""
 
     def __init__(self) -> None:
-        self.gate, self.batches = threading.Event(), list[list[str]]()
+        self.gate, self.batches, self.threads = threading.Event(), list[list[str]](), list[int]()
         self.gate.set()
 
     def __call__(self, texts: list[str]) -> np.ndarray:
         self.batches.append(texts)
+        self.threads.append(threading.get_ident())
         assert self.gate.wait(10)
         if "bad" in texts:
             raise RuntimeError("the model broke")
         return np.array([[len(text)] for text in texts], dtype=np.float32)
 
 
-def play(scene: Callable[[Batcher, Lengths], Awaitable[None]], max_wait: float = 0.05) -> Lengths:
+def play(scene: Callable[[Batcher, Lengths], Awaitable[None]]) -> Lengths:
     model = Lengths()
 
     async def whole() -> None:
-        batcher = Batcher(model, max_batch=4, max_wait=max_wait, capacity=6)
-        batcher.start()
+        batcher = Batcher(model, max_batch=4, capacity=6)
         await asyncio.wait_for(scene(batcher, model), 10)
         assert batcher.waiting == 0 and batcher.computing == 0
-        await batcher.stop()
+        batcher.stop()
 
     asyncio.run(whole())
     return model
@@ -47,19 +49,30 @@ def test_questions_that_come_together_are_one_batch_and_get_their_own_rows() -> 
     assert play(scene).batches == [["a", "bb", "ccc"]]
 
 
-def test_a_full_batch_does_not_wait_and_questions_stay_whole() -> None:
-    async def scene(batcher: Batcher, _: Lengths) -> None:
-        await asyncio.gather(*(batcher.submit(texts) for texts in (["a", "b"], ["c"], ["d", "e"])), first(batcher))
+def test_a_lone_short_question_is_computed_at_once_in_the_thread_of_the_event_loop() -> None:
+    async def scene(batcher: Batcher, model: Lengths) -> None:
+        await batcher.submit(["a"])
+        await batcher.submit([LONG])  # the event loop stays free
+        await asyncio.gather(batcher.submit(["a"]), batcher.submit(["b"]))  # in company
+        assert [thread == threading.get_ident() for thread in model.threads] == [True, False, False]
 
-    async def first(batcher: Batcher) -> None:
-        await batcher.submit(["f"])
+    assert [len(batch) for batch in play(scene).batches] == [1, 1, 2]
 
-    # max_wait is longer than the scene may last, but for the last batch, which is filled to four.
-    async def filled(batcher: Batcher, _: Lengths) -> None:
-        await asyncio.gather(*(batcher.submit([name] * 2) for name in "abcd"[:2]))
 
-    assert play(scene).batches == [["a", "b", "c"], ["d", "e", "f"]]
-    assert play(filled, max_wait=60).batches == [["a", "a", "b", "b"]]
+def test_questions_gather_while_a_batch_is_computed_and_stay_whole() -> None:
+    async def scene(batcher: Batcher, model: Lengths) -> None:
+        model.gate.clear()
+        waiting = [asyncio.create_task(batcher.submit([LONG] * 4))]
+        while not model.batches:
+            await asyncio.sleep(0.005)
+        for texts in (["a", "b"], ["c"], ["d", "e"], ["f"]):
+            waiting.append(asyncio.create_task(batcher.submit(texts)))
+            await asyncio.sleep(0.01)
+        assert len(model.batches) == 1 and batcher.waiting == 6
+        model.gate.set()
+        assert [len(rows) for rows in await asyncio.gather(*waiting)] == [4, 2, 1, 2, 1]
+
+    assert play(scene).batches == [[LONG] * 4, ["a", "b", "c"], ["d", "e", "f"]]
 
 
 def test_a_question_larger_than_a_batch_goes_alone() -> None:
@@ -73,7 +86,7 @@ def test_a_question_larger_than_a_batch_goes_alone() -> None:
 def test_a_full_queue_refuses_and_has_room_again() -> None:
     async def scene(batcher: Batcher, model: Lengths) -> None:
         model.gate.clear()
-        computing = asyncio.create_task(batcher.submit(["a"] * 4))
+        computing = asyncio.create_task(batcher.submit([LONG] * 4))
         while not model.batches:
             await asyncio.sleep(0.005)
         waiting = asyncio.create_task(batcher.submit(["b"] * 6))

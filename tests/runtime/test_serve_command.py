@@ -37,15 +37,19 @@ def said(*words: str) -> str:
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains(tmp_path: Path, sign: signal.Signals) -> None:
     """Questions that wait are answered, new ones are refused, /health says so, the process ends with 0."""
-    words = ("--max-batch", "64", "--max-wait-ms", "1500", "--linger", "2.5")
+    gate, script = tmp_path / "gate", str(Path(__file__).parent / "gated_serve.py")
+    gate.touch()
     with (
-        served(variant(), tmp_path / "log", *words) as process,
+        served(variant(), tmp_path / "log", "--linger", "2.5", script=(script, str(gate))) as process,
         httpx.Client(base_url=process.url, timeout=30) as client,
     ):
         with ThreadPoolExecutor(3) as pool:
-            waiting = [pool.submit(client.post, "/predict", json={"texts": ["order"]}) for _ in range(3)]
-            while "mangakd_queue_texts 3" not in client.get("/metrics").text:
-                assert not any(one.done() for one in waiting)
+            waiting = []
+            for count, line in ((1, "mangakd_computing_texts 1"), (2, "mangakd_queue_texts 2")):
+                for _ in range(count):
+                    waiting.append(pool.submit(client.post, "/predict", json={"texts": ["order " * 100]}))
+                while line not in client.get("/metrics").text:
+                    assert not any(one.done() for one in waiting)
             process.popen.send_signal(sign)
             while (health := client.get("/health")).status_code == 200:
                 time.sleep(0.01)
@@ -54,6 +58,7 @@ def test_a_signal_drains(tmp_path: Path, sign: signal.Signals) -> None:
             assert refused.status_code == 503 and "shutting down" in refused.json()["error"]
             assert "mangakd_ready 0" in client.get("/metrics").text
             assert not any(one.done() for one in waiting)
+            gate.unlink()
             assert [one.result().status_code for one in waiting] == [200] * 3
         assert process.popen.wait(20) == 0
         with pytest.raises(httpx.ConnectError):

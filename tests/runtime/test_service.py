@@ -29,6 +29,8 @@ from mangakd.runtime import load
 from mangakd.runtime.question import Limits
 from mangakd.runtime.service import Settings, create_app
 
+GATED = str(Path(__file__).parent / "gated_serve.py")
+LONG = "order " * 100  # is computed beside the event loop
 TEXTS = ["where is my order?", "", "refund " * 200, "東京 🎌", "\ud83d"]
 
 
@@ -143,20 +145,26 @@ def test_what_is_no_http_does_not_break_it(process: Process, client: httpx.Clien
 
 
 def test_a_full_queue_answers_429_at_once(tmp_path: Path) -> None:
-    """A text waits two seconds for company, and two texts may wait: the third is refused while they do, and they are answered."""
-    words = ("--queue", "2", "--max-texts", "2", "--max-batch", "64", "--max-wait-ms", "2000", "--linger", "0")
+    """Two texts are computed and two may wait: the fifth is refused meanwhile, and the others are answered."""
+    gate = tmp_path / "gate"
+    gate.touch()
+    words = ("--queue", "2", "--max-texts", "2", "--linger", "0")
     with (
-        served(variant(), tmp_path / "log", *words) as process,
+        served(variant(), tmp_path / "log", *words, script=(GATED, str(gate))) as process,
         httpx.Client(base_url=process.url, timeout=30) as client,
     ):
-        with ThreadPoolExecutor(2) as pool:
-            waiting = [pool.submit(ask, client, ["order"]) for _ in range(2)]
+        with ThreadPoolExecutor(3) as pool:
+            waiting = [pool.submit(ask, client, [LONG, LONG])]
+            while "mangakd_computing_texts 2" not in client.get("/metrics").text:
+                assert not waiting[0].done()
+            waiting += [pool.submit(ask, client, ["order"]) for _ in range(2)]
             while "mangakd_queue_texts 2" not in client.get("/metrics").text:
                 assert not any(one.done() for one in waiting)
             refused = ask(client, ["order"])
             assert refused.status_code == 429 and refused.headers["retry-after"] == "1" and "error" in refused.json()
             assert not any(one.done() for one in waiting)
-            assert [one.result().status_code for one in waiting] == [200, 200]
+            gate.unlink()
+            assert [one.result().status_code for one in waiting] == [200, 200, 200]
         assert ask(client, ["order"]).status_code == 200
 
 
