@@ -7,6 +7,7 @@ is refused with its key and value.
 
 import contextlib
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -42,9 +43,10 @@ def name_labels(content: dict[str, Any], told: str) -> None:
     """Replace id2label and label2id of a config's content by id → str and str → id; drop both where neither has names."""
     key = "label2id" if content.get("id2label") is None else "id2label"
     given = content.get(key)
-    content.pop("id2label", None), content.pop("label2id", None)
-    pairs = list(enumerate(given)) if isinstance(given, list) else list((given or {}).items())
-    if all(name is None for _, name in pairs):
+    for name in ("id2label", "label2id"):
+        content.pop(name, None)
+    pairs = [*enumerate(given)] if isinstance(given, list) else [*given.items()] if isinstance(given, dict) else []
+    if not given or (pairs and all(name is None for _, name in pairs)):
         count = len(pairs) or _whole(content.pop("num_labels", None))
         content |= {"num_labels": count} if count else {}
         return
@@ -116,7 +118,7 @@ def _readings(value: Any) -> Iterator[Any]:
         if isinstance(value, str):
             yield [value]
             return
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         yield from (number(value) for number in (int, float) if number(value) == value)
         if value in (0, 1):
             yield bool(value)

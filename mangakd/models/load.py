@@ -61,12 +61,12 @@ def locate(path: str, key: str = "teacher.path") -> str:
 
 def _check_no_adapter(where: Path | str, key: str) -> None:
     """AutoModel would load the base model of an adapter, without the adapter and without an error."""
-    file = None
+    file = base = None
     with contextlib.suppress(OSError, ValueError):  # a hub that cannot be reached: told when its model is asked for
-        file = find_adapter_config_file(str(where))
+        if (file := find_adapter_config_file(str(where))) is not None:
+            base = json.loads(Path(file).read_text(encoding="utf-8")).get("base_model_name_or_path")
     if file is None:
         return
-    base = json.loads(Path(file).read_text(encoding="utf-8")).get("base_model_name_or_path")
     raise UserError(
         f"{key}={where} holds an adapter (adapter_config.json) of {base}, not a model. Merge it into its base first: python -c "
         f"\"from peft import AutoPeftModelForSequenceClassification as M; M.from_pretrained('{where}', num_labels=…)"

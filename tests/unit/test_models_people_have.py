@@ -80,7 +80,7 @@ def test_names_of_labels_are_read_in_every_clear_form(form: str, folder: Path) -
 
 
 @pytest.mark.parametrize("names", [
-    {"0": "a", "2": "b"}, {"0": None, "1": "b"}, {"0": ["a"], "1": "b"}, {"2": "a", "3": "b"}, {"x": "a"}, [None, "a"],
+    {"0": "a", "2": "b"}, {"0": None, "1": "b"}, {"0": ["a"], "1": "b"}, {"2": "a", "3": "b"}, {"x": "a"}, [None, "a"], "a,b", 3,
 ], ids=str)  # fmt: skip
 def test_names_that_are_not_clear_are_refused(names: Any, folder: Path) -> None:
     with pytest.raises(UserError, match=rf"id2label of config\.json of {KEY}=.*does not name the outputs 0, 1, 2"):
