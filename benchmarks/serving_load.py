@@ -21,6 +21,7 @@ import httpx
 import numpy as np
 from serving_client import Connection, Process
 
+from mangakd.core.numbers import largest
 from mangakd.runtime import Model
 
 RETRY = 0.05  # seconds after a 429
@@ -84,7 +85,7 @@ def summary(loads: list[dict[str, Any]], others: list[dict[str, Any]]) -> dict[s
     for key in keys:
         pairs = zip(loads, others, strict=True)
         numbers[f"ratio_{key}"] = statistics.median(load[key] / other[key] for load, other in pairs)
-    numbers["largest_gap"] = max(load["largest_gap"] for load in loads)
+    numbers["largest_gap"] = largest(load["largest_gap"] for load in loads)
     numbers["other_labels"] = sum(load["other_labels"] for load in loads)
     codes = {code for load in loads for code in load["statuses"]}
     numbers["statuses"] = {code: sum(load["statuses"].get(code, 0) for load in loads) for code in sorted(codes)}
@@ -105,7 +106,7 @@ class Judge:
         pairs = [(json.loads(one["body"])["predictions"][0], self._right[one["text"]]) for one in good]
         return {
             "statuses": {code: codes.count(code) for code in set(codes)},
-            "largest_gap": max(gap(*pair) for pair in pairs),
+            "largest_gap": largest(gap(*pair) for pair in pairs),
             "other_labels": sum(given.get("label") != right.get("label") for given, right in pairs),
         }
 
@@ -114,7 +115,7 @@ def gap(given: dict[str, Any], right: dict[str, Any]) -> float:
     """The largest difference between the numbers of two answers. `given` may show fewer of them."""
     numbers, wanted = flat(given), flat(right)
     assert numbers and numbers.keys() <= wanted.keys(), (given, right)
-    return max(abs(value - wanted[key]) for key, value in numbers.items())
+    return largest(abs(value - wanted[key]) for key, value in numbers.items())
 
 
 def flat(answer: dict[str, Any]) -> dict[Any, float]:
