@@ -20,7 +20,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def hugging_face(file: Path, **options: Any) -> Any:
     transformers = pytest.importorskip("transformers", reason="compared with: pip install transformers")
-    return transformers.BertTokenizerFast(tokenizer_file=str(file), pad_token="[PAD]", split_special_tokens=True, **options)
+    return transformers.BertTokenizerFast(
+        tokenizer_file=str(file), pad_token="[PAD]", split_special_tokens=True, **options
+    )
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
