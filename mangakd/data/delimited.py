@@ -8,7 +8,7 @@ would have written (csv.writer, pandas, Excel), it is read as that writer meant 
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mangakd.core.errors import UserError
@@ -39,8 +39,11 @@ def read_delimited(text: str, usual: str, origin: str) -> tuple[list[str], list[
     if separator != usual:
         log.info("%s is separated by %s.", origin, SEPARATORS.get(separator, repr(separator)))
     notices = Notices(origin, "line")
-    read = _read_tabbed if separator == "\t" else _read_quoted
-    records = [record for record in read(lines, skipped, separator, origin, notices) if record.raw.strip("\r\n ")]
+    if separator == "\t":
+        records = _tabbed_records(lines, skipped, origin, notices)
+    else:
+        records = _quoted_records(lines, skipped, separator, origin)
+    records = [record for record in records if record.raw.strip("\r\n ")]
     if not records:
         raise UserError(f"{origin} has no rows, only blank lines.")
     header, rows = records[0].cells, records[1:]
@@ -85,7 +88,7 @@ class _BrokenQuotes(Exception):
     """args: lines before the record, lines up to the fault, the csv module's reason."""
 
 
-def _read_quoted(lines: Sequence[str], skipped: int, separator: str, origin: str, notices: Notices) -> Iterable[Record]:
+def _quoted_records(lines: Sequence[str], skipped: int, separator: str, origin: str) -> list[Record]:
     try:
         return list(_records(lines, skipped, separator))
     except _BrokenQuotes as broken:
@@ -93,32 +96,38 @@ def _read_quoted(lines: Sequence[str], skipped: int, separator: str, origin: str
         raise UserError(_broken(lines, start, end, reason, origin)) from broken
 
 
-def _read_tabbed(lines: Sequence[str], skipped: int, separator: str, origin: str, notices: Notices) -> Iterable[Record]:
+def _tabbed_records(lines: Sequence[str], skipped: int, origin: str, notices: Notices) -> list[Record]:
     written = [
         Record(number, line.rstrip("\r\n").split("\t"), line)
         for number, line in enumerate(lines[skipped:], skipped + 1)
     ]
-    starts = [record for record in written if any(cell.startswith('"') for cell in record.cells)]
-    if not starts:
-        return written
+    starts = [
+        (record.line, cell)
+        for record in written
+        if (cell := next((c for c in record.cells if c.startswith('"')), None))
+    ]
+    if starts and (quoted := _as_meant(lines, skipped, written)):
+        log.info("%s is read as a writer with quoting wrote it: quotes around a cell are no part of it.", origin)
+        return quoted
+    for line, cell in starts:
+        notices.add("rows with a cell that begins with a quote, which is read as a part of it", line, cell)
+    return written
+
+
+def _as_meant(lines: Sequence[str], skipped: int, written: Sequence[Record]) -> list[Record] | None:
+    """Records with quoting, where the whole file is what a writer with quoting would have written."""
     try:
         quoted = list(_records(lines, skipped, "\t"))
     except _BrokenQuotes:
-        quoted = []
+        return None
     widths = {len(record.cells) for record in written if record.raw.strip("\r\n")}
-    if (
-        len(widths) == 1
-        and widths != {1}
-        and any("\n" in cell or "\r" in cell for record in quoted for cell in record.cells)
-    ):
-        quoted = []  # each line is a row as it stands, so no text goes on in the next line
-    if quoted and any(all(_as_written_by(record, quotes) for record in quoted) for quotes in _WRITERS):
-        log.info("%s is read as a writer with quoting wrote it: quotes around a cell are no part of it.", origin)
-        return quoted
-    for record in starts:
-        cell = next(cell for cell in record.cells if cell.startswith('"'))
-        notices.add("rows with a cell that begins with a quote, which is read as a part of it", record.line, cell)
-    return written
+    if len(widths) == 1 and widths != {1} and any(_has_break(cell) for record in quoted for cell in record.cells):
+        return None  # each line is a row as it stands, so no text goes on in the next line
+    return quoted if any(all(_as_written_by(record, quotes) for record in quoted) for quotes in _WRITERS) else None
+
+
+def _has_break(cell: str) -> bool:
+    return "\n" in cell or "\r" in cell
 
 
 def _is_number(cell: str) -> bool:
@@ -177,7 +186,7 @@ def _uneven(record: Record, header: Sequence[str], separator: str, origin: str) 
 
 def _check_breaks(rows: Sequence[Record], separator: str, origin: str, notices: Notices, lines: int) -> None:
     """Tell cells with line breaks. Raises UserError where a cell holds whole rows: its quote was closed too late."""
-    broken = [(record, cell) for record in rows for cell in record.cells if "\n" in cell or "\r" in cell]
+    broken = [(record, cell) for record in rows for cell in record.cells if _has_break(cell)]
     if not broken:
         log.info("%s: %d rows from %d lines.", origin, len(rows), lines)
         return

@@ -57,7 +57,7 @@ def _draw(
         leaves_train_one = all(left[label] > count for label, count in labels.items())
         if i in taken or len(part) + len(group) > size or not leaves_train_one:
             continue
-        left -= labels
+        left.subtract(labels)
         taken.update(group)
         part += group
     return part

@@ -133,6 +133,13 @@ def test_labels_of_every_problem(tmp_path: Path) -> None:
     assert numbers.targets(made["regression"]).tolist() == [1.5, -2]  # type: ignore[union-attr]
     with pytest.raises(UserError, match=r"row 1 .*refund.* gives a number"):
         split.targets(made["regression"])
+    (tmp_path / "a.csv").write_text("text,label\na,order|refund\nb,\n")
+    joined = of_file(str(tmp_path / "a.csv"), "validation", "text", "label")
+    assert joined.targets(made["multi_label"]).tolist() == [[1, 1, 0], [0, 0, 0]]  # type: ignore[union-attr]
+    with pytest.raises(
+        UserError, match=r"line 2 of validation=.* has the label 'order\|refund', which the student does not know"
+    ):
+        joined.targets(made["classifier"])
 
 
 def test_files(tmp_path: Path) -> None:

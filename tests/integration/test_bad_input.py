@@ -111,7 +111,10 @@ TABLE: dict[str, tuple[list[str], list[str]]] = {
     # task
     "monitor": (["task.monitor=acc"], ["task.monitor='acc'", "did you mean accuracy?", "macro_f1"]),
     "problem": (["task.problem=multi"], ["task.problem='multi'", "multi_label"]),
-    "several labels": (["data.path={multi.jsonl}"], ["line 2 of data.path=", "several labels (order, refund)", "task.problem=multi_label"]),
+    "several labels": (
+        ["data.path={multi.jsonl}"],
+        ["line 2 of data.path=", "several labels (order, refund)", "task.problem=multi_label"],
+    ),
     "kind of head": (["task.problem=multi_label"], ["fine-tuned for single_label", "task.problem=multi_label"]),
     # machine and folders
     "gpu": (["hardware=a100"], ["hardware=a100 needs 1 GPU; this machine has a CPU and no GPU", "hardware=cpu"]),
