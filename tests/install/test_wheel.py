@@ -121,7 +121,7 @@ def test_commands_from_an_empty_folder(words: list[str], code: int, expected: st
 
 
 def test_a_first_run_lands_in_the_current_folder(run: Run, tmp_path: Path) -> None:
-    done = run("mangakd", "train", "debug=fast", "hardware=cpu", "data.train_limit=200")
+    done = run("mangakd", "train", "debug=fast", "hardware=cpu", "student.layers=[1]", "data.max_length=16")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     (folder,) = (tmp_path / "empty" / "outputs" / "intent").iterdir()
     assert (folder / "student" / "model.safetensors").is_file() and (folder / "report.html").is_file()
@@ -140,7 +140,7 @@ print(train(*sys.argv[1:], folder="runs/first"), mangakd.__file__)
 
 
 def test_an_experiment_of_another_package_from_python(
-    run: Run, environment: Path, tiny_fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, environment: Path, tiny_fresh: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "once.py").write_text(ONCE)
     tiny = [
