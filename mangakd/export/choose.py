@@ -15,6 +15,7 @@ import numpy as np
 from mangakd.core.errors import UserError
 from mangakd.evaluation.bootstrap import RESAMPLES, Estimate, Statistic, bootstrap
 from mangakd.evaluation.statistics import Answers, accuracy, agreement, mean
+from mangakd.export.difference import largest_difference
 from mangakd.export.measure import Measured
 
 MAX_DROP = 0.3  # points, a hundredth of the score
@@ -94,7 +95,7 @@ def choose(
     if passed:
         best = _cheapest(passed)
         return Choice(best.name, f"{best.words()}; the limit is {max_drop:g}, and none that passes is faster.", judged)
-    exact = [each for each in judged if each.name in fp32]
+    exact = [each for each in judged if each.name in fp32 and np.isfinite(each.difference)]
     lost = "; ".join(each.words() for each in judged)
     if not exact:
         raise UserError(
@@ -124,12 +125,12 @@ def judge(
     found = []
     for each in variants:
         drop = (scores[_STUDENT] - scores[each.name]) * 100
-        sound = bool(np.isfinite(each.outputs).all())
+        difference = largest_difference(each.outputs, student)
         found.append(
             Judged(
                 each, scores[each.name], drop, likeness(problem, each.outputs, student),
                 None if teacher is None else likeness(problem, each.outputs, teacher),
-                float(np.abs(each.outputs - student).max()), sound and drop.value <= max_drop + ROUNDING,
+                difference, bool(np.isfinite(difference)) and drop.value <= max_drop + ROUNDING,
             )
         )  # fmt: skip
     return tuple(found)

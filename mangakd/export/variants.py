@@ -22,6 +22,7 @@ from mangakd.core.errors import UserError, near
 from mangakd.core.locks import waiting_lock
 from mangakd.export import graph, to_onnx, to_openvino
 from mangakd.export.data import spread
+from mangakd.export.difference import largest_difference
 from mangakd.export.graph import Batches, Graph
 from mangakd.export.manifest import PARTIAL, place, read, seal, unsealed
 from mangakd.export.pooling import Pooling
@@ -218,8 +219,8 @@ def _difference(row: Variant, source: Graph, manifest: Manifest, texts: Sequence
             raise UserError(
                 f"{row.name} answers in shape {said.shape} where PyTorch answers in {wanted.shape}; not kept."
             )
-        worst, size = max(worst, float(np.abs(said - wanted).max())), max(size, float(np.abs(wanted).max()))
-    if not worst <= row.within * size:  # nan too
+        worst, size = max(worst, largest_difference(said, wanted)), max(size, float(np.abs(wanted).max()))
+    if not worst <= row.within * size or not np.isfinite(worst):
         raise UserError(
             f"{row.name} differs from PyTorch by {worst:.3g} on outputs of up to {size:.3g}; it would not serve what was "
             "trained. Leave it out, or report it with the model's config.json."

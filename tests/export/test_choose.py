@@ -68,6 +68,10 @@ def test_what_is_not_a_number_never_ships() -> None:
     broken = variant("int8", 900, 5)
     broken.outputs[-1] = np.nan  # the student is wrong there too
     assert chosen(variant("fp32", 900, 20), broken).name == "fp32"
+    broken = variant("fp32", 900, 20)
+    broken.outputs[0] = np.nan
+    with pytest.raises(UserError, match="no variant passes"):
+        chosen(broken, variant("int8", 880, 5))
 
 
 def test_agreement_with_the_teacher_is_said() -> None:
