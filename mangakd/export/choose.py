@@ -19,7 +19,7 @@ from mangakd.export.difference import largest_difference
 from mangakd.export.measure import Measured
 
 MAX_DROP = 0.3  # points, a hundredth of the score
-AS_FAST = 1.05  # times the fastest p50: closer than two measurements of one variant often are
+AS_FAST = 1.05  # times the fastest: closer than two measurements of one variant often are
 ROUNDING = 1e-9  # 0.90 − 0.88 is a little more than 0.02
 _STUDENT = ""  # its name among the variants'
 SCORES = {
@@ -62,6 +62,7 @@ class Judged:
             "max_difference": self.difference, "passed": self.passed, "megabytes": measured.megabytes,
             "load_seconds": measured.load_seconds, "peak_rss_mb": measured.peak_rss_mb,
             "latency_ms": {str(length): dict(found) for length, found in measured.latency_ms.items()},
+            "batch_ms": measured.batch_ms, "company": measured.company.metrics(),
         }  # fmt: skip
 
 

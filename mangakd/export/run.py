@@ -90,7 +90,8 @@ def export(
         progress("choosing")
         choice, pytorch = _choice(measured, manifest, data.validation, targets, options.max_drop)
         for each in choice.judged:
-            add_metrics(out / each.name, {"validation": each.metrics(manifest.problem)}, each.difference)
+            found = {"validation": each.metrics(manifest.problem)}
+            add_metrics(out / each.name, found, each.difference, rows_independent=each.measured.company.independent)
         tested = None
         if data.test is not None:
             progress(f"testing {choice.name} on {len(data.test.texts)} texts")

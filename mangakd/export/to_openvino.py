@@ -7,7 +7,6 @@ Source: NNCF, https://docs.openvino.ai/2026/openvino-workflow/model-optimization
 """
 
 import contextlib
-import copy
 import io
 import logging
 import warnings
@@ -20,9 +19,9 @@ import numpy as np
 from mangakd.core.errors import UserError
 from mangakd.export.graph import Batches, Graph, quiet_logs
 
-MODEL, TOKENIZER = "model.xml", "tokenizer_ir.xml"
+MODEL, TOKENIZER = "openvino_model.xml", "openvino_tokenizer.xml"  # as optimum-intel names them
 # In a student's folder: the IR of a stage that trained it with quantisers (export/quantised.py).
-IN_STUDENT = "quantised"
+IN_STUDENT, TRAINED = "quantised", "model.xml"
 _PROBES = (["Don't ship the Café box to 東京, 12.50 €\tplease!", ""], ["a long text " * 400, "and", "short  ones"])
 log = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ def int8_qat(graph: Graph, calibration: Batches, scratch: Path, folder: Path) ->
     """The one that was made when the student was trained; nothing is quantised here."""
     import openvino as ov
 
-    file = graph.folder / IN_STUDENT / MODEL
+    file = graph.folder / IN_STUDENT / TRAINED
     if not file.is_file():
         raise UserError(
             f"openvino_int8_qat needs a student that was trained with quantisers, and {graph.folder} has no {IN_STUDENT}/. "
@@ -104,7 +103,8 @@ def _save_tokenizer(graph: Graph, folder: Path) -> None:
     try:
         with warnings.catch_warnings(), quiet_logs("openvino_tokenizers"):
             warnings.simplefilter("ignore")
-            made = convert_tokenizer(_cutting(graph), truncation=True)
+            # Its option max_length changes nothing; the tokenizer says where it cuts.
+            made = convert_tokenizer(graph.served_tokenizer, truncation=True)
         compiled = ov.compile_model(made, "CPU")
         for texts in _PROBES:
             said, wanted = compiled(texts), graph.encode(texts)
@@ -114,13 +114,6 @@ def _save_tokenizer(graph: Graph, folder: Path) -> None:
         log.info("no tokenizer IR in %s: %s. tokenizer.json is there.", folder.name, str(error).strip().splitlines()[0])
         return
     ov.save_model(made, folder / TOKENIZER, compress_to_fp16=False)
-
-
-def _cutting(graph: Graph) -> Any:
-    """A copy of the tokenizer that says it cuts at max_length; the converter's own option for that changes nothing."""
-    tokenizer = copy.deepcopy(graph.tokenizer)
-    tokenizer.model_max_length = graph.max_length
-    return tokenizer
 
 
 @contextlib.contextmanager

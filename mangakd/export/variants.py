@@ -21,12 +21,12 @@ from mangakd import __version__
 from mangakd.core.errors import UserError, near
 from mangakd.core.locks import waiting_lock
 from mangakd.export import graph, to_onnx, to_openvino
-from mangakd.export.data import spread
 from mangakd.export.difference import largest_difference
 from mangakd.export.graph import Batches, Graph
 from mangakd.export.manifest import PARTIAL, place, read, seal, unsealed
 from mangakd.export.pooling import Pooling
 from mangakd.export.room import check_room, told_when_full
+from mangakd.export.spread import spread
 from mangakd.runtime.backends import open_model
 from mangakd.runtime.manifest import Manifest
 from mangakd.runtime.model import Model
@@ -71,6 +71,8 @@ VARIANTS = {
         Variant("onnx_fp32", *_O, "torch.export, torch.onnx", to_onnx.fp32, _ORT, EXACT),
         Variant("onnx_int8", *_O, "dynamic, signed, per channel", to_onnx.int8, _ORT),
         Variant("onnx_int8_static", *_O, "static, calibrated on text", to_onnx.int8_static, _ORT, calibrated=True),
+        Variant("onnx_int8_weights", *_O, "weights in INT8, by blocks", to_onnx.int8_weights, _ORT),
+        Variant("onnx_int4_weights", *_O, "weights in INT4, by blocks", to_onnx.int4_weights, _ORT),
         Variant("openvino_fp32", *_V, "torch.export, convert_model", to_openvino.fp32, _OV, EXACT),
         Variant("openvino_fp16", *_V, "weights in fp16", to_openvino.fp16, _OV, 10 * EXACT),
         Variant("openvino_int8_weights", *_V, "weights in INT8", to_openvino.int8_weights, _NNCF),
@@ -186,7 +188,7 @@ def _made(row: Variant, source: Graph, texts: Sequence[str], out: Path) -> Path:
     folder.mkdir()
     batches = [source.encode([text]) for text in texts] if row.calibrated else []
     row.make(source, batches, out / WORK, folder)
-    source.save_tokenizer(folder)
+    source.save_settings(folder)
     tolerance = _difference(row, source, unsealed(folder, content), [*REFERENCES, *texts[:CHECKED]])
     seal(folder, {**content, "tolerance": tolerance, "metrics": {}})
     return place(folder, out / row.name)

@@ -9,7 +9,7 @@ from mangakd.export.difference import largest_difference
 def test_the_largest_of_all_entries() -> None:
     one = np.array([[1.0, -2.0], [0.5, 3.0]], dtype=np.float32)
     assert largest_difference(one, one) == 0
-    assert largest_difference(one, one + [[0, 0.25], [-4, 1]]) == 4
+    assert largest_difference(one, one + np.array([[0, 0.25], [-4, 1]])) == 4
     assert largest_difference(one[:0], one[:0]) == 0
 
 

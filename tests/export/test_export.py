@@ -16,9 +16,10 @@ from mangakd import runtime
 from mangakd.core.errors import UserError
 from mangakd.evaluation.report.export import section
 from mangakd.export import choose, to_onnx, variants
-from mangakd.export.data import Data, Split, of_file, of_texts, spread
+from mangakd.export.data import Data, Split, of_file, of_texts
 from mangakd.export.manifest import copy, read
 from mangakd.export.run import Options, export, steps
+from mangakd.export.spread import spread
 from mangakd.export.variants import Variant, make
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
