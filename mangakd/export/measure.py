@@ -33,7 +33,8 @@ class Measured:
     outputs: (N, C) or (N, D) float32 as they will be served: in batches, or text by text where rows depend on each other.
     megabytes: of the model's files. load_seconds: from a Python that has imported nothing of it to a model that can be asked,
     hashes compared. peak_rss_mb: of the whole process. company: the same texts alone and in batches. latency_ms: tokens → p50,
-    p95, p99 of one text at a time, from token ids to the answer. batch_ms: median time of a text in batches as they will be served.
+    p95, p99 of one text at a time, from token ids to the answer. batch_ms: median time of a text in batches, as they will be
+    served.
     """
 
     name: str
@@ -78,7 +79,9 @@ def of_student(folder: Path, like: Manifest) -> Subject:
     source = like.content["source"]
     pooling = {key: source[key] for key in ("pooling", "normalize") if key in source}
     job = {"folder": str(folder.resolve()), "max_length": like.max_length, "pooling": pooling}
-    return Subject(PYTORCH, "mangakd.export.worker_torch", job, like.max_length, like.problem, source["parameters"] * 4 / 1e6)
+    return Subject(
+        PYTORCH, "mangakd.export.worker_torch", job, like.max_length, like.problem, source["parameters"] * 4 / 1e6
+    )
 
 
 def measure(

@@ -33,11 +33,13 @@ from mangakd.runtime.model import Model
 from mangakd.runtime.signal_stack import kept_signal_stack
 from mangakd.runtime.tokenise import Tokeniser
 
-# (graph, calibration batches, folder that all variants share, folder of this one): writes the model's files
-Maker = Callable[[Graph, Batches, Path, Path], None]
+# (graph, calibration batches, folder that all variants share, folder of this one): writes the model's files, and returns what was
+# chosen by measurement, for the manifest
+Maker = Callable[[Graph, Batches, Path, Path], dict[str, Any] | None]
 WORK = f"work{PARTIAL}"  # files that several variants are made of
 CALIBRATION, LEAST = 300, 16  # texts; ranges of activations have settled long before 300, and have not at a handful
 CHECKED, BATCH = 64, 7  # texts, in batches of an odd size, that a variant and PyTorch are compared on
+LAYOUT = "hugging_face"  # of the folder: variants that were made in another are made again
 EXACT = 1e-3  # of the largest output: how far fp32 may be from PyTorch, fp16 ten times that
 REFERENCES = ("The quick brown fox jumps over the lazy dog.", "Yes", "where is my order 12345, please? " * 30, "")
 
@@ -178,7 +180,7 @@ def _row(name: str) -> Variant:
 
 def _made(row: Variant, source: Graph, texts: Sequence[str], out: Path) -> Path:
     content = {
-        "variant": row.name, "backend": row.backend, "model": row.model, "inputs": list(source.inputs),
+        "variant": row.name, "layout": LAYOUT, "backend": row.backend, "model": row.model, "inputs": list(source.inputs),
         "output": source.output, "problem": source.problem, "labels": list(source.labels), "tokenizer": source.settings,
         "versions": _versions(row), "source": source.source(), "calibration": _digest(texts) if row.calibrated else None,
     }  # fmt: skip
@@ -187,10 +189,10 @@ def _made(row: Variant, source: Graph, texts: Sequence[str], out: Path) -> Path:
     folder = out / f"{row.name}{PARTIAL}"
     folder.mkdir()
     batches = [source.encode([text]) for text in texts] if row.calibrated else []
-    row.make(source, batches, out / WORK, folder)
+    quantisation = row.make(source, batches, out / WORK, folder)
     source.save_settings(folder)
     tolerance = _difference(row, source, unsealed(folder, content), [*REFERENCES, *texts[:CHECKED]])
-    seal(folder, {**content, "tolerance": tolerance, "metrics": {}})
+    seal(folder, {**content, "quantisation": quantisation, "tolerance": tolerance, "metrics": {}})
     return place(folder, out / row.name)
 
 

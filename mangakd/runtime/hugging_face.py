@@ -116,7 +116,9 @@ def _pad_id(config: dict[str, Any], tokenizer: dict[str, Any], folder: Path) -> 
 def _inputs(backend: str, file: Path) -> tuple[str, ...]:
     takes, gives = _ports(imported(backend), backend, file)
     if "logits" not in gives or not set(takes) <= set(INPUTS):
-        raise UserError(f"{file} takes {takes} and gives {gives}; a classifier takes some of {list(INPUTS)} and gives logits.")
+        raise UserError(
+            f"{file} takes {takes} and gives {gives}; a classifier takes some of {list(INPUTS)} and gives logits."
+        )
     return tuple(takes)
 
 

@@ -23,8 +23,9 @@ BATCH = 32  # on a CPU larger batches are no faster, and wait for their longest 
 def load(folder: str | Path, threads: int | None = None) -> "Model":
     """The student that lies in `folder`, its files verified and asked once, so that the first text is not slower.
 
-    folder: exported by mangakd, or by optimum-intel (mangakd.runtime.hugging_face), whose files cannot be verified. threads: for one batch; None takes all cores. Raises UserError for a folder that is none, is damaged, or needs a package
-    that is not installed.
+    folder: exported by mangakd, or by optimum-intel (mangakd.runtime.hugging_face), whose files cannot be verified. threads: for
+    one batch; None takes all cores. Raises UserError for a folder that is none, is damaged, or needs a package that is not
+    installed.
     """
     if threads is not None and (not _is_int(threads) or threads < 1):
         raise UserError(f"threads={threads!r}: give a number of threads from 1 on, or None for all cores.")

@@ -91,10 +91,10 @@ def test_nothing_but_finished_variants_is_left(made: Any) -> None:
 def test_a_changed_variant_is_refused(made: Any, tmp_path: Path) -> None:
     _, out = made("classifier")
     folder = copy(out / "openvino_int8", tmp_path / "best")
-    with (folder / "model.bin").open("r+b") as file:
+    with (folder / "openvino_model.bin").open("r+b") as file:
         file.seek(100)
         file.write(b"x")
-    with pytest.raises(UserError, match=r"model\.bin"):
+    with pytest.raises(UserError, match=r"openvino_model\.bin"):
         read(folder)
 
 
@@ -121,7 +121,7 @@ def test_openvino_variants_hold_the_precision_they_are_named_for(made: Any) -> N
     _, out = made("classifier")
 
     def kinds(name: str) -> set[str]:
-        nodes = ov.Core().read_model(out / name / "model.xml").get_ops()
+        nodes = ov.Core().read_model(out / name / "openvino_model.xml").get_ops()
         return {n.get_type_name() if n.get_type_name() != "Constant" else str(n.get_element_type()) for n in nodes}
 
     assert "<Type: 'float16'>" not in kinds("openvino_fp32") and "FakeQuantize" not in kinds("openvino_fp32")
@@ -130,7 +130,7 @@ def test_openvino_variants_hold_the_precision_they_are_named_for(made: Any) -> N
         "openvino_int8_weights"
     )
     assert "FakeQuantize" in kinds("openvino_int8")
-    sizes = {name: (out / name / "model.bin").stat().st_size for name in ANY_STUDENT if name.startswith("openvino")}
+    sizes = {name: (out / name / "openvino_model.bin").stat().st_size for name in ANY_STUDENT if name.startswith("openvino")}
     assert sizes["openvino_fp16"] < 0.55 * sizes["openvino_fp32"]
     assert max(sizes["openvino_int8"], sizes["openvino_int8_weights"]) < 0.4 * sizes["openvino_fp32"]
 
@@ -141,7 +141,7 @@ def test_the_tokenizer_ir_reads_as_the_tokenizer(made: Any) -> None:
     from transformers import AutoTokenizer
 
     source, out = made("classifier")
-    compiled = ov.Core().compile_model(str(out / "openvino_fp32" / "tokenizer_ir.xml"), "CPU")
+    compiled = ov.Core().compile_model(str(out / "openvino_fp32" / "openvino_tokenizer.xml"), "CPU")
     tokenizer = AutoTokenizer.from_pretrained(source)
     wanted = tokenizer(TEXTS, truncation=True, max_length=MAX_LENGTH, padding=True)
     said = compiled(TEXTS)

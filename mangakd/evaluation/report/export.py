@@ -67,7 +67,17 @@ def quality(record: Record) -> Table:
     """What each variant answers. Where nobody knows what is right, the score is the agreement with the student."""
     labelled = record["labelled"]
     agrees = ["agrees with student"] if labelled else []
-    headers = ["on validation", "how", record["score"], "drop, points", *agrees, "with teacher", "largest Δ", "in company", ""]
+    headers = [
+        "on validation",
+        "how",
+        record["score"],
+        "drop, points",
+        *agrees,
+        "with teacher",
+        "largest Δ",
+        "in company",
+        "",
+    ]
     cells: list[Sequence[str | Value]] = []
     for name, row in rows(record).items():
         teacher = row["agreement_teacher"]
@@ -97,20 +107,23 @@ def cost(record: Record) -> Table:
         times = [_times(row["latency_ms"][length], base["latency_ms"][length]) for length in lengths]
         size = Value(f"{row['megabytes']:.1f}", f"{row['megabytes'] / base['megabytes']:.2f} ×")
         title = BACKENDS.get(name, name)
-        cells.append([title, size, f"{row['load_seconds']:.2f}", f"{row['peak_rss_mb']:.0f}", *times, _batches(row, base)])
+        cells.append(
+            [title, size, f"{row['load_seconds']:.2f}", f"{row['peak_rss_mb']:.0f}", *times, _batches(row, base)]
+        )
     return Table(headers, cells)
 
 
 def notes(record: Record) -> str:
     count = record["rows"]["validation"]
     slow = f" {record.get('cpu')} has no units for INT8, which gains more where there are some (VNNI, AMX)."
+    threads = f"{record['threads']} thread{'s' if record['threads'] > 1 else ''}"
     return (
         f"{count:,} validation texts, {record['batch_size']} at a time, cut to {record['max_length']} tokens. A variant passes "
-        f"that loses no more than {record['max_drop']:g} points; brackets are 95 % of paired bootstrap resamples. In company: how far "
-        "the other texts of a batch move an answer; a variant that they move by more than rounding is served text by text, and was "
-        "measured so. Below: p50 / p95 / p99 milliseconds from token ids to the answer, one text at a time, and those that a text "
-        f"takes in batches, on {record['threads']} thread{'s' if record['threads'] > 1 else ''}, all of them in turns; shares are of "
-        "PyTorch fp32. The variant that ships has the smallest geometric mean of both. Loading begins with a Python that has "
+        f"that loses no more than {record['max_drop']:g} points; brackets are 95 % of paired bootstrap resamples. In company: "
+        "how far the other texts of a batch move an answer. A variant that they move by more than rounding is served text by "
+        "text, and was measured so. Below: p50 / p95 / p99 milliseconds from token ids to the answer, one text at a time, and "
+        f"the time of a text in batches, on {threads}, all of them in turns; shares are of PyTorch fp32. Of those that pass, the "
+        "variant ships whose geometric mean of p50 and time in batches is smallest. Loading begins with a Python that has "
         f"imported nothing yet.{slow if record.get('int8_units') is False else ''}"
     )
 
