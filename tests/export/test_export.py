@@ -78,6 +78,15 @@ def test_best_is_the_chosen_one_with_its_test_score(done: Any) -> None:
     assert {path.name for path in out.iterdir() if path.is_dir()} == {*NAMES, "best"}
 
 
+def test_the_manifest_says_what_company_does(done: Any) -> None:
+    out, record, _ = done
+    for name in NAMES:
+        content, independent = read(out / name).content, name == "onnx_fp32"
+        assert content["rows_independent"] is independent is record["variants"][name]["company"]["independent"]
+        assert content["metrics"]["validation"]["company"] == record["variants"][name]["company"]
+        assert record["variants"][name]["batch_ms"] > 0
+
+
 def test_what_is_there_is_not_made_again(
     source: Path, done: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""Exported folders in optimum-intel and in a pipeline answer as the runtime does, and the runtime reads what optimum-intel exports.
+"""Exported folders in optimum-intel and in a pipeline answer as the runtime does, which reads what optimum-intel exports.
 
 optimum-intel is an environment of its own: `make test-optimum` builds it and runs this. MANGAKD_OPTIMUM_PYTHON names its Python.
 """

@@ -70,7 +70,7 @@ def save_tokenizer(file: Path) -> Path:
 
 
 def dependent(folder: Path, **changes: Any) -> Path:
-    """A copy of `variant()` in `folder` whose answers depend on the whole batch, as dynamic INT8's do. changes: of its manifest."""
+    """A copy of `variant()` whose answers depend on the whole batch, as dynamic INT8's do. changes: of its manifest."""
     made = copied(variant(), folder)
     save_onnx(made / "model.onnx", dynamic=True)
     write_manifest(made, **changes)

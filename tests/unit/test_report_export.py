@@ -59,7 +59,9 @@ def test_the_section_says_what_ships_and_why_and_its_test_score_once(tmp_path: P
         line.split(" | ")[0].strip("| ").replace("\\", ""): line for line in part.splitlines() if line.startswith("|")
     }
     quality = next(line for line in part.splitlines() if line.startswith("| openvino") and "FAIL" in line)
-    assert "Δp 0.003: text by text" in quality and part.count("text by text |") == 1, "the other one's rows are independent"
+    assert "Δp 0.003: text by text" in quality and part.count("text by text |") == 1, (
+        "the other one's rows are independent"
+    )
     assert "2.00 [1.50, 2.50]" in quality and "98.7%" in quality and "91.2%" in quality and "0.012" in quality
     head = next(line for line in part.splitlines() if line.startswith("| on validation"))
     assert head.count("|") == quality.count("|"), "nothing in a header ends a cell"
