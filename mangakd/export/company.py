@@ -1,7 +1,9 @@
-"""Whether a text's answer depends on its own text alone, seen by asking the same texts alone and in batches of mixed lengths.
+"""Whether a text's answer depends on its own text alone.
 
-Dynamic INT8 scales activations over the whole batch, so its answers depend on the company. Kernels that differ between one row
-and many round differently, which is no dependence: a static INT8 activation may fall on the other side of a step.
+Dynamic INT8 scales activations over the whole batch, so its answers depend on the company. A batch of another shape also runs
+through other kernels, which round otherwise; a static INT8 activation may then fall on the other side of a step. So two things
+are measured: how far other texts in a batch of the same shape move an answer, and how far answers alone are from those in batches
+of mixed lengths.
 """
 
 from collections.abc import Mapping
@@ -14,34 +16,36 @@ from mangakd.export.difference import largest_difference
 from mangakd.runtime.answers import sigmoid, softmax
 
 TEXTS = 512  # asked both ways
-ROUNDING = 1e-3  # of the largest output
+SAME, ROUNDING = 1e-5, 1e-2  # of the largest output: what other texts, and what other shapes may move an answer by
 
 
 @dataclass(frozen=True)
 class Company:
-    """texts: how many were asked both ways. output: largest |Δ output|. probability: largest |Δp|, None where there is none.
+    """texts: how many were asked both ways. moved: largest |Δ output| by other texts in a batch of the same shape.
 
-    independent: whether `output` is no more than rounding, ROUNDING · max |output|.
+    output: largest |Δ output| alone and in batches. probability: largest |Δp|, None where there is none. independent: whether
+    `moved` is no more than SAME · max |output|, and `output` than ROUNDING · max |output|.
     """
 
     texts: int
+    moved: float
     output: float
     probability: float | None
     independent: bool
 
     def metrics(self) -> Mapping[str, Any]:
         return {
-            "independent": self.independent, "texts": self.texts, "max_difference": self.output,
+            "independent": self.independent, "texts": self.texts, "moved": self.moved, "max_difference": self.output,
             "max_probability_difference": self.probability,
         }  # fmt: skip
 
 
-def compare(alone: np.ndarray, together: np.ndarray, problem: str) -> Company:
+def compare(alone: np.ndarray, together: np.ndarray, moved: float, problem: str) -> Company:
     """alone, together: (N, C) or (N, D) of the same texts."""
     probabilities = {"single_label": softmax, "multi_label": sigmoid}.get(problem)
-    output = largest_difference(alone, together)
+    output, largest = largest_difference(alone, together), float(np.abs(alone).max(initial=0.0))
     return Company(
-        len(alone), output,
+        len(alone), moved, output,
         None if probabilities is None else largest_difference(probabilities(alone), probabilities(together)),
-        output <= ROUNDING * float(np.abs(alone).max(initial=0.0)),
+        bool(moved <= SAME * largest and output <= ROUNDING * largest),
     )  # fmt: skip

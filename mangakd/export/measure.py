@@ -161,7 +161,8 @@ class _Asked:
         """Fill `outputs`, `size` and `company`. texts: how many the process holds."""
         self.size, self.outputs = batch_size, self._answers(batch_size, texts)
         together = self.outputs[spread(range(texts), TEXTS)]
-        self.company = compare(self._answers(1, TEXTS), together, self.subject.problem)
+        moved = self.ask(company=max(batch_size, 2), most=TEXTS)["moved"]
+        self.company = compare(self._answers(1, TEXTS), together, moved, self.subject.problem)
         if not self.company.independent:
             self.size, self.outputs = 1, self._answers(1, texts)
 

@@ -78,7 +78,8 @@ def _quantise_blocks(file: Path, folder: Path, bits: int, operators: tuple[str, 
     config = DefaultWeightOnlyQuantConfig(
         BLOCK, accuracy_level=4, bits=bits, op_types_to_quantize=operators, quant_axes=(("MatMul", 0), ("Gather", 1))
     )
-    with quiet_logs("root", "onnxruntime.quantization.matmul_nbits_quantizer"):
+    with quiet_logs("root", "onnxruntime.quantization.matmul_nbits_quantizer"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a row of zeros, such as [PAD]'s, divides 0 by 0; it stays zeros
         quantiser = MatMulNBitsQuantizer(onnx.load(file), algo_config=config)
         quantiser.process()
     onnx.save(quantiser.model.model, folder / MODEL)

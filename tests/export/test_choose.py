@@ -22,11 +22,11 @@ def right_on(rows: int) -> np.ndarray:
 def variant(name: str, rows: int, ms: float, mb: float = 10.0, batch_ms: float | None = None) -> Measured:
     """batch_ms: as long as a text alone, where it is not given."""
     said, times = right_on(rows), {32: {"p50": ms / 2}, 64: {"p50": ms}, 128: {"p50": 3 * ms}}
-    return Measured(name, said, mb, 0.1, 100.0, compare(said, said, "single_label"), times, batch_ms or ms)
+    return Measured(name, said, mb, 0.1, 100.0, compare(said, said, 0.0, "single_label"), times, batch_ms or ms)
 
 
 def measured(outputs: np.ndarray, problem: str) -> Measured:
-    return Measured("v", outputs, 1, 1, 1, compare(outputs, outputs, problem), {32: {"p50": 1.0}}, 1.0)
+    return Measured("v", outputs, 1, 1, 1, compare(outputs, outputs, 0.0, problem), {32: {"p50": 1.0}}, 1.0)
 
 
 def chosen(*variants: Measured, **options: object) -> Choice:

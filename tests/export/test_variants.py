@@ -126,12 +126,8 @@ def test_weights_by_blocks_are_computed_in_int8_and_the_embeddings_are_small_too
     products = [{a.name: a.i for a in node.attribute} for node in held.node if node.op_type == "MatMulNBits"]
     assert len(products) >= 6 and all(p["accuracy_level"] == 4 and p["bits"] == bits for p in products)
     assert {p["block_size"] for p in products} == {32}
-    tables = [
-        tensor.name
-        for tensor in held.initializer
-        if tensor.data_type == onnx.TensorProto.FLOAT and max(tensor.dims, default=0) > 500
-    ]
-    assert tables == []
+    floats = [tensor for tensor in held.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
+    assert all(np.prod(tensor.dims) < 8000 for tensor in floats), "no table of embeddings"
 
 
 def test_the_smooth_quant_alpha_is_the_one_that_is_nearest_to_fp32(made: Any) -> None:
@@ -156,10 +152,8 @@ def test_folders_are_laid_out_as_hugging_face_s(made: Any) -> None:
         assert own | {"config.json", "tokenizer.json", "tokenizer_config.json", "manifest.json"} <= held, name
         tokenizer = AutoTokenizer.from_pretrained(out / name)
         assert (tokenizer.model_max_length, tokenizer.padding_side) == (MAX_LENGTH, "right")
-        given, wanted = (
-            t(TEXTS, truncation=True, max_length=MAX_LENGTH) for t in (tokenizer, AutoTokenizer.from_pretrained(source))
-        )
-        assert given["input_ids"] == wanted["input_ids"]
+        wanted = AutoTokenizer.from_pretrained(source)(TEXTS, truncation=True, max_length=MAX_LENGTH)
+        assert tokenizer(TEXTS, truncation=True)["input_ids"] == wanted["input_ids"]
         assert AutoConfig.from_pretrained(out / name).problem_type == "single_label_classification"
         for file in ("config.json", "tokenizer_config.json"):
             assert str(out.parent) not in (out / name / file).read_text(), "no path of the machine that exports"
@@ -174,7 +168,7 @@ def test_company_is_measured(made: Any) -> None:
         name: name != "onnx_int8" for name in names
     }
     moved = found["onnx_int8"].company
-    assert moved.texts == 40 and moved.output > 1e-3 and 0 < moved.probability < 1
+    assert moved.texts == 40 and moved.moved > 1e-3 and moved.output > 1e-3 and 0 < moved.probability < 1
     model = runtime.load(out / "onnx_int8", threads=1)  # not measured yet, so its name says it
     np.testing.assert_array_equal(found["onnx_int8"].outputs, model.outputs(texts))
 
@@ -226,7 +220,7 @@ def test_measured_in_a_process_of_its_own(made: Any) -> None:
         np.testing.assert_allclose(found.outputs, torch_says(source, "classifier", TEXTS), atol=1e-4)
         assert list(found.latency_ms) == [8, 16, 32]  # it takes 48 tokens
         assert all(0 < p["p50"] <= p["p95"] <= p["p99"] for p in found.latency_ms.values())
-        assert found.milliseconds == found.latency_ms[16]["p50"]
+        assert found.milliseconds == pytest.approx((found.latency_ms[16]["p50"] * found.batch_ms) ** 0.5)
         assert 0.1 < found.megabytes < 2 and found.load_seconds > 0
     for found in served:
         # this process has torch in it; a child must not inherit that
