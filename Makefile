@@ -1,9 +1,11 @@
 # make train   distil a first student on this machine: no GPU, no network after installation
 # make test    the whole test suite
 # Both build .venv from constraints.txt when it is not there or out of date.
-# make test-newest   the suite on the newest versions that pyproject.toml allows, in .venv-newest
+# make test-newest    the suite on the newest versions that pyproject.toml allows, in .venv-newest
+# make test-optimum   exported folders in optimum-intel, which needs an environment of its own, .venv-optimum
 PYTHON ?= python3.11
 VENV ?= .venv
+OPTIMUM ?= .venv-optimum
 BIN := $(VENV)/bin
 NEWEST ?= .venv-newest
 EXTRAS := embedded,hub,wandb,tensorboard,dev
@@ -11,7 +13,7 @@ QUIET_ENV := HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_WAIT_POLICY=PASSIVE TOKENIZ
 
 PYTEST := pytest -n 2 --dist loadfile --max-worker-restart=0
 
-.PHONY: train test test-newest lint clean
+.PHONY: train test test-newest test-optimum lint clean
 
 train: $(VENV)/.installed
 	$(QUIET_ENV) $(BIN)/python train.py experiment=quickstart
@@ -26,6 +28,9 @@ test-newest:
 	$(NEWEST)/bin/python -m pip install --quiet -e ".[$(EXTRAS)]"
 	$(QUIET_ENV) OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m $(PYTEST)
 
+test-optimum: $(VENV)/.installed $(OPTIMUM)/.installed
+	$(QUIET_ENV) MANGAKD_OPTIMUM_PYTHON=$(OPTIMUM)/bin/python $(BIN)/python -m pytest tests/export/test_optimum.py
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,5 +43,10 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(EXTRAS)]"
 	touch $@
 
+$(OPTIMUM)/.installed: constraints.txt
+	$(PYTHON) -m venv $(OPTIMUM)
+	$(OPTIMUM)/bin/python -m pip install --quiet -c constraints.txt torch transformers optimum-intel openvino nncf
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(NEWEST) .cache outputs multirun
+	rm -rf $(VENV) $(NEWEST) $(OPTIMUM) .cache outputs multirun

@@ -15,10 +15,11 @@ import numpy as np
 from mangakd.core.errors import UserError
 from mangakd.evaluation.bootstrap import RESAMPLES, Estimate, Statistic, bootstrap
 from mangakd.evaluation.statistics import Answers, accuracy, agreement, mean
+from mangakd.export.difference import largest_difference
 from mangakd.export.measure import Measured
 
 MAX_DROP = 0.3  # points, a hundredth of the score
-AS_FAST = 1.05  # times the fastest p50: closer than two measurements of one variant often are
+AS_FAST = 1.05  # times the fastest: closer than two measurements of one variant often are
 ROUNDING = 1e-9  # 0.90 − 0.88 is a little more than 0.02
 _STUDENT = ""  # its name among the variants'
 SCORES = {
@@ -63,6 +64,7 @@ class Judged:
             "max_difference": self.difference, "passed": self.passed, "megabytes": measured.megabytes,
             "load_seconds": measured.load_seconds, "peak_rss_mb": measured.peak_rss_mb,
             "latency_ms": {str(length): dict(found) for length, found in measured.latency_ms.items()},
+            "batch_ms": measured.batch_ms, "company": measured.company.metrics(),
         }  # fmt: skip
 
 
@@ -126,12 +128,12 @@ def judge(
     found = []
     for each in variants:
         drop = (scores[_STUDENT] - scores[each.name]) * 100
-        sound = bool(np.isfinite(each.outputs).all())
+        difference = largest_difference(each.outputs, student)
         found.append(
             Judged(
                 each, scores[each.name], drop, likeness(problem, each.outputs, student),
                 None if teacher is None else likeness(problem, each.outputs, teacher),
-                float(np.abs(each.outputs - student).max()) if sound else np.inf, sound and drop.value <= max_drop + ROUNDING,
+                difference, bool(np.isfinite(difference)) and drop.value <= max_drop + ROUNDING,
             )
         )  # fmt: skip
     return tuple(found)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -13,9 +12,9 @@ from mangakd.data.columns import table_rows
 from mangakd.data.rows import Rows, whole_texts
 from mangakd.data.tables import Table, existing, read_table, read_texts
 from mangakd.evaluation import predictions
+from mangakd.export.spread import spread
 from mangakd.runtime.manifest import Manifest
 
-Item = TypeVar("Item")
 MOST = 3000  # texts without labels that variants are compared on: more say no more, and each is asked of every variant
 
 
@@ -129,13 +128,3 @@ def of_texts(texts: Sequence[str], calibration: int, origin: str) -> Data:
     unique = list(dict.fromkeys(texts))
     chosen = set(spread(unique, min(calibration, len(unique) // 2)))
     return Data([t for t in unique if t in chosen], unlabelled([t for t in unique if t not in chosen], origin))
-
-
-def spread(items: Sequence[Item], most: int) -> list[Item]:
-    """`most` of them from the first to the last, evenly spaced; all where there are fewer.
-
-    Not the first ones, because files are often sorted by label: the first 300 texts of CLINC150 are 3 of its 150 intents, and
-    ranges calibrated on them changed 1.7 % of a student's answers, those of all intents 0.3 %.
-    """
-    count = min(most, len(items))
-    return [items[i * len(items) // count] for i in range(count)]

@@ -6,6 +6,7 @@ Source: torch.export, https://docs.pytorch.org/docs/stable/export.html
 """
 
 import contextlib
+import copy
 import inspect
 import json
 import logging
@@ -100,8 +101,23 @@ class Graph:
         """What PyTorch says, which every variant is compared with."""
         return self.module(*(torch.from_numpy(arrays[name]) for name in self.inputs)).numpy()
 
-    def save_tokenizer(self, folder: Path) -> None:
-        """tokenizer.json as a server needs it: cutting and padding are in the manifest, not in it."""
+    @cached_property
+    def served_tokenizer(self) -> Any:
+        """A copy that cuts at max_length and pads as the runtime does, for tools that read the folder without the manifest."""
+        tokenizer = copy.deepcopy(self.tokenizer)
+        tokenizer.model_max_length, tokenizer.padding_side = self.max_length, "right"
+        return tokenizer
+
+    def save_settings(self, folder: Path) -> None:
+        """config.json and the tokenizer's files, as transformers and optimum-intel look for them beside a model.
+
+        tokenizer.json neither cuts nor pads: the runtime has both from the manifest, transformers from tokenizer_config.json.
+        """
+        config = copy.deepcopy(self.module.model.config)
+        if self.problem != "embedding":
+            config.problem_type = self.problem if self.problem == "regression" else f"{self.problem}_classification"
+        config.save_pretrained(folder)
+        self.served_tokenizer.save_pretrained(folder)
         content = json.loads(self.tokenizer.backend_tokenizer.to_str())
         content |= {"truncation": None, "padding": None}
         (folder / TOKENIZER_FILE).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

@@ -13,7 +13,7 @@ from typing import Any
 
 from mangakd.core.files import sync_folder
 from mangakd.core.numbers import largest
-from mangakd.runtime.manifest import FORMAT, PARTIAL, Manifest, read
+from mangakd.runtime.manifest import FORMAT, PARTIAL, Manifest, read, rows_independent
 from mangakd.store.files import sha256, write_atomic
 
 MANIFEST_FILE, TOKENIZER_FILE = "manifest.json", "tokenizer.json"
@@ -29,7 +29,8 @@ def unsealed(folder: Path, content: Content) -> Manifest:
         tokenizer=folder / tokenizer["file"], max_length=tokenizer["max_length"], pad_id=tokenizer["pad_id"],
         pad_type_id=tokenizer["pad_type_id"], truncation_side=tokenizer["truncation_side"],
         inputs=tuple(content["inputs"]), output=content["output"], problem=content["problem"],
-        labels=tuple(content["labels"]), tolerance=float("inf"), content=dict(content),
+        labels=tuple(content["labels"]), rows_independent=rows_independent(dict(content)),
+        tolerance=float("inf"), content=dict(content),
     )  # fmt: skip
 
 
@@ -40,17 +41,18 @@ def seal(folder: Path, content: Content) -> None:
     _write(folder, {"format": FORMAT, **content, "files": {path.name: sha256(path) for path in held}})
 
 
-def add_metrics(folder: Path, metrics: Mapping[str, Any], difference: float = 0.0) -> None:
+def add_metrics(folder: Path, metrics: Mapping[str, Any], difference: float = 0.0, **keys: Any) -> None:
     """Put what was measured into a finished variant's manifest, beside what is there. Raises UserError as `read` does.
 
-    difference: largest |Δ output| that was seen. The tolerance, until then that of a few texts, is widened to it.
+    difference: largest |Δ output| that was seen. The tolerance, until then that of a few texts, is widened to it. keys: of the
+    manifest, which get these values.
     """
     content = read(folder).content
     found = {
         "tolerance": largest([content["tolerance"], difference]),
         "metrics": {**content.get("metrics", {}), **metrics},
     }
-    _write(folder, {**content, **found})
+    _write(folder, {**content, **found, **keys})
 
 
 def place(folder: Path, name: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -13,11 +14,14 @@ from typing import Any
 import numpy as np
 
 from mangakd.core.errors import UserError
+from mangakd.export.company import TEXTS, Company, compare
 from mangakd.export.manifest import read
+from mangakd.export.spread import spread
 from mangakd.runtime.manifest import Manifest
 
 LENGTHS = (32, 64, 128)  # tokens
 RUNS, TURNS = 100, 5  # of each length; they are shared by so many turns
+TIMED = 128  # texts whose time in batches is measured
 PERCENTILES = (50, 95, 99)
 PYTORCH = "pytorch"
 
@@ -26,9 +30,11 @@ PYTORCH = "pytorch"
 class Measured:
     """One variant, or the student, on one split.
 
-    outputs: (N, C) or (N, D) float32 at the serving batch size. latency_ms: tokens → p50, p95, p99 of one text at a time, from
-    token ids to the answer. megabytes: of the model's files. load_seconds: from a Python that has imported nothing of it to a
-    model that can be asked, hashes compared. peak_rss_mb: of the whole process.
+    outputs: (N, C) or (N, D) float32 as they will be served: in batches, or text by text where rows depend on each other.
+    megabytes: of the model's files. load_seconds: from a Python that has imported nothing of it to a model that can be asked,
+    hashes compared. peak_rss_mb: of the whole process. company: the same texts alone and in batches. latency_ms: tokens → p50,
+    p95, p99 of one text at a time, from token ids to the answer. batch_ms: median time of a text in batches, as they will be
+    served.
     """
 
     name: str
@@ -36,13 +42,16 @@ class Measured:
     megabytes: float
     load_seconds: float
     peak_rss_mb: float
+    company: Company
     latency_ms: Mapping[int, Mapping[str, float]]
+    batch_ms: float | None = None
 
     @property
     def milliseconds(self) -> float:
-        """The p50 that variants are compared by: of the middle length."""
+        """What variants are compared by: the geometric mean of latency (p50 at the middle length) and time in batches."""
         lengths = sorted(self.latency_ms)
-        return self.latency_ms[lengths[len(lengths) // 2]]["p50"]
+        assert self.batch_ms is not None, "measured without latency"
+        return math.sqrt(self.latency_ms[lengths[len(lengths) // 2]]["p50"] * self.batch_ms)
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,7 @@ class Subject:
     module: str
     job: Mapping[str, Any]
     max_length: int
+    problem: str
     megabytes: float
 
 
@@ -61,7 +71,7 @@ def of_variant(folder: Path) -> Subject:
     manifest = read(folder)
     size = sum(path.stat().st_size for path in folder.glob(f"{manifest.model.stem}.*")) / 1e6
     job = {"folder": str(folder.resolve())}
-    return Subject(manifest.variant, "mangakd.export.worker", job, manifest.max_length, size)
+    return Subject(manifest.variant, "mangakd.export.worker", job, manifest.max_length, manifest.problem, size)
 
 
 def of_student(folder: Path, like: Manifest) -> Subject:
@@ -69,7 +79,9 @@ def of_student(folder: Path, like: Manifest) -> Subject:
     source = like.content["source"]
     pooling = {key: source[key] for key in ("pooling", "normalize") if key in source}
     job = {"folder": str(folder.resolve()), "max_length": like.max_length, "pooling": pooling}
-    return Subject(PYTORCH, "mangakd.export.worker_torch", job, like.max_length, source["parameters"] * 4 / 1e6)
+    return Subject(
+        PYTORCH, "mangakd.export.worker_torch", job, like.max_length, like.problem, source["parameters"] * 4 / 1e6
+    )
 
 
 def measure(
@@ -81,28 +93,31 @@ def measure(
     runs: int = RUNS,
     progress: Callable[[str], None] = lambda doing: None,
 ) -> list[Measured]:
-    """In the order given. lengths: those that a text may have, or the largest such one where none fits; () for no latency.
+    """In the order given. lengths: those that a text may have, or the largest such one where none fits.
 
-    progress: called once before each subject is scored and once before latencies. Raises UserError where there is no text, and
-    where one cannot be served.
+    lengths=() measures no times. progress: called once before each subject is scored and once before times. Raises UserError
+    where there is no text, and where one cannot be served.
     """
     if not texts:
         raise UserError("variants cannot be measured without a text.")
     with contextlib.ExitStack() as stack:
         asked = [stack.enter_context(_started(each, texts, threads)) for each in subjects]
-        outputs = []
         for each in asked:
             progress(f"scoring {each.subject.name} on {len(texts)} texts")
-            outputs.append(each.outputs(batch_size))
+            each.score(len(texts), batch_size)
         most = min(each.max_length for each in subjects)
         fitting = [length for length in lengths if length <= most] or list(lengths and [most])
         if fitting:
             progress(f"latency at {', '.join(map(str, fitting))} tokens")
-        times = _latencies(asked, fitting, runs)
+        latencies = _latencies(asked, fitting, runs)
+        batches = _batch_latencies(asked) if fitting else [None for _ in asked]
         return [
-            Measured(each.subject.name, rows, each.subject.megabytes, each.load_seconds, each.peak_rss_mb, own)
-            for each, rows, own in zip(asked, outputs, times, strict=True)
-        ]
+            Measured(
+                each.subject.name, each.outputs, each.subject.megabytes, each.load_seconds, each.peak_rss_mb, each.company,
+                own, batch_ms,
+            )
+            for each, own, batch_ms in zip(asked, latencies, batches, strict=True)
+        ]  # fmt: skip
 
 
 def _latencies(asked: Sequence["_Asked"], lengths: Sequence[int], runs: int) -> list[dict[int, dict[str, float]]]:
@@ -115,6 +130,15 @@ def _latencies(asked: Sequence["_Asked"], lengths: Sequence[int], runs: int) -> 
     return [{length: _percentiles(found) for length, found in own.items()} for own in times]
 
 
+def _batch_latencies(asked: Sequence["_Asked"]) -> list[float]:
+    """In turns, as latencies."""
+    times: list[list[float]] = [[] for _ in asked]
+    for turn in range(TURNS):
+        for i in range(len(asked))[:: 1 if turn % 2 == 0 else -1]:
+            times[i].append(asked[i].ask(batch=asked[i].size, most=TIMED)["ms"])
+    return [float(np.median(own)) for own in times]
+
+
 def _percentiles(times: Sequence[float]) -> dict[str, float]:
     found = np.percentile(times, PERCENTILES)
     return {f"p{percent}": float(value) for percent, value in zip(PERCENTILES, found, strict=True)}
@@ -122,16 +146,28 @@ def _percentiles(times: Sequence[float]) -> dict[str, float]:
 
 @dataclass
 class _Asked:
-    """A process that holds one subject. scratch: a folder of its own; its stderr is in there."""
+    """A process that holds one subject. scratch: a folder of its own; its stderr is in there. size: of the batches it serves."""
 
     subject: Subject
     process: "subprocess.Popen[str]"
     scratch: Path
     load_seconds: float = 0.0
-    peak_rss_mb: float = field(default=0.0)
+    peak_rss_mb: float = 0.0
+    size: int = 1
+    outputs: np.ndarray = field(init=False)
+    company: Company = field(init=False)
 
-    def outputs(self, batch_size: int) -> np.ndarray:
-        self.ask(score=batch_size)
+    def score(self, texts: int, batch_size: int) -> None:
+        """Fill `outputs`, `size` and `company`. texts: how many the process holds."""
+        self.size, self.outputs = batch_size, self._answers(batch_size, texts)
+        together = self.outputs[spread(range(texts), TEXTS)]
+        moved = self.ask(company=max(batch_size, 2), most=TEXTS)["moved"]
+        self.company = compare(self._answers(1, TEXTS), together, moved, self.subject.problem)
+        if not self.company.independent:
+            self.size, self.outputs = 1, self._answers(1, texts)
+
+    def _answers(self, batch_size: int, most: int) -> np.ndarray:
+        self.ask(score=batch_size, most=most)
         return np.load(self.scratch / "outputs.npy", allow_pickle=False)
 
     def ask(self, **question: int) -> dict[str, Any]:

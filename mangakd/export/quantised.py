@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mangakd.export.graph import Answer, Graph, inputs_of
-from mangakd.export.to_openvino import IN_STUDENT, MODEL, named
+from mangakd.export.to_openvino import IN_STUDENT, TRAINED, named
 
 LENGTH = 16  # tokens that the graph is traced with at most; it is open
 
@@ -74,7 +74,7 @@ def save(model: Any, tokenizer: Any, student: Path) -> None:
         warnings.simplefilter("ignore")
         converted = ov.convert_model(graph.program, extension=[_extension()])
     (student / IN_STUDENT).mkdir(exist_ok=True)
-    ov.save_model(named(graph, converted), student / IN_STUDENT / MODEL, compress_to_fp16=True)
+    ov.save_model(named(graph, converted), student / IN_STUDENT / TRAINED, compress_to_fp16=True)
 
 
 def _extension() -> Any:

@@ -23,6 +23,7 @@ from mangakd.export.manifest import add_metrics, copy, read
 from mangakd.export.measure import Measured, Subject, measure, of_student, of_variant
 from mangakd.export.pooling import Pooling
 from mangakd.export.room import told_when_full
+from mangakd.export.smooth_quant import OFF
 from mangakd.export.variants import CALIBRATION, VARIANTS, make
 from mangakd.runtime.manifest import Manifest
 from mangakd.runtime.model import BATCH
@@ -90,7 +91,8 @@ def export(
         progress("choosing")
         choice, pytorch = _choice(measured, manifest, data.validation, targets, options.max_drop)
         for each in choice.judged:
-            add_metrics(out / each.name, {"validation": each.metrics(manifest.problem)}, each.difference)
+            found = {"validation": each.metrics(manifest.problem)}
+            add_metrics(out / each.name, found, each.difference, rows_independent=each.measured.company.independent)
         tested = None
         if data.test is not None:
             progress(f"testing {choice.name} on {len(data.test.texts)} texts")
@@ -98,7 +100,7 @@ def export(
             tested = _tested(chosen, manifest, data.test, options)
             add_metrics(out / choice.name, {"test": tested.metrics(manifest.problem)}, tested.difference)
         copy(out / choice.name, out / BEST)
-        record = _record(manifest, data, options, choice, pytorch, tested)
+        record = _record(out, manifest, data, options, choice, pytorch, tested)
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         write_atomic(out / FILE, lambda file: file.write(text.encode()))
     return record
@@ -141,8 +143,16 @@ def _advice(judged: Sequence[Judged]) -> str:
     return f" Trained with its quantisers, a student may lose less than {', '.join(lost)}: stages=quantised (docs/recipes.md)."
 
 
+def _how(how: str, quantisation: Mapping[str, Any] | None) -> str:
+    """With the alpha that was chosen for this student."""
+    if not quantisation:
+        return how
+    alpha = quantisation["smooth_quant_alpha"]
+    return f"{how}, SmoothQuant {'off' if alpha == OFF else f'alpha {alpha:g}'}"
+
+
 def _record(
-    manifest: Manifest, data: Data, options: Options, choice: Choice, pytorch: Judged, tested: Judged | None
+    out: Path, manifest: Manifest, data: Data, options: Options, choice: Choice, pytorch: Judged, tested: Judged | None
 ) -> dict[str, Any]:
     problem = manifest.problem
     labelled = data.validation.labels is not None and problem != "embedding"
@@ -153,13 +163,16 @@ def _record(
     if data.test is not None:
         rows["test"] = len(data.test.texts)
 
-    def shown(judged: Judged, **more: str) -> Mapping[str, Any]:
+    def shown(judged: Judged, **more: Any) -> Mapping[str, Any]:
         found = judged.metrics(problem)
         return {**more, "score": found.pop(SCORES[problem]), "score_interval": list(judged.score.interval), **found}
 
     variants = {
-        each.name: shown(each, backend=VARIANTS[each.name].backend, how=VARIANTS[each.name].how)
+        each.name: shown(
+            each, backend=VARIANTS[each.name].backend, how=_how(VARIANTS[each.name].how, found), quantisation=found
+        )
         for each in choice.judged
+        for found in (read(out / each.name).content["quantisation"],)
     }
     return {
         "format": FORMAT, "problem": problem, "score": score, "labelled": labelled, "student": manifest.content["source"],

@@ -1,17 +1,14 @@
 """OpenVINO variants: IR in fp32 and fp16, INT8 weights, and full INT8 by post-training quantisation.
 
-Full INT8 is calibrated on training text with NNCF's TRANSFORMER scheme, which leaves alone what attention needs in full
-precision: without it accuracy fell from 90.5 to 80.7. The tokenizer becomes an IR of its own. It is not joined with the
-model: the joined graph answered an empty batch for some inputs, without an error.
+Full INT8 is calibrated on training text (mangakd/export/smooth_quant.py). The tokenizer becomes an IR of its own. It is not
+joined with the model: the joined graph answered an empty batch for some inputs, without an error.
 Source: NNCF, https://docs.openvino.ai/2026/openvino-workflow/model-optimization-guide/quantizing-models-post-training.html
 """
 
-import contextlib
-import copy
-import io
 import logging
+import time
 import warnings
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +16,12 @@ import numpy as np
 from tokenizers import AddedToken
 
 from mangakd.core.errors import UserError
+from mangakd.export import smooth_quant
 from mangakd.export.graph import Batches, Graph, quiet_logs
 
-MODEL, TOKENIZER = "model.xml", "tokenizer_ir.xml"
+MODEL, TOKENIZER = "openvino_model.xml", "openvino_tokenizer.xml"  # as optimum-intel names them
 # In a student's folder: the IR of a stage that trained it with quantisers (export/quantised.py).
-IN_STUDENT = "quantised"
+IN_STUDENT, TRAINED = "quantised", "model.xml"
 _PROBES = (
     ["Don't ship the Café box to 東京, 12.50 €\tplease!", ""],
     ["a long text " * 400, "and", "short  ones"],
@@ -45,27 +43,25 @@ def fp16(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> Non
 def int8_weights(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> None:
     import nncf
 
-    with quiet_nncf():
+    with smooth_quant.quiet_nncf():
         model = nncf.compress_weights(_base(graph, scratch), mode=nncf.CompressWeightsMode.INT8_ASYM)
     _save(graph, model, folder, compress=True)
 
 
-def int8(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> None:
-    import nncf
-
-    with quiet_nncf():
-        model = nncf.quantize(
-            _base(graph, scratch), nncf.Dataset(list(calibration)), model_type=nncf.ModelType.TRANSFORMER,
-            subset_size=len(calibration),
-        )  # fmt: skip
-    _save(graph, model, folder, compress=True)
+def int8(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> dict[str, Any]:
+    """Returns the SmoothQuant alpha that was chosen, and what was seen of the others."""
+    start, base = time.process_time(), partial(_base, graph, scratch)
+    alpha, differences = smooth_quant.choose(base, graph.output, calibration)
+    seconds = time.process_time() - start
+    _save(graph, smooth_quant.quantise(base(), calibration, alpha), folder, compress=True)
+    return {"smooth_quant_alpha": alpha, "rms_difference": differences, "cpu_seconds": round(seconds, 1)}
 
 
 def int8_qat(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> None:
     """The one that was made when the student was trained; nothing is quantised here."""
     import openvino as ov
 
-    file = graph.folder / IN_STUDENT / MODEL
+    file = graph.folder / IN_STUDENT / TRAINED
     if not file.is_file():
         raise UserError(
             f"openvino_int8_qat needs a student that was trained with quantisers, and {graph.folder} has no {IN_STUDENT}/. "
@@ -110,6 +106,7 @@ def _save_tokenizer(graph: Graph, folder: Path) -> None:
     try:
         with warnings.catch_warnings(), quiet_logs("openvino_tokenizers"):
             warnings.simplefilter("ignore")
+            # Its option max_length changes nothing; the tokenizer says where it cuts.
             made = convert_tokenizer(_convertible(graph), truncation=True)
         compiled = ov.compile_model(made, "CPU")
         for texts in _PROBES:
@@ -123,13 +120,11 @@ def _save_tokenizer(graph: Graph, folder: Path) -> None:
 
 
 def _convertible(graph: Graph) -> Any:
-    """A copy of the tokenizer that says it cuts at max_length; the converter's own option for that changes nothing.
+    """The tokenizer with special tokens named by a text that does not occur.
 
-    The converter ignores split_special_tokens, so the copy names special tokens by a text that does not occur: where their own
-    names stand in a text, they are text.
+    The converter ignores split_special_tokens; so where the tokens' own names stand in a text, they are text.
     """
-    tokenizer = copy.deepcopy(graph.tokenizer)
-    tokenizer.model_max_length = graph.max_length
+    tokenizer = graph.served_tokenizer
     kind = type(tokenizer)
 
     def added_tokens_decoder(self: Any) -> dict[int, Any]:
@@ -138,11 +133,3 @@ def _convertible(graph: Graph) -> Any:
 
     tokenizer.__class__ = type(kind.__name__, (kind,), {"added_tokens_decoder": property(added_tokens_decoder)})
     return tokenizer
-
-
-@contextlib.contextmanager
-def quiet_nncf() -> Iterator[None]:
-    """NNCF draws bars on stdout and logs its advice."""
-    with contextlib.redirect_stdout(io.StringIO()), quiet_logs("nncf"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -23,22 +23,25 @@ from mangakd.core.errors import UserError, near
 from mangakd.core.locks import waiting_lock
 from mangakd.core.numbers import largest
 from mangakd.export import graph, to_onnx, to_openvino
-from mangakd.export.data import spread
+from mangakd.export.difference import largest_difference
 from mangakd.export.graph import Batches, Graph
 from mangakd.export.manifest import PARTIAL, place, read, seal, unsealed
 from mangakd.export.pooling import Pooling
 from mangakd.export.room import check_room, told_when_full
+from mangakd.export.spread import spread
 from mangakd.runtime.backends import open_model
 from mangakd.runtime.manifest import Manifest
 from mangakd.runtime.model import Model
 from mangakd.runtime.signal_stack import kept_signal_stack
 from mangakd.runtime.tokenise import Tokeniser
 
-# (graph, calibration batches, folder that all variants share, folder of this one): writes the model's files
-Maker = Callable[[Graph, Batches, Path, Path], None]
+# (graph, calibration batches, folder that all variants share, folder of this one): writes the model's files, and returns what was
+# chosen by measurement, for the manifest
+Maker = Callable[[Graph, Batches, Path, Path], dict[str, Any] | None]
 WORK = f"work{PARTIAL}"  # files that several variants are made of
 CALIBRATION, LEAST = 300, 16  # texts; ranges of activations have settled long before 300, and have not at a handful
 CHECKED, BATCH = 64, 7  # texts, in batches of an odd size, that a variant and PyTorch are compared on
+LAYOUT = "hugging_face"  # of the folder: variants that were made in another are made again
 EXACT = 1e-3  # of the largest output: how far fp32 may be from PyTorch, fp16 ten times that
 REFERENCES = ("The quick brown fox jumps over the lazy dog.", "Yes", "where is my order 12345, please? " * 30, "")
 
@@ -72,6 +75,8 @@ VARIANTS = {
         Variant("onnx_fp32", *_O, "torch.export, torch.onnx", to_onnx.fp32, _ORT, EXACT),
         Variant("onnx_int8", *_O, "dynamic, signed, per channel", to_onnx.int8, _ORT),
         Variant("onnx_int8_static", *_O, "static, calibrated on text", to_onnx.int8_static, _ORT, calibrated=True),
+        Variant("onnx_int8_weights", *_O, "weights in INT8, by blocks", to_onnx.int8_weights, _ORT),
+        Variant("onnx_int4_weights", *_O, "weights in INT4, by blocks", to_onnx.int4_weights, _ORT),
         Variant("openvino_fp32", *_V, "torch.export, convert_model", to_openvino.fp32, _OV, EXACT),
         Variant("openvino_fp16", *_V, "weights in fp16", to_openvino.fp16, _OV, 10 * EXACT),
         Variant("openvino_int8_weights", *_V, "weights in INT8", to_openvino.int8_weights, _NNCF),
@@ -177,7 +182,7 @@ def _row(name: str) -> Variant:
 
 def _made(row: Variant, source: Graph, texts: Sequence[str], out: Path) -> Path:
     content = {
-        "variant": row.name, "backend": row.backend, "model": row.model, "inputs": list(source.inputs),
+        "variant": row.name, "layout": LAYOUT, "backend": row.backend, "model": row.model, "inputs": list(source.inputs),
         "output": source.output, "problem": source.problem, "labels": list(source.labels), "tokenizer": source.settings,
         "versions": _versions(row), "source": source.source(), "calibration": _digest(texts) if row.calibrated else None,
     }  # fmt: skip
@@ -187,10 +192,10 @@ def _made(row: Variant, source: Graph, texts: Sequence[str], out: Path) -> Path:
     folder.mkdir()
     batches = [source.encode([text]) for text in texts] if row.calibrated else []
     with _told(row, source), told_when_full(out, sum(p.numel() for p in source.module.parameters())):
-        row.make(source, batches, out / WORK, folder)
-    source.save_tokenizer(folder)
+        quantisation = row.make(source, batches, out / WORK, folder)
+    source.save_settings(folder)
     tolerance = _difference(row, source, unsealed(folder, content), [*REFERENCES, *texts[:CHECKED]])
-    seal(folder, {**content, "tolerance": tolerance, "metrics": {}})
+    seal(folder, {**content, "quantisation": quantisation, "tolerance": tolerance, "metrics": {}})
     return place(folder, out / row.name)
 
 
@@ -236,7 +241,7 @@ def _difference(row: Variant, source: Graph, manifest: Manifest, texts: Sequence
             raise UserError(
                 f"{row.name} answers in shape {said.shape} where PyTorch answers in {wanted.shape}; not kept."
             )
-        worst, size = largest([worst, np.abs(said - wanted).max()]), largest([size, np.abs(wanted).max()])
+        worst, size = max(worst, largest_difference(said, wanted)), largest([size, np.abs(wanted).max()])
     if not np.isfinite(worst):
         raise UserError(
             f"{row.name} answers some texts with what is no number (NaN or infinity), where PyTorch answers up to {size:.3g}; "

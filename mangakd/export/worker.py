@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from mangakd.export.difference import largest_difference
+from mangakd.export.spread import spread
 from mangakd.runtime.backends import Run, open_model
 from mangakd.runtime.manifest import read
 from mangakd.runtime.tokenise import Tokeniser
@@ -41,8 +43,12 @@ def variant(job: dict[str, Any]) -> Opened:
 
 
 def serve(file: Path, opener: Callable[[dict[str, Any]], Opened]) -> None:
-    """Answers each line of stdin with one on stdout: {"score": batch size} writes outputs.npy (N, C) beside the job;
-    {"length": tokens, "runs": n} gives milliseconds."""
+    """Answer each line of stdin with one on stdout.
+
+    {"score": batch size, "most": n} writes outputs.npy (N, C), of at most n texts, beside the job. {"company": batch size,
+    "most": n} gives how far other texts of a batch move an answer. {"length": tokens, "runs": n}
+    gives the milliseconds of one text at a time. {"batch": size, "most": n} gives the milliseconds that a text takes in batches.
+    """
     # What libraries print must not come between the answers.
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
@@ -53,8 +59,13 @@ def serve(file: Path, opener: Callable[[dict[str, Any]], Opened]) -> None:
         for line in sys.stdin:
             asked = json.loads(line)
             found: dict[str, Any] = {}
+            texts = spread(job["texts"], asked.get("most", len(job["texts"])))
             if "score" in asked:
-                np.save(file.with_name("outputs.npy"), outputs(model, job["texts"], asked["score"]))
+                np.save(file.with_name("outputs.npy"), outputs(model, texts, asked["score"]))
+            elif "company" in asked:
+                found["moved"] = moved(model, texts, asked["company"])
+            elif "batch" in asked:
+                found["ms"] = batch_latency(model, texts, asked["batch"])
             else:
                 found["ms"] = latency(model.run, row(model, job["texts"], asked["length"]), asked["runs"])
             print(json.dumps({**found, "peak_rss_mb": peak_rss_mb()}), file=answers, flush=True)
@@ -64,6 +75,21 @@ def outputs(model: Opened, texts: list[str], size: int) -> np.ndarray:
     """(N, C), `size` texts at a time, in the order given."""
     batches = (model.batch(texts[start : start + size]) for start in range(0, len(texts), size))
     return np.concatenate([model.run(batch) for batch in batches])
+
+
+def moved(model: Opened, texts: list[str], size: int) -> float:
+    """Largest |Δ output| of the first half of each batch where copies of its first row take the place of its second half.
+
+    Shapes, and so kernels and their rounding, stay the same: where no text has a part in another's answer, this is 0.
+    """
+    largest = 0.0
+    for start in range(0, len(texts) - 1, size):
+        batch = model.batch(texts[start : start + size])
+        half, rest = len(batch["input_ids"]) // 2, -(-len(batch["input_ids"]) // 2)
+        other = {name: np.concatenate([rows[:half], rows[:1].repeat(rest, 0)]) for name, rows in batch.items()}
+        if half:
+            largest = max(largest, largest_difference(model.run(batch)[:half], model.run(other)[:half]))
+    return largest
 
 
 def row(model: Opened, texts: list[str], length: int) -> Arrays:
@@ -82,6 +108,17 @@ def latency(run: Run, arrays: Arrays, runs: int) -> list[float]:
         run(arrays)
         times.append(1000 * (time.perf_counter() - start))
     return times[WARM_UP:]
+
+
+def batch_latency(model: Opened, texts: list[str], size: int) -> float:
+    """Milliseconds that a text takes from token ids to the answer, `size` texts of about one length at a time."""
+    ordered = sorted(texts, key=len)
+    batches = [model.batch(ordered[start : start + size]) for start in range(0, len(ordered), size)]
+    model.run(batches[-1])
+    start = time.perf_counter()
+    for batch in batches:
+        model.run(batch)
+    return 1000 * (time.perf_counter() - start) / len(texts)
 
 
 def peak_rss_mb() -> float:

@@ -21,7 +21,7 @@ Run = Callable[[dict[str, np.ndarray]], np.ndarray]
 def open_model(manifest: Manifest, threads: int | None) -> Run:
     """threads: how many one batch is computed with; None leaves it to the backend, which takes all cores."""
     opener = {"onnxruntime": _onnxruntime, "openvino": _openvino}[manifest.backend]
-    package = _imported(manifest.backend)
+    package = imported(manifest.backend)
     try:
         return opener(package, manifest.model, manifest.inputs, manifest.output, threads)
     except UserError:
@@ -34,7 +34,7 @@ def open_model(manifest: Manifest, threads: int | None) -> Run:
         ) from error
 
 
-def _imported(backend: str) -> Any:
+def imported(backend: str) -> Any:
     try:
         return importlib.import_module(backend)
     except ImportError as error:

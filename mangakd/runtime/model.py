@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mangakd.core.errors import UserError
+from mangakd.runtime import hugging_face
 from mangakd.runtime.answers import Answer, answers
 from mangakd.runtime.backends import Run, open_model
 from mangakd.runtime.grouping import groups
@@ -23,8 +24,9 @@ BATCH = 32  # on a CPU larger batches are no faster, and wait for their longest 
 def load(folder: str | Path, threads: int | None = None) -> "Model":
     """The student that lies in `folder`, its files verified and asked once, so that the first text is not slower.
 
-    threads: for one batch; None takes all cores. Raises UserError for a folder that is none, is damaged, or needs a package
-    that is not installed.
+    folder: exported by mangakd, or by optimum-intel (mangakd.runtime.hugging_face), whose files cannot be verified. threads: for
+    one batch; None takes all cores. Raises UserError for a folder that is none, is damaged, or needs a package that is not
+    installed.
     """
     if threads is not None and (not _is_int(threads) or threads < 1):
         raise UserError(f"threads={threads!r}: give a number of threads from 1 on, or None for all cores.")
@@ -32,7 +34,8 @@ def load(folder: str | Path, threads: int | None = None) -> "Model":
         os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
     if threads == 1:  # in the caller's thread: a pool of one would be woken for each text
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    manifest = read(folder)
+    folder = Path(folder).expanduser()
+    manifest = hugging_face.manifest_of(folder) if hugging_face.is_export(folder) else read(folder)
     tokeniser = Tokeniser(
         manifest.tokenizer, manifest.max_length, manifest.pad_id, manifest.pad_type_id, manifest.truncation_side
     )
@@ -74,13 +77,17 @@ class Model:
         return answers(rows, self.manifest.problem, self.labels, top)
 
     def outputs(self, texts: Sequence[str], batch_size: int = BATCH) -> np.ndarray:
-        """What the model says before anything is made of it: logits (N, C) or embeddings (N, D), float32."""
+        """What the model says before anything is made of it: logits (N, C) or embeddings (N, D), float32.
+
+        A row depends on its text alone. A model whose rows depend on each other is asked text by text, whatever batch_size is.
+        """
         _check_texts(texts)
         if not _is_int(batch_size) or batch_size < 1:
             raise UserError(f"batch_size={batch_size!r}: give how many texts to compute at a time, from 1 on.")
+        size = batch_size if self.manifest.rows_independent else 1
         encodings = self._tokeniser(texts)
         rows = np.empty((len(texts), self._width), dtype=np.float32)
-        for some in groups([len(encoding) for encoding in encodings], batch_size):
+        for some in groups([len(encoding) for encoding in encodings], size):
             rows[some] = self._run(self._tokeniser.pad([encodings[i] for i in some], self.manifest.inputs))
         return rows
 

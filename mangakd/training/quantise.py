@@ -17,8 +17,8 @@ from typing import Any
 from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
 from mangakd.data.loader import EncodedSplit
-from mangakd.export.data import spread
-from mangakd.export.to_openvino import quiet_nncf
+from mangakd.export.smooth_quant import quiet_nncf
+from mangakd.export.spread import spread
 from mangakd.export.variants import CALIBRATION, LEAST
 from mangakd.models.encoder import Encoder
 from mangakd.training.hardware import Hardware

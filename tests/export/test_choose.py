@@ -5,6 +5,7 @@ import pytest
 
 from mangakd.core.errors import UserError
 from mangakd.export.choose import Choice, choose, cosine, likeness, pearson
+from mangakd.export.company import compare
 from mangakd.export.measure import Measured
 
 ROWS = 1000
@@ -18,8 +19,14 @@ def right_on(rows: int) -> np.ndarray:
     return np.eye(2, dtype=np.float32)[said]
 
 
-def variant(name: str, rows: int, ms: float, mb: float = 10.0) -> Measured:
-    return Measured(name, right_on(rows), mb, 0.1, 100.0, {32: {"p50": ms / 2}, 64: {"p50": ms}, 128: {"p50": 3 * ms}})
+def variant(name: str, rows: int, ms: float, mb: float = 10.0, batch_ms: float | None = None) -> Measured:
+    """batch_ms: as long as a text alone, where it is not given."""
+    said, times = right_on(rows), {32: {"p50": ms / 2}, 64: {"p50": ms}, 128: {"p50": 3 * ms}}
+    return Measured(name, said, mb, 0.1, 100.0, compare(said, said, 0.0, "single_label"), times, batch_ms or ms)
+
+
+def measured(outputs: np.ndarray, problem: str) -> Measured:
+    return Measured("v", outputs, 1, 1, 1, compare(outputs, outputs, 0.0, problem), {32: {"p50": 1.0}}, 1.0)
 
 
 def chosen(*variants: Measured, **options: object) -> Choice:
@@ -45,6 +52,13 @@ def test_a_variant_that_is_better_than_the_student_gains() -> None:
     assert "int8 gains 0.20 points [0.00, 0.50]" in found.reason
 
 
+def test_latency_and_time_in_batches_count_alike() -> None:
+    """The geometric mean: 2 ms alone and 8 in batches are 4, as fast as 4 and 4, slower than 3 and 3."""
+    lone = variant("lone", 900, 2, mb=5, batch_ms=8)
+    assert chosen(lone, variant("even", 900, 4)).name == "lone", "as fast, and smaller"
+    assert chosen(lone, variant("even", 900, 3)).name == "even"
+
+
 def test_of_equally_fast_ones_the_smallest() -> None:
     pair = variant("fast", 900, 10.0, mb=40), variant("small", 900, 10.4, mb=20)
     assert chosen(*pair).name == "small"
@@ -68,6 +82,10 @@ def test_what_is_not_a_number_never_ships() -> None:
     broken = variant("int8", 900, 5)
     broken.outputs[-1] = np.nan  # the student is wrong there too
     assert chosen(variant("fp32", 900, 20), broken).name == "fp32"
+    broken = variant("fp32", 900, 20)
+    broken.outputs[0] = np.nan
+    with pytest.raises(UserError, match="no variant passes"):
+        chosen(broken, variant("int8", 880, 5))
 
 
 def test_agreement_with_the_teacher_is_said() -> None:
@@ -88,7 +106,7 @@ def test_several_labels_count_as_whole_sets() -> None:
     student = targets * 2 - 1
     worse = student.copy()
     worse[0, 1] = 1
-    made = Measured("v", worse.astype(np.float32), 1, 1, 1, {32: {"p50": 1.0}})
+    made = measured(worse.astype(np.float32), "multi_label")
     (found,) = choose([made], ["v"], student, "multi_label", targets, resamples=50).judged
     assert found.score.value == 0.75 and found.drop.value == 25.0 and found.agreement_student == 0.75
 
@@ -98,7 +116,7 @@ def test_regression_is_scored_by_pearson() -> None:
     targets = rng.normal(size=(200, 2)) * 5 + 1000  # far from 0, where sums of squares lose digits
     student = (targets + rng.normal(size=targets.shape)).astype(np.float32)
     noisy = (student + rng.normal(size=targets.shape)).astype(np.float32)
-    made = Measured("v", noisy, 1, 1, 1, {32: {"p50": 1.0}})
+    made = measured(noisy, "regression")
     (found,) = choose([made], ["v"], student, "regression", targets, resamples=50).judged
 
     def reference(one: np.ndarray, other: np.ndarray) -> float:
@@ -114,7 +132,7 @@ def test_regression_is_scored_by_pearson() -> None:
 def test_embeddings_are_scored_by_their_cosine_to_the_student() -> None:
     student = np.array([[1.0, 0.0], [0.0, 2.0]], dtype=np.float32)
     turned = np.array([[1.0, 0.0], [1.0, 1.0]], dtype=np.float32)
-    made = Measured("v", turned, 1, 1, 1, {32: {"p50": 1.0}})
+    made = measured(turned, "embedding")
     (found,) = choose([made], ["v"], student, "embedding", None, resamples=50).judged
     assert found.score.value == pytest.approx((1 + np.sqrt(0.5)) / 2) and not found.passed
     assert cosine(student, student) == pytest.approx([1, 1]) and likeness(

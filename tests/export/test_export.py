@@ -16,9 +16,10 @@ from mangakd import runtime
 from mangakd.core.errors import UserError
 from mangakd.evaluation.report.export import section
 from mangakd.export import choose, to_onnx, variants
-from mangakd.export.data import Data, Split, of_file, of_texts, spread
+from mangakd.export.data import Data, Split, of_file, of_texts
 from mangakd.export.manifest import copy, read
 from mangakd.export.run import Options, export, steps
+from mangakd.export.spread import spread
 from mangakd.export.variants import Variant, make
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -75,6 +76,15 @@ def test_best_is_the_chosen_one_with_its_test_score(done: Any) -> None:
     other = next(name for name in NAMES if name != record["chosen"])
     assert set(read(out / other).content["metrics"]) == {"validation"}, "test is asked of the chosen one alone"
     assert {path.name for path in out.iterdir() if path.is_dir()} == {*NAMES, "best"}
+
+
+def test_the_manifest_says_what_company_does(done: Any) -> None:
+    out, record, _ = done
+    for name in NAMES:
+        content, independent = read(out / name).content, name == "onnx_fp32"
+        assert content["rows_independent"] is independent is record["variants"][name]["company"]["independent"]
+        assert content["metrics"]["validation"]["company"] == record["variants"][name]["company"]
+        assert record["variants"][name]["batch_ms"] > 0
 
 
 def test_what_is_there_is_not_made_again(

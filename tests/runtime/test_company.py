@@ -1,95 +1,86 @@
-"""A served answer depends on its text alone: asked alone and under concurrent load, over HTTP, it is the same."""
+"""A served answer depends on its text alone: alone or in company, from the library, the Lambda handler and the service."""
 
+import importlib
+import json
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-
-try:
-    import fastapi  # noqa: F401
-    import httpx
-    import uvicorn  # noqa: F401
-except ImportError as missing:
-    pytest.skip(f"the service and its client: pip install fastapi uvicorn httpx ({missing})", allow_module_level=True)
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-
-from made_variant import copied, variant, write_manifest
-from serving_client import served
+from made_variant import dependent, variant, write_manifest
 
 from mangakd.runtime import load
 
-TEXTS = [" ".join(["order", "refund!", "I", "shipping?"][: 1 + i % 4] * (1 + i % 7)) + f" {i}" for i in range(48)]
-ROUNDING = 1e-6  # of a probability: fp32 sums in another order
+TEXTS = [f"{word} {'so ' * i}number {i}" for i in range(6) for word in ("order", "refund", "東京")]
+OLD: dict[str, Any] = {"variant": "onnx_int8"}  # as it was exported before there was the key
 
 
-def fp32(_: Path) -> Path:
-    return variant()
+def probabilities(answers: list[dict[str, Any]]) -> list[dict[str, float]]:
+    return [answer["probabilities"] for answer in answers]
 
 
-def openvino_fp32(_: Path) -> Path:
-    return variant(backend="openvino")
+@pytest.mark.parametrize("manifest", [{"rows_independent": False}, OLD])
+def test_the_library_answers_alone_as_in_company(tmp_path: Path, manifest: dict[str, Any]) -> None:
+    student = load(dependent(tmp_path, **manifest), threads=1)
+    alone = np.concatenate([student.outputs([text]) for text in TEXTS])
+    for batch_size in (1, 7, 32):
+        np.testing.assert_array_equal(student.outputs(TEXTS, batch_size), alone)
 
 
-def weights_int8(scratch: Path) -> Path:
-    """MatMulNBits with 8 bits, computed in INT8 with a scale for each row's blocks."""
-    pytest.importorskip("onnx", reason="writes the model: pip install onnx")
-    import onnx
-    from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
-
-    folder = copied(variant(), scratch)
-    recipe = DefaultWeightOnlyQuantConfig(block_size=16, is_symmetric=True, accuracy_level=4, bits=8)
-    quantizer = MatMulNBitsQuantizer(onnx.load(folder / "model.onnx"), algo_config=recipe)
-    quantizer.process()
-    assert "MatMulNBits" in {node.op_type for node in quantizer.model.model.graph.node}
-    onnx.save(quantizer.model.model, folder / "model.onnx")
-    write_manifest(folder)
-    return folder
+def test_it_is_the_manifest_that_holds_it(tmp_path: Path) -> None:
+    """The same model in a folder that claims independent rows moves its answers: the tests here can fail."""
+    student = load(dependent(tmp_path, rows_independent=True), threads=1)
+    alone = np.concatenate([student.outputs([text]) for text in TEXTS])
+    assert np.abs(student.outputs(TEXTS, 32) - alone).max() > 1e-3
 
 
-def static_int8(scratch: Path) -> Path:
-    """Activations in ranges that are fixed beforehand."""
-    pytest.importorskip("onnx", reason="writes the model: pip install onnx")
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+@pytest.mark.parametrize(
+    ("manifest", "independent"),
+    [(OLD, False), ({**OLD, "rows_independent": True}, True), ({"variant": "onnx_int8_static"}, True), ({}, True),
+     ({"variant": "onnx_int8", "backend": "openvino"}, True)],
+)  # fmt: skip
+def test_folders_of_before_say_it_by_their_name(tmp_path: Path, manifest: dict[str, Any], independent: bool) -> None:
+    from mangakd.runtime.manifest import read
 
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            model = load(variant(), 1)
-            self._arrays = (model._tokeniser.pad(model._tokeniser([text]), model.manifest.inputs) for text in TEXTS)
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(self._arrays, None)
-
-    folder = copied(variant(), scratch)
-    file = folder / "model.onnx"
-    quantize_static(
-        file, file, Reader(), op_types_to_quantize=["MatMul"], activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8
-    )
-    write_manifest(folder)
-    return folder
+    folder = tmp_path / "variant"
+    folder.mkdir()
+    for name in ("model.onnx", "tokenizer.json"):
+        (folder / name).touch()
+    write_manifest(folder, **manifest)
+    assert read(folder).rows_independent is independent
 
 
-@pytest.mark.parametrize("make", [fp32, openvino_fp32, weights_int8, static_int8], ids=lambda make: make.__name__)
-def test_an_answer_depends_on_its_text_alone(make: Callable[[Path], Path], tmp_path: Path) -> None:
-    with (
-        served(make(tmp_path), tmp_path / "log", "--linger", "0") as process,
-        httpx.Client(base_url=process.url, timeout=60) as client,
-        ThreadPoolExecutor(12) as pool,
-    ):
+def test_batches_stay_batches_where_rows_are_independent(monkeypatch: pytest.MonkeyPatch) -> None:
+    student, sizes = load(variant(), threads=1), list[int]()
+    run = student._run
+    monkeypatch.setattr(student, "_run", lambda arrays: sizes.append(len(arrays["input_ids"])) or run(arrays))
+    student.outputs(TEXTS, 9)
+    assert sizes == [9, 9]
 
-        def ask(text: str) -> dict[str, float]:
-            return client.post("/predict", json={"texts": [text]}).raise_for_status().json()["predictions"][0]
 
-        alone = [ask(text) for text in TEXTS]
-        for _ in range(3):
-            for own, given in zip(alone, pool.map(ask, TEXTS), strict=True):
-                assert given["label"] == own["label"]
-                assert given["probabilities"] == pytest.approx(own["probabilities"], abs=ROUNDING)
-        together = client.post("/predict", json={"texts": TEXTS}).json()["predictions"]
-        assert [one["probabilities"] for one in together] == [pytest.approx(one["probabilities"], abs=ROUNDING) for one in alone]
-        page = client.get("/metrics").text.splitlines()
-    sizes = {float(line.split()[1]) for line in page if line.startswith("mangakd_batch_texts_bucket")}
-    assert len(sizes) > 2  # batches of one, of 48, and some in between
+def test_the_lambda_handler_answers_alone_as_in_company(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MANGAKD_MODEL", str(dependent(tmp_path, rows_independent=False)))
+    monkeypatch.delitem(sys.modules, "mangakd.runtime.aws_lambda", raising=False)
+    handler = importlib.import_module("mangakd.runtime.aws_lambda").handler
+    alone = [handler({"texts": [text]})["predictions"][0] for text in TEXTS]
+    assert probabilities(handler({"texts": TEXTS})["predictions"]) == probabilities(alone)
+
+
+def test_the_service_answers_alone_as_in_company(tmp_path: Path) -> None:
+    httpx = pytest.importorskip("httpx", reason="asks the service: pip install httpx")
+    pytest.importorskip("uvicorn", reason="the service: pip install fastapi uvicorn")
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    from serving_client import served
+
+    folder = dependent(tmp_path, rows_independent=False)
+    with served(folder, tmp_path / "log", "--linger", "0") as running, httpx.Client(base_url=running.url) as client:
+
+        def ask(texts: list[str]) -> list[dict[str, float]]:
+            return probabilities(client.post("/predict", content=json.dumps({"texts": texts})).json()["predictions"])
+
+        alone = [ask([text])[0] for text in TEXTS]
+        assert ask(TEXTS) == alone
+        with ThreadPoolExecutor(8) as pool:
+            assert [row for rows in pool.map(lambda text: ask([text]), TEXTS) for row in rows] == alone

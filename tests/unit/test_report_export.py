@@ -20,7 +20,9 @@ def row(backend: str, score: float, drop: float, mb: float, p50: float, passed: 
         "backend": backend, "how": f"how of {backend}", "score": score, "score_interval": [score - 0.02, score + 0.02],
         "drop_points": drop, "drop_interval": [drop - 0.5, drop + 0.5], "agreement_student": 0.987, "agreement_teacher": 0.912,
         "max_difference": 0.0123, "passed": passed, "megabytes": mb, "load_seconds": 0.21, "peak_rss_mb": 123.4,
-        "latency_ms": times,
+        "latency_ms": times, "batch_ms": p50 / 2,
+        "company": {"independent": passed, "texts": 500, "moved": 0.0, "max_difference": 0.04,
+                    "max_probability_difference": 0.003},
     }  # fmt: skip
 
 
@@ -58,11 +60,15 @@ def test_the_section_says_what_ships_and_why_and_its_test_score_once(tmp_path: P
         line.split(" | ")[0].strip("| ").replace("\\", ""): line for line in part.splitlines() if line.startswith("|")
     }
     quality = next(line for line in part.splitlines() if line.startswith("| openvino") and "FAIL" in line)
+    assert "Δp 0.003: text by text" in quality and part.count("text by text |") == 1, (
+        "the other one's rows are independent"
+    )
     assert "2.00 [1.50, 2.50]" in quality and "98.7%" in quality and "91.2%" in quality and "0.012" in quality
     head = next(line for line in part.splitlines() if line.startswith("| on validation"))
     assert head.count("|") == quality.count("|"), "nothing in a header ends a cell"
     costs = [line for line in part.splitlines() if line.startswith("| onnx") and "×" in line]
     assert costs == [next(line for line in costs if "10.0 0.25 ×" in line and "4.0 / 5.0 / 6.0 0.25 ×" in line)]
+    assert "1.00 0.25 ×" in costs[0]
     assert "PyTorch fp32" in lines and "**" not in part
     assert "ms at 64 tokens" in part and "ships: onnx_int8" in text
 
@@ -85,6 +91,14 @@ def test_without_labels_the_score_is_the_agreement_and_is_said_once(tmp_path: Pa
     headers = section.blocks[1].headers  # type: ignore[union-attr]
     assert headers.count("agreement with the student") == 1 and "agrees with student" not in headers
     assert all(len(line) == len(headers) for line in section.blocks[1].rows)  # type: ignore[union-attr]
+
+
+def test_a_record_of_before_has_no_time_in_batches_and_no_company(tmp_path: Path) -> None:
+    old = record()
+    for each in (old["pytorch"], *old["variants"].values()):
+        del each["batch_ms"], each["company"]
+    (section,) = export.section(written(tmp_path, old))
+    assert [line[-1] for line in section.blocks[4].rows] == ["–"] * 3  # type: ignore[union-attr]
 
 
 def test_no_export_no_section_and_a_damaged_record_is_told(tmp_path: Path) -> None:

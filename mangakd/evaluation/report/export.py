@@ -67,19 +67,29 @@ def quality(record: Record) -> Table:
     """What each variant answers. Where nobody knows what is right, the score is the agreement with the student."""
     labelled = record["labelled"]
     agrees = ["agrees with student"] if labelled else []
-    headers = ["on validation", "how", record["score"], "drop, points", *agrees, "with teacher", "largest Δ", ""]
+    headers = [
+        "on validation",
+        "how",
+        record["score"],
+        "drop, points",
+        *agrees,
+        "with teacher",
+        "largest Δ",
+        "in company",
+        "",
+    ]
     cells: list[Sequence[str | Value]] = []
     for name, row in rows(record).items():
         teacher = row["agreement_teacher"]
         with_teacher = "–" if teacher is None else _likeness(record, teacher)
         if name == "pytorch":
-            own: list[str | Value] = ["–", *("–" for _ in agrees), with_teacher, "–", ""]
+            own: list[str | Value] = ["–", *("–" for _ in agrees), with_teacher, "–", _company(row), ""]
         else:
             low, high = row["drop_interval"]
             own = [
                 Value(_points(row["drop_points"]), f"[{_points(low)}, {_points(high)}]"),
                 *(_likeness(record, row["agreement_student"]) for _ in agrees),
-                with_teacher, f"{row['max_difference']:.2g}", "pass" if row["passed"] else "FAIL",
+                with_teacher, f"{row['max_difference']:.2g}", _company(row), "pass" if row["passed"] else "FAIL",
             ]  # fmt: skip
         cells.append([BACKENDS.get(name, name), row["how"], _score(record, row), *own])
     return Table(headers, cells)
@@ -90,25 +100,31 @@ def cost(record: Record) -> Table:
     all_rows = rows(record)
     base = all_rows["pytorch"]
     lengths = list(base["latency_ms"])
-    headers = ["", "MB", "load, s", "peak memory, MB", *(f"ms at {length} tokens" for length in lengths)]
+    timed = [f"ms at {length} tokens" for length in lengths] + ["ms a text, in batches"]
+    headers = ["", "MB", "load, s", "peak memory, MB", *timed]
     cells: list[Sequence[str | Value]] = []
     for name, row in all_rows.items():
         times = [_times(row["latency_ms"][length], base["latency_ms"][length]) for length in lengths]
         size = Value(f"{row['megabytes']:.1f}", f"{row['megabytes'] / base['megabytes']:.2f} ×")
         title = BACKENDS.get(name, name)
-        cells.append([title, size, f"{row['load_seconds']:.2f}", f"{row['peak_rss_mb']:.0f}", *times])
+        cells.append(
+            [title, size, f"{row['load_seconds']:.2f}", f"{row['peak_rss_mb']:.0f}", *times, _batches(row, base)]
+        )
     return Table(headers, cells)
 
 
 def notes(record: Record) -> str:
     count = record["rows"]["validation"]
     slow = f" {record.get('cpu')} has no units for INT8, which gains more where there are some (VNNI, AMX)."
+    threads = f"{record['threads']} thread{'s' if record['threads'] > 1 else ''}"
     return (
         f"{count:,} validation texts, {record['batch_size']} at a time, cut to {record['max_length']} tokens. A variant passes "
-        f"that loses no more than {record['max_drop']:g} points; brackets are 95 % of paired bootstrap resamples. Below: p50 / "
-        f"p95 / p99 milliseconds from token ids to the answer, one text at a time, on {record['threads']} thread"
-        f"{'s' if record['threads'] > 1 else ''}, all of them in turns; shares are of PyTorch fp32 (MB, p50). Loading begins "
-        f"with a Python that has imported nothing yet.{slow if record.get('int8_units') is False else ''}"
+        f"that loses no more than {record['max_drop']:g} points; brackets are 95 % of paired bootstrap resamples. In company: "
+        "how far the other texts of a batch move an answer. A variant that they move by more than rounding is served text by "
+        "text, and was measured so. Below: p50 / p95 / p99 milliseconds from token ids to the answer, one text at a time, and "
+        f"the time of a text in batches, on {threads}, all of them in turns; shares are of PyTorch fp32. Of those that pass, the "
+        "variant ships whose geometric mean of p50 and time in batches is smallest. Loading begins with a Python that has "
+        f"imported nothing yet.{slow if record.get('int8_units') is False else ''}"
     )
 
 
@@ -141,6 +157,23 @@ def _p50(row: Record, length: str) -> float:
 def _times(found: Mapping[str, float], base: Mapping[str, float]) -> Value:
     shown = " / ".join(f"{found[p]:.1f}" for p in PERCENTILES)
     return Value(shown, f"{found['p50'] / base['p50']:.2f} ×")
+
+
+def _batches(row: Record, base: Record) -> str | Value:
+    """Folders that were exported before have no such time."""
+    if row.get("batch_ms") is None:
+        return "–"
+    return Value(f"{row['batch_ms']:.2f}", f"{row['batch_ms'] / base['batch_ms']:.2f} ×")
+
+
+def _company(row: Record) -> str:
+    """Largest difference that the other texts of a batch made, of a probability where there are some."""
+    company = row.get("company")
+    if company is None:
+        return "–"
+    output, probability = company["max_difference"], company["max_probability_difference"]
+    shown = f"Δ {output:.1g}" if probability is None else f"Δp {probability:.1g}"
+    return shown if company["independent"] else f"{shown}: text by text"
 
 
 def _score(record: Record, row: Record) -> Value:

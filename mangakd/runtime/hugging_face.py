@@ -1,0 +1,140 @@
+"""Folders that optimum-intel or optimum-onnx exported: a model, config.json, a tokenizer, and no manifest.
+
+    optimum-cli export openvino --model FOLDER --task text-classification EXPORTED
+
+Hugging Face's files say what a manifest says, but for the files' hashes. What they do not say is not guessed: it is an error.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from mangakd.core.errors import UserError
+from mangakd.runtime.backends import imported
+from mangakd.runtime.manifest import INPUTS, PARTIAL, PROBLEMS, Manifest
+from mangakd.runtime.signal_stack import kept_signal_stack
+
+MODELS = {"openvino_model.xml": "openvino", "model.onnx": "onnxruntime"}
+HEAD = "ForSequenceClassification"
+UNKNOWN = 10**9  # tokens; transformers writes 10^30 for a tokenizer that knows no limit
+log = logging.getLogger("mangakd.runtime")
+
+
+def is_export(folder: Path) -> bool:
+    """Whether `folder` has no manifest, but all that is needed to make one."""
+    files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return "manifest.json" not in files and {"config.json", "tokenizer.json"} < files and not files.isdisjoint(MODELS)
+
+
+def manifest_of(folder: Path) -> Manifest:
+    """The manifest that the export could have written. Raises UserError naming what the folder's files leave open."""
+    if folder.name.endswith(PARTIAL):
+        raise UserError(f"{folder} was not finished: its export is running or was killed. Export the student again.")
+    name = next(name for name in MODELS if (folder / name).is_file())
+    backend, config, tokenizer = MODELS[name], _json(folder / "config.json"), _json(folder / "tokenizer_config.json")
+    _check_head(config, folder)
+    problem, labels = _problem(config, folder)
+    found = Manifest(
+        folder=folder, variant=folder.resolve().name, backend=backend, model=folder / name,
+        tokenizer=folder / "tokenizer.json", max_length=_max_length(config, tokenizer, folder),
+        pad_id=_pad_id(config, tokenizer, folder), pad_type_id=0,
+        truncation_side=tokenizer.get("truncation_side", "right"), inputs=_inputs(backend, folder / name), output="logits",
+        problem=problem, labels=labels, rows_independent=not _scales_activations_at_run_time(folder / name),
+        tolerance=float("inf"), content={},
+    )  # fmt: skip
+    log.warning(
+        "%s has no manifest.json; it is read as a folder of optimum: %s, %s of %d labels, texts cut to %d tokens. Its files are "
+        "not compared with those that were exported.", folder, backend, problem, len(labels), found.max_length,
+    )  # fmt: skip
+    return found
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file} is damaged: {error}.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file} holds a {type(content).__name__}, not an object.")
+    return content
+
+
+def _check_head(config: dict[str, Any], folder: Path) -> None:
+    others = [name for name in config.get("architectures") or [] if not str(name).endswith(HEAD)]
+    if others:
+        raise UserError(
+            f"{folder} holds a {others[0]} (architectures in config.json), and has no manifest.json that says how its output is "
+            f"read. Only models …{HEAD} are served without one; `python scripts/export.py` exports encoders with their pooling."
+        )
+
+
+def _problem(config: dict[str, Any], folder: Path) -> tuple[str, tuple[str, ...]]:
+    """problem and labels, as Hugging Face reads problem_type: one output without a type is a regression."""
+    names = config.get("id2label") or {}
+    try:
+        labels = tuple(str(names[str(i)]) for i in range(len(names)))
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder / 'config.json'}: id2label must name the labels 0 to {len(names) - 1}; it has no {error}."
+        ) from error
+    said = str(config.get("problem_type") or "").removesuffix("_classification")
+    problem = said or ("regression" if len(labels) == 1 else "single_label")
+    if problem not in PROBLEMS:
+        raise UserError(f"{folder / 'config.json'}: problem_type {config['problem_type']!r} is not known.")
+    unnamed = all(label == f"LABEL_{i}" for i, label in enumerate(labels))
+    if len(set(labels)) < len(labels) or (unnamed and problem != "regression"):
+        raise UserError(
+            f"{folder / 'config.json'} does not name the labels: write a name for each of the model's outputs into id2label, "
+            "all different."
+        )
+    return problem, labels
+
+
+def _max_length(config: dict[str, Any], tokenizer: dict[str, Any], folder: Path) -> int:
+    said, positions = tokenizer.get("model_max_length"), config.get("max_position_embeddings")
+    if not isinstance(said, int | float) or not 0 < said < UNKNOWN:
+        raise UserError(
+            f"{folder / 'tokenizer_config.json'} does not say how many tokens a text may have: write model_max_length into it"
+            f"{f' (config.json has {positions} positions)' if positions else ''}."
+        )
+    return min(int(said), positions or UNKNOWN)
+
+
+def _pad_id(config: dict[str, Any], tokenizer: dict[str, Any], folder: Path) -> int:
+    if isinstance(config.get("pad_token_id"), int):
+        return config["pad_token_id"]
+    token = tokenizer.get("pad_token")
+    name = token.get("content") if isinstance(token, dict) else token
+    added = _json(folder / "tokenizer.json").get("added_tokens") or []
+    ids = [entry["id"] for entry in added if entry.get("content") == name]
+    if not ids:
+        raise UserError(f"{folder} does not say what texts are padded with: write pad_token_id into config.json.")
+    return ids[0]
+
+
+def _inputs(backend: str, file: Path) -> tuple[str, ...]:
+    takes, gives = _ports(imported(backend), backend, file)
+    if "logits" not in gives or not set(takes) <= set(INPUTS):
+        raise UserError(
+            f"{file} takes {takes} and gives {gives}; a classifier takes some of {list(INPUTS)} and gives logits."
+        )
+    return tuple(takes)
+
+
+def _ports(package: Any, backend: str, file: Path) -> tuple[list[str], list[str]]:
+    """Names of what the model takes and gives."""
+    try:
+        if backend == "onnxruntime":
+            model = package.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+            return [port.name for port in model.get_inputs()], [port.name for port in model.get_outputs()]
+        with kept_signal_stack():
+            model = package.Core().read_model(file)
+        return [port.get_any_name() for port in model.inputs], [port.get_any_name() for port in model.outputs]
+    except Exception as error:  # each backend has exceptions of its own
+        raise UserError(f"{backend} {package.__version__} cannot read {file}: {error}") from error
+
+
+def _scales_activations_at_run_time(file: Path) -> bool:
+    """By ONNX's DynamicQuantizeLinear, whose scale is of the whole batch. OpenVINO has no such operation."""
+    return file.suffix == ".onnx" and b"DynamicQuantize" in file.read_bytes()
