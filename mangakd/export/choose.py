@@ -102,7 +102,7 @@ def choose(
     lost = "; ".join(each.words() for each in judged)
     if not exact:
         raise UserError(
-            f"no variant passes export.max_drop={max_drop:g} and none of them is fp32: {lost}. Export onnx_fp32 or "
+            f"no variant passes export.max_drop={max_drop:g} and none in fp32 can ship: {lost}. Export onnx_fp32 or "
             "openvino_fp32 too, or raise export.max_drop."
         )
     best = _cheapest(exact)

@@ -88,6 +88,13 @@ def test_what_is_not_a_number_never_ships() -> None:
         chosen(broken, variant("int8", 880, 5))
 
 
+def test_where_nothing_passes_fp32_ships_only_where_it_answers_in_numbers() -> None:
+    broken, other = variant("fp32", 900, 5), variant("int8", 800, 10)
+    broken.outputs[3] = np.nan
+    with pytest.raises(UserError, match=r"none in fp32 can ship: fp32 answers some texts with no number"):
+        chosen(broken, other)
+
+
 def test_agreement_with_the_teacher_is_said() -> None:
     found = chosen(variant("fp32", 900, 20), teacher=right_on(950))
     assert found.judged[0].agreement_teacher == pytest.approx(0.95)

@@ -4,9 +4,12 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from exported import student, torch_says
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -14,7 +17,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from mangakd.core.errors import UserError
 from mangakd.export import graph
 from mangakd.export.pooling import Pooling
-from mangakd.export.variants import ANY_STUDENT, make
+from mangakd.export.variants import ANY_STUDENT, VARIANTS, make
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +148,36 @@ def test_missing_packages_are_told_together(classifier: Path, tmp_path: Path, mo
 def test_the_measured_process_has_no_torch() -> None:
     code = "import sys, mangakd.export.worker; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_variant_that_cannot_be_converted_is_named(
+    classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("Model wasn't fully converted.\na log of a page")
+
+    monkeypatch.setitem(VARIANTS, "onnx_fp32", replace(VARIANTS["onnx_fp32"], make=fail, needs={}))
+    with pytest.raises(
+        UserError, match=r"onnx_fp32 cannot be made of .* \(bert\): Model wasn't .* Leave onnx_fp32 out"
+    ):
+        make(classifier, tmp_path / "export", ("onnx_fp32",))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_variant_that_answers_one_text_with_no_number_is_refused(
+    bad: float, classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one of INT8, which may be as far from PyTorch as it likes."""
+    source = graph.read(classifier)
+
+    class Served:
+        def outputs(self, texts: Sequence[str], batch: int) -> np.ndarray:
+            rows = source.answer(source.encode(texts))
+            rows[[text == "broken" for text in texts]] = bad
+            return rows
+
+    monkeypatch.setattr("mangakd.export.variants.opened", lambda manifest: Served())
+    monkeypatch.setitem(VARIANTS, "onnx_int8", replace(VARIANTS["onnx_int8"], make=lambda *_: None, needs={}))
+    with pytest.raises(UserError, match="onnx_int8 answers some texts with what is no number"):
+        make(classifier, tmp_path / "export", ("onnx_int8",), [*(f"text {i}" for i in range(9)), "broken"])
+    assert make(classifier, tmp_path / "export", ("onnx_int8",), ["whole"])
