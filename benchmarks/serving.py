@@ -2,11 +2,11 @@
 
     python benchmarks/serving.py export/onnx_int8_static
 
-scripts/serve.py as it starts and serving_plain.py serve the same file on this machine, and 1, 8 and 32 clients in one other process
+scripts/serve.py as it starts and serving_plain.py serve the same file on this machine. 1, 8 and 32 clients in one other process
 ask them in turns (serving_load.py). Then the service alone: a queue that is full, 10,000 strange bodies, and SIGTERM under load.
 Every answer is compared with the library's for its text alone.
 
-Exits with 1 when a status is neither 200 nor 429, an answer moves with its company, a strange body gets anything but an answer or a
+Exits with 1 when a status is neither 200 nor 429, an answer moves with its company, a strange body gets neither an answer nor a
 reason, or a drain loses a question. It needs neither torch nor transformers. The cold start is scripts/benchmark_serving.py.
 """
 
@@ -32,6 +32,7 @@ TEXTS = 500
 COMPANY = 1e-4  # of a probability: what rounding may move
 FORMS = {"per_second": ".0f", "p50_ms": ".1f", "p99_ms": ".1f", "cpu_ms": ".2f"}
 RATIOS = ("ratio_per_second", "ratio_p50_ms", "ratio_cpu_ms")
+HEAD = ("clients", "side", "answers/s", "p50 ms", "p99 ms", "CPU ms", "to plain: answers/s", "p50", "CPU", "batch")
 PACKAGES = ("numpy", "tokenizers", "onnxruntime", "openvino", "fastapi", "uvicorn", "uvloop", "httptools", "httpx")
 
 
@@ -128,12 +129,11 @@ def wrong(results: dict[str, Any]) -> list[str]:
 def report(name: str, model: Model, results: dict[str, Any], texts: str) -> None:
     about, drain, full = model.manifest, results["drain"], results["full_queue"]
     size = sum((about.folder / file).stat().st_size for file in about.content["files"])
-    head = ("clients", "side", "answers/s", "p50 ms", "p99 ms", "server CPU ms", "to plain: answers/s", "p50", "CPU", "texts a batch")
     rows = [row(clients, side, one) for clients, sides in results["load"].items() for side, one in sides.items()]
-    body = f"""Variant `{about.variant}` ({size / 1e6:.1f} MB), one text a question ({texts}), both sides as they start; the clients run
-on the same cores. Medians over rounds in which the sides take turns. CPU is the server's, for an answer.
+    body = f"""Variant `{about.variant}` ({size / 1e6:.1f} MB), one text a question ({texts}), both sides as they start; the
+clients run on the same cores. Medians over rounds in which the sides take turns. CPU: the server's, for an answer. Batch: texts in it.
 
-{table(head, rows)}
+{table(HEAD, rows)}
 
 - Largest difference between an answer and that of the same text computed alone in the library:
   {max(sides["service"]["largest_gap"] for sides in results["load"].values()):.1g} of a probability.

@@ -22,7 +22,8 @@ from typing import Any
 import httpx
 
 SERVE = Path(__file__).resolve().parents[1] / "scripts" / "serve.py"
-QUIET = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TOKENIZERS_PARALLELISM", "RAYON_NUM_THREADS")  # keep threads from spinning
+# Variables that keep threads from spinning.
+QUIET = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TOKENIZERS_PARALLELISM", "RAYON_NUM_THREADS")
 HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 PATIENCE = 60  # seconds for a start or an end; much more than either takes
 STATUSES = (200, 400, 413, 422)  # what a strange body may get
@@ -38,8 +39,10 @@ class Process:
         self._log = log
         with log.open("wb") as out:
             command = [sys.executable, *script, str(folder), "--port", "0", *words]
-            environment = {key: value for key, value in os.environ.items() if key not in QUIET}
-            self.popen = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment | {"PYTHONUNBUFFERED": "1"})
+            environment = {key: value for key, value in os.environ.items() if key not in QUIET} | {
+                "PYTHONUNBUFFERED": "1"
+            }
+            self.popen = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
         start = time.perf_counter()
         self.url = self._found_url()
         self.seconds_to_start = time.perf_counter() - start

@@ -1,8 +1,8 @@
 """Load for `serving.py`: two services that are asked in turns, their speed, CPU time and answers.
 
-Each client asks one text at a time over a connection that stays open, as soon as it has its last answer (a closed loop). The sides
-take turns within each round and the next round reverses the order, so that other work on the machine slows all of them. CPU time
-is that of the service's process, user and system, from /proc (Linux); it moves less with other work than seconds do.
+Each client asks one text at a time over a connection that stays open, as soon as it has its last answer (a closed loop). The
+sides take turns within each round and the next round reverses the order, so that other work on the machine slows all of them. CPU
+time is that of the service's process, user and system, from /proc (Linux); other work moves it less than it moves seconds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,21 @@ from mangakd.runtime import Model
 
 RETRY = 0.05  # seconds after a 429
 WARM = 100  # questions before the first round
-WORDS = "where is my order number refund the manga volume shipping please cancel when".split()
+WORDS = [
+    "where",
+    "is",
+    "my",
+    "order",
+    "number",
+    "refund",
+    "the",
+    "manga",
+    "volume",
+    "shipping",
+    "please",
+    "cancel",
+    "when",
+]
 
 
 def made_texts(count: int, seed: int = 0) -> list[str]:

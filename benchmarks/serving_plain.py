@@ -2,8 +2,8 @@
 
     python benchmarks/serving_plain.py export/onnx_int8_static
 
-`serving.py` compares scripts/serve.py with it. It answers each question when it comes, in FastAPI's thread pool, with the same model
-file and tokenizer; it has no queue, no limits, no log and no metrics.
+`serving.py` compares scripts/serve.py with it. It answers each question when it comes, in FastAPI's thread pool, with the same
+model file and tokenizer. It has no queue, no limits, no log and no metrics.
 """
 
 import argparse
@@ -50,7 +50,8 @@ def predict(question: Question) -> dict:
     best = probabilities.argmax(axis=1)
     return {
         "predictions": [
-            {"label": about["labels"][i], "probability": float(row[i])} for row, i in zip(probabilities, best, strict=True)
+            {"label": about["labels"][i], "probability": float(row[i])}
+            for row, i in zip(probabilities, best, strict=True)
         ]
     }
 

@@ -1,4 +1,4 @@
-"""The queue: nothing waits while nothing is computed, questions that come meanwhile are one batch, a full queue refuses at once."""
+"""The queue: questions wait only while a batch is computed, and are the next batch; a full queue refuses at once."""
 
 import asyncio
 import threading
