@@ -84,12 +84,12 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return folder, save(request.param, folder)
 
 
-def save(kind: str, folder: Path) -> tuple[str, ...]:
+def save(kind: str, folder: Path, model: str = "bert") -> tuple[str, ...]:
     make, special = KINDS[kind]
     tokenizer = make()
     tokenizer.add_tokens([f"filler{i}" for i in range(100)])  # fewer than 100 tokens are taken for a broken folder
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **NAMES[special]).save_pretrained(folder)
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text(json.dumps({"model_type": model}))
     return special
 
 
@@ -133,7 +133,7 @@ def test_a_saved_student_reads_the_same_tokens(made: tuple[Path, tuple[str, ...]
     folder, special = made
     tokenizer = load_tokenizer(str(folder))
     tokenizer.save_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
     again = load_tokenizer(str(tmp_path))
     assert vocabulary_digest(again) == vocabulary_digest(tokenizer)
     assert again.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str(), "a second call changes nothing"
@@ -168,7 +168,7 @@ def test_models_that_cannot_build_the_token_keep_their_steps(made: tuple[Path, t
 
 def test_xlm_roberta_reads_the_same_tokens(tmp_path: Path) -> None:
     """Its class builds the steps before the model anew, so what is written in tokenizer.json about them is lost."""
-    special = save("unigram", tmp_path)
+    special = save("unigram", tmp_path, "xlm-roberta")
     settings: dict[str, Any] = json.loads((tmp_path / "tokenizer_config.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | {"tokenizer_class": "XLMRobertaTokenizer"}))
     tokenizer = load_tokenizer(str(tmp_path))

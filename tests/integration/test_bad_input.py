@@ -106,7 +106,7 @@ TABLE: dict[str, tuple[list[str], list[str]]] = {
     "a number for a list": (["student.layers=3"], ["1 problem found", "student.layers=3 must be a list, or null"]),
     "planning task": (["task=response"], ["task=response can be planned", "not yet trained"]),
     "trainer": (["+trainer.max_epoch=3"], ["unexpected keyword argument 'max_epoch'"]),
-    "precision": (["hardware.precision=fp8"], ["hardware.precision=fp8 must be one of 32-true, bf16-mixed"]),
+    "precision": (["hardware.precision=fp8"], ["hardware.precision=fp8 must be one of auto, 32-true, bf16-mixed"]),
     "argument": (["+data.delimiter=x"], ["data: Files", "unexpected keyword argument 'delimiter'"]),
     # task
     "monitor": (["task.monitor=acc"], ["task.monitor='acc'", "did you mean accuracy?", "macro_f1"]),

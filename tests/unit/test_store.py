@@ -122,7 +122,7 @@ def test_misses_are_counted(tmp_path: Path) -> None:
     reader = StoreReader(tmp_path, MANIFEST)
     asked = np.concatenate([keys[:3], some_keys(2, 9)])
     np.testing.assert_array_equal(reader.missing(asked), asked[3:])
-    with pytest.raises(UserError, match=r"2 of 5 examples .*cache_teacher\.py"):
+    with pytest.raises(UserError, match=r"2 of 5 examples .*cache-teacher"):
         reader.lookup(asked)
 
 
@@ -135,7 +135,7 @@ def test_an_empty_store_misses_everything(tmp_path: Path) -> None:
 
 
 def test_a_missing_store_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no store .*cache_teacher\.py"):
+    with pytest.raises(UserError, match=r"no store .*cache-teacher"):
         StoreReader(tmp_path / "nowhere", MANIFEST)
 
 
@@ -217,7 +217,7 @@ def test_a_damaged_shard_is_found_and_refilled(tmp_path: Path, damage) -> None:
     fill(tmp_path, keys)
     good = contents(tmp_path)
     damage(tmp_path / "shard-00001.npy")
-    with pytest.raises(UserError, match=r"shard-00001\.npy .* damaged .*cache_teacher\.py"):
+    with pytest.raises(UserError, match=r"shard-00001\.npy .* damaged .*cache-teacher"):
         StoreReader(tmp_path, MANIFEST)
     if damage is not flip:  # without hashing, only the size can be wrong
         with pytest.raises(UserError, match="damaged"):
