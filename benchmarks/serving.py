@@ -131,8 +131,7 @@ def report(name: str, model: Model, results: dict[str, Any], texts: str) -> None
     size = sum((about.folder / file).stat().st_size for file in about.content["files"])
     rows = [row(clients, side, one) for clients, sides in results["load"].items() for side, one in sides.items()]
     body = f"""Variant `{about.variant}` ({size / 1e6:.1f} MB), one text a question ({texts}), both sides as they start; the
-clients run on the same cores. Medians over rounds in which the sides take turns. CPU: the server's, for an answer. Batch:
-texts in it.
+clients run on the same cores. Medians over rounds in which the sides take turns. CPU: the server's, for an answer. Batch: texts.
 
 {table(HEAD, rows)}
 

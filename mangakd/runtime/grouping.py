@@ -1,9 +1,9 @@
 """Which texts to compute together, so that little is spent on padding.
 
-A model computes each text of a batch at the length of the longest, so texts of equal lengths are cheapest together. Each run
-of the model has a price of its own. RUN is that price in tokens: of the values 4, 8, 16, 32 and 64, none is better for INT8
-students in both onnxruntime and openvino on one thread. Batches of 32 CLINC150 questions then take 0.69 (onnxruntime) and
-0.86 (openvino) of their time without groups.
+A model computes each text of a batch at the length of the longest, so texts of equal lengths are cheapest together. Each run of
+the model has a price of its own. RUN is that price in tokens: of the values 4, 8, 16, 32 and 64, none is better for INT8 students
+in both onnxruntime and openvino on one thread. Batches of 32 CLINC150 questions then take 0.69 (onnxruntime) and 0.86 (openvino)
+of their time without groups.
 """
 
 from collections.abc import Sequence
