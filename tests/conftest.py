@@ -54,7 +54,8 @@ def save_tiny(folder: Path, labels: tuple[str, ...] | None = LABELS, kind: str =
     if labels is None:
         model = AutoModel.from_config(config)
     else:
-        config.update(head_options(labels, "single_label"))
+        # One label is a number; newer transformers refuse single_label_classification for it.
+        config.update({**head_options(labels, "single_label"), **({"problem_type": None} if len(labels) == 1 else {})})
         model = AutoModelForSequenceClassification.from_config(config)
     model.save_pretrained(folder)
     return save_tokenizer(folder)
