@@ -50,11 +50,11 @@ def int8_weights(graph: Graph, calibration: Batches, scratch: Path, folder: Path
 
 def int8(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> dict[str, Any]:
     """Returns the SmoothQuant alpha that was chosen, and what was seen of the others."""
-    start, base = time.process_time(), partial(_base, graph, scratch)
-    alpha, differences = smooth_quant.choose(base, graph.output, calibration)
-    seconds = time.process_time() - start
-    _save(graph, smooth_quant.quantise(base(), calibration, alpha), folder, compress=True)
-    return {"smooth_quant_alpha": alpha, "rms_difference": differences, "cpu_seconds": round(seconds, 1)}
+    start = time.process_time()
+    model, alpha, differences = smooth_quant.best(partial(_base, graph, scratch), graph.output, calibration)
+    seconds = round(time.process_time() - start, 1)
+    _save(graph, model, folder, compress=True)
+    return {"smooth_quant_alpha": alpha, "rms_difference": differences, "cpu_seconds": seconds}
 
 
 def int8_qat(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> None:
