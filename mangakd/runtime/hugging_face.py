@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from mangakd.core.errors import UserError
-from mangakd.core.invocation import command
 from mangakd.runtime.backends import imported
 from mangakd.runtime.manifest import INPUTS, PARTIAL, PROBLEMS, Manifest
 from mangakd.runtime.signal_stack import kept_signal_stack
@@ -66,7 +65,7 @@ def _check_head(config: dict[str, Any], folder: Path) -> None:
     if others:
         raise UserError(
             f"{folder} holds a {others[0]} (architectures in config.json), and has no manifest.json that says how its output is "
-            f"read. Only models …{HEAD} are served without one; `{command('export')}` exports encoders with their pooling."
+            f"read. Only models …{HEAD} are served without one; `mangakd export` exports encoders with their pooling."
         )
 
 

@@ -43,7 +43,7 @@ def test_the_graph_answers_as_the_model(classifier: Path) -> None:
 def test_the_tokenizer_is_written_without_cutting_and_padding(classifier: Path, tmp_path: Path) -> None:
     source = graph.read(classifier)
     source.encode(["a", "b c"])  # sets both in the tokenizer
-    source.save_tokenizer(tmp_path)
+    source.save_settings(tmp_path)
     content = json.loads((tmp_path / "tokenizer.json").read_text())
     assert content["truncation"] is None and content["padding"] is None and content["model"]["vocab"]
 

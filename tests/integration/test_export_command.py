@@ -87,7 +87,7 @@ def test_bad_input_is_told_and_leaves_nothing(student: Path, tmp_path: Path, mon
         ([this, "export=[]"], r"export=\[\] makes nothing"),
         ([this, "export.onnx.variants=[onnx_int9]"], "did you mean onnx_int8"),
         ([this, "export.max_drop=-1"], "export.max_drop=-1"),
-        ([this, onnx, ONLY, f"validation={wrong}"], "row 2 of validation=.*did you mean refund"),
+        ([this, onnx, ONLY, f"validation={wrong}"], "line 3 of validation=.*did you mean refund"),
         ([this, onnx, "export.onnx.variants=[onnx_int8_static]", f"validation={wrong}"], "needs training texts"),
         ([this, onnx, f"texts={tmp_path / 'none.txt'}"], "texts=.*there is no such file"),
     ]

@@ -35,7 +35,8 @@ def outspoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepare(compose: Callable[..., DictConfig], outspoken: Path, tiny_csv: Path, tmp_path: Path) -> Prepare:
     """prepare(*overrides) → a run on a CPU of a student with layers 1 and 3 of the teacher."""
     base = ["data=files", f"data.path={tiny_csv}", f"teacher.path={outspoken}", "student=teacher_layers",
-            "student.layers=[1,3]", "hardware=cpu", "hardware.batch_size=8", "data.max_length=16"]  # fmt: skip
+            "student.layers=[1,3]", "hardware=cpu", "hardware.precision=32-true",
+            "hardware.batch_size=8", "data.max_length=16"]  # fmt: skip
     return lambda *more: Setup(compose(*base, *more), tmp_path)
 
 
