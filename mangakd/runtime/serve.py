@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 
 from mangakd.core.errors import UserError
-from mangakd.core.invocation import command
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -22,7 +21,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     it = argparse.ArgumentParser(
-        prog=command("serve"),
+        prog="mangakd serve",
         description="Serve an exported student: POST /predict, GET /health, GET /metrics.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
