@@ -196,6 +196,18 @@ REFUSED: dict[str, tuple[str, str | bytes, list[str]]] = {
         '{"text": "x", "label": ["a", NaN]}',
         ["line 1 of", "a list with a missing value in it"],
     ),
+    "jsonl: a key twice": (
+        "a.jsonl",
+        '{"text": "x", "label": "a"}\n{"text": "y", "text": "z", "label": "a"}\n',
+        ["line 2 is not JSON: An object has the key 'text' twice"],
+    ),
+    "json: a key twice": (
+        "a.json",
+        '[{"text": "x", "label": "a"},\n{"text": "y", "text": "z", "label": "a"}]',
+        ["An object has the key 'text' twice: line 2 column 1", "Fix that place"],
+    ),
+    "jsonl: 5,000 digits": ("a.jsonl", '{"text": "x", "label": ' + "9" * 5000 + "}", ["line 1", "over 4300 digits"]),
+    "json: deep": ("a.json", "[" * 100_000 + "]" * 100_000, ["nested too deeply"]),
     "list of lists": ("a.json", '[{"text": "x", "label": [["a"]]}]', ["entry 1 of", "holds a list. A label is"]),
     "vector of 0 and 1": (
         "a.jsonl",
@@ -241,8 +253,12 @@ def test_unicode_encodings(encoding: str, name: str, tmp_path: Path) -> None:
         ("q,intent", {"text_column": "Q", "label_column": "Intent "}, "t"),
     ],
 )
-def test_columns_by_name_or_position(header: str, options: dict[str, Any], expected: str, tmp_path: Path) -> None:
+def test_columns_by_name_or_position(
+    header: str, options: dict[str, Any], expected: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert rows(tmp_path, "a.csv", f"{header}\nt,x\n", **options).texts == [expected]
+    by_position = header == "q,intent" and options["text_column"] in (0, "0")
+    assert ("the first line ('q, intent') is taken for the header" in " ".join(caplog.messages)) == by_position
 
 
 @pytest.mark.parametrize(
