@@ -11,6 +11,7 @@ import re
 import tokenize
 from collections.abc import Iterable
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 from mangakd.data.notices import short
@@ -19,7 +20,9 @@ SEPARATOR = "|"  # of labels in one cell of CSV and TSV
 _MISSING_WORDS = frozenset(("nan", "na", "n/a", "#n/a", "<na>", "nat", "none", "null"))
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 _LIKE_LIST = r"\[\s*(?:[\"'\[]|np\.)|array\("
-_LIKE_LIST_OF_SEVERAL = _LIKE_LIST + r"|\[|[({].*[\"',]"
+_LIKE_LIST_OF_SEVERAL = _LIKE_LIST + r"|\[|[({]\s*[\"'].*[\"']|\{.*,"
+_PLAIN_NUMBER = r"(?:0|[1-9]\d*)?\.?\d*(?:[eE][+-]?\d+)?"  # not 007, 0x10 or 1_000
+_EMPTY_SETS = ("set()", "()", "{}")
 
 
 class CellError(ValueError):
@@ -75,10 +78,9 @@ def _items(values: list[Any] | tuple[Any, ...]) -> list[str]:
     names = [spelled(value) for value in values]
     if any(name is None or not name.strip() for name in names):
         raise CellError("holds a list with a missing value in it")
-    if len(set(names)) < len(names) and not any(isinstance(value, str) for value in values):
-        raise CellError(
-            "holds a list of numbers with repetitions, which looks like a vector of 0 and 1; give names instead"
-        )
+    vector = len(set(names)) < len(names) or sorted(map(str, names)) in (["0", "1"], ["False", "True"])
+    if vector and not any(isinstance(value, str) for value in values):
+        raise CellError("holds a list of numbers that looks like a vector of 0 and 1; give names instead")
     return [str(name).strip() for name in names]
 
 
@@ -89,6 +91,8 @@ def text_list(cell: str, several: bool) -> list[Any] | None:
     that cannot be read.
     """
     cell = cell.strip()
+    if several and cell in _EMPTY_SETS:
+        return []
     items = None
     if cell[-1:] == _BRACKETS.get(cell[:1]):
         square = cell.startswith("[")
@@ -103,8 +107,10 @@ def text_list(cell: str, several: bool) -> list[Any] | None:
 def _items_of_json(cell: str) -> list[Any] | None:
     try:
         return json.loads(cell)
-    except ValueError:
+    except json.JSONDecodeError:
         return None
+    except (ValueError, RecursionError) as error:  # an integer of over 4300 digits; too many brackets
+        raise CellError(f"holds {short(cell)}, a list that cannot be read") from error
 
 
 def _items_of_literals(cell: str) -> list[Any] | None:
@@ -113,8 +119,14 @@ def _items_of_literals(cell: str) -> list[Any] | None:
         tokens = [token for token in tokenize.generate_tokens(io.StringIO(cell).readline) if token.string.strip()]
         items = [token for token in tokens[1:-1] if token.string != ","]
         kinds = (tokenize.STRING, tokenize.NUMBER) if cell.startswith("[") else (tokenize.STRING,)
-        if any(token.type not in kinds for token in items):
+        if any(token.type not in kinds for token in items) or not all(map(_is_plain, items)):
+            return None
+        if any(one.end == other.start for one, other in pairwise(items)):  # 'don''t' is no list of two
             return None
         return [ast.literal_eval(token.string) for token in items]
     except (tokenize.TokenError, SyntaxError, ValueError):
         return None
+
+
+def _is_plain(token: tokenize.TokenInfo) -> bool:
+    return token.type == tokenize.STRING or re.fullmatch(_PLAIN_NUMBER, token.string) is not None

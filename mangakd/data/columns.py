@@ -6,7 +6,7 @@ from typing import Any
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Problem
 from mangakd.data.cells import SEPARATOR, CellError, is_missing_word, label_names
-from mangakd.data.notices import Notices
+from mangakd.data.notices import Notices, log, short
 from mangakd.data.rows import Rows
 from mangakd.data.tables import Table, text_of
 
@@ -29,14 +29,20 @@ def table_rows(
     """
     if not table.names:
         raise UserError(f"{origin} has no rows.")
-    given = label
+    given = text, label
     text, label = table.named(text, keys[0], origin), table.named(label, keys[1], origin)
     if text == label:
         raise UserError(f"{keys[0]} and {keys[1]} are both {text!r}; they must differ.")
-    if table.joined and str(given).isdecimal() and label != str(given) and label in table.column(label):
+    by_place = [name for name, key in zip((text, label), given, strict=True) if name != str(key) and str(key).isdecimal()]
+    if table.joined and label in by_place and label in table.column(label):
         raise UserError(
             f"{origin}: its first line is taken for the header, but {label!r} is also a label. Put a header line before it, for "
             f"example text,label, and set {keys[0]} and {keys[1]} to these names."
+        )
+    if table.joined and by_place:
+        log.warning(
+            "%s: the first line (%s) is taken for the header. If it is a row, put a header line before it; else set %s and %s to "
+            "the names in it.", origin, short(", ".join(table.names)), *keys
         )
     numbers = list(table.numbers)
     notices = Notices(origin, table.unit)

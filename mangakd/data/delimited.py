@@ -17,7 +17,7 @@ from mangakd.data.notices import Notices, log, short
 SEPARATORS = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
 csv.field_size_limit(2**31 - 1)  # a long text is no error; the library's limit is 128 kB
 _ESCAPES = re.compile(r'\\["nrt]')
-_UNESCAPE = 'python -c "import csv, sys; csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, escapechar=chr(92)))"'
+_UNESCAPE = r'''sed 's/\\"/""/g' old.csv > new.csv'''
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _broken(lines: Sequence[str], start: int, end: int, reason: str, origin: str
     if '\\"' in raw:
         return (
             f"{origin}: line {start + 1} escapes quotes by a backslash ({short(raw.splitlines()[0])}); in CSV a quote "
-            f'inside a quoted cell is written twice (""). Rewrite the file: {_UNESCAPE} < old.csv > new.csv'
+            f'inside a quoted cell is written twice (""). Rewrite the file: {_UNESCAPE}'
         )
     if "end of data" in reason:
         what = f"line {start + 1} opens a cell with a quote that is never closed"

@@ -13,19 +13,47 @@ from pathlib import Path
 from mangakd.core.errors import UserError
 
 # Encodings that people's files have, with the letters that must be most of what is not ASCII. Without such letters
-# nearly any bytes are valid in them.
+# nearly any bytes are valid in them. Scripts other than Latin need two letters in a row, which accented Latin rarely has.
+_HAN = r"[\u3001-\u301f\u4e00-\u9fff\uff01-\uff5e]{2,}"
+_KANA = r"[\u3001-\u30ff\u4e00-\u9fff\uff01-\uff9f]{2,}"  # with kanji and half-width kana
+_CYRILLIC = r"[\u0401\u0410-\u044f\u0451]{2,}"
+_LATIN = r"[\u00a1-\u017e\u2013-\u2026\u20ac]"
 _CANDIDATES = (
-    ("cp932", r"[\u3041-\u30ff\u4e00-\u9fff]*[\u3041-\u3096\u30a1-\u30ff]"),  # Japanese: Shift-JIS
-    ("euc-jp", r"[\u3041-\u30ff\u4e00-\u9fff]*[\u3041-\u3096\u30a1-\u30ff]"),
-    ("cp949", r"[\uac00-\ud7a3]"),  # Korean
-    ("gb18030", r"[\u4e00-\u9fff]"),  # Chinese
-    ("big5", r"[\u4e00-\u9fff]"),
-    ("cp1251", r"[\u0410-\u044f]*[\u0430-\u044f]{2}"),  # Cyrillic, mostly small letters, not one alone among Latin ones
-    ("cp1252", r"[\u00a0-\u00ff\u0152\u0153\u0160\u0161\u017d\u017e\u2013-\u2026\u20ac]"),  # Western Europe
-    ("cp1250", r"[\u00a0-\u017e\u2013-\u2026\u20ac]"),  # Central Europe
+    ("cp932", _KANA),  # Shift-JIS
+    ("euc-jp", _KANA),
+    ("cp949", r"[\uac00-\ud7a3]{2,}"),  # Korean
+    ("gb18030", _HAN),
+    ("big5", _HAN),
+    ("cp1251", _CYRILLIC),
+    ("koi8-r", _CYRILLIC),
+    ("cp1253", r"[\u0386-\u03ce]{2,}"),  # Greek
+    ("cp1256", r"[\u060c-\u06d2]{2,}"),  # Arabic
+    ("cp874", r"[\u0e01-\u0e2e\u0e40-\u0e44][\u0e01-\u0e4e]+"),  # Thai
+    ("cp1252", _LATIN),  # Western Europe
+    ("cp1250", _LATIN),  # Central Europe
+    ("macintosh", r"[\u00c0-\u017e\u2013-\u2026]"),
+    ("cp850", r"[\u00c0-\u017e]"),  # MS-DOS
+    ("cp1254", _LATIN),  # Turkish
+    ("iso-8859-2", _LATIN),
+    ("cp437", r"[\u00c0-\u017e]"),
 )
 _WIDE = (("utf-16le", "."), ("utf-16be", "."))  # without a byte order mark
-_SHOWN = 3
+_SHOWN = 6
+# Encodings whose bytes are all ASCII: a sign of them, and the letters that it must decode to.
+_SEVEN_BIT = (
+    ("iso-2022-kr", rb"\x1b\$\)C", r"[\u3001-\u318e\uac00-\ud7a3\u4e00-\u9fff]"),
+    ("iso-2022-jp", rb"\x1b(?:\$[@B]|\([BJ])", "."),
+    ("iso-2022-jp-3", rb"\x1b(?:\$|\(I)", "."),
+    ("hz", rb"~\{[!-~]+~\}", r"[\u3001-\u9fff\uff01-\uff5e]"),
+    # A telephone number such as +49301234-5 is valid UTF-7, too: four Han letters, or one that is rare by chance.
+    (
+        "utf-7",
+        rb"\+[A-Za-z0-9+/]{3,}",
+        r"[\u4e00-\u9fff]*[\u00a1-\u05ff\u2010-\u2026\u3001-\u30ff\uff01-\uff5e]+|[\u4e00-\u9fff\uac00-\ud7a3]{4,}",
+    ),
+)
+# glibc's iconv does not know it
+_FROM_HZ = """python -c 'import sys; sys.stdout.buffer.write(sys.stdin.buffer.read().decode("hz").encode())' <"""
 
 
 def read_text(file: Path, key: str) -> str:
@@ -41,7 +69,27 @@ def read_text(file: Path, key: str) -> str:
             f"{key}={file}: line {line} holds a zero byte: the file is no text, or its encoding is unknown. "
             "Save it as UTF-8, or as UTF-16 with a byte order mark."
         )
+    if content.isascii() and (names := list(_seven_bit(content))):
+        raise UserError(
+            f"{key}={file} is not UTF-8: its bytes are all ASCII, but they stand for other letters."
+            + _choice(file, names)
+        )
     return text
+
+
+def _seven_bit(content: bytes) -> Iterator[tuple[str, str]]:
+    """(encoding, sample) of the first encoding that stands for other letters by ASCII."""
+    for name, sign, letters in _SEVEN_BIT:
+        if not (match := re.search(sign, content)):
+            continue
+        try:
+            text = content.decode(name)
+        except UnicodeDecodeError:
+            continue
+        if _plausible(text, letters):
+            line = content.rfind(b"\n", 0, match.start()) + 1
+            yield name, _sample(text) if not text.isascii() else content[line:].decode(name).splitlines()[0][:40]
+            return
 
 
 def _unknown(file: Path, key: str, content: bytes, start: int) -> str:
@@ -50,10 +98,18 @@ def _unknown(file: Path, key: str, content: bytes, start: int) -> str:
     samples = list(_samples(content))
     if not samples:
         return f"{head} Save it as UTF-8, or convert it: iconv -f <its encoding> -t utf-8."
-    shown = "; ".join(f"in {name} {sample!r}" for name, sample in samples)
-    name = shlex.quote(file.name)
-    advice = f"iconv -f {samples[0][0]} -t utf-8 {name} > {shlex.quote('utf8-' + file.name)}"
-    return f"{head} The first letters that are not ASCII read {shown}. Convert it from the right one, for example: {advice}"
+    return head + _choice(file, samples)
+
+
+def _choice(file: Path, samples: list[tuple[str, str]]) -> str:
+    """How the first letters read in each encoding, and the command to convert from the one that the user chooses."""
+    shown = "".join(f"\n  {name}: {sample!r}" for name, sample in samples)
+    name = samples[0][0] if len(samples) == 1 else "ENCODING"
+    command = _FROM_HZ if name == "hz" else f"iconv -f {name} -t utf-8 <"
+    advice = f"{command} {shlex.quote(file.name)} > {shlex.quote('utf8-' + file.name)}"
+    if len(samples) == 1:
+        return f" The first such letters read{shown}\nIf that reads right, convert it: {advice}"
+    return f" The first such letters read{shown}\nOnly you can tell which one reads right (perhaps none). Convert from it: {advice}"
 
 
 def _samples(content: bytes) -> Iterator[tuple[str, str]]:
@@ -64,11 +120,16 @@ def _samples(content: bytes) -> Iterator[tuple[str, str]]:
             text = content.decode(name)
         except UnicodeDecodeError:
             continue
-        place = next((match.start() for match in re.finditer(r"[^\x00-\x7f]", text)), 0)
-        shown = re.split(r"[\r\n]", text[max(place - 20, 0) : place])[-1] + text[place : place + 20].splitlines()[0]
+        shown = _sample(text)
         if shown not in texts and len(texts) < _SHOWN and _plausible(text, letters):
             texts.add(shown)
             yield name, shown
+
+
+def _sample(text: str) -> str:
+    """The text around the first character that is not ASCII."""
+    place = next((match.start() for match in re.finditer(r"[^\x00-\x7f]", text)), 0)
+    return re.split(r"[\r\n]", text[max(place - 20, 0) : place])[-1] + text[place : place + 20].splitlines()[0]
 
 
 def _plausible(text: str, letters: str) -> bool:

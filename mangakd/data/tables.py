@@ -19,6 +19,7 @@ from mangakd.core.errors import UserError, near
 from mangakd.data.cells import CellError, spelled
 from mangakd.data.delimited import read_delimited
 from mangakd.data.encoding import read_text
+from mangakd.data.json_text import parse
 from mangakd.data.notices import log
 from mangakd.data.rows import whole_texts
 
@@ -168,9 +169,10 @@ def text_of(value: Any, where: str, key: str) -> str:
 def read_json(file: Path, key: str) -> Any:
     """The content of a JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark."""
     try:
-        return json.loads(read_text(file, key))
+        return parse(read_text(file, key))
     except json.JSONDecodeError as error:
-        raise UserError(f"{key}={file} is not JSON: {error}. Is it JSONL? Then give it the ending .jsonl.") from error
+        cure = "Is it JSONL? Then give it the ending .jsonl" if error.msg == "Extra data" else "Fix that place"
+        raise UserError(f"{key}={file} is not JSON: {error}. {cure}.") from error
 
 
 def _json_list(file: Path, key: str) -> Table:
@@ -191,7 +193,7 @@ def _json_lines(file: Path, key: str) -> Table:
         if not line.strip():
             continue
         try:
-            rows.append(json.loads(line))
+            rows.append(parse(line))
         except json.JSONDecodeError as error:
             raise UserError(f"{key}={file}: line {number} is not JSON: {error.msg}. Fix that line.") from error
         lines.append(number)
@@ -225,10 +227,10 @@ def _arrow_values(table: pa.Table, name: str, origin: str) -> list[Any]:
     except UnicodeDecodeError as error:
         row = next(i for i, cell in enumerate(column, 1) if not _is_readable(cell))
         raise UserError(f"row {row} of {origin} holds bytes in {name!r} that are not UTF-8. Fix the row.") from error
-    if pa.types.is_float16(column.type) or pa.types.is_float32(column.type):
+    names = _class_names(table.schema, name)
+    if names is None and (pa.types.is_float16(column.type) or pa.types.is_float32(column.type)):
         # The shortest decimal that is this float: 0.1, not 0.10000000149011612.
         return [None if value is None else float(str(np.float32(value))) for value in values]
-    names = _class_names(table.schema, name)
     if names is None:
         return values
     return [_named_class(value, names, f"row {row} of {origin}") for row, value in enumerate(values, 1)]
@@ -255,16 +257,18 @@ def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
 
 
 def _named_class(value: Any, names: list[str], where: str) -> Any:
-    """-1 stands for a label that is withheld, as in the test splits of competitions."""
+    """-1 stands for a label that is withheld, as in the test splits of competitions. pandas makes floats of ids beside NaN."""
     if isinstance(value, list):
         return [_named_class(item, names, where) for item in value]
-    if value is None or value == -1 or isinstance(value, str):
-        return None if value == -1 else value
-    if not 0 <= value < len(names):
+    if value is None or value == -1 or value != value:
+        return None
+    if isinstance(value, str):
+        return value
+    if value != int(value) or not 0 <= value < len(names):
         raise UserError(
             f"{where} holds the class id {value}; the schema of the file names {len(names)} classes, from 0 on."
         )
-    return names[value]
+    return names[int(value)]
 
 
 def _quoted(name: str) -> str:

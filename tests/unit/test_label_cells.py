@@ -66,6 +66,10 @@ SEVERAL: list[tuple[str, str, tuple[str, ...], str]] = [
     ("a.jsonl", "[]", (), ""),
     ("a.jsonl", '"a"', ("a",), ""),
     ("a.jsonl", "[1, 2.0]", ("1", "2"), ""),
+    ("a.csv", "set()", (), ""),
+    ("a.csv", "()", (), ""),
+    ("a.csv", "{}", (), ""),
+    ("a.csv", "(don't know)", ("(don't know)",), ""),
     ("a.csv", "\"('a', 'b')\"", ("a", "b"), "labels that are a list written as text"),
 ]
 
@@ -87,6 +91,13 @@ def test_sets_of_labels(
         ("a.csv", HEAD + 'x,c\ny,"a, b"\nz,"b,c"\n', "several labels in one cell: join them by |"),
         ("a.csv", HEAD + "x,{a,b}\n".replace("{a,b}", '"{a,b}"'), "a list that cannot be read"),
         ("a.csv", HEAD + "x,[other]\n", "a list that cannot be read"),
+        ("a.csv", HEAD + "x,[0x10]\n", "a list that cannot be read"),
+        ("a.csv", HEAD + "x,[007]\n", "a list that cannot be read"),
+        ("a.csv", HEAD + "x,['don''t']\n", "a list that cannot be read"),
+        ("a.csv", HEAD + f"x,[{'9' * 5000}]\n", "a list that cannot be read"),
+        ("a.csv", HEAD + "x," + "[" * 100_000 + "]" * 100_000 + "\n", "a list that cannot be read"),
+        ("a.jsonl", '{"text": "x", "label": [0, 1]}', "looks like a vector of 0 and 1; give names"),
+        ("a.jsonl", '{"text": "x", "label": [true, false]}', "looks like a vector of 0 and 1; give names"),
         ("a.jsonl", '{"text": "x", "label": null}', "line 1 of"),
         ("a.jsonl", '{"text": "x", "label": NaN}', "has no label"),
         ("a.jsonl", '{"text": "x", "label": ["a"]}\n{"text": "x"}', "a row that has none of the labels holds []"),
@@ -196,6 +207,14 @@ def test_names_of_classes_come_from_the_schema(saved: str, several: bool, tmp_pa
             file = next(folder.glob("*.arrow"))
         read = Files(path=str(file)).read()
     assert list(read) == ["train"] and read["train"].labels == names
+
+
+def test_class_ids_beside_nan(tmp_path: Path) -> None:
+    schema = datasets.Features({"text": datasets.Value("string"), "label": CLASSES}).arrow_schema
+    ids = pa.array([1.0, float("nan"), 0.0, None])
+    table = pa.table({"text": ["x"] * 4, "label": ids}).replace_schema_metadata(schema.metadata)
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert Files(path=str(tmp_path / "a.parquet")).read()["train"].labels == [("refund",), (), ("order",), ()]
 
 
 def test_a_class_id_without_a_name(tmp_path: Path) -> None:
