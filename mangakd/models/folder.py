@@ -61,7 +61,7 @@ def check_depth(model: Any, unexpected: Iterable[str], path: str, key: str) -> N
     for name in sorted(unexpected, reverse=True):
         for match in re.finditer(r"\.(\d+)\.", name):
             stem = f"{name[: match.start()]}."
-            built = {int(number) for other in names if (number := _number_after(stem, other)) is not None}
+            built = {number for other in names if (number := _number_after(stem, other)) is not None}
             if built and int(match[1]) not in built:
                 there = 1 + max(n for other in unexpected if (n := _number_after(stem, other)) is not None)
                 entry = model.config.attribute_map.get("num_hidden_layers", "num_hidden_layers")
