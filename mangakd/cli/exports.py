@@ -24,7 +24,8 @@ class Exports:
         variants that are not known or named twice, packages that are not installed, and options that no export can have."""
         entries = [value for value in config.export.values() if isinstance(value, DictConfig) and "_target_" in value]
         given: dict[str, Any] = {field.name: config.export[field.name] for field in fields(Options)}
-        options = Options(**{**given, "max_length": given["max_length"] or max_length})
+        usable = max_length if isinstance(max_length, int) and max_length > 1 else None  # else told by its own key
+        options = Options(**{**given, "max_length": given["max_length"] or usable})
         found = cls([instantiate(entry, _convert_="all") for entry in entries], options)
         if found.callbacks:
             _ = found.rows

@@ -21,6 +21,7 @@ from mangakd.cli.words import quoted
 from mangakd.core.errors import UserError
 from mangakd.core.invocation import command
 
+NEEDED = ("task", "data", "teacher", "student", "losses", "stages", "optim", "hardware", "paths", "gate")
 CLOSING = {"[": "]", "{": "}", "(": ")"}
 
 
@@ -71,6 +72,10 @@ def _unknown_flag(word: str, parser: ArgumentParser) -> str:
 
 def _check_group(word: str, override: Override) -> None:
     group, value = override.key_or_group, override.value()
+    if override.is_delete() and group in NEEDED and value is None:
+        raise UserError(
+            f"{word}: every run needs {group}. Leave {word} out, or choose one with {group}=… ({', '.join(options_of(group))})."
+        )
     if override.is_sweep_override() or override.is_delete() or not (CONF / group).is_dir() or value is None:
         return
     names = value if isinstance(value, list) else [value]

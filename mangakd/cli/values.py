@@ -37,6 +37,7 @@ NUMBERS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "hardware.workers": (int, lambda v: v >= 0, "a whole number from 0 on"),
     "trainer.max_epochs": (int, lambda v: v >= 1, "a whole number from 1 on"),
     "data.max_length": (int, lambda v: v >= 4, "a whole number of tokens from 4 on"),
+    "data.split_seed": (int, lambda v: True, "a whole number"),
     "checkpoint.every_steps": (int, lambda v: v >= 1, "a whole number from 1 on, or null"),
     "checkpoint.every_minutes": (float, lambda v: v > 0, "above 0, or null"),
     "seed": (int, lambda v: 0 <= v < 2**32, "a whole number from 0 on"),

@@ -16,8 +16,8 @@ DATA_KEYS = ("data.text_column", "data.label_column")
 
 def table_rows(
     table: Table,
-    text: str | int,
-    label: str | int,
+    text: str | int | None,
+    label: str | int | None,
     origin: str,
     problem: Problem = "single_label",
     keys: Keys = DATA_KEYS,

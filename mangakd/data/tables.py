@@ -65,11 +65,13 @@ class Table:
 
         return cls(header, column, [row.line for row in rows], "line", joined=True)
 
-    def named(self, column: str | int, key: str, origin: str) -> str:
+    def named(self, column: str | int | None, key: str, origin: str) -> str:
         """The column that a key names: exactly, or but for blanks and case, or by its position from 0.
 
         Raises UserError where there is none, or two of that name.
         """
+        if column is None:
+            raise UserError(f"{key}=null names no column of {origin}; it has {', '.join(map(_quoted, self.names))}.")
         wanted = str(column)
         alike = [name for name in self.names if name.strip().casefold() == wanted.strip().casefold()]
         if wanted not in self.names and len(alike) == 1:
@@ -95,6 +97,8 @@ def existing(path: str | None, key: str) -> Path:
     """The file behind a key; UserError when it is not set, not there, a folder or empty."""
     if path is None:
         raise UserError(f"{key} is not set: give the file, for example {key}=data/train.csv.")
+    if not path.strip():
+        raise UserError(f"{key} is empty: give the file, for example {key}=data/train.csv.")
     file = Path(path).expanduser()
     if file.is_dir():
         if any((file / name).is_file() for name in _SAVED):

@@ -5,11 +5,13 @@ its meaning is clear ("0.1", 1 for 1.0, names of labels as a list, counted from 
 is refused with its key and value.
 """
 
+import codecs
 import contextlib
 import json
 import math
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassFieldValidationError
@@ -18,6 +20,21 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 from mangakd.core.errors import UserError, near
 from mangakd.models.labels import label_name
 
+# What every architecture needs at least one of, by the names that it goes by.
+SIZES = {
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size",
+    "max_position_embeddings", "embedding_size", "head_dim", "dim", "hidden_dim", "n_layers", "n_heads", "d_model",
+}  # fmt: skip
+ATTENTION = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
+
+
+def size_problem(value: Any) -> str:
+    """What is wrong with one of SIZES; empty for a whole number from 1 on, and for null and lists, which some have."""
+    wrong = isinstance(value, int | float | str) and (
+        not isinstance(value, int) or isinstance(value, bool) or value < 1
+    )
+    return "must be a whole number from 1 on" if wrong else ""
+
 
 def read_config(where: str, told: str) -> Any:
     """The config of the folder or hub id `where`. told: `key=path`, how messages call the model.
@@ -25,7 +42,7 @@ def read_config(where: str, told: str) -> Any:
     Raises UserError for an entry that cannot be read, and transformers' OSError where there is no config.json.
     """
     try:
-        content, _ = PreTrainedConfig.get_config_dict(where)
+        content = _with_mark(Path(where) / "config.json") or PreTrainedConfig.get_config_dict(where)[0]
     except (TypeError, AttributeError) as error:  # JSON, but no object
         raise UserError(f"config.json of {told} holds no JSON object, so it describes no model.") from error
     kind = content.pop("model_type", None)
@@ -33,15 +50,39 @@ def read_config(where: str, told: str) -> Any:
         what = "has no model_type" if kind is None else f"has model_type={kind!r}, which transformers does not know"
         hint = "." if kind is None else near(str(kind), CONFIG_MAPPING.keys())
         raise UserError(f"config.json of {told} {what}{hint} Write the architecture there, such as bert.")
+    for name in ATTENTION:  # hardware.attention decides
+        content.pop(name, None)
+    if method := content.get("quantization_config"):
+        how = method.get("quant_method") if isinstance(method, dict) else method
+        raise UserError(
+            f"config.json of {told} has quantization_config ({how}): its weights are quantised, and cannot be read as numbers to "
+            "learn from. Give the folder or hub id of the unquantised model."
+        )
     name_labels(content, told)
     config = _build(kind, content, told)
+    for name in content.keys() & SIZES:
+        if problem := size_problem(getattr(config, name, None)):
+            raise UserError(f"config.json of {told} has {name}={_short(getattr(config, name))}, which {problem}.")
+    pad, words = getattr(config, "pad_token_id", None), getattr(config, "vocab_size", None)
+    if isinstance(pad, int) and isinstance(words, int) and pad >= words:
+        raise UserError(
+            f"config.json of {told} has pad_token_id={pad}, but vocab_size={words}: ids go from 0 to {words - 1}. Write the id "
+            "of its tokenizer's padding token there."
+        )
     config.name_or_path = where
     return config
 
 
+def _with_mark(file: Path) -> dict[str, Any]:
+    """The content of a file that begins with a byte-order mark, as editors of Windows write it; else empty."""
+    if not file.is_file() or not (text := file.read_bytes()).startswith(codecs.BOM_UTF8):
+        return {}
+    return dict(json.loads(text.decode("utf-8-sig")))
+
+
 def name_labels(content: dict[str, Any], told: str) -> None:
     """Replace id2label and label2id of a config's content by id → str and str → id; drop both where neither has names."""
-    key = "label2id" if content.get("id2label") is None else "id2label"
+    key = "id2label" if content.get("id2label") else "label2id"
     given = content.get(key)
     for name in ("id2label", "label2id"):
         content.pop(name, None)

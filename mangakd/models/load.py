@@ -10,12 +10,12 @@ import importlib.util
 import json
 import logging
 import pickle
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSIFIERS
 from transformers.utils import logging as hf_logging
@@ -25,6 +25,7 @@ from mangakd.core.errors import UserError
 from mangakd.core.spec import ModelSpec, Problem
 from mangakd.models.configs import read_config
 from mangakd.models.encoder import Encoder
+from mangakd.models.folder import adapter_outputs, check_depth, check_floating, check_tokenizer_files, refuse_pointer
 from mangakd.runtime.tokenise import read_as_text
 
 EMBEDDED = "embedded"
@@ -64,13 +65,18 @@ def _check_no_adapter(where: Path | str, key: str) -> None:
     file = base = None
     with contextlib.suppress(OSError, ValueError):  # a hub that cannot be reached: told when its model is asked for
         if (file := find_adapter_config_file(str(where))) is not None:
-            base = json.loads(Path(file).read_text(encoding="utf-8")).get("base_model_name_or_path")
+            base = dict(json.loads(Path(file).read_text(encoding="utf-8"))).get("base_model_name_or_path")
     if file is None:
         return
+    count = adapter_outputs(Path(file).parent)
+    options = "" if count is None else f", num_labels={count}"
+    code = (
+        f"from peft import AutoPeftModelForSequenceClassification as M; M.from_pretrained({str(where)!r}{options})"
+        ".merge_and_unload().save_pretrained('merged')"
+    )
     raise UserError(
         f"{key}={where} holds an adapter (adapter_config.json) of {base}, not a model. Merge it into its base first: python -c "
-        f"\"from peft import AutoPeftModelForSequenceClassification as M; M.from_pretrained('{where}', num_labels=…)"
-        f".merge_and_unload().save_pretrained('merged')\", save the tokenizer beside it, and set {key}=merged. In a folder that "
+        f"{shlex.quote(code)}, save the tokenizer beside it, and set {key}=merged. In a folder that "
         "is merged, delete adapter_config.json."
     )
 
@@ -85,6 +91,7 @@ def load_tokenizer(path: str, key: str = "teacher.path") -> Any:
     """A fast tokenizer that reads special tokens in a text as text. Raises UserError where the folder holds none."""
     config = load_config(path, key)
     with _told(path, key) as where:
+        check_tokenizer_files(Path(where), path, key)
         tokenizer = AutoTokenizer.from_pretrained(where, config=config, split_special_tokens=True)
     if not tokenizer.is_fast or len(tokenizer) < 100:
         raise UserError(
@@ -104,7 +111,7 @@ def shape(config: Any, key: str) -> Any:
     try:
         with torch.device("meta"):
             return AutoModelForSequenceClassification.from_config(config)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RuntimeError, ArithmeticError, AssertionError) as error:
         raise UserError(f"{key} gives sizes that no {config.model_type} can have: {error}") from error
 
 
@@ -139,6 +146,12 @@ def trained_classifier(path: str, key: str, labels: Sequence[str] | None = None)
     prefix = f"{model.base_model_prefix}."
     # A head that reads a pooler was not trained without one.
     missing = [name for name in info["missing_keys"] if not name.startswith(prefix) or ".pooler." in name]
+    head = [name for name in model.state_dict() if not name.startswith(prefix)]
+    if missing and is_classifier(config) and not set(head) <= set(missing):
+        raise UserError(
+            f"{key}={path} calls itself a classifier, but its weights lack {', '.join(sorted(missing))}: damaged or another "
+            f"model. Give {key} a folder that save_pretrained wrote whole, or set teacher.fit.mode=always to fine-tune it."
+        )
     if missing and is_classifier(config):
         raise UserError(
             f"{key}={path} calls itself a classifier, but its head has no weights: it was never fine-tuned. "
@@ -148,9 +161,10 @@ def trained_classifier(path: str, key: str, labels: Sequence[str] | None = None)
         return None
     for _, found, wanted in info["mismatched_keys"]:
         where = "id2label of its config.json" + (" or teacher.labels=[…]" if key == "teacher.path" else "")
+        unnamed = labels is None and config.id2label == {i: f"LABEL_{i}" for i in range(wanted[0])}
         raise UserError(
-            f"{'config.json' if labels is None else 'teacher.labels'} names {wanted[0]} labels, the head of {key}={path} has "
-            f"{found[0]} outputs. Name all of them, in the head's order, in {where}."
+            f"{'config.json' if labels is None else 'teacher.labels'} names {'no' if unnamed else wanted[0]} labels, the head of "
+            f"{key}={path} has {found[0]} outputs. Name all of them, in the head's order, in {where}."
         )
     return model
 
@@ -178,6 +192,8 @@ def _load(config: Any, path: str, key: str) -> tuple[Any, dict[str, Any]]:
                 f"{key}={path}: {name} is {list(found)} in its weights and {list(wanted)} by the sizes of its config.json. They "
                 f"do not belong together; give {key} a folder that save_pretrained wrote whole."
             )
+    check_depth(model, info["unexpected_keys"], path, key)
+    check_floating(model, Path(where), path, key)
     lost = sorted(name for name in info["missing_keys"] if name.startswith(prefix) and ".pooler." not in name)
     if lost:
         longer = [name for name in info["unexpected_keys"] if name.endswith(lost[0])]
@@ -257,11 +273,15 @@ def _told(path: str, key: str) -> Iterator[str]:
     except UserError:
         raise
     except pickle.UnpicklingError as error:
+        refuse_pointer(Path(where), path, key)
         raise UserError(
             f"{key}={path} holds a .bin file with something else than tensors in it, which could run code when it is read; "
             f"it was not. Load it where you trust it, save it with save_pretrained, and give {key} that folder."
         ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (
+        Exception
+    ) as error:  # libraries stop with errors of every kind, and all of them come from what the folder holds
+        refuse_pointer(Path(where), path, key)
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
         raise UserError(
             f"{key}={path} could not be loaded from {'this folder' if Path(where).is_dir() else 'the hub'}: {reason}. "

@@ -20,7 +20,15 @@ def two_texts(tokenizer: Any) -> dict[str, torch.Tensor]:
 
 
 def try_out(encoder: Encoder, tokenizer: Any, told: str) -> None:
-    """Raises UserError where the model fails on two texts or does not answer in numbers. told: `key=path`."""
+    """Raises UserError where a weight is no number, the model fails on two texts, or does not answer in numbers.
+
+    told: `key=path`.
+    """
+    for name, weights in encoder.model.named_parameters():
+        if not weights.isfinite().all():
+            raise UserError(
+                f"{told}: {name} holds what is no number (NaN or infinity): its weights are damaged. Give another model."
+            )
     try:
         with torch.no_grad():
             logits = encoder.eval()(two_texts(tokenizer)).logits

@@ -19,6 +19,7 @@ from transformers import __version__ as version
 from mangakd.core.errors import UserError, near
 from mangakd.core.spec import ModelSpec, Problem
 from mangakd.models import load
+from mangakd.models.configs import SIZES, size_problem
 from mangakd.models.encoder import Encoder, layer_list
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def layers_config(teacher: Any, layers: Sequence[int]) -> Any:
     if wrong or not layers:
         raise UserError(
             f"student.layers={list(layers)} must name teacher layers 1…{depth}"
-            f"{f'; there is no layer {wrong}' if wrong else ''}. Example: student.layers=[2,4,6]."
+            f"{f'; there is no layer {wrong}' if wrong else ''}. Example: student.layers={_every_second(depth)}."
         )
     config = copy.deepcopy(teacher)
     config.num_hidden_layers = len(layers)
@@ -84,6 +85,10 @@ def layers_config(teacher: Any, layers: Sequence[int]) -> Any:
     if getattr(config, "layer_types", None):  # local and global attention, one entry for each layer
         config.layer_types = [config.layer_types[i - 1] for i in layers]
     return config
+
+
+def _every_second(depth: int) -> str:
+    return f"[{','.join(map(str, range(2 - depth % 2, depth + 1, 2)))}]"
 
 
 def check_layers(teacher: Any, layers: Sequence[int]) -> None:
@@ -147,6 +152,9 @@ def _from_sizes(sizes: dict[str, Any]) -> Any:
     wrong = [name for name in sizes if not hasattr(known, name)]
     if wrong:
         raise UserError(f"student.sizes has {wrong}, which {kind} does not know{near(wrong[0], known.to_dict())}")
+    for name in sizes:
+        if name in SIZES and (problem := size_problem(sizes[name])):
+            raise UserError(f"student.sizes.{name}={sizes[name]} {problem}.")
     try:
         return AutoConfig.for_model(**sizes)
     except Exception as error:  # transformers checks types with errors of its own

@@ -55,6 +55,13 @@ class Member:
     path: str
     seed: int
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, str) or not self.path.strip():
+            shown = f"{'null' if self.path is None else self.path} is {'no text' if self.path else 'empty'}"
+            raise UserError(
+                f"teacher.path={shown}: give it (or each of teacher.paths) a folder, a hub id, or `embedded`."
+            )
+
 
 @dataclass
 class TeacherContext:
@@ -86,7 +93,14 @@ class TeacherOptions(ABC):
             self.fit = FitOptions(**self.fit)
         if self.labels is None:
             return
-        self.labels = [label_name(label) for label in self.labels]
+        if not isinstance(self.labels, list | tuple):
+            raise UserError(
+                f"teacher.labels={self.labels} must be a list of all names, in the order of the head: teacher.labels=[…,…]."
+            )
+        try:
+            self.labels = [label_name(label) for label in self.labels]
+        except UserError as error:
+            raise UserError(f"teacher.labels={list(self.labels)}: {error}") from error
         if len(set(self.labels)) != len(self.labels):
             raise UserError(f"teacher.labels={self.labels} names a label twice.")
 

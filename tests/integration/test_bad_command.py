@@ -44,6 +44,12 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         ["+distill.alpha=0.5"],
         "distill.alpha is a key already, so it takes no +: distill.alpha=0.5",
     ),
+    "~teacher": (
+        ["~teacher"],
+        "~teacher: every run needs teacher. Leave ~teacher out, or choose one with teacher=… (cached,",
+    ),
+    "~data": (["~data"], "~data: every run needs data. Leave ~data out"),
+    "~losses": (["~losses"], "~losses: every run needs losses. Leave ~losses out"),
     "~ for no key": (["~distill.alph"], "~distill.alph removes nothing; did you mean distill.alpha"),
     "~ with another value": (["~distill.alpha=3"], "~distill.alpha=3 removes nothing: distill.alpha is 0.7."),
     "~ for an option": (

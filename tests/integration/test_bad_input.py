@@ -41,6 +41,8 @@ def folders(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
 
     without("headless", "classifier.")
     without("gap", "layer.1.")
+    nan = {"classifier.bias": torch.full((3,), float("nan"))}
+    save_file(weights | nan, copy("nan") / "model.safetensors", metadata={"format": "pt"})
     (copy("weightless") / "model.safetensors").unlink()
     damaged = copy("damaged") / "model.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:1000])
@@ -88,6 +90,10 @@ TABLE: dict[str, tuple[list[str], list[str]]] = {
     "yes for true": (["validate=yes"], ["validate=yes must be one of true, false"]),
     "half a token": (["data.max_length=9.5"], ["data.max_length=9.5 must be a whole number of tokens"]),
     "schedule": (["optim.schedule=step"], ["optim.schedule=step must be one of linear, cosine, constant"]),
+    "split seed": (["data.split_seed=x"], ["1 problem found", "data.split_seed=x must be a whole number"]),
+    "one token": (["data.max_length=1"], ["1 problem found", "data.max_length=1 must be a whole number of tokens from 4 on"]),
+    "no data": (["data.path="], ["1 problem found", "data.path is empty: give the file"]),
+    "column of null": (["data.text_column=null"], ["1 problem found", "data.text_column=null names no column of"]),
     "limit 0": (["data.train_limit=0"], ["data.train_limit=0 must be a whole number from 1 on"]),
     "batch of the profile": (["hardware.batch_size=0"], ["hardware.batch_size=0 must be a whole number from 1 on"]),
     "minutes": (["checkpoint.every_minutes=0"], ["checkpoint.every_minutes=0 must be above 0, or null"]),
@@ -123,6 +129,13 @@ TABLE: dict[str, tuple[list[str], list[str]]] = {
     "checkpoint": (["resume=/no/last.ckpt"], ["resume=/no/last.ckpt: there is no such checkpoint", "resume=auto"]),
     "damaged checkpoint": (["resume={no.ckpt}"], ["damaged or no checkpoint", "resume=false"]),
     # teacher
+    "path of null": (["teacher.path=null"], ["1 problem found", "teacher.path=null is empty", "a folder, a hub id"]),
+    "path of nothing": (["teacher.path="], ["1 problem found", "teacher.path= is empty"]),
+    "path of a number": (["teacher.path=3"], ["teacher.path=3 is no text"]),
+    "no number": (["teacher.path={nan}"], ["classifier.bias holds what is no number (NaN or infinity)"]),
+    "one name": (["teacher.labels=order"], ["teacher.labels=order must be a list of all names", "teacher.labels=[…,…]"]),
+    "names with ids": (["teacher.labels={a:1}"], ["teacher.labels={'a': 1} must be a list of all names"]),
+    "a name of null": (["teacher.labels=[order,refund,null]"], ["teacher.labels=['order', 'refund', None]", "no name"]),
     "no folder": (["teacher.path=/no/such"], ["teacher.path=/no/such: there is no such folder"]),
     "hub": (["teacher.path=no/such"], ["teacher.path=no/such could not be loaded from the hub", "`embedded`"]),
     "empty folder": (["teacher.path={empty}"], ["teacher.path=", "without config.json; found an empty folder"]),
@@ -153,7 +166,10 @@ TABLE: dict[str, tuple[list[str], list[str]]] = {
     # student
     "layers out of range": (["student.layers=[1,9]"], ["must name teacher layers 1…3", "no layer [9]"]),
     "layers of words": (["student.layers=[one]"], ["must name teacher layers 1…3", "no layer ['one']"]),
-    "no layers": (["student.layers=[]"], ["student.layers=[]", "teacher layers 1…3"]),
+    "no layers": (["student.layers=[]"], ["student.layers=[]", "teacher layers 1…3", "Example: student.layers=[1,3]"]),
+    "size 0": ([*SIZES, "student.sizes.num_hidden_layers=0"], ["student.sizes.num_hidden_layers=0 must be a whole number"]),
+    "size below 0": ([*SIZES, "student.sizes.intermediate_size=-5"], ["student.sizes.intermediate_size=-5 must be a whole"]),
+    "heads below 0": ([*SIZES, "student.sizes.num_attention_heads=-2"], ["student.sizes.num_attention_heads=-2 must be a whole"]),
     "heads that do not divide": ([*SIZES, "student.sizes.num_attention_heads=3"], ["student.sizes", "256", "heads (3)"]),
     "architecture": ([*SIZES, "student.sizes.model_type=brt"], ["model_type='brt' is unknown; did you mean bert"]),
     "size of no use": ([*SIZES, "+student.sizes.hidden_sise=9"], ["['hidden_sise']", "did you mean hidden_size"]),

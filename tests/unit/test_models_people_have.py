@@ -1,6 +1,8 @@
 """Model folders as other tools write them: read where their meaning is clear, else refused with key, file and cure."""
 
+import ast
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,7 @@ NUMBERS = ("10", "20", "30", "40", "50")
 READ: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "a list": ({"id2label": list(LABELS), "label2id": None}, LABELS),
     "counted from 1": ({"id2label": {str(i + 1): name for i, name in enumerate(LABELS)}}, LABELS),
+    "empty beside label2id": ({"id2label": {}, "label2id": {name: i for i, name in enumerate(LABELS)}}, LABELS),
     "names and ids swapped": ({"id2label": {name: i for i, name in enumerate(LABELS)}}, LABELS),
     "only label2id": ({"id2label": None, "label2id": {name: i for i, name in enumerate(LABELS)}}, LABELS),
     "label2id, ids as text": ({"id2label": None, "label2id": {name: str(i) for i, name in enumerate(LABELS)}}, LABELS),
@@ -92,7 +95,9 @@ def test_a_head_with_another_number_of_outputs_names_both(folder: Path) -> None:
         UserError, match=r"config\.json names 2 labels, the head of .* has 5 outputs\. .*teacher\.labels"
     ):
         labels(change(folder, id2label={"0": "a", "1": "b"}, label2id=None))
-    change(folder, id2label=None, label2id=None)
+    for none in ({}, None):
+        with pytest.raises(UserError, match=r"config\.json names no labels, the head of .* has 5 outputs"):
+            labels(change(folder, id2label=none, label2id=None))
     taken = load.trained_classifier(str(folder), KEY, list("vwxyz"))
     assert taken is not None and taken.config.id2label == dict(enumerate("vwxyz"))
     with pytest.raises(UserError, match=r"teacher\.labels names 2 labels, the head of .* has 5 outputs"):
@@ -124,6 +129,11 @@ def test_entries_of_another_type_are_read(entries: dict[str, Any], name: str, wa
     ({"dtype": "float99"}, ["describes no bert", "float99"]),
     ({"model_type": "brt"}, ["model_type='brt'", "did you mean bert"]),
     ({"model_type": None}, ["has no model_type"]),
+    ({"num_attention_heads": 0}, ["num_attention_heads=0", "must be a whole number from 1 on"]),
+    ({"num_hidden_layers": -1}, ["num_hidden_layers=-1", "must be a whole number from 1 on"]),
+    ({"pad_token_id": 99999}, ["pad_token_id=99999", "vocab_size=130: ids go from 0 to 129"]),
+    ({"quantization_config": {"quant_method": "gptq"}}, ["quantization_config (gptq)", "the unquantised model"]),
+    ({"quantization_config": {"load_in_4bit": True}}, ["quantization_config", "the unquantised model"]),
 ], ids=str)  # fmt: skip
 def test_entries_that_cannot_be_read_are_named(content: dict[str, Any], words: list[str], folder: Path) -> None:
     with pytest.raises(UserError) as raised:
@@ -135,6 +145,37 @@ def test_json_that_is_no_object(folder: Path) -> None:
     (folder / "config.json").write_text("[1, 2]")
     with pytest.raises(UserError, match=r"config\.json of .* holds no JSON object"):
         read_config(str(folder), f"{KEY}={folder}")
+
+
+@pytest.mark.parametrize("name", ["attn_implementation", "_attn_implementation"])
+def test_the_attention_of_a_config_is_left_to_the_hardware(name: str, folder: Path) -> None:
+    assert labels(change(folder, **{name: "flash_attention_2"})) == LABELS
+
+
+def test_a_byte_order_mark_is_read_over(folder: Path) -> None:
+    file = folder / "config.json"
+    file.write_text(file.read_text(), encoding="utf-8-sig")
+    assert labels(folder) == LABELS
+    assert len(load.load_tokenizer(str(folder))) == len(tokenizer())
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+
+
+@pytest.mark.parametrize(("name", "content", "words"), [
+    ("tokenizer_config.json", "[1]", r"tokenizer_config\.json of teacher\.path=.* holds no object\. Save it again"),
+    ("tokenizer_config.json", "{", r"tokenizer_config\.json of teacher\.path=.* is no JSON"),
+    ("tokenizer.json", "{}", r"tokenizer\.json of teacher\.path=.* holds no object with the entry 'model'"),
+    ("tokenizer.json", POINTER, r"tokenizer\.json is a pointer of Git LFS.*git lfs pull"),
+    ("adapter_config.json", "[]", r"holds an adapter \(adapter_config\.json\) of None"),
+    ("model.safetensors", POINTER, r"model\.safetensors is a pointer of Git LFS.*git lfs pull"),
+    ("config.json", POINTER, r"config\.json is a pointer of Git LFS.*git lfs pull"),
+], ids=str)  # fmt: skip
+def test_files_that_hold_something_else_are_named(name: str, content: str, words: str, folder: Path) -> None:
+    (folder / name).write_text(content)
+    with pytest.raises(UserError, match=words):
+        load.load_tokenizer(str(folder))
+        labels(folder)
 
 
 # --- names beside the data's -----------------------------------------------------------------------------------------
@@ -196,6 +237,47 @@ def test_weights_saved_in_a_wrapper_are_named(folder: Path) -> None:
 def test_sizes_that_the_weights_have_not(folder: Path) -> None:
     with pytest.raises(UserError, match=r"intermediate\.dense\.\w+ is \[24.* in its weights and \[48.* config\.json"):
         labels(change(folder, intermediate_size=48))
+
+
+def test_layers_that_the_config_does_not_count(tmp_path: Path) -> None:
+    """transformers would leave them out without a word; a head of another task is left out as it should be."""
+    for kind, key in (("bert", "num_hidden_layers"), ("distilbert", "n_layers")):
+        model(config(kind, layers=3)).save_pretrained(tmp_path)
+        change(tmp_path, **{key: 2})
+        with pytest.raises(UserError, match=rf"have 3 layers .* and {key} of its config\.json makes 2.*Set {key} to 3"):
+            labels(tmp_path)
+        assert labels(change(tmp_path, **{key: 3})) == LABELS
+        renamed(tmp_path, lambda name: name.removeprefix(f"{kind}."))  # noqa: B023 - called at once
+        with pytest.raises(UserError, match="have 3 layers"):
+            labels(change(tmp_path, **{key: 2}))
+
+
+def test_weights_of_whole_numbers(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    weights = load_file(file) | {"bert.embeddings.position_ids": torch.arange(3)[None]}  # once saved, never read
+    save_file(weights, file, metadata={"format": "pt"})
+    assert labels(folder) == LABELS
+    save_file(weights | {"classifier.bias": torch.zeros(COUNT, dtype=torch.int8)}, file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"classifier\.bias in model\.safetensors is of dtype I8"):
+        labels(folder)
+
+
+def test_a_part_of_a_head_is_no_head(folder: Path) -> None:
+    renamed(folder, lambda name: None if name == "classifier.bias" else name)
+    with pytest.raises(UserError, match=r"its weights lack classifier\.bias: damaged"):
+        labels(folder)
+
+
+def test_the_cure_for_an_adapter_is_a_command_that_runs(folder: Path, tmp_path: Path) -> None:
+    named = folder.rename(tmp_path / "it's")
+    (named / "adapter_config.json").write_text('{"base_model_name_or_path": "some/base"}')
+    save_file({"base_model.model.classifier.weight": torch.zeros(7, 16)}, named / "adapter_model.safetensors")
+    with pytest.raises(UserError) as raised:
+        load.load_config(str(named))
+    words = shlex.split(str(raised.value).partition("first: ")[2].partition(", save the tokenizer")[0])
+    assert words[:2] == ["python", "-c"] and len(words) == 3
+    calls = [node for node in ast.walk(ast.parse(words[2])) if isinstance(node, ast.Call) and node.keywords]
+    assert [ast.literal_eval(calls[0].args[0]), ast.literal_eval(calls[0].keywords[0].value)] == [str(named), 7]
 
 
 @pytest.mark.parametrize("merged", [False, True], ids=["an adapter alone", "beside a whole model"])

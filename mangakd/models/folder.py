@@ -1,0 +1,94 @@
+"""What files of a model folder hold that the libraries which read them pass over without a word, or do not name."""
+
+import contextlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from mangakd.core.errors import UserError
+
+
+def adapter_outputs(folder: Path) -> int | None:
+    """The number of outputs of the head that an adapter was saved with; None where it has none."""
+    with (
+        contextlib.suppress(OSError, SafetensorError),
+        safe_open(folder / "adapter_model.safetensors", "pt") as weights,
+    ):
+        heads = [name for name in weights.keys() if re.search(r"(classifier|score)\b.*\.weight$", name)]  # noqa: SIM118
+        return weights.get_slice(heads[-1]).get_shape()[0] if heads else None
+    return None
+
+
+def check_tokenizer_files(folder: Path, path: str, key: str) -> None:
+    for name, entry in (
+        ("tokenizer_config.json", None),
+        ("special_tokens_map.json", None),
+        ("tokenizer.json", "model"),
+    ):
+        if not (folder / name).is_file():
+            continue
+        try:
+            content = json.loads((folder / name).read_text(encoding="utf-8"))
+        except ValueError as error:
+            refuse_pointer(folder, path, key)
+            raise UserError(
+                f"{name} of {key}={path} is no JSON: {error}. Save it again with save_pretrained."
+            ) from error
+        if not isinstance(content, dict) or (entry and entry not in content):
+            what = f"an object with the entry {entry!r}" if entry else "an object"
+            raise UserError(f"{name} of {key}={path} holds no {what[3:]}. Save it again with save_pretrained.")
+
+
+def refuse_pointer(folder: Path, path: str, key: str) -> None:
+    """Raises UserError where a file of the folder stands for another one, which was not fetched."""
+    for file in sorted(folder.glob("*.*")) if folder.is_dir() else ():
+        if not file.is_file():
+            continue
+        with file.open("rb") as content:
+            if content.read(40).startswith(b"version https://git-lfs"):
+                raise UserError(
+                    f"{key}={path}: {file.name} is a pointer of Git LFS, not the file itself. Run `git lfs pull` in that folder."
+                )
+
+
+def check_depth(model: Any, unexpected: Iterable[str], path: str, key: str) -> None:
+    """Raises UserError where the weights have more layers than config.json: those behind its count would be left out."""
+    names = [*model.state_dict()]
+    for name in sorted(unexpected, reverse=True):
+        for match in re.finditer(r"\.(\d+)\.", name):
+            stem = f"{name[: match.start()]}."
+            built = {number for other in names if (number := _number_after(stem, other)) is not None}
+            if built and int(match[1]) not in built:
+                there = 1 + max(n for other in unexpected if (n := _number_after(stem, other)) is not None)
+                entry = model.config.attribute_map.get("num_hidden_layers", "num_hidden_layers")
+                raise UserError(
+                    f"{key}={path}: its weights have {there} layers ({name}) and {entry} of its config.json makes {len(built)}, "
+                    f"so the last ones would be left out. Set {entry} to {there}, or give {key} a folder that "
+                    "save_pretrained wrote whole."
+                )
+
+
+def _number_after(stem: str, name: str) -> int | None:
+    """2 for `encoder.layer.` and `bert.encoder.layer.2.output`; base models are saved without their prefix."""
+    match = re.search(rf"(?:^|\.){re.escape(stem)}(\d+)\.", name)
+    return int(match[1]) if match else None
+
+
+def check_floating(model: Any, folder: Path, path: str, key: str) -> None:
+    """Raises UserError for weights of whole numbers: they are quantised, and would be read as if they were not."""
+    names = {name for name, _ in model.named_parameters()}
+    for file in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
+        with safe_open(file, "pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 - it is no dict
+                dtype = weights.get_slice(name).get_dtype()
+                if not dtype.startswith(("F", "BF")) and not names.isdisjoint(
+                    {name, f"{model.base_model_prefix}.{name}"}
+                ):
+                    raise UserError(
+                        f"{key}={path}: {name} in {file.name} is of dtype {dtype}, not of a floating one, so it is quantised or "
+                        f"damaged. Give {key} the unquantised weights."
+                    )
