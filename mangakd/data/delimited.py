@@ -17,7 +17,7 @@ from mangakd.data.notices import Notices, log, short
 SEPARATORS = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
 csv.field_size_limit(2**31 - 1)  # a long text is no error; the library's limit is 128 kB
 _ESCAPES = re.compile(r'\\["nrt]')
-_UNESCAPE = r'''sed 's/\\"/""/g' old.csv > new.csv'''
+_UNESCAPE = r"""sed 's/\\"/""/g' old.csv > new.csv"""
 
 
 @dataclass(frozen=True)
