@@ -33,7 +33,9 @@ def table_rows(
     text, label = table.named(text, keys[0], origin), table.named(label, keys[1], origin)
     if text == label:
         raise UserError(f"{keys[0]} and {keys[1]} are both {text!r}; they must differ.")
-    by_place = [name for name, key in zip((text, label), given, strict=True) if name != str(key) and str(key).isdecimal()]
+    by_place = [
+        name for name, key in zip((text, label), given, strict=True) if name != str(key) and str(key).isdecimal()
+    ]
     if table.joined and label in by_place and label in table.column(label):
         raise UserError(
             f"{origin}: its first line is taken for the header, but {label!r} is also a label. Put a header line before it, for "
@@ -42,8 +44,12 @@ def table_rows(
     if table.joined and by_place:
         log.warning(
             "%s: the first line (%s) is taken for the header. If it is a row, put a header line before it; else set %s and %s to "
-            "the names in it.", origin, short(", ".join(table.names)), *keys
+            "the names in it.",
+            origin,
+            short(", ".join(table.names)),
+            *keys,
         )
+    table.check_label(label)
     numbers = list(table.numbers)
     notices = Notices(origin, table.unit)
     texts = [

@@ -26,7 +26,9 @@ def parse(text: str) -> Any:
     except ValueError as error:
         digits = sys.get_int_max_str_digits()
         match = re.search(rf"\d{{{digits + 1}}}", text)
-        raise json.JSONDecodeError(f"An integer has over {digits} digits", text, match.start() if match else 0) from error
+        raise json.JSONDecodeError(
+            f"An integer has over {digits} digits", text, match.start() if match else 0
+        ) from error
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
