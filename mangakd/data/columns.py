@@ -49,6 +49,7 @@ def table_rows(
             short(", ".join(table.names)),
             *keys,
         )
+    table.check_label(label)
     numbers = list(table.numbers)
     notices = Notices(origin, table.unit)
     texts = [

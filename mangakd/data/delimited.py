@@ -16,6 +16,8 @@ from mangakd.data.notices import Notices, log, short
 
 SEPARATORS = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
 csv.field_size_limit(2**31 - 1)  # a long text is no error; the library's limit is 128 kB
+_BLANK_QUOTE = "a blank before a quote, so that the quote opens no cell"
+_NO_BLANK = "Remove the blank between the separator and the quote"
 _ESCAPES = re.compile(r'\\["nrt]')
 _UNESCAPE = r"""sed 's/\\"/""/g' old.csv > new.csv"""
 
@@ -29,8 +31,8 @@ class Record:
     raw: str
 
 
-def read_delimited(text: str, usual: str, origin: str) -> tuple[list[str], list[Record]]:
-    """(the header, the rows). usual: the separator that the file's ending stands for.
+def read_delimited(text: str, usual: str, origin: str) -> tuple[list[str], list[Record], str]:
+    """(the header, the rows, the separator). usual: the separator that the file's ending stands for.
 
     Raises UserError, naming the line, for a row with more or fewer cells than the header and for broken quoting.
     """
@@ -42,22 +44,27 @@ def read_delimited(text: str, usual: str, origin: str) -> tuple[list[str], list[
     if separator == "\t":
         records = _tabbed_records(lines, skipped, origin, notices)
     else:
-        records = _quoted_records(lines, skipped, separator, origin)
+        records = _quoted_records(lines, skipped, separator, origin, notices)
     records = [record for record in records if record.raw.strip("\r\n ")]
     if not records:
         raise UserError(f"{origin} has no rows, only blank lines.")
     header, rows = records[0].cells, records[1:]
+    if header[0].startswith("#") and rows and any(len(record.cells) != len(header) for record in rows):
+        raise UserError(
+            f"{origin}: line {records[0].line} ({short(records[0].raw.rstrip())}) looks like a comment; the header must be the "
+            "first line. Remove the comment."
+        )
     for record in rows:
         if len(record.cells) != len(header):
             raise UserError(_uneven(record, header, separator, origin))
-    _check_breaks(rows, separator, origin, notices, len(lines))
+    _note_breaks(rows, origin, notices, len(lines))
     for record in rows:
         if _ESCAPES.search(record.raw):
             notices.add(
                 "rows with a backslash escape, which is read as it is written", record.line, record.raw.rstrip("\r\n")
             )
     notices.log()
-    return header, rows
+    return header, rows, separator
 
 
 def _separator(lines: Sequence[str], usual: str) -> tuple[str, int]:
@@ -65,15 +72,16 @@ def _separator(lines: Sequence[str], usual: str) -> tuple[str, int]:
     first = lines[0] if lines else ""
     if match := re.fullmatch(r"sep=(.)\s*", first, re.IGNORECASE):
         return match[1], 1
-    others = [separator for separator in SEPARATORS if separator in first]
-    return usual if usual in others or not others else max(others, key=first.count), 0
+    header = re.sub(
+        r'"(?:[^"]|"")*"', "", next((line for line in lines if line.strip()), "")
+    )  # quoted names may hold some
+    others = [separator for separator in SEPARATORS if separator in header]
+    return usual if usual in others or not others else max(others, key=header.count), 0
 
 
-def _records(lines: Sequence[str], skipped: int, separator: str) -> Iterator[Record]:
-    blank_first = re.match(
-        rf'[^{re.escape(separator)}]+{re.escape(separator)} +"', lines[skipped] if lines[skipped:] else ""
-    )
-    reader = csv.reader(lines[skipped:], delimiter=separator, strict=True, skipinitialspace=bool(blank_first))
+def _records(lines: Sequence[str], skipped: int, separator: str, spaced: bool = False) -> Iterator[Record]:
+    """spaced: blanks after a separator are no part of the cell."""
+    reader = csv.reader(lines[skipped:], delimiter=separator, strict=True, skipinitialspace=spaced)
     start = skipped
     try:
         for cells in reader:
@@ -88,12 +96,45 @@ class _BrokenQuotes(Exception):
     """args: lines before the record, lines up to the fault, the csv module's reason."""
 
 
-def _quoted_records(lines: Sequence[str], skipped: int, separator: str, origin: str) -> list[Record]:
+def _quoted_records(lines: Sequence[str], skipped: int, separator: str, origin: str, notices: Notices) -> list[Record]:
+    if any(_blank_quote(line, separator) for line in lines) and (spaced := _spaced_records(lines, skipped, separator)):
+        return spaced
     try:
-        return list(_records(lines, skipped, separator))
+        records = list(_records(lines, skipped, separator))
     except _BrokenQuotes as broken:
         start, end, reason = broken.args
-        raise UserError(_broken(lines, start, end, reason, origin)) from broken
+        raise UserError(_broken(lines, start, end, reason, separator, origin)) from broken
+    for record in records:
+        if cell := next(
+            (cell for cell in record.cells if re.match(' +"', cell) and separator + cell in record.raw), ""
+        ):
+            notices.add(
+                "cells with a blank before the quote, which is therefore read as a part of it", record.line, cell
+            )
+    return records
+
+
+def _blank_quote(raw: str, separator: str) -> bool:
+    return re.search(rf'{re.escape(separator)} +"', raw) is not None
+
+
+def _spaced_records(lines: Sequence[str], skipped: int, separator: str) -> list[Record] | None:
+    """Records without the blanks after separators, where the file is sound so and loses no blank that may be meant.
+
+    That is so if blanks are only before quotes, or one after each separator.
+    """
+    try:
+        records = list(_records(lines, skipped, separator, spaced=True))
+    except _BrokenQuotes:
+        return None
+    records = [record for record in records if record.raw.strip()]
+    cell = re.compile(rf'(?:^|{re.escape(separator)})( *)("(?:[^"]|"")*"|[^{re.escape(separator)}\r\n]*)')
+    written = [cell.findall(record.raw) for record in records]
+    unquoted = [[None if body.startswith('"') else blanks for blanks, body in row] for row in written]
+    quotes_only = not any(blanks for row in unquoted for blanks in row)
+    everywhere = all(row[0] in (None, "") and set(row[1:]) <= {None, " "} for row in unquoted[1:])
+    even = len({len(record.cells) for record in records}) == 1
+    return records if even and (quotes_only or everywhere) else None
 
 
 def _tabbed_records(lines: Sequence[str], skipped: int, origin: str, notices: Notices) -> list[Record]:
@@ -149,13 +190,15 @@ def _as_written_by(record: Record, quotes: Callable[[str], bool]) -> bool:
     return "\t".join(cells) == record.raw.rstrip("\r\n") or not record.cells
 
 
-def _broken(lines: Sequence[str], start: int, end: int, reason: str, origin: str) -> str:
+def _broken(lines: Sequence[str], start: int, end: int, reason: str, separator: str, origin: str) -> str:
     raw = "".join(lines[start:end])
     if '\\"' in raw:
         return (
             f"{origin}: line {start + 1} escapes quotes by a backslash ({short(raw.splitlines()[0])}); in CSV a quote "
             f'inside a quoted cell is written twice (""). Rewrite the file: {_UNESCAPE}'
         )
+    if _blank_quote(raw, separator):
+        return f"{origin}: line {start + 1} has {_BLANK_QUOTE} ({short(lines[start].rstrip())}). {_NO_BLANK}."
     if "end of data" in reason:
         what = f"line {start + 1} opens a cell with a quote that is never closed"
     else:
@@ -176,6 +219,8 @@ def _uneven(record: Record, header: Sequence[str], separator: str, origin: str) 
     )
     if "\\" + separator in record.raw:
         advice += "; a backslash before the separator does not protect it"
+    if _blank_quote(record.raw, separator):
+        advice = f"There is {_BLANK_QUOTE}. {_NO_BLANK}"
     if separator == "\t":
         advice = "Replace tabs and line breaks inside texts by blanks"
     return (
@@ -184,21 +229,25 @@ def _uneven(record: Record, header: Sequence[str], separator: str, origin: str) 
     )
 
 
-def _check_breaks(rows: Sequence[Record], separator: str, origin: str, notices: Notices, lines: int) -> None:
-    """Tell cells with line breaks. Raises UserError where a cell holds whole rows: its quote was closed too late."""
-    broken = [(record, cell) for record in rows for cell in record.cells if _has_break(cell)]
+def _note_breaks(rows: Sequence[Record], origin: str, notices: Notices, lines: int) -> None:
+    broken = [(record.line, cell) for record in rows for cell in record.cells if _has_break(cell)]
     if not broken:
         log.info("%s: %d rows from %d lines.", origin, len(rows), lines)
-        return
-    columns = [{cell for cell in column if cell} for column in zip(*(record.cells for record in rows), strict=True)]
-    for record, cell in broken:
-        for part in cell.splitlines():
+    for line, cell in broken:
+        notices.add(f"cells with line breaks ({len(rows)} rows from {lines} lines)", line, cell)
+
+
+def check_breaks(rows: Sequence[Record], label: int, separator: str, origin: str) -> None:
+    """Raises UserError where a line inside a cell is a whole row with a known label: the cell's quote was closed too late.
+
+    label: the place of the label column.
+    """
+    labels = {name for record in rows if (name := record.cells[label].strip())}
+    for record in rows:
+        for part in (line for cell in record.cells if _has_break(cell) for line in cell.splitlines()):
             cells = part.split(separator)
-            like_row = len(cells) == len(columns) > 1
-            if like_row and any(value in column for value, column in zip(cells, columns, strict=True)):
+            if len(cells) == len(record.cells) > 1 and all(cells) and cells[label].strip() in labels:
                 raise UserError(
                     f"{origin}: the quote that opens a cell in line {record.line} is closed too late: the cell holds "
                     f"{short(part)}, which looks like a row. Close the quote, or save the file as JSONL."
                 )
-        kind = f"cells with line breaks ({len(rows)} rows from {lines} lines)"
-        notices.add(kind, record.line, cell)

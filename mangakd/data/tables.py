@@ -6,6 +6,7 @@ a label column that mixes 3 and "three" is for the checks to judge, not for a pa
 
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import pyarrow.parquet
 
 from mangakd.core.errors import UserError, near
 from mangakd.data.cells import CellError, spelled
-from mangakd.data.delimited import read_delimited
+from mangakd.data.delimited import check_breaks, read_delimited
 from mangakd.data.encoding import read_text
 from mangakd.data.json_text import parse
 from mangakd.data.notices import log
@@ -33,6 +34,7 @@ class Table:
     """names: columns in the file's order. column: name → its values as Python objects, None where there is none.
 
     numbers: where each row is in the file, counted in `unit`. joined: a cell of several labels is text, as in CSV.
+    check_label: raises UserError for rows that the label column of that name shows to be misread.
     """
 
     names: list[str]
@@ -40,6 +42,7 @@ class Table:
     numbers: Sequence[int] = ()
     unit: str = "row"
     joined: bool = False
+    check_label: Callable[[str], None] = lambda name: None
 
     @classmethod
     def of_arrow(cls, table: pa.Table, origin: str) -> "Table":
@@ -57,13 +60,16 @@ class Table:
     @classmethod
     def of_text(cls, text: str, separator: str, origin: str) -> "Table":
         """CSV and TSV. All cells are text: a label column of digits stays the names "0", "1"; an empty cell is ""."""
-        header, rows = read_delimited(text, separator, origin)
+        header, rows, separator = read_delimited(text, separator, origin)
 
         def column(name: str) -> list[Any]:
             place = header.index(name)
             return [row.cells[place] for row in rows]
 
-        return cls(header, column, [row.line for row in rows], "line", joined=True)
+        def check_label(name: str) -> None:
+            check_breaks(rows, header.index(name), separator, origin)
+
+        return cls(header, column, [row.line for row in rows], "line", joined=True, check_label=check_label)
 
     def named(self, column: str | int | None, key: str, origin: str) -> str:
         """The column that a key names: exactly, or but for blanks and case, or by its position from 0.
@@ -84,6 +90,8 @@ class Table:
             )
         if wanted not in self.names:
             header = " Is its first line a row? Then put a header line before it." if self.joined else ""
+            if self.joined and len(self.names) == 1 and (other := re.search(r"""[^\w\s"'.-]""", self.names[0])):
+                header = f" Is {other[0]!r} its separator? Then write it with ',' ';' a tab or '|' instead."
             raise UserError(
                 f"{origin} has no column {wanted!r}; it has {', '.join(map(_quoted, self.names))}. Set {key} to one of "
                 f"these{near(wanted, self.names)}{header}"
