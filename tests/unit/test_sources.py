@@ -155,7 +155,7 @@ BAD_FILES: dict[str, tuple[str, str | bytes, list[str]]] = {
     ),
     "json list of texts": ("a.json", '["a", "b"]', ["entry 1 must be an object", "found 'a'"]),
     "json list of nothing": ("a.json", "[]", ["has no rows"]),
-    "json cut short": ("a.json", '[{"text"', ["is not JSON", ".jsonl"]),
+    "json cut short": ("a.json", '[{"text"', ["is not JSON", "line 1 column 9"]),
     "jsonl called json": ("a.json", LINE * 2, ["is not JSON", "Is it JSONL?"]),
     "jsonl cut short": ("a.jsonl", LINE + '{"te', ["line 2 is not JSON"]),
     "jsonl of lists": ("a.jsonl", "[1]", ["line 1 must be an object"]),

@@ -1,5 +1,6 @@
 """Quotes, backslashes and line breaks in CSV: where a cell ends, and cures that can be typed."""
 
+import logging
 import subprocess
 from pathlib import Path
 
