@@ -50,8 +50,8 @@ def _located(text: str, repeated: _RepeatedKey) -> json.JSONDecodeError:
             raise json.JSONDecodeError(message, text, start[1] - 1) from error
 
     decoder = JSONDecoder(object_pairs_hook=_object)
-    decoder.parse_object = parse_object  # type: ignore[method-assign,assignment]
-    decoder.scan_once = py_make_scanner(decoder)
+    decoder.parse_object = parse_object  # type: ignore[attr-defined]
+    decoder.scan_once = py_make_scanner(decoder)  # type: ignore[attr-defined]
     try:
         decoder.decode(text)
     except json.JSONDecodeError as error:

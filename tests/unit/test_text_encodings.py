@@ -1,4 +1,4 @@
-"""Text files that are not UTF-8 are refused, with the letters that each plausible encoding reads and the command that converts."""
+"""Text files that are not UTF-8 are refused, with the letters that each plausible encoding reads and the command."""
 
 import re
 import subprocess
@@ -63,10 +63,10 @@ def test_ascii_that_is_no_other_encoding(text: str, tmp_path: Path) -> None:
 
 
 def test_utf_16_without_a_mark(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="utf-16le: '本文.*\n.*\n?.*iconv -f"):
+    with pytest.raises(UserError, match=r"utf-16le: '本文.*\n.*\n?.*iconv -f"):
         rows(tmp_path, "a.tsv", "本文\tラベル\n".encode("utf-16-le"))
 
 
 def test_no_encoding_fits(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="its encoding is unknown: line 2 holds the byte 0x81.*Save it as UTF-8"):
+    with pytest.raises(UserError, match=r"its encoding is unknown: line 2 holds the byte 0x81.*Save it as UTF-8"):
         rows(tmp_path, "a.csv", HEAD.encode() + b"\x81\x9e\xfd\xfe\xff,x\n")
