@@ -109,7 +109,9 @@ def _choice(file: Path, samples: list[tuple[str, str]]) -> str:
     advice = f"{command} {shlex.quote(file.name)} > {shlex.quote('utf8-' + file.name)}"
     if len(samples) == 1:
         return f" The first such letters read{shown}\nIf that reads right, convert it: {advice}"
-    return f" The first such letters read{shown}\nOnly you can tell which one reads right, if any. Convert from it: {advice}"
+    return (
+        f" The first such letters read{shown}\nOnly you can tell which reads right (or none). Convert from it: {advice}"
+    )
 
 
 def _samples(content: bytes) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Text files that are not UTF-8 are refused, with what each plausible encoding reads and the command that converts."""
+"""Text files that are not UTF-8 are refused, with the letters that each plausible encoding reads and the command."""
 
 import re
 import subprocess
