@@ -43,7 +43,7 @@ def train(*overrides: str, folder: Path | str) -> Path:
             check_overrides(overrides)
             config = composed("train", *overrides, folder=place)
             if config.hydra.mode == RunMode.MULTIRUN:
-                raise UserError("a sweep is many runs: type its command (docs/sweeps.md), or call this for each run.")
+                raise UserError("a sweep is many runs: type its command (docs/how-to/sweeps.md), or call this for each run.")
             command.run(as_hydra_gives_it(config))
         except Exception as error:
             if (message := explain(error)) is None:
