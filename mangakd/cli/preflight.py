@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from mangakd.cli import check_models as models
+from mangakd.cli.mistakes import explained
 from mangakd.cli.setup import Setup
 from mangakd.cli.values import misspelt, warn_ignored, wrong_values
 from mangakd.core.errors import UserError, near
@@ -72,7 +73,7 @@ def _told(error: Exception, wrong_value: bool) -> list[str]:
         key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), "the config")
         return [f"{key}: {error.__cause__ or lines[0]}. Mend the keys under {key}; --help lists them."]
     if isinstance(error, OmegaConfBaseException):
-        return [f"{str(error).splitlines()[0]}. Give it a value; --help lists the keys."]
+        return [explained(error, "train").splitlines()[0]]
     raise error
 
 
