@@ -42,7 +42,7 @@ from mangakd.models.encoder import Encoder
 from mangakd.planning.job import Job, Machine
 from mangakd.planning.plan import Estimate, estimate
 from mangakd.planning.sizes import Model
-from mangakd.tasks.classification import Classification
+from mangakd.tasks.classification.task import Classification
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.cached import Cached
 from mangakd.teachers.local import LocalTeacher

@@ -41,7 +41,7 @@ from mangakd.losses.loss_set import LossSet
 from mangakd.losses.output import OutputLoss
 from mangakd.models.encoder import Encoder
 from mangakd.models.load import head_options
-from mangakd.tasks.classification import Classification
+from mangakd.tasks.classification.task import Classification
 from mangakd.teachers.local import LocalTeacher
 from mangakd.training import launch
 from mangakd.training.fit import Fit, fit

@@ -15,7 +15,7 @@ from mangakd.losses.base import LossCallback
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
 from mangakd.models.load import head_options
-from mangakd.tasks.classification import Classification
+from mangakd.tasks.classification.task import Classification
 from mangakd.training.fit import Fit
 from mangakd.training.hardware import Hardware
 from mangakd.training.module import Optim

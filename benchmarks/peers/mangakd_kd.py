@@ -50,7 +50,7 @@ from mangakd.losses.output import OutputLoss
 from mangakd.models import load
 from mangakd.models.encoder import Encoder
 from mangakd.students.build import Student
-from mangakd.tasks.classification import Classification
+from mangakd.tasks.classification.task import Classification
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.cached import Cached
 from mangakd.teachers.local import LocalTeacher
