@@ -28,7 +28,7 @@ def machine() -> dict[str, Any]:
     """
     return {
         "cpu": cpu.name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cpu.cores(),
         "load": round(os.getloadavg()[2], 1) if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
