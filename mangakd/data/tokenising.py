@@ -64,7 +64,12 @@ def _ignore(rows: int) -> None:
 
 def _name(texts: Sequence[str], tokenizer: Any, max_length: int) -> str:
     """A hash of everything that the tokens depend on; chunk by chunk, as one JSON text of all texts would be their copy."""
-    settings = [vocabulary_digest(tokenizer), tokenizer.split_special_tokens, tokenizer.truncation_side, makes_types(tokenizer)]
+    settings = [
+        vocabulary_digest(tokenizer),
+        tokenizer.split_special_tokens,
+        tokenizer.truncation_side,
+        makes_types(tokenizer),
+    ]
     digest = hashlib.sha256(json.dumps([_FORMAT, max_length, *settings]).encode())
     for chunk in _chunks(texts):
         digest.update(json.dumps(chunk).encode())

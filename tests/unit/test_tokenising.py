@@ -13,12 +13,14 @@ import pyarrow as pa
 import pytest
 from contract.tiny_models import WORDS, texts, tokenizer
 from tokenizers.processors import TemplateProcessing
+from transformers import AutoModelForSequenceClassification, XLNetConfig
 
 from mangakd.core import cpu
 from mangakd.data import tokenising
 from mangakd.data.loader import EncodedSplit, joined
 from mangakd.data.tokenising import tokenise
 from mangakd.data.tokens import Tokens, concatenated
+from mangakd.export.graph import inputs_of
 
 LINES = [*texts(60), "", " ", "order \ud83d late", "é 東京 🎌", *texts(60, seed=1), "refund " * 400]
 
@@ -51,9 +53,7 @@ def key(ids: list[int]) -> int:
 
 
 @pytest.mark.parametrize("make", [tokenizer, lambda: tokenizer(closed=False), typed_tokenizer])
-def test_ids_types_and_keys_are_those_of_the_tokenizer(
-    make: Callable[[], Any], small: None, tmp_path: Path
-) -> None:
+def test_ids_types_and_keys_are_those_of_the_tokenizer(make: Callable[[], Any], small: None, tmp_path: Path) -> None:
     reader = make()
     wanted = reader([text.replace("\ud83d", "\ufffd") for text in LINES], truncation=True, max_length=16)
     for _ in range(2):  # made, and read back
@@ -82,6 +82,14 @@ def test_types_reach_the_batch(small: None, tmp_path: Path) -> None:
         for name in ("input_ids", "token_type_ids"):
             assert batch[name][row][mask].tolist() == wanted[name]
         assert batch["input_ids"][row][~mask].eq(7).all()
+
+
+def test_a_model_learns_from_and_is_exported_with_the_same_inputs(tmp_path: Path) -> None:
+    config = XLNetConfig(vocab_size=200, d_model=16, n_layer=1, n_head=2, d_inner=16)
+    model = AutoModelForSequenceClassification.from_config(config)
+    for reader in (tokenizer(), typed_tokenizer()):
+        tokens = tokenise(LINES, reader, 16, tmp_path)
+        assert set(inputs_of(model, reader)) == {*tokens.inputs(np.arange(3), 0)}
 
 
 def test_joined_tokens_are_not_copied(tmp_path: Path) -> None:
