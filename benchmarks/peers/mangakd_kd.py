@@ -43,7 +43,7 @@ from mangakd.core.outputs import Batch
 from mangakd.data.loader import EncodedSplit
 from mangakd.data.sampler import BucketSampler
 from mangakd.data.sources import Clinc150
-from mangakd.data.tokens import tokenise
+from mangakd.data.tokenising import tokenise
 from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.losses.loss_set import LossSet
 from mangakd.losses.output import OutputLoss
