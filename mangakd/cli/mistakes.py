@@ -21,6 +21,12 @@ def explained(error: Exception, name: str) -> str:
     if match := re.search(r"Interpolation key '(.+)' not found", message):
         words = [word for word in sys.argv[1:] if "${" in word and match[1] in word]
         return f"{', '.join(words) or 'the config'}: there is no key {match[1]}{_near_key(match[1], name)}"
+    if match := re.search(r"Environment variable '(.+)' not found", message):
+        words = [word for word in sys.argv[1:] if f"oc.env:{match[1]}" in word]
+        return (
+            f"{', '.join(words) or 'the config'}: the environment has no variable {match[1]}. Set it, or give a value for "
+            f"where it is missing: ${{oc.env:{match[1]},<value>}}."
+        )
     if match := re.search(r"Could not (?:find|load) '([\w/.-]+)'", message):
         return unknown_option(match[1], message) or message
     if match := re.search(r"Ambiguous value for argument '(.+)'\n", message):

@@ -106,6 +106,10 @@ def warn_ignored(config: DictConfig) -> None:
     if student.path is not None and "student.path" not in given:
         for key in sorted(given & {"student", "student.layers", "student.sizes"}):
             log.warning("%s is ignored: student.path=%s wins. To use it, add student.path=null.", key, student.path)
+    elif student.path is None and student.layers is not None:
+        for key in sorted(key for key in given if key.split(".")[:2] == ["student", "sizes"]):
+            layers = "[" + ",".join(map(str, student.layers)) + "]"
+            log.warning("%s is ignored: student.layers=%s wins. To use it, add student.layers=null.", key, layers)
     for pattern, why in _unused_hardware(config.hardware, config.teacher).items():
         for key in fnmatch.filter(sorted(given), pattern):
             log.warning("%s is ignored: %s.", key, why)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from mangakd.core.errors import UserError
+from mangakd.core.numbers import largest_difference
 from mangakd.evaluation.bootstrap import RESAMPLES, Estimate, Statistic, bootstrap
 from mangakd.evaluation.statistics import Answers, accuracy, agreement, mean
-from mangakd.export.difference import largest_difference
 from mangakd.export.measure import Measured
 
 MAX_DROP = 0.3  # points, a hundredth of the score

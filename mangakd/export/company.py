@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mangakd.export.difference import largest_difference
+from mangakd.core.numbers import largest_difference
 from mangakd.runtime.answers import sigmoid, softmax
 
 TEXTS = 512  # asked both ways

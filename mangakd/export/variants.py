@@ -21,9 +21,8 @@ import numpy as np
 from mangakd import __version__
 from mangakd.core.errors import UserError, near
 from mangakd.core.locks import waiting_lock
-from mangakd.core.numbers import largest
+from mangakd.core.numbers import largest, largest_difference
 from mangakd.export import graph, to_onnx, to_openvino
-from mangakd.export.difference import largest_difference
 from mangakd.export.graph import Batches, Graph
 from mangakd.export.manifest import PARTIAL, place, read, seal, unsealed
 from mangakd.export.pooling import Pooling

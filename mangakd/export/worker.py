@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mangakd.export.difference import largest_difference
+from mangakd.core.numbers import largest_difference
 from mangakd.export.spread import spread
 from mangakd.runtime.backends import Run, open_model
 from mangakd.runtime.manifest import read

@@ -49,8 +49,8 @@ def _serve(options: argparse.Namespace) -> None:
     settings = Settings(options.max_batch, options.queue, limits=limits)
     from mangakd.runtime.server import serve
 
+    start_logging()  # before the folder is read, which may hold something to warn about
     model = load(options.folder, options.threads)
-    start_logging()
     serve(model, settings, options.host, options.port, options.linger)
 
 

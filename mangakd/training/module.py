@@ -23,12 +23,12 @@ from mangakd.data.gather import to_device
 from mangakd.losses.gradient_norms import GradientNorms
 from mangakd.losses.loss_set import LossSet, LossSetOutput
 from mangakd.models.encoder import Encoder
-from mangakd.tasks.base import Task
 from mangakd.teachers.base import TeacherProvider
 from mangakd.training import checkpoints, parallel
 from mangakd.training.checkpoints import Identity
 from mangakd.training.hardware import Hardware
 from mangakd.training.quantise import HOOKS
+from mangakd.training.validation import Validation
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +57,6 @@ class Optim:
 
 
 @dataclass(frozen=True)
-class Reference:
-    """Validation targets (N) or (N, C), rows of this rank's validation batches, the teacher's logits (N, C) if it has any."""
-
-    targets: Tensor
-    rows: Tensor
-    teacher: Tensor | None = None
-
-
-@dataclass(frozen=True)
 class Step:
     """The optimizer's steps: how many in the whole fit, rows of each on all ranks, micro-batches of each on this rank."""
 
@@ -83,8 +74,8 @@ class DistillModule(L.LightningModule):
     """
 
     def __init__(
-        self, student: Encoder, losses: LossSet, teacher: TeacherProvider | None, task: Task, optim: Optim,
-        reference: Reference, step: Step, seed: int = 0, hardware: Hardware | None = None, identity: Identity | None = None,
+        self, student: Encoder, losses: LossSet, teacher: TeacherProvider | None, optim: Optim,
+        validation: Validation, step: Step, seed: int = 0, hardware: Hardware | None = None, identity: Identity | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         if losses.needs_teacher and teacher is None:
@@ -92,11 +83,10 @@ class DistillModule(L.LightningModule):
         self.student = student.require(losses.requires.student)
         self.losses = losses
         self.teacher = teacher if losses.needs_teacher else None
-        self._task, self._optim, self._reference = task, optim, reference
+        self._optim, self._validation = optim, validation
         self._step, self._seed = step, seed
         self._hardware, self._identity = hardware or Hardware(), identity or Identity()
         self._rank = ranks.rank() if self._hardware.world > 1 else 0
-        self._validation: list[Tensor] = []
         self._broken: Tensor | None = None
         self._shown: Tensor | None = None
         self._norms = GradientNorms(student) if optim.gradient_norms and _whole(self._hardware) else None
@@ -219,25 +209,10 @@ class DistillModule(L.LightningModule):
             counts.update({name: count // before * now for name, count in counts.items()})
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._validation.append(self.student(batch["student"]).logits.float())
+        self._validation.add(self.student(batch["student"]).logits, batch["labels"])
 
     def on_validation_epoch_end(self) -> None:
-        logits, self._validation = torch.cat(self._validation), []
-        ref = self._reference
-        seen = ref.rows[: len(logits)]  # fast_dev_run sees the first batches only
-        if self._hardware.world > 1:
-            logits, seen = (torch.cat(list(self.all_gather(x))) for x in (logits, seen.to(logits.device)))
-        # Ranks with a row less took one twice: once here, however often it was seen.
-        rows = seen.unique()
-        ordered = logits.new_empty(len(ref.targets), logits.shape[1])
-        ordered[seen] = logits
-        rows, logits = rows.cpu(), ordered[rows].cpu()
-        teacher = ref.teacher[rows] if ref.teacher is not None else None
-        scores = self._task.metrics(logits, ref.targets[rows], teacher)
-        if teacher is not None:
-            best = self._task.metrics(teacher, ref.targets[rows])[self._task.monitor]
-            scores["retention"] = scores[self._task.monitor] / max(best, 1e-9)
-        self.log_dict({f"val/{name}": value for name, value in scores.items()}, batch_size=1)
+        self.log_dict({f"val/{name}": value for name, value in self._validation.scores().items()}, batch_size=1)
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(

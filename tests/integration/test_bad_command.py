@@ -65,6 +65,10 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         ["distill.alpha=${distil.beta}", "--cfg", "job", "--resolve"],
         "distill.alpha=${distil.beta}: there is no key distil.beta; did you mean distill.beta",
     ),
+    "no such environment variable": (
+        ["distill.alpha=${oc.env:NO_SUCH_SHOP}", "--cfg", "job", "--resolve"],
+        "distill.alpha=${oc.env:NO_SUCH_SHOP}: the environment has no variable NO_SUCH_SHOP. Set it, or give a value",
+    ),
     "run folder": (
         ["hydra.run.dir=/dev/null/run"],
         "/dev/null/run cannot be written: Not a directory. Runs go to hydra.run",

@@ -35,6 +35,10 @@ WARNED: dict[str, tuple[list[str], str]] = {
     "added key": (["+lr=3"], "+lr is read by nothing"),
     "added key of a section": (["++distill.note=3"], "+distill.note is read by nothing"),
     "++ for a key that is there": (["++seed=3"], ""),
+    "sizes beside layers": (
+        ["student=teacher_layers", "+student.sizes.hidden_size=8"],
+        "student.sizes.hidden_size is ignored: student.layers=[",
+    ),
     "student": (["models=mangaassist", "student=bert_mini"], "student is ignored: student.path=huawei-noah"),
 }
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mangakd.export.difference import largest_difference
+from mangakd.core.numbers import largest_difference
 
 
 def test_the_largest_of_all_entries() -> None:
