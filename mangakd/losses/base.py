@@ -91,8 +91,8 @@ class LossCallback(nn.Module):
         """`teacher`, or a UserError when there is none."""
         if teacher is None:
             raise UserError(
-                f"losses.{self.name} ({type(self).__name__}) learns from a teacher and there is none; "
-                f"choose one with teacher=<name>, or drop the loss with ~losses.{self.name}."
+                f"losses.{self.name} ({type(self).__name__}) learns from a teacher and there is none: give a "
+                f"teacher, or leave losses.{self.name} out."
             )
         return teacher
 

@@ -32,7 +32,8 @@ from mangakd.training.callbacks.progress import RunProgress
 from mangakd.training.callbacks.save_last import SaveEvery, SaveLast
 from mangakd.training.checkpoints import AtomicIO, Identity
 from mangakd.training.hardware import Hardware
-from mangakd.training.module import DistillModule, Optim, Reference, Step, parameter_groups
+from mangakd.training.module import Optim, parameter_groups
+from mangakd.training.run_module import Reference, RunModule, Step
 
 
 @dataclass
@@ -93,7 +94,7 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, plan
     step = Step(total_steps(len(loader), accumulate, **plan.trainer), step_rows, accumulate)
     evaluation = EvalBatches(plan.validation, hardware.eval_batch_size, _dealt(len(plan.validation), share))
     reference = Reference(torch.from_numpy(plan.validation.labels), torch.from_numpy(evaluation.rows), plan.reference)
-    module = DistillModule(
+    module = RunModule(
         trained, terms, teacher, plan.task, plan.optim, reference, step, plan.seed, hardware, plan.identity
     )
     progress = RunProgress(plan.title, step.count, hardware.world)

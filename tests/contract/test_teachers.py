@@ -28,7 +28,8 @@ from mangakd.tasks.classification import Classification
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.local import LocalTeacher
 from mangakd.teachers.options import Member, TeacherContext, TeacherOptions
-from mangakd.training.module import DistillModule, Optim, Reference, Step
+from mangakd.training.module import Optim
+from mangakd.training.run_module import Reference, RunModule, Step
 
 CONF = Path(__file__).parents[2] / "conf" / "teacher"
 CPU = torch.device("cpu")
@@ -197,7 +198,7 @@ def test_it_is_no_part_of_the_module_that_holds_it(case: Case) -> None:
     losses.bind(student.spec, case.provider.spec)
     reference = Reference(torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long))
     task = Classification(problem=case.row.problem)  # type: ignore[arg-type]
-    module = DistillModule(student, losses, case.provider, task, Optim(), reference, Step(1, 8))
+    module = RunModule(student, losses, case.provider, task, Optim(), reference, Step(1, 8))
     assert not isinstance(case.provider, nn.Module)
     held = {id(p) for made in case.load.loaded for p in made.parameters()}
     assert not held & {id(p) for p in module.parameters()}

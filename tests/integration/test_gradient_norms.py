@@ -20,7 +20,8 @@ from mangakd.teachers.local import LocalTeacher
 from mangakd.training.fit import fit
 from mangakd.training.hardware import Hardware
 from mangakd.training.loggers import KeptCsv
-from mangakd.training.module import DistillModule, Optim, Reference, Step
+from mangakd.training.module import DistillModule, Optim
+from mangakd.training.run_module import Reference, RunModule, Step
 
 WEIGHTS = {"hard_label": 0.3, "output": 0.7, "hidden": 0.1}
 MEASURED = Optim(lr=1e-3, gradient_norms=1)
@@ -117,5 +118,5 @@ def test_where_they_cannot_be_had_it_is_said(
     student = tiny.encoder(2)
     losses = tiny.bound(student, None, hard_label=HardLabelLoss())
     task, reference = tiny.plan(Path()).task, Reference(torch.zeros(1), torch.zeros(1))
-    DistillModule(student, losses, None, task, MEASURED, reference, Step(1, 1), hardware=Hardware(**profile))
+    RunModule(student, losses, None, task, MEASURED, reference, Step(1, 1), hardware=Hardware(**profile))
     assert f"optim.gradient_norms is ignored: it does not go with {word}" in caplog.text
