@@ -205,7 +205,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "no mapping": (lambda: trainer().fit(module(), given([(1, 2)])), "a batch is a (tuple|list); a mapping is needed"),
     "no mask": (
-        lambda: trainer().fit(module(), given([{"input_ids": torch.ones(2, 3, dtype=torch.long)}])), "a batch has no attention_mask"
+        lambda: trainer().fit(module(), given([{"input_ids": torch.ones(2, 3, dtype=torch.long)}])),
+        "a batch has no attention_mask",
     ),
     "no end": (lambda: trainer(max_epochs=-1).fit(module(), loader()), "has none: give it max_epochs or max_steps"),
 }  # fmt: skip
