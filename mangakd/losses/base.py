@@ -17,7 +17,6 @@ from mangakd.core.requires import Requires
 from mangakd.core.schedule import Schedule, at
 from mangakd.core.spec import ModelSpec
 
-
 UNITS = ("rows", "tokens", "cells", "labels")
 """What a loss may count: data/loader.py counts each of them in every optimizer step."""
 
