@@ -103,8 +103,8 @@ class LossCallback(nn.Module):
         """Raises UserError for one output without a label set: its softmax is 1 whatever it says, so nothing would be learnt."""
         if student.problem == "single_label" and student.classes < 2:
             raise UserError(
-                f"losses.{self.name} ({type(self).__name__}) compares probabilities of classes, and the head of {student.name} has "
-                f"{student.classes} output: its probability is always 1. Leave losses.{self.name} out, or give the head two or "
+                f"losses.{self.name} ({type(self).__name__}) compares probabilities of classes, and the head of {student.name} "
+                f"has {student.classes} output: its probability is always 1. Leave losses.{self.name} out, or give the head two or "
                 "more labels."
             )
 
