@@ -42,7 +42,7 @@ from mangakd.models.encoder import Encoder
 from mangakd.planning.job import Job, Machine
 from mangakd.planning.plan import Estimate, estimate
 from mangakd.planning.sizes import Model
-from mangakd.tasks.classification import Classification
+from mangakd.tasks.classification.task import Classification
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.cached import Cached
 from mangakd.teachers.local import LocalTeacher
@@ -198,7 +198,7 @@ class Pair:
         rng, length = np.random.default_rng(seed), self.hardware.max_length
         config = AutoConfig.for_model(**self.student)
         ids = rng.integers(1, config.vocab_size, rows * length, dtype=np.int32)
-        tokens = Tokens(ids, np.arange(rows + 1) * length, np.arange(rows) + seed * 10_000_000)
+        tokens = Tokens(ids, np.arange(rows) * length, np.full(rows, length), np.arange(rows) + seed * 10_000_000)
         return EncodedSplit(tokens, tokens, rng.integers(0, config.num_labels, rows), 0, 0)
 
     def provider(self, kind: str, train: EncodedSplit, folder: Path) -> TeacherProvider:

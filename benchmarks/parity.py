@@ -41,7 +41,7 @@ from mangakd.losses.loss_set import LossSet
 from mangakd.losses.output import OutputLoss
 from mangakd.models.encoder import Encoder
 from mangakd.models.load import head_options
-from mangakd.tasks.classification import Classification
+from mangakd.tasks.classification.task import Classification
 from mangakd.teachers.local import LocalTeacher
 from mangakd.training import launch
 from mangakd.training.fit import Fit, fit
@@ -75,8 +75,9 @@ def encoder(seed: int, layers: int, hidden: int) -> Encoder:
 
 def split(rows: int, seed: int, unlabelled: float = 0.0) -> EncodedSplit:
     rng = np.random.default_rng(seed)
-    offsets = np.cumsum([0, *rng.integers(3, 20, rows)])
-    tokens = Tokens(rng.integers(1, 200, offsets[-1]).astype(np.int32), offsets, np.arange(rows) + 10_000 * seed)
+    lengths = rng.integers(3, 20, rows)
+    ids = rng.integers(1, 200, lengths.sum()).astype(np.int32)
+    tokens = Tokens(ids, np.cumsum(lengths) - lengths, lengths, np.arange(rows) + 10_000 * seed)
     labels = rng.integers(0, len(LABELS), rows)
     labels[rng.random(rows) < unlabelled] = -100
     return EncodedSplit(tokens, tokens, labels, 0, 0)

@@ -28,7 +28,7 @@ def machine() -> dict[str, Any]:
     """
     return {
         "cpu": cpu.name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cpu.cores(),
         "load": round(os.getloadavg()[2], 1) if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -52,7 +52,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def write(name: str, title: str, content: dict[str, Any], body: str) -> Path:
+def write(name: str, title: str, content: dict[str, Any], body: str, threads: str = "one thread computes") -> Path:
     """results/<name>.json and .md; returns the latter. content: plain data, `versions` among it."""
     RESULTS.mkdir(exist_ok=True)
     where, versions = machine(), content["versions"]
@@ -62,7 +62,7 @@ def write(name: str, title: str, content: dict[str, Any], body: str) -> Path:
 
 {body}
 
-- Machine: {where["cpu"]}, {where["cores"]} cores, {where["system"]}; one thread computes. Load average at the end:
+- Machine: {where["cpu"]}, {where["cores"]} cores, {where["system"]}; {threads}. Load average at the end:
   {where["load"]} (1 is this benchmark alone).
 - Versions: {", ".join(f"{package} {version}" for package, version in versions.items())}, Python {where["python"]}.
 - Date: {full["date"]}. Command, from the repository root: `{full["command"]}`

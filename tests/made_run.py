@@ -9,9 +9,11 @@ import numpy as np
 
 from mangakd.evaluation import predictions
 from mangakd.evaluation.predictions import Predictions
+from mangakd.tasks.classification.judge import ClassificationJudge
 
 LABELS = ("order", "refund", "<script>alert(1)</script>", "rare|one")
 ROWS, RESAMPLES = 120, 50
+JUDGE = ClassificationJudge()
 GATE: dict[str, Any] = {
     "agreement": {"measure": "agreement", "at_least": 0.1},
     "lift": {"measure": "lift", "tested": "bound", "above": 0},

@@ -15,7 +15,7 @@ from mangakd.losses.base import LossCallback
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
 from mangakd.models.load import head_options
-from mangakd.tasks.classification import Classification
+from mangakd.tasks.classification.task import Classification
 from mangakd.training.fit import Fit
 from mangakd.training.hardware import Hardware
 from mangakd.training.module import Optim
@@ -37,8 +37,8 @@ def encoder(seed: int, layers: int = 2, hidden: int = 16, dropout: float = 0.1) 
 def split(rows: int, seed: int) -> EncodedSplit:
     rng = np.random.default_rng(seed)
     lengths = rng.integers(3, 12, rows)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    tokens = Tokens(rng.integers(1, 50, offsets[-1]).astype(np.int32), offsets, np.arange(rows) + seed * 10_000)
+    ids = rng.integers(1, 50, lengths.sum()).astype(np.int32)
+    tokens = Tokens(ids, np.cumsum(lengths) - lengths, lengths, np.arange(rows) + seed * 10_000)
     return EncodedSplit(tokens, tokens, rng.integers(0, 3, rows), 0, 0)
 
 

@@ -43,14 +43,14 @@ from mangakd.core.outputs import Batch
 from mangakd.data.loader import EncodedSplit
 from mangakd.data.sampler import BucketSampler
 from mangakd.data.sources import Clinc150
-from mangakd.data.tokens import tokenise
+from mangakd.data.tokenising import tokenise
 from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.losses.loss_set import LossSet
 from mangakd.losses.output import OutputLoss
 from mangakd.models import load
 from mangakd.models.encoder import Encoder
 from mangakd.students.build import Student
-from mangakd.tasks.classification import Classification
+from mangakd.tasks.classification.task import Classification
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.cached import Cached
 from mangakd.teachers.local import LocalTeacher

@@ -94,10 +94,20 @@ def _refuse_at_once(config: DictConfig) -> None:
 
 
 def register_resolvers() -> None:
-    """`${complement:x}` is 1 − x: the weight of hard labels beside alpha. `${command:train}` is what starts it."""
+    """`${complement:x}` is 1 − x: the weight of hard labels beside alpha. `${command:train}` is what starts it.
+
+    `${direction:${task}}` is Optuna's word for the better direction of the task's monitor.
+    """
     if not OmegaConf.has_resolver("complement"):
         OmegaConf.register_new_resolver("complement", lambda x: round(1.0 - float(x), 12))
         OmegaConf.register_new_resolver("command", typed)
+        OmegaConf.register_new_resolver("direction", _direction)
+
+
+def _direction(task: DictConfig) -> str:
+    from mangakd.cli import judges  # numpy, which --help does without
+
+    return judges.of_task(task).score(task.monitor).direction
 
 
 def explain(error: BaseException, name: str = "train") -> str | None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from mangakd.cli import judges
 from mangakd.cli.logs import start_logging
 from mangakd.evaluation.report import compare, markdown
 from mangakd.evaluation.report.blocks import Figure, Section
@@ -14,7 +15,8 @@ def run(config: DictConfig) -> None:
     """Print the tables, write them with the curves. Raises UserError where a folder holds no finished run."""
     start_logging(None)
     folders = [Path(str(folder)).expanduser() for folder in config.runs]
-    parts = compare.sections(compare.read(folders), config.resamples, config.seed)
+    runs = compare.read(folders)
+    parts = compare.sections(runs, judges.of_runs(folders), config.resamples, config.seed)
     tables = [Section(part.title, [block for block in part.blocks if not isinstance(block, Figure)]) for part in parts]
     title = f"{len(folders)} runs"
     print(markdown.page(title, tables))

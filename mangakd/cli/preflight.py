@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mangakd.cli import check_models as models
@@ -22,6 +22,7 @@ from mangakd.cli.setup import Setup
 from mangakd.cli.values import misspelt, warn_ignored, wrong_values
 from mangakd.core.errors import UserError, near
 from mangakd.core.requires import Need
+from mangakd.evaluation import gate
 from mangakd.store.manifest import MANIFEST_FILE, Manifest
 from mangakd.teachers.base import all_layers
 from mangakd.teachers.cached import Cached
@@ -41,8 +42,9 @@ def check(setup: Setup) -> None:
     problems = [*values, *misspelt(setup.config)]
     checks: list[Callable[[Setup], object]] = [
         machine, trainer, folders, run_folder, lambda s: s.task, lambda s: s.optim, lambda s: s.loggers, lambda s: s.corpus,
-        targets, lambda s: s.teacher, lambda s: s.teacher_tokenizer, models.teachers, store, lambda s: s.student_tokenizer,
-        models.student, models.lengths, lambda s: s.losses, recipe, provided, models.taps, models.resumed, disk, exports,
+        targets, gate_lines, lambda s: s.teacher, lambda s: s.teacher_tokenizer, models.teachers, store,
+        lambda s: s.student_tokenizer, models.student, models.lengths, lambda s: s.losses, recipe, provided, models.taps,
+        models.resumed, disk, exports,
     ]  # fmt: skip
     for step in checks:
         try:
@@ -152,12 +154,18 @@ def disk(setup: Setup) -> None:
 def targets(setup: Setup) -> None:
     """Labels that the task cannot use, and a metric that it does not have."""
     task, corpus = setup.task, setup.corpus
-    made = [task.targets(rows, corpus.labels) for rows in corpus.splits.values()]
-    known = task.metrics(torch.zeros(len(made[1]), len(corpus.labels)), torch.from_numpy(made[1]))
+    for rows in corpus.splits.values():
+        task.targets(rows, corpus.labels)
+    known = task.judge.monitors
     if task.monitor not in known:
         raise UserError(
             f"task.monitor={task.monitor!r} is no metric{near(task.monitor, known)} Known: {', '.join(known)}."
         )
+
+
+def gate_lines(setup: Setup) -> None:
+    """Lines of the gate that cannot be tested: the report would refuse them after training."""
+    gate.lines(OmegaConf.to_container(setup.config.gate, resolve=True), setup.task.judge)  # type: ignore[arg-type]
 
 
 def store(setup: Setup) -> None:

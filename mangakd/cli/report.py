@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from mangakd.cli import judges
 from mangakd.cli.logs import start_logging
 from mangakd.core.errors import UserError
 from mangakd.evaluation import gate
@@ -22,8 +23,10 @@ def run(config: DictConfig) -> None:
     """Write both files. Raises UserError where the folder holds no finished run."""
     start_logging(None)
     folder = run_folder(config)
+    judge = judges.of_run(folder)
     if is_sweep(folder):
-        print(f"{write_sweep(folder, config.resamples, config.seed)}\nreport: {folder / 'report.html'} and report.md")
+        table = write_sweep(folder, judge, config.resamples, config.seed)
+        print(f"{table}\nreport: {folder / 'report.html'} and report.md")
         return
     if config.latency:
         from mangakd.cli.latency import latency  # torch and transformers, which nothing else here needs
@@ -31,8 +34,8 @@ def run(config: DictConfig) -> None:
         found = latency(folder)
         (folder / LATENCY).write_text(json.dumps(found, indent=2) + "\n")
         print("latency of the student: median {p50_ms:.1f} ms, 95th percentile {p95_ms:.1f} ms".format(**found))
-    verdicts = write_report(folder, gate_lines(config), config.resamples, config.seed)
-    print(f"gate: {gate.summary(verdicts)}\nreport: {folder / 'report.html'} and report.md")
+    lines = write_report(folder, judge, gate_lines(config), config.resamples, config.seed)
+    print(f"gate: {gate.summary(lines)}\nreport: {folder / 'report.html'} and report.md")
 
 
 def run_folder(config: DictConfig) -> Path:

@@ -25,7 +25,7 @@ from mangakd.core.spec import ModelSpec
 from mangakd.data.augment import Augment, Neighbours, kept
 from mangakd.data.loader import NO_LABEL, EncodedSplit, joined
 from mangakd.data.source import Corpus
-from mangakd.data.tokens import tokenise
+from mangakd.data.tokenising import tokenise
 from mangakd.losses.loss_set import LossSet
 from mangakd.models import load
 from mangakd.models.encoder import Encoder
@@ -200,9 +200,9 @@ class Setup:
 
     def _encoded(self, texts: list[str], targets: np.ndarray) -> EncodedSplit:
         cache, length = self.cache / "tokens", self.config.data.max_length
-        teacher = tokenise(texts, self.teacher_tokenizer, length, cache)
+        teacher = tokenise(texts, self.teacher_tokenizer, length, cache, progress)
         same = load.vocabulary_digest(self.student_tokenizer) == load.vocabulary_digest(self.teacher_tokenizer)
-        student = teacher if same else tokenise(texts, self.student_tokenizer, length, cache)
+        student = teacher if same else tokenise(texts, self.student_tokenizer, length, cache, progress)
         pads = (self.student_tokenizer.pad_token_id, self.teacher_tokenizer.pad_token_id)
         return EncodedSplit(student, teacher, targets, *pads)
 

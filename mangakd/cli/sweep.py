@@ -125,16 +125,18 @@ def ended() -> None:
     """What all runs together say; nothing where this process has started no sweep. Raises UserError where runs failed."""
     if (sweep := Sweep.current) is None:
         return
-    from mangakd.evaluation import sweep as runs
+    from mangakd.cli import judges
+    from mangakd.evaluation import sweep as sweeps
     from mangakd.evaluation.report.sweep import write_sweep
 
     Sweep.current = None
-    found = runs.read(sweep.folder)
-    if any(run.finished for run in found):
-        print(f"\n{write_sweep(sweep.folder)}\nreport of the sweep: {sweep.folder / 'report.html'} and report.md")
-    failed = [run for run in found if run.error]
+    runs = sweeps.read(sweep.folder)
+    if any(run.finished for run in runs):
+        table = write_sweep(sweep.folder, judges.of_run(sweep.folder))
+        print(f"\n{table}\nreport of the sweep: {sweep.folder / 'report.html'} and report.md")
+    failed = [run for run in runs if run.error]
     if failed:
-        raise UserError(f"{len(failed)} of {len(found)} runs failed; the first: {failed[0].error}\n{go_on(sweep)}")
+        raise UserError(f"{len(failed)} of {len(runs)} runs failed; the first: {failed[0].error}\n{go_on(sweep)}")
 
 
 def stopped() -> None:

@@ -54,7 +54,7 @@ Answers = dict[str, torch.Tensor]  # split → logits
 
 
 def run(config: DictConfig) -> float | None:
-    """One run; returns the student's best validation score, which sweepers maximise. None for `validate` and `plan`."""
+    """One run; returns the student's best validation score, by which sweepers choose. None for `validate` and `plan`."""
     setup = Setup(config, Path(HydraConfig.get().runtime.output_dir))
     if config.plan:
         start_logging(None)
@@ -176,8 +176,8 @@ def from_teacher_to_table(setup: Setup) -> None:
         shutil.rmtree(setup.folder / "baseline")  # its checkpoints; the scores are what it was for
     metrics["run/seconds"] = time.perf_counter() - started
     write(setup, metrics)
-    table.show(metrics, f"{setup.corpus.name}, test: {len(setup.corpus.test)} rows")
-    write_report(setup.folder, setup.resolved()["gate"])
+    table.show(metrics, setup.task.judge, f"{setup.corpus.name}, test: {len(setup.corpus.test)} rows")
+    write_report(setup.folder, setup.task.judge, setup.resolved()["gate"])
     keep_in_wandb(setup.loggers, metrics)
     print(f"student, config, metrics and report.html: {setup.folder}")
 
@@ -238,19 +238,32 @@ def answers_of(
 
 def teacher_scores(setup: Setup, answers: Answers) -> Metrics:
     """Test scores of the teacher; raises UserError when it is near chance on validation."""
-    task, splits = setup.task, setup.splits
-    score = task.metrics(answers["validation"], torch.from_numpy(splits["validation"].labels))[task.monitor]
-    chance = task.chance(splits["validation"].labels)
-    if score < chance + 0.1 * (1 - chance):
-        raise UserError(
-            f"the teacher is near chance: validation {task.monitor} {score:.3f}, always saying the commonest label gives "
-            f"{chance:.3f}. It was not fine-tuned for this task (teacher.fit.mode=always), not long enough "
-            "(teacher.fit.epochs, teacher.fit.lr), or its labels are in another order (teacher.labels)."
-        )
-    scores = task.metrics(answers["test"], torch.from_numpy(splits["test"].labels))
-    print(f"teacher: test {task.monitor} {scores[task.monitor]:.4f}, validation {score:.4f}", flush=True)
+    monitor = setup.task.monitor
+    validation, test = (scores_of(setup, name, answers[name]) for name in ("validation", "test"))
+    check_above_chance(setup, validation)
+    print(f"teacher: test {monitor} {test[monitor]:.4f}, validation {validation[monitor]:.4f}", flush=True)
     sizes = {"teacher/params": setup.teacher_parameters, "teacher/megabytes": setup.teacher_parameters * 4 / 1e6}
-    return {f"teacher/test/{name}": value for name, value in scores.items()} | sizes
+    return {f"teacher/test/{name}": value for name, value in test.items()} | sizes
+
+
+def check_above_chance(setup: Setup, scores: Metrics) -> None:
+    """Raises UserError for validation scores less than a tenth of the way from chance to perfect."""
+    judge = setup.task.judge
+    for name, chance in judge.chance(setup.splits["validation"].labels).items():
+        score = judge.scores[name]
+        perfect = 1.0 if score.higher else 0.0
+        if score.gain(scores[name], chance) < 0.1 * score.gain(perfect, chance):
+            raise UserError(
+                f"the teacher is near chance: validation {name} {scores[name]:.3f}, always saying the commonest label gives "
+                f"{chance:.3f}. It was not fine-tuned for this task (teacher.fit.mode=always), not long enough "
+                "(teacher.fit.epochs, teacher.fit.lr), or its labels are in another order (teacher.labels)."
+            )
+
+
+def scores_of(setup: Setup, split: str, answers: torch.Tensor, teacher: torch.Tensor | None = None) -> Metrics:
+    """Score → value on a split; with the teacher's answers also the scores against it."""
+    truth = setup.splits[split].labels
+    return setup.task.judge.values(answers.numpy(), truth, None if teacher is None else teacher.numpy())
 
 
 def member_scores(setup: Setup, teacher: TeacherProvider) -> Metrics:
@@ -265,16 +278,17 @@ def member_scores(setup: Setup, teacher: TeacherProvider) -> Metrics:
         )
     if logits.shape[1] == 1:  # combine=logits mixes them at once
         return {}
-    found = [setup.task.metrics(each, torch.from_numpy(split.labels)) for each in logits.unbind(1)]
-    common = [name for name in found[0] if all(name in scores for scores in found)]
-    return {f"members/test/{name}": float(np.mean([scores[name] for scores in found])) for name in common}
+    members = [scores_of(setup, "test", each) for each in logits.unbind(1)]
+    common = [name for name in members[0] if all(name in scores for scores in members)]
+    return {f"members/test/{name}": float(np.mean([scores[name] for scores in members])) for name in common}
 
 
 def student_scores(setup: Setup, logits: torch.Tensor, teacher: torch.Tensor, prefix: str) -> Metrics:
-    targets = torch.from_numpy(setup.splits["test"].labels)
-    scores = setup.task.metrics(logits, targets, teacher)
-    best = setup.task.metrics(teacher, targets)[setup.task.monitor]
-    scores["retention"] = scores[setup.task.monitor] / max(best, 1e-9)
+    """On test, with the share of the teacher's main score that the student keeps."""
+    judge = setup.task.judge
+    scores = scores_of(setup, "test", logits, teacher)
+    whole = scores_of(setup, "test", teacher)[judge.main]
+    scores["retention"] = judge.scores[judge.main].retention(scores[judge.main], whole)
     return {f"{prefix}test/{name}": value for name, value in scores.items()}
 
 

@@ -1,5 +1,6 @@
 """What this machine's CPU is, as far as the system tells."""
 
+import os
 import platform
 from pathlib import Path
 
@@ -12,6 +13,11 @@ BF16_UNITS = {"avx512_bf16", "amx_bf16"}  # x86; Arm's were not measured
 
 def name() -> str:
     return _values("model name") or platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def int8_units() -> bool | None:

@@ -1,8 +1,6 @@
 """Padded batches of a tokenised split: for training, in a loader that can stop and go on anywhere, and for evaluation."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -10,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mangakd.core.outputs import Batch, each_tensor
+from mangakd.data.ahead import ahead
 from mangakd.data.sampler import BucketSampler, MicroBatch, Share, Units
 from mangakd.data.tokens import Tokens, concatenated
 
@@ -64,8 +63,7 @@ def joined(splits: Sequence[EncodedSplit]) -> EncodedSplit:
 
 
 def _inputs(tokens: Tokens, rows: np.ndarray, pad: int) -> dict[str, Tensor]:
-    ids, mask = tokens.pad(rows, pad)
-    return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+    return {name: torch.from_numpy(values) for name, values in tokens.inputs(rows, pad).items()}
 
 
 class TrainLoader:
@@ -91,7 +89,7 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         self._sampler.start = self._given // self._accumulate
-        for batch in _ahead(self._split.__getitem__, self._sampler, self._workers):
+        for batch in ahead(self._split.__getitem__, self._sampler, self._workers, "loader"):
             self._given += 1
             if self._given == len(self):
                 # Before the last batch is handed over: a trainer that knows the length never asks for one more.
@@ -103,29 +101,6 @@ class TrainLoader:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self._sampler.epoch, self._given = state["epoch"], state["steps"] * self._accumulate
-
-
-def _ahead(make: Callable[[MicroBatch], Batch], micros: Iterable[MicroBatch], threads: int) -> Iterator[Batch]:
-    """make(micro) of each, in their order, two for each thread ahead of the consumer.
-
-    Threads, as a batch is some numpy indexing, which takes less time than handing it from one process to another. A forked
-    process would also hold copies of other libraries' objects without the threads that these objects need: to free an ONNX
-    Runtime session there is a segmentation fault, and to free an OpenVINO model waits for ever.
-    """
-    if not threads:
-        yield from map(make, micros)
-        return
-    pool, pending = ThreadPoolExecutor(threads, "loader"), deque[Future[Batch]]()
-    try:
-        for micro in micros:
-            pending.append(pool.submit(make, micro))
-            if len(pending) > 2 * threads:
-                yield pending.popleft().result()
-        pool.shutdown(wait=False)  # its threads end when the last batch is made
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class EvalBatches:

@@ -1,98 +1,88 @@
-"""Texts tokenised once and cached as Arrow: flat token ids that are memory-mapped, and a content key for each text.
+"""`Tokens`: the token ids of many texts, memory-mapped, and a content key for each text.
 
 The key, a hash of the token ids, is how the store of teacher outputs finds its records: it does not depend on the order,
 the batch or the world size, and it changes with the tokenizer, the truncation and the text.
 """
 
-import hashlib
-import json
-import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
-import pyarrow as pa
 
-from mangakd.models.load import vocabulary_digest
-from mangakd.runtime.tokenise import whole
 
-log = logging.getLogger(__name__)
-_FORMAT = 2  # 1 read a special token that is written in a text as that token
+class Ids(Protocol):
+    """What `Tokens` needs of an int32 array: its values at some positions."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, positions: np.ndarray, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """ids: all token ids in a row, int32. offsets: (N + 1), text i is ids[offsets[i]:offsets[i+1]]. keys: (N) int64."""
+    """Text i is ids[starts[i] : starts[i] + lengths[i]]; other data may lie between two texts.
 
-    ids: np.ndarray
-    offsets: np.ndarray
+    starts, lengths, keys: (N) int64. types: (N) int64, where in `ids` a text's token_type_ids begin; None where all are 0.
+    """
+
+    ids: Ids
+    starts: np.ndarray
+    lengths: np.ndarray
     keys: np.ndarray
-
-    @property
-    def lengths(self) -> np.ndarray:
-        return np.diff(self.offsets)
+    types: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def pad(self, positions: np.ndarray, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
-        """(input_ids, attention_mask), each (B, T) int64, T the longest of these texts."""
-        starts, lengths = self.offsets[positions], self.lengths[positions]
+    def __getitem__(self, position: int) -> np.ndarray:
+        """The token ids of one text."""
+        return self.ids[self.starts[position] + np.arange(self.lengths[position])]
+
+    def inputs(self, positions: np.ndarray, pad_id: int) -> dict[str, np.ndarray]:
+        """input_ids, attention_mask, and token_type_ids if there are any; each (B, T) int64, T the longest of these texts."""
+        lengths = self.lengths[positions]
         columns = np.arange(lengths.max())
         mask = columns < lengths[:, None]
-        ids = np.full(mask.shape, pad_id, dtype=np.int64)
-        ids[mask] = self.ids[(starts[:, None] + columns)[mask]]
-        return ids, mask.astype(np.int64)
+        inputs = {"input_ids": self._padded(self.starts[positions], columns, mask, pad_id)}
+        inputs["attention_mask"] = mask.astype(np.int64)
+        if self.types is not None:
+            inputs["token_type_ids"] = self._padded(self.types[positions], columns, mask, 0)
+        return inputs
+
+    def _padded(self, starts: np.ndarray, columns: np.ndarray, mask: np.ndarray, fill: int) -> np.ndarray:
+        values = np.full(mask.shape, fill, dtype=np.int64)
+        values[mask] = self.ids[(starts[:, None] + columns)[mask]]
+        return values
+
+
+class _Joined:
+    """Several arrays addressed as if they were one, because copying memory-mapped arrays would read them into memory."""
+
+    def __init__(self, arrays: Sequence[Ids]) -> None:
+        self._arrays = arrays
+        self.ends = np.cumsum([len(array) for array in arrays])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, positions: np.ndarray) -> np.ndarray:
+        values, owners = np.empty(positions.shape, np.int32), np.searchsorted(self.ends, positions, side="right")
+        for number, array in enumerate(self._arrays):
+            own = owners == number
+            values[own] = array[positions[own] - (self.ends[number] - len(array))]
+        return values
 
 
 def concatenated(parts: Sequence[Tokens]) -> Tokens:
-    lengths = np.concatenate([part.lengths for part in parts])
-    ids = np.concatenate([part.ids[part.offsets[0] : part.offsets[-1]] for part in parts])
-    return Tokens(ids, np.concatenate([[0], np.cumsum(lengths)]), np.concatenate([part.keys for part in parts]))
-
-
-def tokenise(texts: list[str], tokenizer: Any, max_length: int, cache: Path) -> Tokens:
-    """Tokens of `texts`, truncated to max_length, from the cache folder where they were made before.
-
-    They are those of mangakd.runtime.tokenise for a tokenizer of models.load: lone surrogates are replaced, special tokens in a
-    text are text.
-    """
-    texts = [whole(text) for text in texts]
-    content = [_FORMAT, vocabulary_digest(tokenizer), tokenizer.split_special_tokens, max_length, texts]
-    name = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
-    file = cache / f"{name}.arrow"
-    if not file.is_file():
-        _write(file, _encode(texts, tokenizer, max_length))
-    try:
-        table = _read(file)
-    except (pa.ArrowException, OSError) as error:
-        log.warning("the kept tokens %s are damaged (%s); made again.", file, str(error).splitlines()[0])
-        _write(file, _encode(texts, tokenizer, max_length))
-        table = _read(file)
-    column = table["input_ids"].combine_chunks()
-    ids = column.values.to_numpy()
-    return Tokens(ids, column.offsets.to_numpy().astype(np.int64), table["key"].to_numpy())
-
-
-def _encode(texts: list[str], tokenizer: Any, max_length: int) -> pa.Table:
-    rows = tokenizer(texts, truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
-    arrays = [np.asarray(row, dtype=np.int32) for row in rows]
-    keys = [int.from_bytes(hashlib.blake2b(a.tobytes(), digest_size=8).digest(), "little", signed=True) for a in arrays]
-    offsets = np.cumsum([0, *map(len, arrays)], dtype=np.int32)
-    column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(arrays)))
-    return pa.table({"input_ids": column, "key": pa.array(keys, pa.int64())})
-
-
-def _read(file: Path) -> pa.Table:
-    return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
-
-
-def _write(file: Path, table: pa.Table) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_suffix(f".{os.getpid()}.tmp")
-    with pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    scratch.replace(file)
+    """The texts of several `Tokens` of one tokenizer, one after the other."""
+    ids = _Joined([part.ids for part in parts])
+    moves = ids.ends - [len(part.ids) for part in parts]
+    types = [part.types + move for part, move in zip(parts, moves, strict=True) if part.types is not None]
+    return Tokens(
+        ids,
+        np.concatenate([part.starts + move for part, move in zip(parts, moves, strict=True)]),
+        np.concatenate([part.lengths for part in parts]),
+        np.concatenate([part.keys for part in parts]),
+        np.concatenate(types) if types else None,
+    )

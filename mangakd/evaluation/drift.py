@@ -10,9 +10,12 @@ import numpy as np
 from mangakd.core.errors import UserError
 from mangakd.evaluation import statistics
 from mangakd.evaluation.bootstrap import bootstrap
-from mangakd.evaluation.report.blocks import Block, Figure, Section, Table, Value
+from mangakd.evaluation.judge import Score
+from mangakd.evaluation.report.blocks import Figure, Section, Table, Value
 from mangakd.evaluation.report.svg import Axis, Series, chart
-from mangakd.evaluation.statistics import Answers
+from mangakd.evaluation.statistics import SCORES, Answers
+
+KL, AGREEMENT = SCORES["kl"], SCORES["agreement"]
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,12 @@ class Check:
 
     def drifted(self, limits: Limits) -> list[str]:
         """A sentence for each limit that is passed."""
-        found = []
+        passed = []
         if self.kl > limits.kl:
-            found.append(f"KL(teacher ‖ student) {self.kl:.3f} > {limits.kl}")
+            passed.append(f"{KL.meaning} {KL.format.format(self.kl)} > {limits.kl}")
         if self.agreement < limits.agreement:
-            found.append(f"agreement {self.agreement:.1%} < {limits.agreement:.1%}")
-        return found
+            passed.append(f"{AGREEMENT.title} {AGREEMENT.format.format(self.agreement)} < {limits.agreement:.1%}")
+        return passed
 
 
 def compared(
@@ -51,9 +54,8 @@ def compared(
     """student, teacher: logits (N, C). about: at, student, teacher and data of the check."""
     nothing = np.zeros(student.shape if multi_label else len(student), dtype=np.int64)  # neither score reads targets
     t, s = Answers(teacher, nothing), Answers(student, nothing)
-    wanted = {"kl": statistics.mean(statistics.divergence(t, s)), "agreement": statistics.agreement(t, s)}
-    found = bootstrap(wanted, resamples, seed)
-    kl, agreement = found["kl"], found["agreement"]
+    scores = {"kl": statistics.mean(statistics.divergence(t, s)), "agreement": statistics.agreement(t, s)}
+    kl, agreement = bootstrap(scores, resamples, seed).values()
     return Check(
         **about, rows=len(student), kl=kl.value, kl_interval=kl.interval,
         agreement=agreement.value, agreement_interval=agreement.interval,
@@ -85,18 +87,20 @@ def _read(history: Path) -> list[Check]:
 def sections(checks: list[Check], limits: Limits) -> list[Section]:
     rows: list[list[str | Value]] = [
         [
-            c.at, str(c.rows), Value(f"{c.kl:.3f}", "[{:.3f}, {:.3f}]".format(*c.kl_interval)),
-            Value(f"{c.agreement:.1%}", "[{:.1%}, {:.1%}]".format(*c.agreement_interval)),
+            c.at, str(c.rows), _value(KL, c.kl, c.kl_interval), _value(AGREEMENT, c.agreement, c.agreement_interval),
             "drifted" if c.drifted(limits) else "good", c.data,
         ]
         for c in reversed(checks)
     ]  # fmt: skip
-    kl = _figure("KL(teacher ‖ student)", Axis("nats", low=0), [c.kl for c in checks], limits.kl)
-    agreement = _figure(
-        "agreement", Axis("share of rows", percent=True), [c.agreement for c in checks], limits.agreement
-    )
-    blocks: list[Block] = [kl, agreement, Table(["checked", "rows", "KL, nats", "agreement", "", "data"], rows)]
-    return [Section("Checks", blocks)]
+    kl = _figure(KL.meaning, Axis(KL.axis, low=0), [c.kl for c in checks], limits.kl)
+    axis = Axis(AGREEMENT.axis, percent=True)
+    agreement = _figure(AGREEMENT.title, axis, [c.agreement for c in checks], limits.agreement)
+    headers = ["checked", "rows", f"{KL.title}, {KL.unit}", AGREEMENT.title, "", "data"]
+    return [Section("Checks", [kl, agreement, Table(headers, rows)])]
+
+
+def _value(score: Score, value: float, interval: tuple[float, float]) -> Value:
+    return Value(score.format.format(value), f"[{', '.join(map(score.format.format, interval))}]")
 
 
 def _figure(title: str, axis: Axis, values: list[float], limit: float) -> Figure:

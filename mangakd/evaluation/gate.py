@@ -7,60 +7,82 @@ says how to measure it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mangakd.core.errors import UserError, near
 from mangakd.core.invocation import command
 from mangakd.evaluation.bootstrap import Estimate
+from mangakd.evaluation.judge import Better, Judge
 
-_PREDICTIONS = "train again: the run kept no predictions"
 _BASELINE = "train again with baseline=true"
-# measure: what it is, how it is shown, how to get it where it is missing
-MEASURES: dict[str, tuple[str, str, str]] = {
-    "accuracy": ("accuracy of the student", "{:.1%}", _PREDICTIONS),
-    "macro_f1": ("macro-F1 of the student", "{:.1%}", _PREDICTIONS),
-    "rare_accuracy": (
-        "accuracy on rare classes", "{:.1%}",
-        "no class is rare in training, or none of them occurs in test; test on rows that have them",
-    ),
-    "agreement": ("agreement with the teacher", "{:.1%}", _PREDICTIONS),
-    "kl": ("KL(teacher ‖ student), nats", "{:.3f}", _PREDICTIONS),
-    "retention": ("student accuracy / teacher accuracy", "{:.1%}", _PREDICTIONS),
-    "ece": ("ECE as trained", "{:.3f}", _PREDICTIONS),
-    "ece_refit": ("ECE after temperature refit", "{:.3f}", _PREDICTIONS),
-    "lift": ("accuracy above the baseline's, points", "{:+.1f}", _BASELINE),
-    "lift_macro_f1": ("macro-F1 above the baseline's, points", "{:+.1f}", _BASELINE),
-    "latency_ms": ("median latency, ms", "{:.1f}", "{report} run={run} latency=true"),
-    "megabytes": ("size of the weights, MB", "{:.1f}", "keep student/ in the run folder"),
-    "params": ("parameters", "{:,.0f}", "train again: metrics.json has no student/params"),
-}  # fmt: skip
+
+
+class Measure(NamedTuple):
+    """What a line can test: its title, how a value is shown, which direction is better, how to get it where it is missing."""
+
+    title: str
+    format: str
+    better: Better
+    missing: str
+
+
+_COSTS = {
+    "latency_ms": Measure("median latency, ms", "{:.1f}", "lower", "{report} run={run} latency=true"),
+    "megabytes": Measure("size of the weights, MB", "{:.1f}", "lower", "keep student/ in the run folder"),
+    "params": Measure("parameters", "{:,.0f}", "lower", "train again: metrics.json has no student/params"),
+}
+
+
+def lift(judge: Judge, score: str) -> str:
+    """The name of the measure that compares the student with the baseline."""
+    return "lift" if score == judge.main else f"lift_{score}"
+
+
+def measures(judge: Judge) -> dict[str, Measure]:
+    """Name → measure: the judge's scores, retention, the lift of each score over the baseline's, and costs."""
+    main = judge.scores[judge.main]
+    sides = "student / teacher" if main.higher else "teacher / student"
+    lifts = {
+        lift(judge, name): Measure(
+            f"{score.title} {'above' if score.higher else 'below'} the baseline's{score.difference_unit}",
+            score.difference_format, "higher", _BASELINE,
+        )
+        for name, score in judge.scores.items()
+    }  # fmt: skip
+    own = {name: Measure(score.text, score.format, score.better, score.missing) for name, score in judge.scores.items()}
+    retention = Measure(f"{main.title}: {sides}", "{:.1%}", "higher", main.missing)
+    return own | {"retention": retention} | lifts | _COSTS
+
+
 THRESHOLDS = {"at_least": "≥", "at_most": "≤", "above": ">", "below": "<"}
+_FITTING = {"higher": ("at_least", "above"), "lower": ("at_most", "below")}
 TESTED = ("estimate", "bound")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One entry of conf/gate: a measure, what of it is tested, and one threshold."""
+    """One entry of conf/gate: a measure and what it is about, what of it is tested, and one threshold."""
 
     name: str
     measure: str
+    about: Measure
     threshold: str
     limit: float
     tested: str = "estimate"
 
     @classmethod
-    def of(cls, name: str, entry: Mapping[str, Any]) -> "Line":
-        """Raises UserError naming the key for an entry that cannot be tested."""
+    def of(cls, name: str, entry: Mapping[str, Any], known: Mapping[str, Measure]) -> "Line":
+        """known: see `measures`. Raises UserError naming the key for an entry that cannot be tested."""
         given = {key: value for key, value in entry.items() if key in THRESHOLDS and value is not None}
         unknown = [key for key in entry if key not in (*THRESHOLDS, "measure", "tested")]
         if unknown:
             raise UserError(
                 f"gate.{name}.{unknown[0]} is unknown{near(unknown[0], [*THRESHOLDS, 'measure', 'tested'])}"
             )
-        measure, tested = entry.get("measure"), entry.get("tested", "estimate")
-        if measure not in MEASURES:
+        measure, tested = str(entry.get("measure")), entry.get("tested", "estimate")
+        if measure not in known:
             raise UserError(
-                f"gate.{name}.measure={measure} is unknown{near(str(measure), MEASURES)} Known: {', '.join(MEASURES)}."
+                f"gate.{name}.measure={measure} is unknown{near(measure, known)} Known: {', '.join(known)}."
             )
         if tested not in TESTED:
             raise UserError(f"gate.{name}.tested={tested} must be one of {', '.join(TESTED)}.")
@@ -71,25 +93,32 @@ class Line:
         ((threshold, limit),) = given.items()
         if isinstance(limit, bool) or not isinstance(limit, int | float):
             raise UserError(f"gate.{name}.{threshold}={limit} must be a number.")
-        return cls(name, measure, threshold, float(limit), tested)
+        about = known[measure]
+        if threshold not in _FITTING[about.better]:
+            raise UserError(
+                f"gate.{name}.{threshold}={limit} passes bad students: of {measure}, {about.better} is better. Use "
+                f"{' or '.join(_FITTING[about.better])}."
+            )
+        return cls(name, measure, about, threshold, float(limit), tested)
 
-    def judge(self, found: Estimate | float | None, run: str) -> "Verdict":
-        what, form, how = MEASURES[self.measure]
-        wanted = f"{what} {THRESHOLDS[self.threshold]} {form.format(self.limit)}"
-        if found is None:
-            return Verdict(self.name, wanted, f"not measured: {how.format(run=run, report=command('report'))}", None)
-        value, interval = (found.value, found.interval) if isinstance(found, Estimate) else (found, None)
-        shown = form.format(value)
+    def verdict(self, measured: Estimate | float | None, run: str) -> "Verdict":
+        form = self.about.format
+        required = f"{self.about.title} {THRESHOLDS[self.threshold]} {form.format(self.limit)}"
+        if measured is None:
+            cure = self.about.missing.format(run=run, report=command("report"))
+            return Verdict(self.name, required, f"not measured: {cure}", None)
+        value, interval = (measured.value, measured.interval) if isinstance(measured, Estimate) else (measured, None)
+        result = form.format(value)
         if interval is not None:
-            shown += f" [{', '.join(map(form.format, interval))}]"
+            result += f" [{', '.join(map(form.format, interval))}]"
         if self.tested == "bound" and interval is not None:
             value = interval[0] if self.threshold in ("at_least", "above") else interval[1]
-            wanted += " at 95 %"
+            required += " at 95 %"
         passed = {
             "at_least": value >= self.limit, "at_most": value <= self.limit,
             "above": value > self.limit, "below": value < self.limit,
         }[self.threshold]  # fmt: skip
-        return Verdict(self.name, wanted, shown, bool(passed))
+        return Verdict(self.name, required, result, bool(passed))
 
 
 @dataclass(frozen=True)
@@ -97,8 +126,8 @@ class Verdict:
     """passed: None where it was not measured."""
 
     name: str
-    wanted: str
-    found: str
+    required: str
+    result: str
     passed: bool | None
 
     @property
@@ -106,18 +135,25 @@ class Verdict:
         return {True: "pass", False: "FAIL", None: "not measured"}[self.passed]
 
 
-def judged(gate: Mapping[str, Any], found: Mapping[str, Estimate | float], run: str) -> list[Verdict]:
-    """gate: the entries of conf/gate; null leaves a line out. found: measure → what the run has of it."""
-    lines = [Line.of(str(name), entry) for name, entry in gate.items() if entry is not None]
-    return [line.judge(found.get(line.measure), run) for line in lines]
+def verdicts(
+    gate: Mapping[str, Any], judge: Judge, measured: Mapping[str, Estimate | float], run: str
+) -> list[Verdict]:
+    """gate: the entries of conf/gate; null leaves a line out. measured: measure → the run's number."""
+    return [line.verdict(measured.get(line.measure), run) for line in lines(gate, judge)]
 
 
-def summary(verdicts: list[Verdict]) -> str:
+def lines(gate: Mapping[str, Any], judge: Judge) -> list[Line]:
+    """Raises UserError naming the key for an entry that cannot be tested."""
+    known = measures(judge)
+    return [Line.of(str(name), entry, known) for name, entry in gate.items() if entry is not None]
+
+
+def summary(results: list[Verdict]) -> str:
     """One sentence."""
-    failed = [verdict.name for verdict in verdicts if verdict.passed is False]
-    missing = [verdict.name for verdict in verdicts if verdict.passed is None]
-    passed = len(verdicts) - len(failed) - len(missing)
-    parts = [f"{passed} of {len(verdicts)} lines pass"]
+    failed = [verdict.name for verdict in results if verdict.passed is False]
+    missing = [verdict.name for verdict in results if verdict.passed is None]
+    passed = len(results) - len(failed) - len(missing)
+    parts = [f"{passed} of {len(results)} lines pass"]
     parts += [f"failed: {', '.join(failed)}"] if failed else []
     parts += [f"not measured: {', '.join(missing)}"] if missing else []
     return "; ".join(parts) + "."

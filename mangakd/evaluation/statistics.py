@@ -14,16 +14,29 @@ from functools import partial
 import numpy as np
 
 from mangakd.evaluation.bootstrap import Statistic
+from mangakd.evaluation.judge import Score
 
 BINS = 15
 # Inner edges. 1/3 and 1/5, which rows of equal logits have as probabilities, are edges: rounding must not choose the bin.
-_EDGES = np.arange(1, BINS) / BINS - 1e-6
+EDGES = np.arange(1, BINS) / BINS - 1e-6
+SCORES = {
+    "accuracy": Score("accuracy", "{:.1%}"),
+    "macro_f1": Score("macro-F1", "{:.1%}"),
+    "rare_accuracy": Score(
+        "rare-class accuracy", "{:.1%}",
+        missing="no class is rare in training, or none of them occurs in test; test on rows that have them",
+    ),
+    "agreement": Score("agreement", "{:.1%}", meaning="agreement with the teacher"),
+    "kl": Score("KL", "{:.3f}", "lower", "KL(teacher ‖ student)", "nats"),
+    "ece": Score("ECE", "{:.3f}", "lower", "ECE as trained"),
+    "ece_refit": Score("refit ECE", "{:.3f}", "lower", "ECE after refit"),
+}  # fmt: skip
 
 
 class Answers:
-    """What one model says about rows: logits (N, C), divided by `temperature`, beside targets (N) or (N, C).
+    """One model's answers: logits (N, C), divided by `temperature`, beside targets (N) or (N, C).
 
-    said, truth: (N, C) bool. log_on: (N, C) log-probabilities; log_off: of the opposite, for multi-label tasks.
+    predicted, truth: (N, C) bool. log_on: (N, C) log-probabilities; log_off: of the opposite, for multi-label tasks.
     confidence, hits: (N, K) probabilities and whether they came true, K = 1 (the answer), or C for multi-label tasks.
     """
 
@@ -31,13 +44,13 @@ class Answers:
         scaled = logits.astype(np.float64) / temperature
         self.multi_label = targets.ndim == 2
         if self.multi_label:
-            self.truth, self.said = targets.astype(bool), scaled > 0
+            self.truth, self.predicted = targets.astype(bool), scaled > 0
             self.log_on, self.log_off = -np.logaddexp(0, -scaled), -np.logaddexp(0, scaled)
             self.confidence, self.hits = np.exp(self.log_on), self.truth
             return
         classes = np.arange(logits.shape[1])
         best = scaled.argmax(-1)
-        self.truth, self.said = targets[:, None] == classes, best[:, None] == classes
+        self.truth, self.predicted = targets[:, None] == classes, best[:, None] == classes
         self.log_on, self.log_off = log_softmax(scaled), np.zeros(1)
         self.confidence = np.exp(self.log_on).max(-1, keepdims=True)
         self.hits = (best == targets)[:, None]
@@ -45,7 +58,7 @@ class Answers:
     @property
     def right(self) -> np.ndarray:
         """(N) bool; multi-label: the whole label set."""
-        return (self.said == self.truth).all(-1)
+        return (self.predicted == self.truth).all(-1)
 
     @property
     def entropy(self) -> np.ndarray:
@@ -81,18 +94,19 @@ def _weighted(log_p: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def scores(answers: Answers, teacher: Answers | None = None) -> dict[str, Statistic]:
     """Score → its statistic; agreement and kl where there is a teacher."""
-    wanted = {"accuracy": accuracy(answers), "macro_f1": macro_f1(answers), "ece": ece(answers)}
+    statistics = {"accuracy": accuracy(answers), "macro_f1": macro_f1(answers), "ece": ece(answers)}
     if teacher is not None:
-        wanted |= {"agreement": agreement(teacher, answers), "kl": mean(divergence(teacher, answers))}
-    return wanted
+        statistics |= {"agreement": agreement(teacher, answers), "kl": mean(divergence(teacher, answers))}
+    return statistics
 
 
 def mean(values: np.ndarray, most: float = np.inf) -> Statistic:
     """The mean of (N) values from 0 to `most`."""
-    return Statistic(values.astype(np.float64)[:, None], partial(_mean, rows=len(values)), most)
+    return Statistic(values.astype(np.float64)[:, None], partial(mean_of, rows=len(values)), most)
 
 
-def _mean(sums: np.ndarray, rows: int) -> np.ndarray:
+def mean_of(sums: np.ndarray, rows: int) -> np.ndarray:
+    """sums: (…, 1)."""
     return sums[..., 0] / rows
 
 
@@ -101,14 +115,14 @@ def accuracy(answers: Answers) -> Statistic:
 
 
 def agreement(teacher: Answers, student: Answers) -> Statistic:
-    return mean((teacher.said == student.said).all(-1), most=1)
+    return mean((teacher.predicted == student.predicted).all(-1), most=1)
 
 
 def rare_accuracy(answers: Answers, rare: np.ndarray) -> Statistic:
     """rare: (C) bool."""
     truth = answers.truth[:, rare]
-    found = truth & answers.said[:, rare]
-    return Statistic(np.stack([found.sum(-1), truth.sum(-1)], -1).astype(np.float64), _ratio)
+    hits = truth & answers.predicted[:, rare]
+    return Statistic(np.stack([hits.sum(-1), truth.sum(-1)], -1).astype(np.float64), _ratio)
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:
@@ -117,12 +131,13 @@ def _ratio(sums: np.ndarray) -> np.ndarray:
 
 
 def macro_f1(answers: Answers) -> Statistic:
-    """F1 = 2 hits / (said + true) of each class that occurs in the answers or the targets, then their mean."""
-    hits, either = answers.said & answers.truth, answers.said.astype(np.int8) + answers.truth
-    return Statistic(np.concatenate([hits, either], 1).astype(np.float32), _macro_f1)
+    """F1 = 2 hits / (predicted + true) of each class that occurs in the answers or the targets, then their mean."""
+    hits, either = answers.predicted & answers.truth, answers.predicted.astype(np.int8) + answers.truth
+    return Statistic(np.concatenate([hits, either], 1).astype(np.float32), macro_f1_of)
 
 
-def _macro_f1(sums: np.ndarray) -> np.ndarray:
+def macro_f1_of(sums: np.ndarray, rows: int = 0) -> np.ndarray:
+    """sums: (…, 2 C), hits and (predicted + true) of each class."""
     hits, either = np.split(sums, 2, axis=-1)
     with np.errstate(invalid="ignore"):  # no class at all, as with empty label sets alone: NaN
         return (2 * hits / np.maximum(either, 1)).sum(-1) / (either > 0).sum(-1)
@@ -133,13 +148,14 @@ def ece(answers: Answers) -> Statistic:
     gap = answers.confidence - answers.hits
     cell = bin_of(answers.confidence) + BINS * np.arange(len(gap))[:, None]
     features = np.bincount(cell.ravel(), gap.ravel(), minlength=BINS * len(gap)).reshape(len(gap), BINS)
-    return Statistic(features, partial(_ece, cells=gap.size))
+    return Statistic(features, partial(ece_of, rows=len(gap), answers=gap.shape[1]))
 
 
-def _ece(sums: np.ndarray, cells: int) -> np.ndarray:
-    return np.abs(sums).sum(-1) / cells
+def ece_of(sums: np.ndarray, rows: int, answers: int) -> np.ndarray:
+    """sums: (…, BINS), confidence − hit. answers: K of each row."""
+    return np.abs(sums).sum(-1) / (rows * answers)
 
 
 def bin_of(confidence: np.ndarray) -> np.ndarray:
     """0…BINS − 1; an edge belongs to the upper bin, and 1.0 to the last."""
-    return np.searchsorted(_EDGES, confidence, side="right")
+    return np.searchsorted(EDGES, confidence, side="right")

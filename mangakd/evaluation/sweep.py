@@ -16,10 +16,10 @@ import numpy as np
 from mangakd.core.errors import UserError
 from mangakd.core.invocation import command_words
 from mangakd.core.run_folder import COMMAND, ERROR, METRICS, metrics_of
-from mangakd.evaluation import predictions, statistics
-from mangakd.evaluation.bootstrap import Estimate, Statistic, bootstrap
+from mangakd.evaluation import predictions
+from mangakd.evaluation.bootstrap import Estimate, bootstrap
+from mangakd.evaluation.judge import Judge, Score
 from mangakd.evaluation.predictions import Predictions
-from mangakd.evaluation.statistics import Answers
 
 SEED = "seed"
 # Student's t, 97.5 %, for 1 … 9 degrees of freedom; beyond them its expansion around the normal quantile (error < 1e-3).
@@ -54,8 +54,7 @@ class SweepRun:
         return self._predictions("test")
 
     def _predictions(self, split: str) -> Predictions | None:
-        kept = predictions.file_of(self.folder, split).is_file()
-        return predictions.load(self.folder, split) if kept else None
+        return predictions.load(self.folder, split) if predictions.file_of(self.folder, split).is_file() else None
 
 
 @dataclass(frozen=True)
@@ -104,17 +103,21 @@ class Point:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """keys: what was swept, without the seed. points: best first. runs: all, also failed and unfinished ones."""
+    """keys: what was swept, without the seed. points: best first. runs: all, also failed and unfinished ones.
+
+    score: the name of the validation score that runs are kept by.
+    """
 
     folder: Path
+    judge: Judge
+    score: str
     keys: tuple[str, ...]
     points: Sequence[Point]
     runs: Sequence[SweepRun]
 
     @property
-    def score(self) -> str:
-        """Its name."""
-        return self.points[0].runs[0].score[0]
+    def about(self) -> Score:
+        return self.judge.score(self.score)
 
     @property
     def repeats(self) -> bool:
@@ -161,33 +164,53 @@ def _read(folder: Path) -> SweepRun:
     return SweepRun(folder, settings, metrics_of(folder), error.read_text().strip() if error.is_file() else "")
 
 
-def result(folder: Path) -> SweepResult:
-    """Raises UserError where no run has finished."""
+def result(folder: Path, judge: Judge) -> SweepResult:
+    """Raises UserError where no run has finished, or runs are kept by different scores."""
     runs = read(folder)
     done = [run for run in runs if run.finished]
     if not done:
         raise UserError(
             f"{folder}: none of its {len(runs)} runs has finished; look into their error.txt and logs/run.log."
         )
+    score = _common_score(folder, done)
     every = list(dict.fromkeys(key for run in done for key in run.settings))
     keys = tuple(key for key in every if key != SEED and len({run.settings.get(key) for run in done}) > 1)
     points: dict[tuple[str, ...], list[SweepRun]] = {}
     for run in done:
         points.setdefault(tuple(run.settings.get(key, "") for key in keys), []).append(run)
-    best_first = sorted((Point(values, found) for values, found in points.items()), key=lambda p: -p.mean)
-    return SweepResult(folder, keys, best_first, runs)
+    rank = judge.score(score).rank
+    best_first = sorted((Point(values, own) for values, own in points.items()), key=lambda point: rank(point.mean))
+    return SweepResult(folder, judge, score, keys, best_first, runs)
 
 
-def behind(points: Sequence[Point], resamples: int, seed: int) -> list[Estimate] | None:
-    """Each point's validation accuracy minus the best one's, in points of percent, paired over rows (a row's value is the
-    mean over seeds). None where runs kept no predictions or were validated on different rows."""
-    kept = [[run.validation for run in point.runs] for point in points]
-    first = kept[0][0]
-    if first is None or not all(one is not None and first.same_rows(one) for row in kept for one in row):
+def _common_score(folder: Path, runs: Sequence[SweepRun]) -> str:
+    first = runs[0].score[0]
+    for run in runs:
+        if run.score[0] != first:
+            raise UserError(
+                f"{folder}: run {runs[0].folder.name} was kept by {first}, run {run.folder.name} by {run.score[0]}. Runs are "
+                "ranked by one score; give task.monitor one value."
+            )
+    return first
+
+
+def behind(sweep: SweepResult, resamples: int, seed: int) -> list[Estimate] | None:
+    """Each point's validation score minus the best one's, paired over rows (a point's score is the mean over its seeds).
+
+    In points where the score is a percentage. None where runs kept no predictions or were validated on different rows.
+    """
+    first = sweep.points[0].runs[0].validation
+    splits = {(number, run.folder): run.validation for number, point in enumerate(sweep.points) for run in point.runs}
+    if first is None or not all(split is not None and first.same_rows(split) for split in splits.values()):
         return None
-    wanted: dict[str, Statistic] = {}
-    for number, row in enumerate(kept):
-        right = [Answers(one.logits["student"], one.targets).right for one in row if one is not None]
-        wanted[str(number)] = statistics.mean(np.mean(right, axis=0), most=1)
-    found = list(bootstrap(wanted, resamples, seed).values())
-    return [(estimate - found[0]) * 100 for estimate in found]
+    statistics = {
+        f"{number}\0{folder}": sweep.judge.statistics(split.logits["student"], split.targets)[sweep.score]
+        for (number, folder), split in splits.items()
+        if split is not None
+    }
+    estimates = list(bootstrap(statistics, resamples, seed).items())
+    own = [[estimate for name, estimate in estimates if name.startswith(f"{n}\0")] for n in range(len(sweep.points))]
+    means = [
+        Estimate(float(np.mean([e.value for e in each])), np.mean([e.draws for e in each], axis=0)) for each in own
+    ]
+    return [(mean - means[0]) * sweep.about.factor for mean in means]

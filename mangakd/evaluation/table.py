@@ -5,15 +5,11 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
+from mangakd.evaluation.judge import Judge
 from mangakd.evaluation.report.blocks import Table as Shown
 from mangakd.evaluation.report.blocks import Value
 
-COLUMNS = {
-    "accuracy": ("accuracy", "{:.1%}"),
-    "macro_f1": ("macro-F1", "{:.1%}"),
-    "agreement": ("agreement", "{:.1%}"),
-    "kl": ("KL", "{:.3f}"),
-    "ece": ("ECE", "{:.3f}"),
+MORE = {  # column → its title and format, beside the judge's scores
     "params": ("parameters", "{:,.0f}"),
     "megabytes": ("file", "{:.1f} MB"),
     "retention": ("retention", "{:.1%}"),
@@ -21,15 +17,27 @@ COLUMNS = {
 ROWS = {"teacher/": "teacher", "members/": "its members, mean", "baseline/": "student without KD", "": "student"}
 
 
-def rows(metrics: Mapping[str, float]) -> list[tuple[str, list[str]]]:
+def columns(metrics: Mapping[str, float], judge: Judge) -> dict[str, tuple[str, str]]:
+    """Column → its title and format: the scores that some model has, then sizes and retention."""
+    scores = {
+        name: (score.title, score.format)
+        for name, score in judge.scores.items()
+        if any(f"{prefix}test/{name}" in metrics for prefix in ROWS)
+    }
+    return scores | MORE
+
+
+def rows(metrics: Mapping[str, float], judge: Judge) -> list[tuple[str, list[str]]]:
     """(name, cells) for each model that has test scores."""
-    found = []
+    table = []
     for prefix, title in ROWS.items():
-        if f"{prefix}test/accuracy" in metrics:
-            values = [_value(metrics, prefix, column) for column in COLUMNS]
-            cells = ["–" if v is None else COLUMNS[c][1].format(v) for c, v in zip(COLUMNS, values, strict=True)]
-            found.append((title, cells))
-    return found
+        if any(f"{prefix}test/{name}" in metrics for name in judge.scores):
+            cells = []
+            for column, (_, form) in columns(metrics, judge).items():
+                value = _value(metrics, prefix, column)
+                cells.append("–" if value is None else form.format(value))
+            table.append((title, cells))
+    return table
 
 
 def _value(metrics: Mapping[str, float], prefix: str, column: str) -> float | None:
@@ -37,12 +45,12 @@ def _value(metrics: Mapping[str, float], prefix: str, column: str) -> float | No
     return metrics.get(f"{prefix}test/{column}", metrics.get(f"{sized}{column}"))
 
 
-def show(metrics: Mapping[str, float], title: str) -> None:
+def show(metrics: Mapping[str, float], judge: Judge, title: str) -> None:
     table = Table(title=title)
     table.add_column("")
-    for header, _ in COLUMNS.values():
+    for header, _ in columns(metrics, judge).values():
         table.add_column(header, justify="right")
-    for name, cells in rows(metrics):
+    for name, cells in rows(metrics, judge):
         table.add_row(name, *cells)
     # A log file has no width; the table must not be folded there.
     Console(width=None if Console().is_terminal else 140).print(table)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 from mangakd.core.errors import UserError
+from mangakd.data.tokenising import makes_types
 from mangakd.export.manifest import TOKENIZER_FILE
 from mangakd.export.pooling import Pooling, of_folder
 from mangakd.models import attention, load
@@ -229,12 +230,10 @@ def _problem(config: Any) -> str:
 
 
 def inputs_of(model: Any, tokenizer: Any) -> tuple[str, ...]:
-    """token_type_ids only where the tokenizer makes them and the model has more than one type."""
-    typed = "token_type_ids" in inspect.signature(model.forward).parameters
-    typed = (
-        typed and "token_type_ids" in tokenizer.model_input_names and getattr(model.config, "type_vocab_size", 0) > 1
-    )
-    return (*_ALWAYS, "token_type_ids") if typed else _ALWAYS
+    """token_type_ids if the model reads them and the tokenizer makes them: other types than 0, or for several types."""
+    reads = "token_type_ids" in inspect.signature(model.forward).parameters
+    several = "token_type_ids" in tokenizer.model_input_names and getattr(model.config, "type_vocab_size", 0) > 1
+    return (*_ALWAYS, "token_type_ids") if reads and (several or makes_types(tokenizer)) else _ALWAYS
 
 
 def _at_least_one_token(arrays: dict[str, np.ndarray], tokenizer: Any) -> dict[str, np.ndarray]:

@@ -104,8 +104,8 @@ class LossCallback(nn.Module):
         if student.problem == "single_label" and student.classes < 2:
             raise UserError(
                 f"losses.{self.name} ({type(self).__name__}) compares probabilities of classes, and the head of {student.name} "
-                f"has {student.classes} output: its probability is always 1. Leave losses.{self.name} out, or give the head two or "
-                "more labels."
+                f"has {student.classes} output: its probability is always 1. Leave losses.{self.name} out, or "
+                "give the head two or more labels."
             )
 
     def check_choice(self, option: str, known: Iterable[object]) -> None:

@@ -1,23 +1,25 @@
-"""`Task`: what a family of problems needs from the rest: targets from label names, and metrics from logits."""
+"""`Task`: what a family of problems needs from the rest: targets from label names, and the judge of its answers."""
 
 from abc import ABC, abstractmethod
 
 import numpy as np
-from torch import Tensor
 
 from mangakd.core.spec import Problem
 from mangakd.data.rows import Rows
+from mangakd.evaluation.judge import Judge
+from mangakd.tasks.meters import Meters
 
 
 class Task(ABC):
     """name: for folders and cards. family: which of hardware.tasks suits it. problem: the head's kind.
 
-    monitor: the validation metric (higher is better).
+    judge: names, ranks and computes the scores. monitor: the judge's score that picks the best epoch.
     """
 
     name: str
     family: str
     problem: Problem
+    judge: Judge
     monitor: str
 
     @abstractmethod
@@ -25,9 +27,8 @@ class Task(ABC):
         """Targets of a split for a head with these label names."""
 
     @abstractmethod
-    def metrics(self, logits: Tensor, targets: Tensor, teacher: Tensor | None = None) -> dict[str, float]:
-        """Scores of logits (N, C); with the teacher's logits also agreement and KL."""
+    def meters(self, outputs: int, teacher: bool, together: bool) -> Meters:
+        """One meter for each score of `judge.statistics`, for heads of so many outputs.
 
-    @abstractmethod
-    def chance(self, targets: np.ndarray) -> float:
-        """`monitor` of a model that has learned nothing, in [0, 1]."""
+        teacher: whether the teacher's answers are given. together: whether other ranks hold a part of the rows.
+        """

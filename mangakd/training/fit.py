@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 
 from mangakd.core import ranks
 from mangakd.core.errors import UserError
-from mangakd.data.loader import EncodedSplit, EvalBatches, TrainLoader
+from mangakd.data.loader import EncodedSplit, TrainLoader
 from mangakd.data.sampler import Share
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
@@ -33,7 +32,8 @@ from mangakd.training.callbacks.save_last import SaveEvery, SaveLast
 from mangakd.training.checkpoints import AtomicIO, Identity
 from mangakd.training.hardware import Hardware
 from mangakd.training.module import Optim, parameter_groups
-from mangakd.training.run_module import Reference, RunModule, Step
+from mangakd.training.run_module import RunModule, Step
+from mangakd.training.validation import Validation
 
 
 @dataclass
@@ -92,18 +92,17 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, plan
     loader = TrainLoader(plan.train, step_rows, plan.seed, share, hardware.workers, hardware.pin_memory)
     _check_filled(plan, share)
     step = Step(total_steps(len(loader), accumulate, **plan.trainer), step_rows, accumulate)
-    evaluation = EvalBatches(plan.validation, hardware.eval_batch_size, _dealt(len(plan.validation), share))
-    reference = Reference(torch.from_numpy(plan.validation.labels), torch.from_numpy(evaluation.rows), plan.reference)
-    module = RunModule(
-        trained, terms, teacher, plan.task, plan.optim, reference, step, plan.seed, hardware, plan.identity
-    )
-    progress = RunProgress(plan.title, step.count, hardware.world)
-    best = Best(plan.checkpoints, f"val/{plan.task.monitor}")
+    validation = Validation(plan.task, plan.validation, hardware.eval_batch_size, share, plan.reference)
+    module = RunModule(trained, terms, teacher, plan.optim, validation, step, plan.seed, hardware, plan.identity)
+    judge, monitor = plan.task.judge, f"val/{plan.task.monitor}"
+    mode = judge.score(plan.task.monitor).mode
+    progress = RunProgress(plan.title, step.count, hardware.world, dict.fromkeys([plan.task.monitor, *judge.watched]))
+    best = Best(plan.checkpoints, monitor, mode)
     last = SaveLast(plan.checkpoints, plan.save_every, accumulate, hardware.world > 1, loader)
-    stop = [Patience(f"val/{plan.task.monitor}", patience=plan.patience, mode="max")] if plan.patience else []
+    stop = [Patience(monitor, patience=plan.patience, mode=mode)] if plan.patience else []
     trainer = _trainer(plan, parallel.strategy(hardware, losses), accumulate, [progress, best, last, *stop])
     with trained.compiled(hardware.compile):
-        trainer.fit(module, loader, evaluation, ckpt_path=plan.resume, weights_only=False)
+        trainer.fit(module, loader, validation.batches, ckpt_path=plan.resume, weights_only=False)
     keep = plan.keep or ("best" if losses.requires.student.logits else "last")
     kept = plan.checkpoints / ("best.ckpt" if keep == "best" else checkpoints.LAST)
     if kept.is_file():  # absent with trainer.fast_dev_run
@@ -142,12 +141,6 @@ def _check_filled(plan: Fit, share: Share) -> None:
             f"{len(plan.train)} training rows cannot be shared by {share.world} devices × {share.accumulate} micro-batches. "
             "Use fewer devices (hardware=cpu), hardware.accumulate=1 or more rows (data.train_limit)."
         )
-
-
-def _dealt(rows: int, share: Share) -> np.ndarray:
-    """This rank's validation rows. All ranks get equally many, as every rank must take part in each forward pass of a
-    sharded model; the metrics count a row once."""
-    return np.resize(np.arange(rows), -(-rows // share.world) * share.world)[share.rank :: share.world]
 
 
 def _bring_back(student: Encoder, kept: Path) -> None:

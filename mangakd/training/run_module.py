@@ -4,30 +4,18 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from mangakd.core import ranks
 from mangakd.core.outputs import Batch
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
-from mangakd.tasks.base import Task
 from mangakd.teachers.base import TeacherProvider
 from mangakd.training import checkpoints, parallel
 from mangakd.training.checkpoints import Identity
 from mangakd.training.hardware import Hardware
 from mangakd.training.module import DistillModule, Optim
+from mangakd.training.validation import Validation
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Validation targets (N) or (N, C), rows of this rank's validation batches, the teacher's logits (N, C) if it has any."""
-
-    targets: Tensor
-    rows: Tensor
-    teacher: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -40,17 +28,16 @@ class Step:
 
 
 class RunModule(DistillModule):
-    """losses: bound. reference, step: see above. identity: what its checkpoints say they belong to."""
+    """losses: bound. step: see above. identity: what its checkpoints say they belong to."""
 
     def __init__(
-        self, student: Encoder, losses: LossSet, teacher: TeacherProvider | None, task: Task, optim: Optim,
-        reference: Reference, step: Step, seed: int = 0, hardware: Hardware | None = None, identity: Identity | None = None,
+        self, student: Encoder, losses: LossSet, teacher: TeacherProvider | None, optim: Optim,
+        validation: Validation, step: Step, seed: int = 0, hardware: Hardware | None = None, identity: Identity | None = None,
     ) -> None:  # fmt: skip
         super().__init__(student, teacher, losses, optim=optim, seed=seed)
-        self._task, self._reference, self._step = task, reference, step
+        self._validation, self._step = validation, step
         self._hardware, self._identity = hardware or Hardware(), identity or Identity()
-        self._validation: list[Tensor] = []
-        if not _whole(self._hardware):
+        if self._norms is not None and not _whole(self._hardware):
             self._norms = None
 
     @property
@@ -90,26 +77,11 @@ class RunModule(DistillModule):
         run = {"step_rows": self._step.rows, "accumulate": self._step.accumulate, "world": self._hardware.world}
         checkpoint[checkpoints.KEY] = {**vars(self._identity), **run, "groups": [group["name"] for group in groups]}
 
-    def on_validation_epoch_end(self) -> None:
-        logits, self._validation = torch.cat(self._validation), []
-        ref = self._reference
-        seen = ref.rows[: len(logits)]  # fast_dev_run sees the first batches only
-        if self._hardware.world > 1:
-            logits, seen = (torch.cat(list(self.all_gather(x))) for x in (logits, seen.to(logits.device)))
-        # Ranks with a row less took one twice: once here, however often it was seen.
-        rows = seen.unique()
-        ordered = logits.new_empty(len(ref.targets), logits.shape[1])
-        ordered[seen] = logits
-        rows, logits = rows.cpu(), ordered[rows].cpu()
-        teacher = ref.teacher[rows] if ref.teacher is not None else None
-        scores = self._task.metrics(logits, ref.targets[rows], teacher)
-        if teacher is not None:
-            best = self._task.metrics(teacher, ref.targets[rows])[self._task.monitor]
-            scores["retention"] = scores[self._task.monitor] / max(best, 1e-9)
-        self.log_dict({f"val/{name}": value for name, value in scores.items()}, batch_size=1)
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._validation.append(self.student(batch["student"]).logits.float())
+        self._validation.add(self.student(batch["student"]).logits, batch["labels"])
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict({f"val/{name}": value for name, value in self._validation.scores().items()}, batch_size=1)
 
 
 def _whole(hardware: Hardware) -> bool:

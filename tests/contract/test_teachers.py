@@ -7,6 +7,7 @@ import inspect
 import pkgutil
 import weakref
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -24,12 +25,12 @@ from mangakd.data.loader import EncodedSplit, TrainLoader
 from mangakd.losses.loss_set import LossSet
 from mangakd.losses.output import OutputLoss
 from mangakd.models.load import vocabulary_digest
-from mangakd.tasks.classification import Classification
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.local import LocalTeacher
 from mangakd.teachers.options import Member, TeacherContext, TeacherOptions
 from mangakd.training.module import Optim
-from mangakd.training.run_module import Reference, RunModule, Step
+from mangakd.training.run_module import RunModule, Step
+from mangakd.training.validation import Validation
 
 CONF = Path(__file__).parents[2] / "conf" / "teacher"
 CPU = torch.device("cpu")
@@ -196,9 +197,7 @@ def test_it_is_no_part_of_the_module_that_holds_it(case: Case) -> None:
     student = encoder(config("bert", layers=2), problem=case.row.problem)
     losses = LossSet({"output": OutputLoss()})
     losses.bind(student.spec, case.provider.spec)
-    reference = Reference(torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long))
-    task = Classification(problem=case.row.problem)  # type: ignore[arg-type]
-    module = RunModule(student, losses, case.provider, task, Optim(), reference, Step(1, 8))
+    module = RunModule(student, losses, case.provider, Optim(), Mock(Validation), Step(1, 8))
     assert not isinstance(case.provider, nn.Module)
     held = {id(p) for made in case.load.loaded for p in made.parameters()}
     assert not held & {id(p) for p in module.parameters()}

@@ -31,7 +31,7 @@ from transformers import (
 
 from mangakd.core.spec import ModelSpec
 from mangakd.data.loader import EncodedSplit
-from mangakd.data.tokens import tokenise
+from mangakd.data.tokenising import tokenise
 from mangakd.models.encoder import Encoder
 from mangakd.models.load import head_options, vocabulary_digest
 from mangakd.teachers.options import Member, TeacherContext

@@ -22,6 +22,7 @@ from mangakd.core.errors import UserError
 from mangakd.evaluation import predictions
 from mangakd.evaluation.report.write import write_report
 from mangakd.export.manifest import read
+from mangakd.tasks.classification.judge import ClassificationJudge
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(package)
@@ -132,7 +133,7 @@ def test_a_run_exports_its_student_and_reports_it(
     right = (test.logits["student"].argmax(1) == test.targets).mean()
     assert record["test"]["score"] + record["test"]["drop_points"] / 100 == pytest.approx(right)
     (run / "report.md").unlink()
-    write_report(run, {})
+    write_report(run, ClassificationJudge(), {})
     assert "## Export" in (run / "report.md").read_text()
     done = export(str(run), "export=[onnx]", "export.max_drop=100")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -19,11 +19,11 @@ from mangakd.losses.hidden import HiddenLoss
 from mangakd.losses.loss_set import LossSet
 from mangakd.losses.output import OutputLoss
 from mangakd.models.encoder import Encoder
-from mangakd.tasks.classification import Classification
 from mangakd.teachers.local import LocalTeacher
 from mangakd.training.callbacks.save_last import Interrupted, SaveEvery, SaveLast
 from mangakd.training.fit import fit
 from mangakd.training.loggers import KeptCsv
+from mangakd.training.validation import Validation
 
 
 class SignalAt(HardLabelLoss):
@@ -179,7 +179,7 @@ def test_the_best_epoch_comes_back(tmp_path: Path) -> None:
 
 def test_of_equal_epochs_the_later_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.5, 0.75, 0.75, 0.25])
-    monkeypatch.setattr(Classification, "metrics", lambda *_: {"accuracy": next(scores)})
+    monkeypatch.setattr(Validation, "scores", lambda _: {"accuracy": next(scores)})
     student, losses, teacher = world(HardLabelLoss(weight=0.3))
     result = fit(student, losses, teacher, tiny.plan(tmp_path, epochs=4))
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=False)

@@ -5,6 +5,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import tiny
@@ -16,12 +17,14 @@ from mangakd.losses.gradient_norms import GradientNorms
 from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.losses.hidden import HiddenLoss
 from mangakd.losses.output import OutputLoss
+from mangakd.tasks.classification.judge import ClassificationJudge
 from mangakd.teachers.local import LocalTeacher
 from mangakd.training.fit import fit
 from mangakd.training.hardware import Hardware
 from mangakd.training.loggers import KeptCsv
 from mangakd.training.module import DistillModule, Optim
-from mangakd.training.run_module import Reference, RunModule, Step
+from mangakd.training.run_module import RunModule, Step
+from mangakd.training.validation import Validation
 
 WEIGHTS = {"hard_label": 0.3, "output": 0.7, "hidden": 0.1}
 MEASURED = Optim(lr=1e-3, gradient_norms=1)
@@ -98,7 +101,7 @@ def test_a_term_that_only_watches_pulls_at_nothing() -> None:
 def test_the_report_shows_their_shares(tmp_path: Path) -> None:
     found = curves.read(train(tmp_path, optim=MEASURED, epochs=1))
     assert set(found.terms(curves.NORM)) == set(WEIGHTS)
-    figure = curves.blocks(found)[-1]
+    figure = curves.blocks(found, ClassificationJudge())[-1]
     assert isinstance(figure, Figure) and "share of each term in the gradient norm" in str(figure)
     assert all(term in str(figure) for term in WEIGHTS)
 
@@ -117,6 +120,5 @@ def test_where_they_cannot_be_had_it_is_said(
     caplog.set_level(logging.INFO, "mangakd")
     student = tiny.encoder(2)
     losses = tiny.bound(student, None, hard_label=HardLabelLoss())
-    task, reference = tiny.plan(Path()).task, Reference(torch.zeros(1), torch.zeros(1))
-    RunModule(student, losses, None, task, MEASURED, reference, Step(1, 1), hardware=Hardware(**profile))
+    RunModule(student, losses, None, MEASURED, Mock(Validation), Step(1, 1), hardware=Hardware(**profile))
     assert f"optim.gradient_norms is ignored: it does not go with {word}" in caplog.text

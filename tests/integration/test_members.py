@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from mangakd.evaluation.report import sections
 from mangakd.evaluation.report.measure import measure
 from mangakd.evaluation.table import rows
+from mangakd.tasks.classification.judge import ClassificationJudge
 
 Compose = Callable[..., DictConfig]
 RunHere = Callable[[DictConfig, Path], None]
@@ -24,7 +25,7 @@ def test_members_are_scored_one_by_one(
     alone = []
     for seed in (0, 1):
         run_here(compose(*typed, f"teacher.seed={seed}"), tmp_path / str(seed))
-        found = measure(tmp_path / str(seed), 10).scores
+        found = measure(tmp_path / str(seed), ClassificationJudge(), 10).scores
         alone.append((found["teacher", "accuracy"].value, found["teacher", "ece"].value))
     several = compose(*typed, "teacher=ensemble", "teacher.seeds=[0,1]", f"teacher.combine={combine}")
     run_here(several, tmp_path / "both")
@@ -35,6 +36,6 @@ def test_members_are_scored_one_by_one(
     accuracy, ece = (sum(both) / 2 for both in zip(*alone, strict=True))
     assert metrics["members/test/accuracy"] == pytest.approx(accuracy)
     assert metrics["members/test/ece"] == pytest.approx(ece, abs=1e-4) and alone[0][1] != pytest.approx(ece, abs=1e-4)
-    assert [name for name, _ in rows(metrics)] == ["its members, mean", "student"]
-    told = str(sections.headline(measure(tmp_path / "both", 10), []).blocks[0])
-    assert f"right on {accuracy:.1%} each" in told
+    assert [name for name, _ in rows(metrics, ClassificationJudge())] == ["its members, mean", "student"]
+    headline = str(sections.headline(measure(tmp_path / "both", ClassificationJudge(), 10), []).blocks[0])
+    assert f"The mean of the ensemble's members is {accuracy:.1%}" in headline

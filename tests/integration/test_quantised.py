@@ -27,7 +27,7 @@ from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
 from mangakd.data.loader import EncodedSplit
-from mangakd.data.tokens import tokenise
+from mangakd.data.tokenising import tokenise
 from mangakd.evaluation.report.export import read
 from mangakd.export import quantised as quantisers
 from mangakd.export.hf import save_student

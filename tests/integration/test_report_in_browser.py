@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from browser import Tab, chromium, installed
-from made_run import GATE, ONE_STAGE, RESAMPLES, TWO_STAGES, made
+from made_run import GATE, JUDGE, ONE_STAGE, RESAMPLES, TWO_STAGES, made
 
 from mangakd.evaluation.report import compare, html
 from mangakd.evaluation.report.blocks import Figure, Section, Table
@@ -58,7 +58,7 @@ def clean(tab: Tab, page: Path, width: int, **options: bool) -> None:
 @pytest.mark.parametrize("logged", [ONE_STAGE, TWO_STAGES], ids=["one stage", "two stages"])
 def test_a_report(tab: Tab, tmp_path: Path, logged: str, width: int) -> None:
     run = made(tmp_path / LONG, logged)
-    write_report(run, GATE, RESAMPLES)
+    write_report(run, JUDGE, GATE, RESAMPLES)
     clean(tab, run / "report.html", width)
 
 
@@ -68,7 +68,7 @@ def test_a_comparison_of_runs_with_long_names(tab: Tab, tmp_path: Path, width: i
     runs = [made(tmp_path / f"{letter}{LONG}" / "0") for letter in "abc"] + [
         made(tmp_path / f"{LONG}{LONG}", TWO_STAGES)
     ]
-    write(tmp_path / "comparison", "4 runs", compare.sections(compare.read(runs), RESAMPLES, 0))
+    write(tmp_path / "comparison", "4 runs", compare.sections(compare.read(runs), JUDGE, RESAMPLES, 0))
     clean(tab, tmp_path / "comparison.html", width)
     drawn = tab.ask("document.querySelector('svg').textContent")
     assert all(f"{letter}2026-11-22" in drawn for letter in "abc"), "the legend tells runs apart"
@@ -98,7 +98,7 @@ def test_figures_of_any_numbers(tab: Tab, tmp_path: Path) -> None:
 def test_light_in_the_dark_and_whole_on_paper(tab: Tab, tmp_path: Path) -> None:
     """Figures are dark on light, so the page stays light; on paper nothing scrolls, so nothing may need to."""
     run = made(tmp_path / "run")
-    write_report(run, GATE, RESAMPLES)
+    write_report(run, JUDGE, GATE, RESAMPLES)
     tab.open(run / "report.html", DESK, dark=True)
     assert tab.ask(BACKGROUND) == "rgb(255, 255, 255)"
     tab.open(run / "report.html", 700, media="print")

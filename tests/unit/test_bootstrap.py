@@ -9,8 +9,8 @@ from torchmetrics.functional.classification import binary_calibration_error, mul
 
 from mangakd.evaluation import statistics
 from mangakd.evaluation.bootstrap import Estimate, Statistic, bootstrap, draws
-from mangakd.evaluation.metrics import metrics
 from mangakd.evaluation.statistics import Answers
+from mangakd.tasks.classification.judge import ClassificationJudge
 
 ROWS, CLASSES, RESAMPLES, SEED = 90, 7, 40, 3
 RARE = np.array([False, False, False, False, True, True, False])
@@ -126,7 +126,7 @@ def test_values_are_those_of_the_metrics(scale: float) -> None:
     teacher, student = (rng.normal(size=(200, CLASSES)).astype(np.float32) * np.float32(scale) for _ in range(2))
     targets = np.where(rng.random(200) < 0.5, student.argmax(-1), 0)
     found = {name: e.value for name, e in bootstrap(as_sums(teacher, student, targets), 2).items()}
-    known = metrics(*map(torch.from_numpy, (student, targets, teacher)))
+    known = ClassificationJudge().values(student, targets, teacher)
     assert {name: found[name] for name in known} == pytest.approx(known, abs=TOLERANCE)
 
 
@@ -135,7 +135,7 @@ def test_several_labels() -> None:
     teacher, student = rng.normal(size=(80, CLASSES)) * 2, (rng.normal(size=(80, CLASSES)) * 2).astype(np.float32)
     targets = ((student > 0) ^ (rng.random(student.shape) < 0.2)).astype(np.float32)
     found = bootstrap(as_sums(teacher, student, targets), 5, SEED)
-    known = metrics(*map(torch.from_numpy, (student, targets, teacher.astype(np.float32))))
+    known = ClassificationJudge().values(student, targets, teacher)
     assert {name: found[name].value for name in known} == pytest.approx(known, abs=TOLERANCE)
     p = expit(student.astype(np.float64))
     assert found["entropy"].value == pytest.approx(-(p * np.log(p) + (1 - p) * np.log(1 - p)).sum(-1).mean())

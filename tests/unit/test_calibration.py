@@ -57,7 +57,7 @@ def test_a_refit_changes_no_answer_and_mends_the_ece() -> None:
     validation, test = calibrated(0), calibrated(1)
     temperature = fitted_temperature(validation[0] * 3, validation[1])
     before, after = Answers(test[0] * 3, test[1]), Answers(test[0] * 3, test[1], temperature)
-    assert np.array_equal(before.said, after.said)
+    assert np.array_equal(before.predicted, after.predicted)
     found = bootstrap({"before": statistics.ece(before), "after": statistics.ece(after)}, 2)
     assert found["after"].value < 0.03 < 0.1 < found["before"].value
 

@@ -1,4 +1,4 @@
-"""Order, padding and resuming of batches; tokens and their keys; answers back in the rows' order."""
+"""Order, padding and resuming of batches; answers back in the rows' order."""
 
 import gc
 import multiprocessing
@@ -16,7 +16,7 @@ from mangakd.core.outputs import Batch
 from mangakd.data.gather import gather, to_device
 from mangakd.data.loader import EncodedSplit, EvalBatches, TrainLoader
 from mangakd.data.sampler import BucketSampler, Share
-from mangakd.data.tokens import Tokens, tokenise
+from mangakd.data.tokenising import tokenise
 
 ROWS = 53
 
@@ -226,39 +226,3 @@ def test_gather_puts_answers_into_the_rows_order(data: EncodedSplit) -> None:
     assert keys(EvalBatches(data, 8)) == keys(EvalBatches(data, 8))
     widths = [batch["student"]["input_ids"].shape[1] for batch in EvalBatches(data, 8)]
     assert widths == sorted(widths)
-
-
-# --- tokens ----------------------------------------------------------------------------------------------------------
-
-
-def test_keys_follow_the_tokens_and_nothing_else(tmp_path: Path) -> None:
-    lines = texts(30)
-    base = tokenise(lines, tokenizer(), 16, tmp_path)
-    assert len(set(base.keys.tolist())) == 30
-    shuffled = tokenise(lines[::-1], tokenizer(), 16, tmp_path)
-    assert shuffled.keys.tolist() == base.keys[::-1].tolist(), "the order must not matter"
-    assert tokenise(lines[:4], tokenizer(), 16, tmp_path).keys.tolist() == base.keys[:4].tolist()
-    shorter = tokenise(lines, tokenizer(), 8, tmp_path)
-    cut = base.lengths > 8
-    assert cut.any() and not cut.all()
-    assert ((shorter.keys != base.keys) == cut).all(), "a key changes where truncation changes the tokens"
-    for other in (tokenizer(WORDS[::-1]), tokenizer(closed=False)):
-        assert not set(tokenise(lines, other, 16, tmp_path).keys.tolist()) & set(base.keys.tolist())
-
-
-def test_tokens_are_made_once_and_read_back(tmp_path: Path) -> None:
-    def files() -> dict[Path, int]:
-        return {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-
-    def equal(a: Tokens, b: Tokens) -> bool:
-        return all(np.array_equal(x, y) for x, y in ((a.ids, b.ids), (a.offsets, b.offsets), (a.keys, b.keys)))
-
-    made = tokenise(texts(10), tokenizer(), 16, tmp_path)
-    before = files()
-    assert len(before) == 1, "no temporary file is left"
-    assert equal(tokenise(texts(10), tokenizer(), 16, tmp_path), made) and files() == before
-    tokenise(texts(10), tokenizer(), 12, tmp_path)
-    tokenise(texts(10), tokenizer(WORDS[::-1]), 16, tmp_path)
-    tokenise(texts(10), tokenizer(closed=False), 16, tmp_path)
-    tokenise(texts(11), tokenizer(), 16, tmp_path)
-    assert len(files()) == 5

@@ -1,4 +1,7 @@
-"""Scores against scikit-learn, against formulas written out in float64 numpy, and against values worked out by hand."""
+"""Scores against scikit-learn, against formulas written out in float64 numpy, and against values worked out by hand.
+
+Each is computed twice, by the judge and by the meters that add up batches during validation: both must say the same.
+"""
 
 import math
 from typing import Any
@@ -9,13 +12,27 @@ import torch
 from scipy.special import expit, log_softmax, softmax
 from sklearn.metrics import accuracy_score, f1_score
 
-from mangakd.evaluation import statistics
 from mangakd.evaluation.bootstrap import bootstrap
-from mangakd.evaluation.metrics import metrics
 from mangakd.evaluation.statistics import Answers
+from mangakd.tasks.classification.task import Classification
 
 ROWS, CLASSES = 300, 7
 TOLERANCE = 1e-12
+
+
+def metrics(logits: torch.Tensor, targets: torch.Tensor, teacher: torch.Tensor | None = None) -> dict[str, float]:
+    """What a run writes to metrics.json, after a check that the meters, given batch after batch, say the same."""
+    task = Classification(problem="multi_label" if targets.ndim == 2 else "single_label")
+    arrays = [None if side is None else side.numpy() for side in (logits, targets, teacher)]
+    values = task.judge.values(*arrays)
+    meters = task.meters(logits.shape[1], teacher is not None, together=False)
+    for rows in torch.arange(len(logits)).split(64):
+        meters.update(logits[rows], targets[rows], None if teacher is None else teacher[rows])
+    assert meters.values() == pytest.approx(values, abs=TOLERANCE)
+    assert set(task.judge.statistics(*arrays)) == set(task.judge.monitors) | (
+        {"agreement", "kl"} if arrays[2] is not None else set()
+    )
+    return values
 
 
 @pytest.fixture(params=[0.3, 3.0, 30.0], ids=lambda scale: f"scale {scale}")
@@ -122,11 +139,13 @@ INF = float("inf")
 def scored(logits: list, targets: list, teacher: list | None = None) -> dict[str, float]:
     """What metrics.json holds, after a check that the report's bootstrap has the same values."""
     tensors = [None if x is None else torch.tensor(x, dtype=torch.float64) for x in (logits, teacher)]
-    found = metrics(tensors[0], torch.tensor(targets), tensors[1])
-    answers, other = (None if x is None else Answers(np.array(x), np.array(targets)) for x in (logits, teacher))
-    report = {name: estimate.value for name, estimate in bootstrap(statistics.scores(answers, other), 2).items()}
-    assert found == {name: value for name, value in report.items() if not math.isnan(value)}
-    return found
+    values = metrics(tensors[0], torch.tensor(targets), tensors[1])
+    arrays = [None if x is None else np.array(x) for x in (logits, targets, teacher)]
+    report = {
+        name: estimate.value for name, estimate in bootstrap(Classification().judge.statistics(*arrays), 2).items()
+    }
+    assert values == {name: value for name, value in report.items() if not math.isnan(value)}
+    return values
 
 
 def test_several_labels_of_which_one_is_in_neither_answers_nor_targets() -> None:

@@ -6,18 +6,19 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from made_run import GATE, LABELS, ONE_STAGE, RESAMPLES, ROWS, TWO_STAGES, made, predicted, read
+from made_run import GATE, JUDGE, LABELS, ONE_STAGE, RESAMPLES, ROWS, TWO_STAGES, made, predicted, read
 from scipy.special import log_softmax, softmax
 
 from mangakd.core.errors import UserError
 from mangakd.evaluation import predictions
 from mangakd.evaluation.predictions import Predictions
-from mangakd.evaluation.report import compare, curves, mistakes
+from mangakd.evaluation.report import compare, curves
 from mangakd.evaluation.report.blocks import Figure
 from mangakd.evaluation.report.measure import measure
 from mangakd.evaluation.report.svg import COLOURS, Axis, Series, chart
 from mangakd.evaluation.report.write import write_report
 from mangakd.evaluation.statistics import Answers
+from mangakd.tasks.classification import mistakes
 
 SECTIONS = (
     "May it ship?", "Scores", "The student against the others", "Calibration", "Confused classes", "Disagreements",
@@ -30,7 +31,7 @@ SECTIONS = (
 @pytest.mark.parametrize("several", [False, True], ids=["one label", "several labels"])
 def test_a_report_is_whole_and_needs_nothing_else(tmp_path: Path, baseline: bool, logged: str, several: bool) -> None:
     run = made(tmp_path / "run", logged, baseline=baseline, several=several)
-    verdicts = write_report(run, GATE, RESAMPLES)
+    verdicts = write_report(run, JUDGE, GATE, RESAMPLES)
     page, text, markdown = read(run)
     assert tuple(page.headings) == SECTIONS
     assert [line[3:] for line in markdown.splitlines() if line.startswith("## ")] == list(SECTIONS)
@@ -50,7 +51,7 @@ def test_a_report_is_whole_and_needs_nothing_else(tmp_path: Path, baseline: bool
 
 def test_numbers_are_those_of_the_predictions(tmp_path: Path) -> None:
     run = made(tmp_path / "run")
-    write_report(run, {}, RESAMPLES)
+    write_report(run, JUDGE, {}, RESAMPLES)
     _, _, markdown = read(run)
     test = predictions.load(run, "test")
     teacher, student = (test.logits[name].astype(np.float64) for name in ("teacher", "student"))
@@ -72,7 +73,7 @@ def test_numbers_are_those_of_the_predictions(tmp_path: Path) -> None:
 
 def test_texts_and_labels_are_shown_not_run(tmp_path: Path) -> None:
     run = made(tmp_path / "run")
-    write_report(run, {}, RESAMPLES)
+    write_report(run, JUDGE, {}, RESAMPLES)
     page, text, markdown = read(run)  # Page refuses a script
     assert "<b>order" not in text and "where is | my <b>order</b>" in "".join(page.words)
     cells = {line.count(" | ") for line in markdown.splitlines() if line.startswith("| where is")}
@@ -92,7 +93,7 @@ def test_curves_know_their_stages_and_shares(tmp_path: Path) -> None:
     assert curves.read(made(tmp_path / "short", short)).stages == [25]
     columns = f"epoch,step,train/loss,{curves.NORM}output,{curves.NORM}hidden\n"
     norms = f"{columns}0,9,1.0,1.0,3.0\n0,19,1.0,0.0,0.0\n"
-    figure = curves.blocks(curves.read(made(tmp_path / "other", norms)))[-1]
+    figure = curves.blocks(curves.read(made(tmp_path / "other", norms)), JUDGE)[-1]
     assert isinstance(figure, Figure) and "share of each term" in figure.caption
     assert [row[:2] for row in figure.numbers.rows] == [["output", "25.0%"], ["hidden", "75.0%"]]
 
@@ -112,7 +113,7 @@ def test_a_run_has_one_name_and_one_colour_in_all_figures(tmp_path: Path) -> Non
     runs = compare.read([made(tmp_path / "a" / "0"), made(tmp_path / "b" / "0", TWO_STAGES)])
     assert [run.name for run in runs] == ["a/0", "b/0"]
     by_name = {run.name: run.curves for run in runs}
-    hidden = curves.figure(by_name, "train/loss/hidden").svg
+    hidden = curves.figure(by_name, "train/loss/hidden", JUDGE).svg
     assert f'fill="{COLOURS[1]}"' in hidden and f'fill="{COLOURS[0]}"' not in hidden, "dots of the second run alone"
     assert ">a/0<" in hidden and ">b/0<" in hidden
 
@@ -144,26 +145,26 @@ def test_predictions_come_back_as_they_were(tmp_path: Path) -> None:
 
 def test_what_is_no_run_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no such folder"):
-        measure(tmp_path / "nowhere")
+        measure(tmp_path / "nowhere", JUDGE)
     made(tmp_path / "sweep" / "0")
     with pytest.raises(UserError, match="it holds the runs 0; give one"):
-        measure(tmp_path / "sweep")
+        measure(tmp_path / "sweep", JUDGE)
     run = made(tmp_path / "run")
     file = predictions.file_of(run, "test")
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"test\.npz cannot be read"):
-        measure(run)
+        measure(run, JUDGE)
     file.unlink()
     with pytest.raises(UserError, match="resume=auto"):
-        measure(run)
+        measure(run, JUDGE)
     with pytest.raises(ValueError, match="logits of the student"):
         Predictions(LABELS, ["a"], np.array([0]), np.ones(4), {"student": np.zeros((1, 3))})
 
 
 def test_comparing_runs(tmp_path: Path) -> None:
     one, same, other = made(tmp_path / "one"), made(tmp_path / "same"), made(tmp_path / "other", TWO_STAGES, seed=1)
-    scores, drawn = compare.sections(compare.read([one, same, other]), RESAMPLES, 0)
+    scores, drawn = compare.sections(compare.read([one, same, other]), JUDGE, RESAMPLES, 0)
     minus = scores.blocks[3]
     assert all(row[1].text in ("+0.0", "+0.000") and row[1].interval in ("[+0.0, +0.0]", "[+0.000, +0.000]")
                for row in minus.rows)  # fmt: skip

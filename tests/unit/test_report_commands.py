@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
-from made_run import GATE, RESAMPLES, made, read
+from made_run import GATE, JUDGE, RESAMPLES, made, read
 from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 
@@ -102,8 +102,8 @@ def test_latency_is_measured_where_the_student_is(tmp_path: Path, tiny_teacher: 
     found = latency(run)
     assert 0 < found["p50_ms"] <= found["p95_ms"] and found["threads"] == 1
     (run / LATENCY).write_text(json.dumps(found))
-    assert measure(run, RESAMPLES).gate["latency_ms"] == found["p50_ms"]
-    write_report(run, GATE, RESAMPLES)
+    assert measure(run, JUDGE, RESAMPLES).gate["latency_ms"] == found["p50_ms"]
+    write_report(run, JUDGE, GATE, RESAMPLES)
     assert f"median {found['p50_ms']:.1f} ms" in read(run)[2]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from made_run import RESAMPLES, made, read
+from made_run import JUDGE, RESAMPLES, made, read
 
 from mangakd.core.errors import UserError
 from mangakd.evaluation.report import export
@@ -47,7 +47,7 @@ def written(run: Path, content: dict[str, Any] | str) -> Path:
 
 def test_the_section_says_what_ships_and_why_and_its_test_score_once(tmp_path: Path) -> None:
     run = written(made(tmp_path / "run"), record())
-    write_report(run, {}, RESAMPLES)
+    write_report(run, JUDGE, {}, RESAMPLES)
     page, text, markdown = read(run)
     assert page.headings[-2:] == ["Export", "Configuration"]
     part = markdown[markdown.index("## Export") : markdown.index("## Configuration")]

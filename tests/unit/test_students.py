@@ -15,7 +15,7 @@ from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
 from mangakd.data.loader import EncodedSplit
-from mangakd.data.tokens import tokenise
+from mangakd.data.tokenising import tokenise
 from mangakd.losses.attention import AttentionLoss
 from mangakd.losses.base import LossCallback
 from mangakd.losses.hard_label import HardLabelLoss

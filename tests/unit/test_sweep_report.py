@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from made_run import LABELS, RESAMPLES, ROWS
+from made_run import JUDGE, LABELS, RESAMPLES, ROWS
 from scipy import stats
 
 from mangakd.core.errors import UserError
@@ -52,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_seeds_are_one_point(folder: Path) -> None:
-    found = sweep.result(folder)
+    found = sweep.result(folder, JUDGE)
     assert found.keys == ("distill.temperature", "distill.alpha") and found.score == "accuracy"
     assert [point.values for point in found.points] == [("2", "0.7"), ("10", "0.7"), ("10", "0.5"), ("2", "0.5")]
     assert [len(point.runs) for point in found.points] == [1, 2, 2, 2]
@@ -61,12 +61,12 @@ def test_seeds_are_one_point(folder: Path) -> None:
 
 
 def test_the_interval_over_seeds(folder: Path) -> None:
-    point = sweep.result(folder).points[2]
+    point = sweep.result(folder, JUDGE).points[2]
     scores = np.array([1 - 12 / ROWS, 1 - 24 / ROWS])
     low, high = stats.t.interval(0.95, 1, scores.mean(), stats.sem(scores))
     assert point.mean == pytest.approx(scores.mean())
     assert point.half == pytest.approx((high - low) / 2, rel=1e-4)
-    assert np.isnan(sweep.result(folder).points[0].half), "one seed has no interval"
+    assert np.isnan(sweep.result(folder, JUDGE).points[0].half), "one seed has no interval"
 
 
 def test_quantiles_of_t() -> None:
@@ -103,7 +103,7 @@ def repeated(folder: Path, baseline: bool = True, **seeds: object) -> Path:
 
 
 def test_a_run_over_seeds(tmp_path: Path) -> None:
-    printed = write_sweep(repeated(tmp_path / "seeds"), RESAMPLES)
+    printed = write_sweep(repeated(tmp_path / "seeds"), JUDGE, RESAMPLES)
     gains = np.array([4.0, 1.0, 9.0, 6.0])
     low, high = stats.t.interval(0.95, 3, gains.mean(), stats.sem(gains))
     rows = {line.split(" | ")[0].strip("| "): line.split(" | ")[1:] for line in printed.splitlines() if line[:1] == "|"}
@@ -120,13 +120,13 @@ def test_a_run_over_seeds(tmp_path: Path) -> None:
 
 
 def test_the_gain_needs_a_baseline(tmp_path: Path) -> None:
-    printed = write_sweep(repeated(tmp_path, baseline=False), RESAMPLES)
+    printed = write_sweep(repeated(tmp_path, baseline=False), JUDGE, RESAMPLES)
     assert "baseline=true" in printed and "gain" not in printed and "nan" not in printed
 
 
 def test_what_differs_between_the_runs_is_told(tmp_path: Path) -> None:
     def told(name: str, **seeds: object) -> str:
-        return seeds_report.what_differs(sweep.result(repeated(tmp_path / name, **seeds)).points[0])
+        return seeds_report.what_differs(sweep.result(repeated(tmp_path / name, **seeds), JUDGE).points[0])
 
     alone = told("alone")
     assert alone.startswith("Differs from run to run: first weights") and "(seed)." in alone
@@ -141,13 +141,13 @@ def test_what_differs_between_the_runs_is_told(tmp_path: Path) -> None:
 def test_the_best_point_of_a_sweep_has_its_seeds(tmp_path: Path) -> None:
     for number, (t, seed, wrong) in enumerate([("2", 0, 6), ("2", 1, 9), ("4", 0, 30), ("4", 1, 33)]):
         run(tmp_path / str(number), f"distill.temperature={t} seed={seed}", wrong)
-    text = write_sweep(tmp_path, RESAMPLES) and (tmp_path / "report.md").read_text()
+    text = write_sweep(tmp_path, JUDGE, RESAMPLES) and (tmp_path / "report.md").read_text()
     assert "The best point" in text and "mean of 2 seeds" in text
 
 
 def test_differences_from_the_best_are_paired(folder: Path) -> None:
-    points = sweep.result(folder).points
-    gaps = sweep.behind(points, 4000, 0)
+    swept = sweep.result(folder, JUDGE)
+    points, gaps = swept.points, sweep.behind(swept, 4000, 0)
     assert gaps is not None and gaps[0].value == 0 and set(gaps[0].draws) == {0}
     # Wrong in rows 0…5 against 0…2: rows 3, 4 and 5 decide, and each is worth a whole row in both seeds.
     assert gaps[1].value == pytest.approx(-100 * 3 / ROWS)
@@ -156,11 +156,11 @@ def test_differences_from_the_best_are_paired(folder: Path) -> None:
     low, high = np.percentile(-100 * ((drawn >= 3) & (drawn < 6)).mean(-1), [2.5, 97.5])
     assert gaps[1].interval == pytest.approx((low, high), abs=100 / ROWS)
     (points[0].runs[0].folder / "predictions" / "validation.npz").unlink()
-    assert sweep.behind(sweep.result(folder).points, 10, 0) is None
+    assert sweep.behind(sweep.result(folder, JUDGE), 10, 0) is None
 
 
 def test_the_report(folder: Path) -> None:
-    printed = write_sweep(folder, RESAMPLES)
+    printed = write_sweep(folder, JUDGE, RESAMPLES)
     page, text = (folder / "report.html").read_text(), (folder / "report.md").read_text()
     assert "8 runs, 4 points" in printed and "the disk is full" in text
     assert re.search(r"\| 2 \| 0\.7 \| 1 \| 97\.5% \| – \| 1\.5 \|", printed)
@@ -172,7 +172,7 @@ def test_the_report(folder: Path) -> None:
 def test_one_key_is_a_curve_and_none_no_plot(tmp_path: Path) -> None:
     for n, t in enumerate(("4", "1", "2")):
         run(tmp_path / str(n), f"distill.temperature={t}", 3 * n)
-    write_sweep(tmp_path, RESAMPLES)
+    write_sweep(tmp_path, JUDGE, RESAMPLES)
     assert "<polyline" in (tmp_path / "report.html").read_text()
 
 
@@ -181,9 +181,9 @@ def test_a_sweep_without_a_result_is_told(tmp_path: Path) -> None:
     (tmp_path / "0" / ERROR).write_text("no")
     assert sweep.is_sweep(tmp_path)
     with pytest.raises(UserError, match="none of its 1 runs has finished"):
-        write_sweep(tmp_path)
+        write_sweep(tmp_path, JUDGE)
 
 
 def test_heatmap_cells() -> None:
-    svg = heatmap("a & b", ["1", "2"], ["x"], ("T", "alpha"), {("1", "x"): 0.25})
+    svg = heatmap("a & b", ["1", "2"], ["x"], ("T", "alpha"), {("1", "x"): 0.25}, JUDGE.scores["accuracy"])
     assert "25.0%" in svg and "–" in svg and "a &amp; b" in svg and ">T<" in svg and ">alpha<" in svg

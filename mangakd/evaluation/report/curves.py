@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mangakd.evaluation.judge import Judge
 from mangakd.evaluation.report.blocks import Block, Figure, Table
 from mangakd.evaluation.report.svg import Axis, Series, chart
 
-LOSS, NORM = "train/loss/", "train/gradient_norm/"
-VALIDATION = {"val/accuracy": True, "val/agreement": True, "val/kl": False}  # column → shown as a percentage
+LOSS, NORM, VALIDATION = "train/loss/", "train/gradient_norm/", "val/"
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Curves:
     def terms(self, prefix: str) -> list[str]:
         return [name.removeprefix(prefix) for name in self.columns if name.startswith(prefix)]
 
-    @property
-    def shown(self) -> list[str]:
-        """Columns of losses and of validation scores."""
+    def shown(self, judge: Judge) -> list[str]:
+        """Columns of losses and of the validation scores that the judge watches."""
         losses = [f"{LOSS}{term}" for term in self.terms(LOSS)]
-        return [name for name in ("train/loss", *losses, *VALIDATION) if name in self.columns]
+        scores = [f"{VALIDATION}{score}" for score in judge.watched]
+        return [name for name in ("train/loss", *losses, *scores) if name in self.columns]
 
 
 def read(run: Path) -> Curves:
@@ -62,8 +62,8 @@ def _trained(row: Mapping[str, str]) -> set[str]:
     return {name for name, value in row.items() if name and name.startswith(LOSS) and value}
 
 
-def blocks(curves: Curves) -> list[Block]:
-    if not curves.shown:
+def blocks(curves: Curves, judge: Judge) -> list[Block]:
+    if not curves.shown(judge):
         return ["The run kept no curves: train with logger=[csv]."]
     drawn: list[Block] = []
     if curves.stages:
@@ -73,23 +73,29 @@ def blocks(curves: Curves) -> list[Block]:
         drawn.append(
             f"The gradient was clipped in {sum(clipped) / len(clipped):.0%} of the {len(clipped)} logged steps."
         )
-    drawn += [figure({"": curves}, name, curves.stages) for name in curves.shown]
+    drawn += [figure({"": curves}, name, judge, curves.stages) for name in curves.shown(judge)]
     if norms := curves.terms(NORM):
         drawn.append(_shares(curves, norms))
     return drawn
 
 
-def figure(runs: Mapping[str, Curves], column: str, stages: Sequence[int] = ()) -> Figure:
+def figure(runs: Mapping[str, Curves], column: str, judge: Judge, stages: Sequence[int] = ()) -> Figure:
     """One column of one run, or of several over each other. runs: name → curves."""
-    held = {name: curves.columns[column] for name, curves in runs.items() if column in curves.columns}
-    percent = VALIDATION.get(column, False)
-    title = column.replace("train/", "").replace("val/kl", "val/KL").replace("val/", "validation ").replace("/", " · ")
-    unit = "share of rows" if percent else "nats" if column == "val/kl" else "loss"
-    series = [Series(name, *held.get(name, ([], []))) for name in runs]  # all: a run has one colour in all figures
+    logged = {name: curves.columns[column] for name, curves in runs.items() if column in curves.columns}
+    title, unit, percent = _described(column, judge)
+    series = [Series(name, *logged.get(name, ([], []))) for name in runs]  # all: a run has one colour in all figures
     y = Axis(unit, percent) if percent else Axis(unit, low=_floor(series))
     svg = chart(title, series, _steps(runs.values()), y, stages)
-    rows = [[name or column, *_ends(values, percent)] for name, (_, values) in held.items()]
+    rows = [[name or column, *_ends(values, percent)] for name, (_, values) in logged.items()]
     return Figure(svg, title, Table(["", "first", "last", "lowest", "highest"], rows))
+
+
+def _described(column: str, judge: Judge) -> tuple[str, str, bool]:
+    """Title, unit, and whether values are shown as percentages."""
+    score = judge.scores.get(column.removeprefix(VALIDATION)) if column.startswith(VALIDATION) else None
+    if score is None:
+        return column.replace("train/", "").replace("/", " · "), "loss", False
+    return f"validation {score.title}", score.axis, score.percent
 
 
 def _steps(runs: Iterable[Curves]) -> Axis:

@@ -1,21 +1,24 @@
-"""A heat map as SVG text: two swept keys, one score, its number in every cell. Light is low, dark is high; the best is framed."""
+"""A heat map as SVG text: two swept keys, one score, its number in every cell. Light is bad, dark is good; the best is framed."""
 
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+
+from mangakd.evaluation.judge import Score
 
 WIDTH, LEFT, TOP, CELL, BOTTOM = 360, 66, 30, 40, 46
 LIGHT, DARK = (240, 246, 252), (0, 78, 140)
 
 
 def heatmap(
-    title: str, columns: Sequence[str], rows: Sequence[str], of: tuple[str, str], cells: Mapping[tuple[str, str], float]
-) -> str:
-    """of: names of columns and rows. cells: (column, row) → share; one that is not there was not measured."""
+    title: str, columns: Sequence[str], rows: Sequence[str], of: tuple[str, str], cells: Mapping[tuple[str, str], float],
+    score: Score,
+) -> str:  # fmt: skip
+    """of: names of columns and rows. cells: (column, row) → value of the score; a missing cell was not measured."""
     wide = (WIDTH - LEFT - 8) / len(columns)
     floor = TOP + CELL * len(rows)
-    found = [value for value in cells.values() if math.isfinite(value)]
-    low, high = min(found), max(found)
+    values = sorted((value for value in cells.values() if math.isfinite(value)), key=score.rank)
+    best, worst = values[0], values[-1]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {floor + BOTTOM}" role="img" aria-label="{escape(title)}" '
         'font-family="system-ui, sans-serif" font-size="12" fill="#1b1b1b">',
@@ -25,7 +28,8 @@ def heatmap(
         for j, row in enumerate(rows):
             value = cells.get((column, row), math.nan)
             box = (LEFT + wide * i, TOP + CELL * j, wide)
-            parts += _cell(value, box, (value - low) / (high - low) if high > low else 1.0, value == high)
+            share = (value - worst) / (best - worst) if best != worst else 1.0
+            parts += _cell(value, score.format, box, share, value == best)
     parts += [_text(LEFT + wide * (i + 0.5), floor + 16, name) for i, name in enumerate(columns)]
     parts += [_text(LEFT - 6, TOP + CELL * (j + 0.5) + 4, name, "end") for j, name in enumerate(rows)]
     parts.append(_text(LEFT + (WIDTH - 8 - LEFT) / 2, floor + 36, of[0]))
@@ -34,7 +38,7 @@ def heatmap(
     return "\n".join([*parts, f"<text {turned}>{escape(of[1])}</text>", "</svg>"])
 
 
-def _cell(value: float, box: tuple[float, float, float], share: float, best: bool) -> list[str]:
+def _cell(value: float, form: str, box: tuple[float, float, float], share: float, best: bool) -> list[str]:
     x, y, wide = box
     if not math.isfinite(value):
         return [_text(x + wide / 2, y + CELL / 2 + 4, "–")]
@@ -42,7 +46,7 @@ def _cell(value: float, box: tuple[float, float, float], share: float, best: boo
     frame = 'stroke="#D55E00" stroke-width="3"' if best else 'stroke="#fff"'
     inset = 1.5 if best else 0
     place = f'x="{x + inset:.1f}" y="{y + inset:.1f}" width="{wide - 2 * inset:.1f}" height="{CELL - 2 * inset}"'
-    number = _text(x + wide / 2, y + CELL / 2 + 4, f"{value:.1%}", colour="#fff" if share > 0.5 else "#1b1b1b")
+    number = _text(x + wide / 2, y + CELL / 2 + 4, form.format(value), colour="#fff" if share > 0.5 else "#1b1b1b")
     return [f'<rect {place} fill="{shade}" {frame}/>', number]
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from mangakd.evaluation.judge import Judge, Score
 from mangakd.evaluation.report.blocks import Section, Table, Value
-from mangakd.evaluation.report.sections import NAMES, SCORES
+from mangakd.evaluation.report.sections import NAMES
 from mangakd.evaluation.sweep import SEED, Point, Spread, SweepRun
 
 PREFIXES = {"student": "", "baseline": "baseline/", "teacher": "teacher/"}  # of a model's metrics
@@ -49,9 +50,9 @@ class Line:
         return self.shown(self.values.min()), self.shown(self.values.max())
 
 
-def sections(point: Point, score: str) -> list[Section]:
-    """Of a point with several seeds. score: the one that runs are kept by."""
-    lines = [line for line in _lines(point, score) if not np.isnan(line.values).all()]
+def sections(point: Point, score: str, judge: Judge) -> list[Section]:
+    """Of a point with several seeds. score: the name of the score that runs are kept by."""
+    lines = [line for line in _lines(point, score, judge) if not np.isnan(line.values).all()]
     note = (
         "Brackets: 95 % interval of the mean over seeds (Student's t). They say how far other seeds move it, not what other "
         "test rows would do: that is in the report of each run."
@@ -64,24 +65,22 @@ def sections(point: Point, score: str) -> list[Section]:
         for run, values in zip(point.runs, np.transpose([line.values for line in lines]), strict=True)
     ])  # fmt: skip
     return [
-        Section("Over seeds", [_headline(point, score), what_differs(point), table, note]),
+        Section("Over seeds", [_headline(point, score, judge.score(score)), what_differs(point), table, note]),
         Section("Each seed", [each]),
     ]
 
 
-def _lines(point: Point, score: str) -> list[Line]:
-    title, form, _, _ = _form(score)
-    tested = {name: Line(f"{title}, {NAMES[name]}", form, _tested(point, score, name)) for name in PREFIXES}
-    others = [name for name in ("accuracy", "macro_f1", "agreement", "kl", "ece") if name != score]
+def _lines(point: Point, name: str, judge: Judge) -> list[Line]:
+    score = judge.score(name)
+    tested = {
+        model: Line(f"{score.text}, {NAMES[model]}", score.format, _tested(point, name, model)) for model in PREFIXES
+    }
+    others = [other for other in judge.scores if other != name]
     return [
-        tested["student"], tested["baseline"], _gain(point, score), tested["teacher"],
-        Line("retention: student / teacher", "{:.1%}", _tested(point, "retention")),
-        *(Line(*_form(name)[:2], _tested(point, name)) for name in others),
+        tested["student"], tested["baseline"], _gain(point, name, score), tested["teacher"],
+        Line("retention", "{:.1%}", _tested(point, "retention")),
+        *(Line(judge.scores[other].text, judge.scores[other].format, _tested(point, other)) for other in others),
     ]  # fmt: skip
-
-
-def _form(score: str) -> tuple[str, str, str, int]:
-    return SCORES.get(score, (score, "{:.4f}", "{:+.4f}", 1))
 
 
 def _tested(point: Point, score: str, model: str = "student") -> np.ndarray:
@@ -89,24 +88,24 @@ def _tested(point: Point, score: str, model: str = "student") -> np.ndarray:
     return np.array([run.metrics.get(f"{PREFIXES[model]}test/{score}", math.nan) for run in point.runs])
 
 
-def _gain(point: Point, score: str) -> Line:
-    """What the teacher adds, seed by seed: both students have the same seed."""
-    _, _, form, factor = _form(score)
-    unit = ", points" if factor == 100 else ""
-    values = factor * (_tested(point, score) - _tested(point, score, "baseline"))
-    return Line(f"gain: student − {NAMES['baseline']}{unit}", form, values)
+def _gain(point: Point, name: str, score: Score) -> Line:
+    """What the teacher adds, seed by seed: both students have the same seed. Above 0 the student is better."""
+    gain = score.factor * score.gain(_tested(point, name), _tested(point, name, "baseline"))
+    sides = [NAMES["student"], NAMES["baseline"]]
+    title = " − ".join(sides if score.higher else sides[::-1])
+    return Line(f"gain: {title}{score.difference_unit}", score.difference_format, gain)
 
 
-def _headline(point: Point, score: str) -> str:
-    title, form, _, _ = _form(score)
-    gain, runs = _gain(point, score), len(point.runs)
-    said = f"{title} of the student on test: {form.format(_tested(point, score).mean())} in the mean of {runs} seeds."
+def _headline(point: Point, name: str, score: Score) -> str:
+    gain, runs = _gain(point, name, score), len(point.runs)
+    student = score.format.format(_tested(point, name).mean())
+    mean = f"{score.text} of the student on test: {student} in the mean of {runs} seeds."
     if np.isnan(gain.values).any():
-        return f"{said} What the teacher adds is not known: the runs have no baseline (baseline=true)."
+        return f"{mean} What the teacher adds is not known: the runs have no baseline (baseline=true)."
     low, high = Spread(gain.values).interval
     word = "helps" if low > 0 else "harms" if high < 0 else "makes no difference that these seeds can show"
     return (
-        f"{said} The teacher {word}: {' '.join(gain.mean)} over the same student without it, from {' to '.join(gain.ends)}, "
+        f"{mean} The teacher {word}: {' '.join(gain.mean)} over the same student without it, from {' to '.join(gain.ends)}, "
         f"above 0 with {(gain.values > 0).sum()} of {runs} seeds."
     )
 

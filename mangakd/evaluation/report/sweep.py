@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 from mangakd.evaluation.bootstrap import RESAMPLES
+from mangakd.evaluation.judge import Judge
 from mangakd.evaluation.report import curves, markdown, seeds
 from mangakd.evaluation.report.blocks import Block, Figure, Section, Table, Value
 from mangakd.evaluation.report.heatmap import heatmap
@@ -15,54 +16,63 @@ from mangakd.evaluation.sweep import Point, SweepResult, behind, result
 DRAWN = 6  # curves that can be told apart
 
 
-def write_sweep(folder: Path, resamples: int = RESAMPLES, seed: int = 0) -> str:
+def write_sweep(folder: Path, judge: Judge, resamples: int = RESAMPLES, seed: int = 0) -> str:
     """report.html and report.md in the sweep's folder; returns the table, for the terminal. Raises UserError: no run finished."""
-    found = result(folder)
-    best = found.points[0]
-    over_seeds = seeds.sections(best, found.score) if len(best.runs) > 1 else []
-    points = [] if found.repeats else [_winner(found), _table(found, resamples, seed)]
-    parts = [*points, *over_seeds, _maps(found), _curves(found), _troubles(found)]
+    sweep = result(folder, judge)
+    best = sweep.points[0]
+    over_seeds = seeds.sections(best, sweep.score, judge) if len(best.runs) > 1 else []
+    points = [] if sweep.repeats else [_winner(sweep), _table(sweep, resamples, seed)]
+    parts = [*points, *over_seeds, _maps(sweep), _curves(sweep), _troubles(sweep)]
     parts = [part for part in parts if part.blocks]
-    write(folder / "report", f"{'Seeds' if found.repeats else 'Sweep'}: {folder.resolve().name}", parts)
+    write(folder / "report", f"{'Seeds' if sweep.repeats else 'Sweep'}: {folder.resolve().name}", parts)
     shown = [Section(part.title, [b for b in part.blocks if not isinstance(b, Figure)]) for part in parts[:2]]
-    return markdown.page(f"{len(found.runs)} runs, {len(found.points)} points", shown)
+    return markdown.page(f"{len(sweep.runs)} runs, {len(sweep.points)} points", shown)
 
 
-def _winner(found: SweepResult) -> Section:
-    best = found.points[0]
-    test, agreement = best.mean_of(f"test/{found.score}"), best.mean_of("test/agreement")
+def _winner(sweep: SweepResult) -> Section:
+    best = sweep.points[0]
+    others = [name for name in sweep.judge.watched if name != sweep.score]
+    tested = ", ".join(
+        f"{sweep.judge.scores[name].text} {sweep.judge.scores[name].format.format(best.mean_of(f'test/{name}'))}"
+        for name in (sweep.score, *others)
+        if any(f"test/{name}" in run.metrics for run in best.runs)
+    )
     repeated = f"{len(best.runs)} seeds" if len(best.runs) > 1 else "one seed"
     words = [
-        f"Best on validation ({repeated}): {_named(found, best)}. {found.score} {_shown(best).text} {_shown(best).interval}",
-        f"Its students on test: {found.score} {test:.1%}, agreement with the teacher {agreement:.1%}. Points were chosen on "
-        "validation; test is shown for the best one alone, as choosing by test would flatter it.",
-        f"Its command: {found.winning_command()}",
+        f"Best on validation ({repeated}): {_named(sweep, best)}. {sweep.about.title} "
+        f"{_shown(sweep, best).text} {_shown(sweep, best).interval}",
+        f"Its students on test: {tested}. Points were chosen on validation; test is shown for the best one alone, as choosing "
+        "by test would flatter it.",
+        f"Its command: {sweep.winning_command()}",
     ]
     return Section("The best point", words)
 
 
-def _named(found: SweepResult, point: Point) -> str:
-    return ", ".join(f"{key}={value}" for key, value in zip(found.keys, point.values, strict=True)) or "the only one"
+def _named(sweep: SweepResult, point: Point) -> str:
+    return ", ".join(f"{key}={value}" for key, value in zip(sweep.keys, point.values, strict=True)) or "the only one"
 
 
-def _shown(point: Point) -> Value:
-    return Value(f"{point.mean:.1%}", "" if math.isnan(point.half) else f"± {100 * point.half:.1f}")
+def _shown(sweep: SweepResult, point: Point) -> Value:
+    """The mean over seeds, with half of its interval."""
+    half = sweep.about.difference_format.format(sweep.about.factor * point.half).removeprefix("+")
+    return Value(sweep.about.format.format(point.mean), "" if math.isnan(point.half) else f"± {half}")
 
 
-def _table(found: SweepResult, resamples: int, seed: int) -> Section:
-    gaps = behind(found.points, resamples, seed)
-    note = "± is the 95 % interval of the mean over seeds (Student's t); it needs two seeds." if _several(found) else (
+def _table(sweep: SweepResult, resamples: int, seed: int) -> Section:
+    gaps = behind(sweep, resamples, seed)
+    note = "± is the 95 % interval of the mean over seeds (Student's t); it needs two seeds." if _several(sweep) else (
         "One seed for each point: add seed=0,1,2 to see how far luck goes."
     )  # fmt: skip
-    headers = [*found.keys, "seeds", f"validation {found.score}", "minus best, points", "minutes a run"]
+    unit = sweep.about.difference_unit
+    headers = [*sweep.keys, "seeds", f"validation {sweep.about.title}", f"minus best{unit}", "minutes a run"]
     rows: list[list[str | Value]] = []
-    for number, point in enumerate(found.points):
+    for number, point in enumerate(sweep.points):
         gap = Value("–")
         if gaps and number:
-            low, high = gaps[number].interval
-            gap = Value(f"{gaps[number].value:+.1f}", f"{low:+.1f} to {high:+.1f}")
+            value, *ends = map(sweep.about.difference_format.format, (gaps[number].value, *gaps[number].interval))
+            gap = Value(value, " to ".join(ends))
         minutes = point.mean_of("run/seconds") / 60
-        rows.append([*point.values, str(len(point.runs)), _shown(point), gap, f"{minutes:.1f}"])
+        rows.append([*point.values, str(len(point.runs)), _shown(sweep, point), gap, f"{minutes:.1f}"])
     blocks: list[Block] = [note, Table(headers, rows)]
     if gaps:
         blocks.append(
@@ -72,39 +82,45 @@ def _table(found: SweepResult, resamples: int, seed: int) -> Section:
     return Section("Points, best first", blocks)
 
 
-def _several(found: SweepResult) -> bool:
-    return any(len(point.runs) > 1 for point in found.points)
+def _several(sweep: SweepResult) -> bool:
+    return any(len(point.runs) > 1 for point in sweep.points)
 
 
-def _maps(found: SweepResult) -> Section:
+def _maps(sweep: SweepResult) -> Section:
     """One heat map for every two keys, one curve for a single key. Other keys: the best of their values."""
-    if len(found.keys) == 1:
-        return Section("Score by value", _line(found))
-    drawn: list[Block] = [_map(found, *pair) for pair in itertools.combinations(range(len(found.keys)), 2)]
+    if len(sweep.keys) == 1:
+        return Section("Score by value", _line(sweep))
+    drawn: list[Block] = [_map(sweep, *pair) for pair in itertools.combinations(range(len(sweep.keys)), 2)]
     return Section("Heat map", drawn)
 
 
-def _map(found: SweepResult, across: int, down: int) -> Figure:
+def _map(sweep: SweepResult, across: int, down: int) -> Figure:
     cells: dict[tuple[str, str], float] = {}
-    for point in found.points:  # best first
+    for point in sweep.points:  # best first
         cells.setdefault((point.values[across], point.values[down]), point.mean)
-    columns, rows = (sorted({point.values[k] for point in found.points}, key=_order) for k in (across, down))
-    names = (found.keys[across], found.keys[down])
-    rest = "" if len(found.keys) == 2 else ", best over the other keys"
-    title = f"validation {found.score}{rest}"
-    table = [[row, *(f"{cells[c, row]:.1%}" if (c, row) in cells else "–" for c in columns)] for row in rows]
+    columns, rows = (sorted({point.values[k] for point in sweep.points}, key=_order) for k in (across, down))
+    names = (sweep.keys[across], sweep.keys[down])
+    rest = "" if len(sweep.keys) == 2 else ", best over the other keys"
+    title = f"validation {sweep.about.title}{rest}"
+    table = [
+        [row, *(sweep.about.format.format(cells[c, row]) if (c, row) in cells else "–" for c in columns)]
+        for row in rows
+    ]
     numbers = Table([f"{names[1]} ↓  {names[0]} →", *columns], table)
-    return Figure(heatmap(title, columns, rows, names, cells), title, numbers)
+    return Figure(heatmap(title, columns, rows, names, cells, sweep.about), title, numbers)
 
 
-def _line(found: SweepResult) -> list[Block]:
-    points = sorted(found.points, key=lambda point: _order(point.values[0]))
-    numbers = Table([found.keys[0], f"validation {found.score}"], [[p.values[0], _shown(p)] for p in points])
+def _line(sweep: SweepResult) -> list[Block]:
+    points = sorted(sweep.points, key=lambda point: _order(point.values[0]))
+    numbers = Table(
+        [sweep.keys[0], f"validation {sweep.about.title}"], [[p.values[0], _shown(sweep, p)] for p in points]
+    )
     if any(_order(point.values[0])[0] for point in points):
         return [numbers]  # names have no axis
     series = [Series("", [float(point.values[0]) for point in points], [point.mean for point in points])]
-    title = f"validation {found.score}"
-    return [Figure(chart(title, series, Axis(found.keys[0]), Axis("mean over seeds", percent=True)), title, numbers)]
+    title = f"validation {sweep.about.title}"
+    y = Axis("mean over seeds", percent=sweep.about.percent)
+    return [Figure(chart(title, series, Axis(sweep.keys[0]), y), title, numbers)]
 
 
 def _order(value: str) -> tuple[bool, float, str]:
@@ -115,35 +131,37 @@ def _order(value: str) -> tuple[bool, float, str]:
         return True, 0.0, value
 
 
-def _curves(found: SweepResult) -> Section:
+def _curves(sweep: SweepResult) -> Section:
     """Of the best points, the first seed of each; of a run under several seeds, each seed."""
-    if found.repeats:
-        chosen = {f"run {run.folder.name}": curves.read(run.folder) for run in found.points[0].runs[:DRAWN]}
+    if sweep.repeats:
+        chosen = {f"run {run.folder.name}": curves.read(run.folder) for run in sweep.points[0].runs[:DRAWN]}
     else:
-        chosen = {", ".join(point.values) or "run": curves.read(point.runs[0].folder) for point in found.points[:DRAWN]}
-    columns = [f"val/{found.score}", "val/agreement", "val/kl", "train/loss"]
+        chosen = {", ".join(point.values) or "run": curves.read(point.runs[0].folder) for point in sweep.points[:DRAWN]}
+    columns = [*dict.fromkeys(f"val/{name}" for name in (sweep.score, *sweep.judge.watched)), "train/loss"]
     drawn: list[Block] = [
-        curves.figure(chosen, column) for column in columns if any(column in one.columns for one in chosen.values())
+        curves.figure(chosen, column, sweep.judge)
+        for column in columns
+        if any(column in one.columns for one in chosen.values())
     ]
     if not drawn:
         return Section("Curves", ["The runs kept no curves: train with logger=[csv]."])
     note = (
-        f"The best {len(chosen)} points by {', '.join(found.keys)}; first seed of each."
-        if found.keys
+        f"The best {len(chosen)} points by {', '.join(sweep.keys)}; first seed of each."
+        if sweep.keys
         else f"The first {len(chosen)} runs."
     )
     losses = " Losses of different temperatures and weights are on different scales."
     return Section("Curves", [note + losses, *drawn])
 
 
-def _troubles(found: SweepResult) -> Section:
+def _troubles(sweep: SweepResult) -> Section:
     rows = [
         [
             run.folder.name,
-            " ".join(f"{k}={v}" for k, v in run.settings.items() if k in (*found.keys, "seed")),
+            " ".join(f"{k}={v}" for k, v in run.settings.items() if k in (*sweep.keys, "seed")),
             _why(run.error),
         ]
-        for run in found.runs
+        for run in sweep.runs
         if not run.finished
     ]
     return Section(

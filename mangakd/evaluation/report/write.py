@@ -6,24 +6,27 @@ from pathlib import Path
 from typing import Any
 
 from mangakd.evaluation.bootstrap import RESAMPLES
-from mangakd.evaluation.gate import Verdict, judged
-from mangakd.evaluation.report import export, html, markdown, mistakes, sections
+from mangakd.evaluation.gate import Verdict, verdicts
+from mangakd.evaluation.judge import Judge
+from mangakd.evaluation.report import export, html, markdown, sections
 from mangakd.evaluation.report.blocks import Section, Verbatim
 from mangakd.evaluation.report.measure import Measured, measure
 
 
-def write_report(run: Path, gate: Mapping[str, Any], resamples: int = RESAMPLES, seed: int = 0) -> list[Verdict]:
+def write_report(
+    run: Path, judge: Judge, gate: Mapping[str, Any], resamples: int = RESAMPLES, seed: int = 0
+) -> list[Verdict]:
     """Both files, in the run folder. gate: the entries of conf/gate, {} for none. Raises UserError for no finished run."""
-    found = measure(run, resamples, seed)
-    verdicts = judged(gate, found.gate, str(run))
-    write(run / "report", f"KD report: {run.resolve().name}", contents(run, found, verdicts))
-    return verdicts
+    measured = measure(run, judge, resamples, seed)
+    lines = verdicts(gate, judge, measured.gate, str(run))
+    write(run / "report", f"KD report: {run.resolve().name}", contents(run, measured, lines))
+    return lines
 
 
-def contents(run: Path, found: Measured, verdicts: Sequence[Verdict]) -> list[Section]:
+def contents(run: Path, measured: Measured, lines: Sequence[Verdict]) -> list[Section]:
     parts = [
-        sections.headline(found, verdicts), sections.scores(found), sections.differences(found), sections.calibration(found),
-        mistakes.confused(found), mistakes.disagreements(found), sections.learning(run), sections.size(found),
+        sections.headline(measured, lines), sections.scores(measured), sections.differences(measured),
+        *measured.details.sections(measured), sections.learning(run, measured.judge), sections.size(measured),
         *export.section(run),
     ]  # fmt: skip
     config = run / "config.yaml"

@@ -5,6 +5,7 @@ which the student had hardly begun.
 """
 
 from pathlib import Path
+from typing import Literal
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -12,14 +13,16 @@ from torch import Tensor
 
 
 class Best(ModelCheckpoint):
-    """folder: gets best.ckpt, weights only. monitor: a score, higher is better."""
+    """folder: gets best.ckpt, weights only. monitor: a logged score. mode: whether its largest or its smallest value is best."""
 
-    def __init__(self, folder: Path, monitor: str) -> None:
+    def __init__(self, folder: Path, monitor: str, mode: Literal["max", "min"]) -> None:
         super().__init__(
-            folder, "best", monitor=monitor, mode="max", save_weights_only=True, enable_version_counter=False
+            folder, "best", monitor=monitor, mode=mode, save_weights_only=True, enable_version_counter=False
         )
 
     def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
         if current is None or self.best_model_score is None:
             return super().check_monitor_top_k(trainer, current)
-        return trainer.strategy.reduce_boolean_decision(bool(current >= self.best_model_score.to(current.device)))
+        before = self.best_model_score.to(current.device)
+        as_good = current >= before if self.mode == "max" else current <= before
+        return trainer.strategy.reduce_boolean_decision(bool(as_good))

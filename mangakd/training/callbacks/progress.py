@@ -5,7 +5,7 @@ On a terminal it is drawn by rich; elsewhere (a log file, CI) a line is printed 
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import lightning as L
@@ -59,11 +59,13 @@ def counted(title: str, total: int) -> Iterator[Callable[[str], None]]:
 class RunProgress(L.Callback):
     """title: what this fit does, for example `distil student`. steps: how many optimizer steps it takes.
 
-    Only the first rank shows it. Samples are counted on this rank, times `world`.
+    scores: names of the validation scores that are shown. Only the first rank shows the bar. Samples are counted on this rank,
+    times `world`.
     """
 
-    def __init__(self, title: str, steps: int, world: int = 1) -> None:
+    def __init__(self, title: str, steps: int, world: int = 1, scores: Iterable[str] = ()) -> None:
         self._title, self._total, self._world = title, steps, world
+        self._scores = [f"val/{name}" for name in scores]
         self._console = Console()
         self._bar: Progress | None = None
         self._last = self._started = 0.0
@@ -123,9 +125,7 @@ class RunProgress(L.Callback):
             f"{k.removeprefix('train/loss/')} {float(v):.3f}" for k, v in values.items() if k.startswith("train/loss/")
         )
         loss = f"loss {float(values['train/loss']):.3f}" if "train/loss" in values else ""
-        scores = " ".join(
-            f"{key} {float(values[key]):.3f}" for key in ("val/accuracy", "val/agreement") if key in values
-        )
+        scores = " ".join(f"{key} {float(values[key]):.3f}" for key in self._scores if key in values)
         rate = f"{self.samples / max(self.seconds, 1e-9):.0f} samples/s"
         epoch = f"epoch {min(trainer.current_epoch + 1, trainer.max_epochs or 0)}/{trainer.max_epochs}"
         return " · ".join(part for part in (epoch, f"{loss} ({terms})", rate, scores) if part)

@@ -1,15 +1,17 @@
 """Text classification: one label of C, or any subset of C labels (`problem=multi_label`). `task=intent` is this."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from torch import Tensor
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Problem
 from mangakd.data.rows import Rows
-from mangakd.evaluation.metrics import metrics
+from mangakd.evaluation.judge import Judge
 from mangakd.tasks.base import Task
+from mangakd.tasks.classification.judge import ClassificationJudge
+from mangakd.tasks.classification.meters import meters
+from mangakd.tasks.meters import Meters
 
 
 @dataclass
@@ -19,6 +21,7 @@ class Classification(Task):
     name: str = "intent"
     family: str = "classification"
     problem: Problem = "single_label"
+    judge: Judge = field(default_factory=ClassificationJudge)
     monitor: str = "accuracy"
 
     def __post_init__(self) -> None:
@@ -40,12 +43,5 @@ class Classification(Task):
             )
         return np.array([position[names[0]] for names in rows.labels], dtype=np.int64)
 
-    def metrics(self, logits: Tensor, targets: Tensor, teacher: Tensor | None = None) -> dict[str, float]:
-        return metrics(logits, targets, teacher)
-
-    def chance(self, targets: np.ndarray) -> float:
-        if self.problem == "multi_label":
-            _, counts = np.unique(targets, axis=0, return_counts=True)
-        else:
-            counts = np.bincount(targets)
-        return float(counts.max() / len(targets))
+    def meters(self, outputs: int, teacher: bool, together: bool) -> Meters:
+        return meters(outputs, self.problem == "multi_label", teacher, together)

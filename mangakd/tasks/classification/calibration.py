@@ -1,0 +1,49 @@
+"""The section on calibration: temperatures, ECE and entropy of each model, and a reliability diagram of each."""
+
+from collections.abc import Mapping
+
+from mangakd.evaluation.calibration import Bins
+from mangakd.evaluation.report.blocks import Figure, Section, Table, Value
+from mangakd.evaluation.report.measure import Measured
+from mangakd.evaluation.report.sections import NAMES, models, shown
+from mangakd.evaluation.report.svg import Axis, Series, chart
+from mangakd.evaluation.statistics import SCORES, Answers
+
+
+def section(
+    measured: Measured, answers: Mapping[str, Answers], refit: Mapping[str, Answers], temperatures: Mapping[str, float]
+) -> Section:
+    """answers, refit: model → its answers on test, as trained and at its temperature."""
+    rows: list[list[str | Value]] = []
+    for name in models(measured):
+        temperature = temperatures.get(name)
+        rows.append([
+            NAMES[name], f"{temperature:.2f}" if temperature else "–",
+            *(shown(measured.scores.get((name, score)), SCORES[score].format) for score in ("ece", "ece_refit")),
+            shown(measured.scores[name, "entropy"], "{:.3f}"),
+        ])  # fmt: skip
+    note = (
+        "The temperature is refit on validation (above 1: the model was too sure) and judged on test. Dots on the diagonal: "
+        "as often right as sure. Their area is the share of answers in the bin."
+    )
+    table = Table(["", "temperature", SCORES["ece"].text, SCORES["ece_refit"].text, "entropy, nats"], rows)
+    figures = []
+    for name in models(measured):
+        sides = {"as trained": answers[name]}
+        if name in refit:
+            sides[f"after refit, T = {temperatures[name]:.2f}"] = refit[name]
+        figures.append(_reliability(name, {title: Bins.of(side) for title, side in sides.items()}))
+    return Section("Calibration", [note, table, *figures])
+
+
+def _reliability(name: str, sides: Mapping[str, Bins]) -> Figure:
+    series = [Series(side, b.confidence.tolist(), b.right.tolist(), b.share.tolist()) for side, b in sides.items()]
+    axes = (Axis("confidence", percent=True, low=0, high=1), Axis("share that is right", percent=True, low=0, high=1))
+    rows = [
+        [side, f"{c:.3f}", f"{r:.3f}", f"{s:.1%}"]
+        for side, b in sides.items()
+        for c, r, s in zip(b.confidence, b.right, b.share, strict=True)
+    ]
+    numbers = Table(["", "confidence", "right", "answers"], rows)
+    title = f"reliability: {NAMES[name]}"
+    return Figure(chart(title, series, *axes, diagonal=True), title, numbers)

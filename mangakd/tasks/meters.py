@@ -1,0 +1,62 @@
+"""Scores of a validation pass, from sums that are added up batch by batch on the device: no task keeps its answers for them.
+
+A score is a function of sums over rows (evaluation/bootstrap.py). A meter adds up the same sums in torch, and torchmetrics adds
+them over ranks; the judge's own function then turns them into the score. Sums are float64: counts are exact on any number of
+devices, other sums differ by their order alone (below 1e-9).
+"""
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+Formula = Callable[[np.ndarray, int], np.ndarray]
+"""(F) sums over rows, number of rows → the score."""
+
+
+class Meter(Metric):
+    """One score. width: F, the number of its sums. together: whether other ranks hold a part of the rows."""
+
+    full_state_update = False
+    sums: Tensor
+    rows: Tensor
+
+    def __init__(self, width: int, formula: Formula, together: bool) -> None:
+        super().__init__(sync_on_compute=together)
+        self.formula = formula
+        self.add_state("sums", torch.zeros(width, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("rows", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, sums: Tensor, rows: int) -> None:
+        self.sums += sums
+        self.rows += rows
+
+    def compute(self) -> float:
+        return float(self.formula(self.sums.cpu().numpy(), int(self.rows)))
+
+
+class Meters:
+    """All scores. meters: score → meter. sums: (answers, targets, the teacher's answers) of a batch → score → (F) sums."""
+
+    def __init__(
+        self, meters: Mapping[str, Meter], sums: Callable[[Tensor, Tensor, Tensor | None], Mapping[str, Tensor]]
+    ) -> None:
+        self._meters, self._sums = meters, sums
+
+    def update(self, answers: Tensor, targets: Tensor, teacher: Tensor | None = None) -> None:
+        """answers, teacher: (B, …) in any precision. targets: (B, …)."""
+        device = torch.device("cpu") if answers.device.type == "mps" else answers.device  # MPS has no float64
+        sides = [None if side is None else side.to(device) for side in (answers, targets, teacher)]
+        for name, sums in self._sums(*sides).items():  # type: ignore[arg-type]
+            meter = self._meters[name]
+            if meter.sums.device != device:
+                meter.to(device)
+            meter.update(sums, len(answers))
+
+    def values(self) -> dict[str, float]:
+        """Score → value; a score that is not defined on these rows is left out."""
+        values = {name: meter.compute() for name, meter in self._meters.items()}
+        return {name: value for name, value in values.items() if not math.isnan(value)}
