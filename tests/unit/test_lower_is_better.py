@@ -16,7 +16,7 @@ from hydra import initialize_config_dir
 from lower_judge import LowerJudge
 from made_run import RESAMPLES, ROWS, made, read
 
-from mangakd.cli import judges, train
+from mangakd.cli import judges, scores
 from mangakd.cli.app import CONF, register_resolvers
 from mangakd.core.errors import UserError
 from mangakd.core.run_folder import COMMAND
@@ -151,10 +151,10 @@ def test_a_teacher_that_is_no_better_than_chance_is_refused(nll: float, refused:
     split = SimpleNamespace(labels=np.arange(9) % 3)
     setup = SimpleNamespace(task=SimpleNamespace(judge=JUDGE), splits={"validation": split})
     if not refused:
-        train.check_above_chance(setup, {"nll": nll})  # type: ignore[arg-type]
+        scores.check_above_chance(setup, {"nll": nll})  # type: ignore[arg-type]
         return
     with pytest.raises(UserError, match=r"near chance: validation nll 1\.000"):
-        train.check_above_chance(setup, {"nll": nll})  # type: ignore[arg-type]
+        scores.check_above_chance(setup, {"nll": nll})  # type: ignore[arg-type]
 
 
 LOWER = ("task.judge._target_=lower_judge.LowerJudge", "task.monitor=nll")
