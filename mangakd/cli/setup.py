@@ -78,7 +78,9 @@ class Setup:
                 "Choose task=intent."
             )
         if "judge" not in task:  # a report is made again from config.yaml, without the task
-            raise UserError(f"task={task.name} has no judge: give its yaml a judge with a _target_ (docs/extending.md).")
+            raise UserError(
+                f"task={task.name} has no judge: give its yaml a judge with a _target_ (docs/extending.md)."
+            )
         return instantiate(task)
 
     @part
