@@ -77,6 +77,10 @@ class Setup:
                 f"task={task.name} can be planned ({command('plan')} hardware=… task={task.name}) but not yet trained. "
                 "Choose task=intent."
             )
+        if "judge" not in task:  # a report is made again from config.yaml, without the task
+            raise UserError(
+                f"task={task.name} has no judge: give its yaml a judge with a _target_ (docs/extending.md)."
+            )
         return instantiate(task)
 
     @part
