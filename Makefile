@@ -1,5 +1,6 @@
 # make train   distil a first student on this machine: no GPU, no network after installation
 # make test    the whole test suite
+# make docs    the documentation as a site, in site/; needs no network
 # Both build .venv from constraints.txt when it is not there or out of date.
 # make test-newest    the suite on the newest versions that pyproject.toml allows, in .venv-newest
 # make test-optimum   exported folders in optimum-intel, which needs an environment of its own, .venv-optimum
@@ -8,12 +9,12 @@ VENV ?= .venv
 OPTIMUM ?= .venv-optimum
 BIN := $(VENV)/bin
 NEWEST ?= .venv-newest
-EXTRAS := embedded,hub,wandb,tensorboard,dev
+EXTRAS := embedded,hub,wandb,tensorboard,dev,docs
 QUIET_ENV := HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_WAIT_POLICY=PASSIVE TOKENIZERS_PARALLELISM=false
 
 PYTEST := pytest -n 2 --dist loadfile --max-worker-restart=0
 
-.PHONY: train test test-newest test-optimum lint clean
+.PHONY: train test test-newest test-optimum lint docs clean
 
 train: $(VENV)/.installed
 	$(QUIET_ENV) $(BIN)/python train.py experiment=quickstart
@@ -37,6 +38,9 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
@@ -49,4 +53,4 @@ $(OPTIMUM)/.installed: constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(NEWEST) $(OPTIMUM) .cache outputs multirun
+	rm -rf $(VENV) $(NEWEST) $(OPTIMUM) .cache outputs multirun site

@@ -53,7 +53,7 @@ def _not_overridden(key: str, name: str) -> str:
     if re.fullmatch(r"stages\.[\w-]+\.\w+", key):
         return (
             f"{key} is not in the recipe: it leaves this entry out, or has no such stage (--cfg job shows its stages). "
-            f"+{key}=… adds the entry; docs/recipes.md lists them."
+            f"+{key}=… adds the entry; docs/how-to/recipes.md lists them."
         )
     return f"{key} is no key or group{_near_key(key, name)}"
 

@@ -27,7 +27,7 @@ from mangakd.core.errors import UserError
 
 
 def train(*overrides: str, folder: Path | str) -> Path:
-    """Preflight and a whole run; returns its folder, absolute. What it leaves there is listed in README.md.
+    """Preflight and a whole run; returns its folder, absolute. docs/reference/run_folder.md lists what it leaves.
 
     overrides: as typed, without a shell's quotes. folder: what `hydra.run.dir` is for the command. Several devices are
     processes of their own; a script that asks for them calls this under `if __name__ == "__main__"`. Ctrl-C writes a
@@ -43,7 +43,9 @@ def train(*overrides: str, folder: Path | str) -> Path:
             check_overrides(overrides)
             config = composed("train", *overrides, folder=place)
             if config.hydra.mode == RunMode.MULTIRUN:
-                raise UserError("a sweep is many runs: type its command (docs/sweeps.md), or call this for each run.")
+                raise UserError(
+                    "a sweep is many runs: type its command (docs/how-to/sweeps.md), or call this for each run."
+                )
             command.run(as_hydra_gives_it(config))
         except Exception as error:
             if (message := explain(error)) is None:

@@ -1,4 +1,4 @@
-"""Where Hydra looks for options: conf/, and what --config-dir and hydra.searchpath add (docs/templates.md).
+"""Where Hydra looks for options: conf/, and what --config-dir and hydra.searchpath add (docs/how-to/templates.md).
 
 Read out of Hydra's own message about an option that it did not find, the one place that names them when composing has failed.
 """

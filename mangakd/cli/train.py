@@ -1,4 +1,4 @@
-"""`python train.py`: teacher, student, baseline, scores. What it leaves is listed in README.md.
+"""`python train.py`: teacher, student, baseline, scores. docs/reference/run_folder.md lists what it leaves.
 
 preflight → a process for each device → teacher (fine-tuned once) → its answers → student by distillation → scores →
 export → baseline → table

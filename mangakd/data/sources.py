@@ -84,7 +84,7 @@ def _pairs(rows: Any, origin: str) -> Rows:
 class Files(Source):
     """CSV, TSV, JSON (a list of objects), JSONL, Arrow, Feather or Parquet with a text and a label column.
 
-    Several labels in one cell are a list (JSON, Arrow, Parquet) or joined by `|` (CSV, TSV). docs/data.md says how each is read.
+    Several labels in one cell are a list (JSON, Arrow, Parquet) or joined by `|` (CSV, TSV). Rules: docs/reference/data.md.
     """
 
     def __post_init__(self) -> None:

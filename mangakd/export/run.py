@@ -75,8 +75,8 @@ def export(
 ) -> dict[str, Any]:
     """Make the variants `names` of the Hugging Face folder `student` in `out`, and `out`/best, the one that ships.
 
-    Returns what export.json holds (docs/export.md). pooling: as graph.read. progress: called with what is done next. Raises
-    UserError for all that `make`, `measure` and `choose` refuse, and for labels that the student does not have.
+    Returns what export.json holds (docs/how-to/export.md). pooling: as graph.read. progress: called with what is done next.
+    Raises UserError for all that `make`, `measure` and `choose` refuse, and for labels that the student does not have.
     """
     out.mkdir(parents=True, exist_ok=True)
     with waiting_lock(out / ".choosing.lock", "exporting to this folder"), told_when_full(out):
@@ -140,7 +140,8 @@ def _advice(judged: Sequence[Judged]) -> str:
     lost = [each.name for each in judged if "int8" in each.name and not each.passed]
     if not lost or any(VARIANTS[each.name].trained for each in judged):
         return ""
-    return f" Trained with its quantisers, a student may lose less than {', '.join(lost)}: stages=quantised (docs/recipes.md)."
+    names = ", ".join(lost)
+    return f" Trained with its quantisers, a student may lose less than {names}: stages=quantised (docs/how-to/recipes.md)."
 
 
 def _how(how: str, quantisation: Mapping[str, Any] | None) -> str:

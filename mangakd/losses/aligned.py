@@ -1,9 +1,10 @@
-"""What the token-aligned losses (hidden, attention, relation) share: vocabulary check, masks, row divergence.
+"""Helpers of the token-aligned losses (hidden, attention, relation): vocabulary check, masks, row divergence.
 
-Token-aligned means that position i of the student is compared with position i of the teacher, which only means
-something when both read the same tokens. Masked values are replaced before the divergence, never multiplied by zero
-afterwards: 0 · inf and 0 · NaN would poison the sum and the gradient.
-Shapes: B batch, T tokens, H heads.
+Token-aligned means: position i of the student is compared with position i of the teacher. That is meaningful only when both
+models read the same tokens. Masked values are replaced before the divergence, never multiplied by zero afterwards: 0 · inf and
+0 · NaN would poison the sum and the gradient.
+
+Shapes: B rows, T tokens, H heads.
 """
 
 import torch

@@ -1,22 +1,30 @@
 """Attention transfer: the student's mapped layers learn where the teacher's heads look.
 
-Over mapped pairs, heads, valid query rows and valid key columns, with S = scale · Q Kᵀ and A = softmax(S):
-    scores   (S_student − S_teacher)² per cell           TinyBERT: raw scores converge faster than maps    count: cells
-    mse      (A_student − A_teacher)² per cell                                                             count: cells
-    kl       KL(A_teacher‖A_student) per query row, nats MiniLM's form                                     count: rows
-cells = Σ_b n_b² · H · pairs, rows = Σ_b n_b · H · pairs, with n_b the valid tokens of an example.
-Maps are rebuilt from tapped query and key: no eager attention, no dropout in them (Hugging Face returns them after
-dropout), and only valid rows and columns, so padding never changes the loss.
-Probabilities of the eager fallback are cut at 1e-30 (−69 nats); tapped layers are only cut outside their own window.
-Source: Jiao et al. 2020 (arXiv:1909.10351, eq. 7); maps: Zagoruyko and Komodakis 2017 (arXiv:1612.03928).
-Deviations from TinyBERT, which adds up, over mapped layers, the mean over heads of the MSE over a text's l × l scores:
-    pairs      their mean, not their sum: with M mapped layers a weight of 1 here is a weight of 1 / M there
-    texts      all cells of a step alike, so that a text counts with its n_b², not each text alike
-    padding    left out. The published script takes the mean over padded rows and columns, too, and sets every score ≤ −100 of
-               either side to 0: padded columns, which hold −10,000, but also valid cells with such a score
-    heads      mean and group are ours; TinyBERT's models have equal counts
-MiniLM's KL divides by each text's length; here every query row counts alike.
-Shapes: B batch, T tokens, H heads (H_s student, H_t teacher), d = D / H.
+Formula, with S = scale · Q Kᵀ and A = softmax(S), summed over mapped pairs, heads and valid cells (a query row × a key column):
+
+    scores   (S_student − S_teacher)²            TinyBERT: scores converge faster than maps     count = Σ_b n_b² · H · pairs
+    mse      (A_student − A_teacher)²                                                           count = Σ_b n_b² · H · pairs
+    kl       KL(A_teacher‖A_student), nats       MiniLM's form, for each valid query row        count = Σ_b n_b · H · pairs
+
+n_b is the number of valid tokens of text b. Maps are rebuilt from the tapped query and key. So no layer runs eager attention, and
+the maps are those before dropout (Hugging Face returns maps after dropout). Padded rows and columns are left out, so padding
+never changes the loss. Probabilities of the eager fallback are cut at 1e-30 (−69 nats), and so are keys outside the window of a
+tapped layer.
+
+Shapes: taps (B, H, T, d) of query and key, with H_s heads in the student and H_t in the teacher; mask (B, T); maps (B, H, T, T).
+B rows, T tokens, H heads, d = D / H.
+
+Source: Jiao et al. 2020 (TinyBERT, arXiv:1909.10351, eq. 7); maps: Zagoruyko and Komodakis 2017 (arXiv:1612.03928).
+
+Deviations: TinyBERT adds up, over mapped layers, the mean over heads of the MSE over a text's l × l scores. Here
+
+    pairs      are averaged: with M mapped layers, a weight of 1 here is a weight of 1 / M there
+    texts      weigh n_b²: all cells of a step count alike, where TinyBERT counts all texts alike
+    padding    is left out; the published script averages over padded cells, too, and sets every score ≤ −100 to 0, valid ones too
+    heads      may differ (mean, group); TinyBERT's models have equal counts
+
+MiniLM's KL divides by the length of each text; here every query row counts alike. `mse` compares attention maps, where Zagoruyko
+and Komodakis compare sums of squared activations.
 """
 
 import math
@@ -41,6 +49,7 @@ class AttentionLoss(LossCallback):
     layer_map: see core/layer_map, layers 1…L. compare: scores | kl | mse. heads: null (counts must be equal) | mean
     (both sides averaged over heads, H = 1) | group (teacher heads averaged in H_s consecutive groups, H = H_s). Scores
     are averaged for compare=scores, probabilities for kl and mse.
+
     Raises UserError in `bind`: no teacher, unknown options, a layer map that does not fit, tokenizers that differ, head
     counts that do not fit; in `forward`: compare=scores on an eager-fallback tap, or shapes that differ.
     """

@@ -1,8 +1,9 @@
-"""How far one distribution is from another: the pure functions behind the output loss.
+"""Divergences between two distributions: the pure functions behind the output loss.
 
-All take log probabilities over their last axis. A class that `p` rules out (-inf), or both, adds 0 to value and gradient. One
-that only `q` rules out makes the value infinite, as the formula has it; JSD stays finite.
-Shapes: B batch, C classes, K classes or (on, off).
+All take log probabilities over their last axis. A class that `p` rules out (-inf), or that both rule out, adds 0 to value and
+gradient. A class that only `q` rules out makes the KL infinite, as its formula says; JSD stays finite.
+
+Shapes: B rows, C classes, K classes or (on, off).
 """
 
 import math

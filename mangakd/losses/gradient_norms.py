@@ -1,9 +1,10 @@
-"""How much each loss term pulls at the student: the norm of its own gradient over an optimizer step.
+"""How hard each loss term pulls at the student: the norm of its own gradient over an optimizer step.
 
     norm_name = ‖ Σ over micro-batches, mean over ranks of ∂(weight_name · term_name)/∂θ ‖₂,   θ: the student's parameters
 
-The terms' values say nothing about that: a KL of 0.1 times T² may outweigh a cross-entropy of 1. Gradients of parts add up and
-norms do not, so each term's gradient is kept until the step is whole; it costs one backward pass for each term.
+The value of a term does not show how hard the term pulls: a KL of 0.1 times T² may outweigh a cross-entropy of 1. Gradients of
+micro-batches add up, norms do not; so the gradient of each term is kept until the step is complete. This costs one backward pass
+for each term.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,14 +1,20 @@
-"""Hard labels: cross-entropy of the student's logits with the data's labels. Runs without a teacher.
+"""Hard labels: cross-entropy between the student's logits and the labels of the data. Runs without a teacher.
 
-    single label:  Σ_b −log softmax(z_b)[y_b]                                         count = labelled examples
-    multi-label:   Σ_bc −[y_bc log σ(z_bc) + (1 − y_bc) log(1 − σ(z_bc))]              count = labelled cells
-    smoothing ε:   y ← (1 − ε) y + ε / C   (multi-label: ε / 2)
-    smoothing_aware: the sum is divided by 1 − ε, so that the labels keep their whole weight of 1 − alpha and the even
-                   share comes on top; else smoothing takes from the labels what alpha had left to them
+Formula, with logits z, labels y and smoothing ε:
 
-No temperature here: the hard term of Hinton et al. is taken at T = 1, and its weight is 1 − alpha. Sources: Hinton et
-al. 2015 (arXiv:1503.02531, section 2); label smoothing: Szegedy et al. 2015 (arXiv:1512.00567).
-Shapes: B batch, C classes.
+    single label       sum = Σ_b −log softmax(z_b)[y_b]                                  count = labelled rows
+    multi-label        sum = Σ_bc −[y_bc log σ(z_bc) + (1 − y_bc) log(1 − σ(z_bc))]      count = labelled cells
+    label_smoothing    y ← (1 − ε) y + ε / C    (multi-label: ε / 2)
+    smoothing_aware    sum ← sum / (1 − ε)
+
+Smoothing takes weight from the labels: they keep (1 − ε)(1 − alpha). With `smoothing_aware` the labels keep their whole weight
+1 − alpha, and the even share comes on top. This loss has no temperature: Hinton et al. take the hard term at T = 1.
+
+Shapes: logits (B, C); labels (B) int64, or (B, C) float for a multi-label head. B rows, C classes.
+
+Source: Hinton et al. 2015 (arXiv:1503.02531, section 2); label smoothing: Szegedy et al. 2015 (arXiv:1512.00567).
+
+Deviations: rows with the label -100 have no label and count for nothing. `smoothing_aware` is ours.
 """
 
 import logging
@@ -30,11 +36,12 @@ IGNORE = -100
 
 
 class HardLabelLoss(LossCallback):
-    """Cross-entropy (single label) or binary cross-entropy (multi-label) with the data's labels, in nats.
+    """Cross-entropy (single label) or binary cross-entropy (multi-label) with the labels of the data, in nats.
 
-    label_smoothing: ε in [0, 1). smoothing_aware: see above.
-    Raises UserError in `bind` when an option is outside its range, in `forward` when the labels' shape does not fit the
-    problem.
+    label_smoothing: ε in [0, 1). smoothing_aware: divide the sum by 1 − ε.
+
+    Raises UserError in `bind` when an option is outside its range, and in `forward` when the shape of the labels does not fit
+    the problem.
     """
 
     citation: ClassVar[str] = (

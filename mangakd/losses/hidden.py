@@ -1,14 +1,24 @@
-"""Hidden states: the student's mapped layers learn the teacher's, through a learnable projection where sizes differ.
+"""Hidden states: the student's mapped layers learn the teacher's, through a learnt projection where the sizes differ.
 
-With h' = W h_student + b (then LayerNorm, if asked), over mapped pairs and valid tokens:
-    mse      mean_d (h' − h_teacher)²        FitNets' hint, and TinyBERT's hidden and embedding loss (layer 0)
-    cosine   1 − cos(h', h_teacher)          DistilBERT
-count = valid tokens × pairs, so that neither padding, batch size nor the number of pairs changes the scale.
-Projections are built in `bind` from the sizes and are part of the loss: trained, checkpointed and sharded with it. (A
-projection that never reaches an optimizer is a random one.) Each pair has its own, named by the pair, so that a
-checkpoint of another layer map fails strict loading instead of loading the wrong layer.
-Sources: Romero et al. 2015 (arXiv:1412.6550), Jiao et al. 2020 (arXiv:1909.10351), Sanh et al. 2019 (arXiv:1910.01108).
-Shapes: B batch, T tokens, D_s and D_t hidden sizes of student and teacher.
+Formula, with h' = W h_student + b (then LayerNorm, if asked), summed over mapped pairs and valid tokens:
+
+    mse      mean_d (h' − h_teacher)²       FitNets' hint; TinyBERT's hidden and embedding loss (layer 0)
+    cosine   1 − cos(h', h_teacher)         DistilBERT
+    count = valid tokens · pairs
+
+So neither padding, nor batch size, nor the number of pairs changes the scale. `bind` builds the projections from the two sizes.
+They belong to the loss: they are trained, checkpointed and sharded with it. Each pair has its own projection, named after the
+pair, so that a checkpoint of another layer map fails strict loading instead of loading the wrong layer.
+
+Shapes: hidden states (B, T, D_s) of the student and (B, T, D_t) of the teacher; mask (B, T); W (D_t, D_s). B rows, T tokens, D
+hidden size.
+
+Source: Romero et al. 2015 (FitNets, arXiv:1412.6550); Jiao et al. 2020 (TinyBERT, arXiv:1909.10351); cosine: Sanh et al. 2019
+(DistilBERT, arXiv:1910.01108).
+
+Deviations: from FitNets, any number of layers, and all terms are trained at once. From TinyBERT, one projection for each pair
+(the paper shares one), the mean over pairs (the paper adds them up), and every token of a step counts alike (the paper averages
+each text by itself). From DistilBERT, no masked-LM term.
 """
 
 from typing import ClassVar
@@ -28,12 +38,13 @@ from mangakd.losses.base import LossCallback, LossOutput
 
 
 class HiddenLoss(LossCallback):
-    """Distance between mapped hidden states per valid token (mse: mean over D_t; cosine: in [0, 2]).
+    """Distance between mapped hidden states for each valid token (mse: mean over D_t; cosine: in [0, 2]).
 
     layer_map: see core/layer_map; 0 is the embedding output. compare: mse | cosine. projection: true | false | auto
     (only when D_s ≠ D_t). layer_norm: a LayerNorm after each projection.
+
     Raises UserError in `bind`: no teacher, unknown options, a layer map that does not fit, tokenizers that differ,
-    sizes that differ without a projection, layer_norm without one; in `forward`: student and teacher read different
+    sizes that differ without a projection, layer_norm without a projection; in `forward`: student and teacher read different
     shapes.
     """
 

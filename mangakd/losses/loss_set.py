@@ -1,13 +1,13 @@
-"""`LossSet`: all terms of a run, their union of needs, and the one place where sums become means and are weighted.
+"""`LossSet`: all terms of a run, the union of what they need, and the one place where sums become means and are weighted.
 
     total = Σ_name weight_name(progress) · scale_unit · sum_name / max(count_name, 1)
 
-Losses return sums and counts so that the division can be by what the whole optimizer step sees: under DDP or gradient
-accumulation a mean of means weights short micro-batches too much (measured elsewhere: a 4-fold error). `batch["scale"]`
-holds, for each unit that losses count in, this micro-batch's share of its step (data/sampler); without it the batch is the
-step. The mean of the totals over micro-batches and ranks is then the step's loss, and the mean of the terms its terms.
-Losses sit in an nn.ModuleDict under their yaml keys, so projections are `losses.<name>.…` in checkpoints and optimizer
-groups. All of it runs in fp32, also under autocast, which would compute projections and score products in bf16.
+Losses return sums and counts, so that LossSet can divide by the count of the whole optimizer step: under DDP or gradient
+accumulation, a mean of means weights short micro-batches too much (measured elsewhere: a 4-fold error). `batch["scale"]` holds,
+for each unit that losses count in, this micro-batch's share of its step (data/sampler). Without `batch["scale"]` the batch is
+the whole step. The mean of the totals over micro-batches and ranks is the step's loss, and the mean of the terms its terms.
+Losses sit in an nn.ModuleDict under their yaml keys, so projections are `losses.<name>.…` in checkpoints and optimizer groups.
+All of it runs in fp32, also under autocast, which would compute projections and score products in bf16.
 """
 
 import math

@@ -1,19 +1,28 @@
-"""Soft targets: a divergence between the teacher's and the student's class probabilities at a temperature.
+"""Soft targets: a divergence between the class probabilities of teacher and student at a temperature T.
 
-With p = softmax(teacher / T) and q = softmax(student / T), summed over the batch (count = B):
-    forward_kl   T² · KL(p‖q)                               Hinton et al. 2015 (arXiv:1503.02531); the default
-    reverse_kl   T² · KL(q‖p)                               mode-seeking
-    jsd          T² · [β KL(p‖m) + (1 − β) KL(q‖m)],  m = β p + (1 − β) q      Agarwal et al. 2024 (arXiv:2306.13649)
-    dkd          T² · [α KL(b_p‖b_q) + β KL(p̂‖q̂)]          Zhao et al. 2022 (arXiv:2203.08679): b = (target, rest); p̂, q̂
-                                                            renormalised over the other classes
-    mse          mean_c (z_student − z_teacher)²            Kim et al. 2021 (arXiv:2105.08919); no temperature, no T²
-T² keeps the gradient's size independent of T. The teacher's p comes from Outputs.log_probs, which is exact for an
-ensemble at every T (a mean of logits is not). Summed over B and divided by the count: `mean` would be off by the class
-count. Multi-label heads have one Bernoulli per label; the same divergences over (on, off) apply, count = B · C.
-T may change with progress, from row to row, or follow the teacher's entropy: temperature.py. T² is each row's own.
-A teacher may rule classes out (logits of -inf) that the student does not: forward_kl, jsd and dkd stay finite, reverse_kl and mse
-are infinite by their formulas.
-Shapes: B batch, C classes.
+Formula, with p = softmax(z_teacher / T) and q = softmax(z_student / T), summed over rows; count = B:
+
+    forward_kl   T² · KL(p‖q)                                                 the default
+    reverse_kl   T² · KL(q‖p)                                                 mode-seeking
+    jsd          T² · [β KL(p‖m) + (1 − β) KL(q‖m)],  m = β p + (1 − β) q     β = jsd_beta
+    dkd          T² · [α KL(b_p‖b_q) + β KL(p̂‖q̂)]                             b = (target, rest); p̂, q̂ over the other classes
+    mse          mean_c (z_student − z_teacher)²                              no temperature, no T²
+
+T² keeps the size of the gradient independent of T. T may change with progress, differ from row to row, or follow the teacher's
+entropy (`temperature.py`); each row has its own T² then.
+For an ensemble, p is the mean of the members' probabilities at T; the softmax of mean logits is another distribution.
+A multi-label head has one Bernoulli distribution for each label: the divergence is over (on, off), and count = B · C.
+A teacher may rule out classes with logits of −inf. forward_kl, jsd and dkd stay finite there; reverse_kl and mse are infinite by
+their formulas.
+
+Shapes: logits (B, C) of both models; labels (B) int64 for dkd; T a number, (B), or (B, C) for a multi-label head. B rows,
+C classes.
+
+Source: Hinton et al. 2015 (arXiv:1503.02531); jsd: Agarwal et al. 2024 (arXiv:2306.13649); mse: Kim et al. 2021
+(arXiv:2105.08919); dkd: Zhao et al. 2022 (arXiv:2203.08679).
+
+Deviations: jsd compares class probabilities, not tokens, and carries T². The default of dkd_beta comes from image
+classification. The non-target part of dkd is 0 where the teacher rules out every class but the target.
 """
 
 import logging
@@ -38,16 +47,17 @@ log = logging.getLogger(__name__)
 
 
 class OutputLoss(LossCallback):
-    """T² · divergence(teacher‖student) over the classes, in nats.
+    """T² · divergence(teacher‖student) over the classes, in nats (mse: squared logits).
 
-    temperature: T > 0, a number or a schedule of progress. temperature_by: batch | sample | class. entropy: null, or the
-    share of log C in (0, 1) that the teacher's mean entropy shall have; temperature is then not read. See temperature.py;
-    a T that is not the same throughout is logged as its mean.
+    temperature: T > 0, a number or a schedule of progress. temperature_by: batch | sample | class. entropy: null, or a share
+    of log C in (0, 1): T is chosen so that the teacher's mean entropy has this share, and `temperature` is not read. A T that
+    is not constant is logged as its mean.
     divergence: forward_kl | reverse_kl | jsd | mse | dkd. jsd_beta: in (0, 1), the teacher's share of the mixture.
-    dkd_alpha, dkd_beta: weights ≥ 0 of the target and the non-target part (1 and 8 on CIFAR-100 in the paper); dkd needs
-    hard labels and skips examples without one.
+    dkd_alpha, dkd_beta: weights ≥ 0 of the target and the non-target part (1 and 8 on CIFAR-100 in the paper). dkd needs
+    hard labels and skips rows without one.
+
     Raises UserError in `bind`: an option outside its range, no teacher, label counts or problem types that differ, dkd
-    with many labels per example or with fewer than two classes.
+    with several labels a row or with fewer than two classes.
     """
 
     citation: ClassVar[str] = (

@@ -1,16 +1,24 @@
 """Relation distillation: how tokens relate to each other by their queries, keys and values, whatever the head counts.
 
-For each relation X of query, key, value: the heads are concatenated, (B, T, D), and split into A_r relation heads,
-    R = softmax(X Xᵀ / sqrt(D / A_r))        sum over KL(R_teacher‖R_student) per valid query row, in nats
-over valid key columns only. With n_b the valid tokens of text b, the mean is over
-    average = tokens   every token alike       sum: Σ_b KL_b           count: Σ_b n_b · A_r · pairs · relations
-    average = texts    every text alike        sum: Σ_b KL_b / n_b     count: B · A_r · pairs · relations       the paper's form
-Student and teacher may differ in hidden size and head count, so no projection and no head reduction is needed. One layer is
-enough: `top`, last to last (the paper takes an upper layer, not the last, for large teachers: set layer_map to pairs).
-Source: MiniLMv2, Wang et al. 2021 (arXiv:2012.15828, section 3.1). Deviations: the default weights tokens alike, so that long
-texts count more, where the paper divides by each text's length; the mean is over relations and pairs, too, as with the
-paper's equal weights of 1/3.
-Shapes: B batch, T tokens, D hidden size, H heads, A relation heads (A_r), d = D / A_r.
+For each relation X of query, key and value, the heads are concatenated to (B, T, D) and split into A relation heads.
+
+Formula, summed over mapped pairs, relations, relation heads and valid query rows, over valid key columns only:
+
+    R = softmax(X Xᵀ / sqrt(D / A))          KL_b = Σ KL(R_teacher‖R_student) of text b, nats
+    average = tokens   every token alike     sum = Σ_b KL_b          count = Σ_b n_b · A · pairs · relations
+    average = texts    every text alike      sum = Σ_b KL_b / n_b    count = B · A · pairs · relations
+
+n_b is the number of valid tokens of text b. Student and teacher may differ in hidden size and head count: no projection and no
+head reduction is needed. One layer is enough: `top` maps the last to the last. The paper takes an upper layer, not the last,
+for large teachers: set layer_map to pairs.
+
+Shapes: taps (B, H, T, d) of query, key and value; mask (B, T); relations (B, A, T, T). B rows, T tokens, H heads, d = D / H,
+D hidden size, A relation heads.
+
+Source: Wang et al. 2021 (MiniLMv2, arXiv:2012.15828, section 3.1).
+
+Deviations: by default all tokens count alike, so that long texts count more; `average=texts` is the paper's form. Relation heads
+default to the student's head count. The loss is the mean over relations and pairs, as with the paper's equal weights of 1/3.
 """
 
 import math
@@ -33,11 +41,12 @@ RELATIONS = ("query", "key", "value")
 
 
 class RelationLoss(LossCallback):
-    """KL between self-relations of queries, keys and values per valid query row, in nats.
+    """KL between the self-relations of queries, keys and values for each valid query row, in nats.
 
-    relations: some of query, key, value. relation_heads: A_r, must divide both hidden sizes; null takes the student's
+    relations: some of query, key, value. relation_heads: A, which must divide both hidden sizes; null takes the student's
     head count. More relation heads are finer (the paper uses 48 for D = 768). layer_map: see core/layer_map, layers
-    1…L. average: tokens | texts, see above.
+    1…L. average: tokens | texts.
+
     Raises UserError in `bind`: no teacher, unknown relations, a layer map or relation_heads that do not fit, tokenizers
     that differ; in `forward`: an eager-fallback tap, or shapes that differ.
     """

@@ -1,18 +1,22 @@
-"""The temperature T of the soft targets: a number or a schedule, the same for all rows or fitted to what the teacher says.
+"""The temperature T of the soft targets: a number or a schedule, the same for all rows or fitted to the teacher's answers.
+
+Formula:
 
     temperature_by=batch    T
-    temperature_by=sample   T_i = 1 + (T − 1) · c_i        c_i: the teacher's largest probability at T = 1
-    temperature_by=class    T_i = 1 + (T − 1) · c̄_k        k: the class the teacher gives row i to; c̄_k: the mean c of the
-                                                           validation rows given to k (of all rows, where none is)
-    entropy=e               T such that the mean entropy of softmax(teacher / T_i) on validation is e · log C
+    temperature_by=sample   T_i = 1 + (T − 1) · c_i        c_i: the teacher's largest probability for row i at T = 1
+    temperature_by=class    T_i = 1 + (T − 1) · c̄_k        k: the teacher's class for row i; c̄_k: the mean c of validation
+                                                           rows of class k (of all rows, where class k has none)
+    entropy=e               T such that the mean entropy of softmax(z_teacher / T_i) on validation is e · log C
 
-A row the teacher is sure of is softened by nearly T, one that it is unsure of hardly: a T that opens up sure answers makes
-unsure ones flat. `entropy` states the softness that is wanted and lets T follow the teacher: T = 4 is mild for a sure teacher
-of 10 classes and leaves nothing of an unsure one of 150.
-Multi-label heads are one Bernoulli per label: c is max(p, 1 − p) of a cell, k its label, and C is 2.
-What comes from validation is found once, before training, and kept in buffers: a resumed run reads the same numbers.
-These forms are our own; CTKD (Li et al. 2023, arXiv:2211.16231) learns T against the student instead.
-Shapes: N validation rows, B batch, C classes.
+With `sample` and `class`, a row that the teacher is sure of is softened by nearly T, and a row that it is unsure of hardly at
+all: the T that opens up a sure answer flattens an unsure one. `entropy` sets the softness and lets T follow from the teacher: T
+= 4 is mild for a sure teacher of 10 classes, and leaves nothing of an unsure teacher of 150. A multi-label head has one
+Bernoulli distribution for each label: c is max(p, 1 − p) of a cell, k is the label, and C is 2. Constants that come from
+validation are computed once, before training, and kept in buffers, so that a resumed run reads the same numbers.
+
+Shapes: validation logits (N, C); T a number, (B), or (B, C) for a multi-label head. N validation rows, B rows, C classes.
+
+Source: these forms are ours; CTKD (Li et al. 2023, arXiv:2211.16231) learns T against the student instead.
 """
 
 import logging

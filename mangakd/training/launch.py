@@ -86,7 +86,7 @@ def _check_alone(hardware: Hardware) -> None:
         raise UserError(
             f"hardware.nodes={hardware.nodes}: several machines are started by torchrun or srun, on each of them. "
             f"torchrun --nnodes={hardware.nodes} --nproc-per-node={hardware.devices} --rdzv-backend=c10d "
-            f"--rdzv-endpoint=<first host>:29500 {started} …; docs/hardware.md has both commands."
+            f"--rdzv-endpoint=<first host>:29500 {started} …; docs/how-to/hardware.md has both commands."
         )
     tasks = int(os.environ.get("SUBMITIT_LOCAL_NTASKS", 1))
     if tasks > 1:

@@ -1,7 +1,7 @@
 """A run in Weights & Biases: its config, one curve over all stages, its scores, its report and its student.
 
 Not Lightning's WandbLogger: that one puts all runs of a sweep's process into one W&B run, starts another W&B run when a killed
-run is resumed, and ends the training when W&B cannot be reached. docs/tracking.md says what users see.
+run is resumed, and ends the training when W&B cannot be reached. docs/how-to/tracking.md says what users see.
 """
 
 import json

@@ -22,7 +22,7 @@ from mangakd.planning.plan import Estimate, estimate
 
 Compose = Callable[..., DictConfig]
 HARDWARE = sorted(file.stem for file in (REPO / "conf" / "hardware").glob("[!_]*.yaml"))
-PAGE = (REPO / "docs" / "planning.md").read_text(encoding="utf-8")
+PAGE = (REPO / "docs" / "how-to" / "planning.md").read_text(encoding="utf-8")
 RESPONSE = "task=response"
 
 
@@ -203,6 +203,6 @@ def test_the_command_prints_and_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workload", ["intent", "response", "response_lora"])
 def test_the_page_shows_what_is_printed(workload: str, compose: Compose) -> None:
     config = compose(f"task={workload.partition('_')[0]}", f"workload={workload}", "hardware=a100", name="plan")
-    assert command.compared(config) in PAGE, f"print {workload} into docs/planning.md again"
+    assert command.compared(config) in PAGE, f"print {workload} into docs/how-to/planning.md again"
     if workload == "response":
         assert command.planned(Setup(config, Path())) in PAGE
