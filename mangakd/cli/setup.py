@@ -69,7 +69,7 @@ class Setup:
             )
         if "judge" not in task:  # a report is made again from config.yaml, without the task
             raise UserError(
-                f"task={task.name} has no judge: give its yaml a judge with a _target_ (docs/extending.md)."
+                f"task={task.name} has no judge: give its yaml a judge with a _target_ (docs/how-to/extending.md)."
             )
         return instantiate(task)
 
