@@ -15,12 +15,14 @@ from mangakd.losses.base import LossCallback
 from mangakd.models import load
 from mangakd.models.encoder import Encoder, offers_attention
 from mangakd.models.labels import alignment
-from mangakd.models.trial import try_out
+from mangakd.models.outline import Outline
+from mangakd.models.trial import answer_two_texts
 from mangakd.students.build import check_layers
 from mangakd.teachers.ensemble import normalised
 from mangakd.teachers.options import EnsembleOptions, Member
 from mangakd.training.checkpoints import KEY, check_same, damage, newest, read
-from mangakd.training.fit_teacher import as_it_is, check_may_fit
+from mangakd.training.fit_teacher import KEY as TEACHER
+from mangakd.training.fit_teacher import check_may_fit
 
 ANY_HEAD = ("a", "b")  # where only the encoder's weights are looked at, whatever is wrong with the data
 SAME_TEACHER = ("path", "paths", "seed", "seeds", "labels", "fit")  # entries of conf/teacher that make another one
@@ -40,14 +42,14 @@ def teachers(setup: Setup) -> None:
 
 def _is_fitted(setup: Setup, member: Member) -> bool:
     """Whether the member's weights hold a head for the task. Raises UserError for a member that cannot be the teacher."""
-    key, fit, tokenizer = "teacher.path", setup.teacher.fit, setup.teacher_tokenizer
-    _check_vocabulary(key, member.path, tokenizer, load.load_config(member.path, key))
-    trained = None if fit.mode == "always" else as_it_is(member, setup.teacher.labels, tokenizer)
+    fit, tokenizer = setup.teacher.fit, setup.teacher_tokenizer
+    _check_vocabulary(TEACHER, member.path, tokenizer, load.load_config(member.path, TEACHER))
+    trained = None if fit.mode == "always" else load.outline_trained(member.path, TEACHER, setup.teacher.labels)
     if trained is not None:
-        _check_fine_tuned(setup, member, trained)
+        _check_fine_tuned(setup, member, load.encoder(trained.model, TEACHER, tokenizer))
     else:
         check_may_fit(member, fit)
-    try_out(trained or _with_any_head(member.path, key, tokenizer), tokenizer, f"{key}={member.path}")
+    _check_answers(trained, member.path, TEACHER, tokenizer)
     return trained is not None
 
 
@@ -61,8 +63,10 @@ def _check_fine_tuned(setup: Setup, member: Member, encoder: Encoder) -> None:
         )
 
 
-def _with_any_head(path: str, key: str, tokenizer: Any) -> Encoder:
-    return load.encoder(load.load_classifier(path, ANY_HEAD, "single_label", key), key, tokenizer)
+def _check_answers(outline: Outline | None, path: str, key: str, tokenizer: Any) -> None:
+    """outline: None for a model whose head will be new."""
+    outline = outline or load.outline_classifier(path, ANY_HEAD, "single_label", key)
+    answer_two_texts(load.encoder(outline.model, key, tokenizer), tokenizer, f"{key}={path}")
 
 
 def _check_vocabulary(key: str, path: str, tokenizer: Any, config: Any) -> None:
@@ -126,8 +130,7 @@ def student(setup: Setup) -> None:
         _ = setup.student_shape
         return
     _check_vocabulary(key, options.path, setup.student_tokenizer, load.load_config(options.path, key))
-    encoder = _with_any_head(options.path, key, setup.student_tokenizer)
-    try_out(encoder, setup.student_tokenizer, f"{key}={options.path}")
+    _check_answers(None, options.path, key, setup.student_tokenizer)
 
 
 def lengths(setup: Setup) -> None:

@@ -25,7 +25,7 @@ from mangakd.core.errors import UserError
 from mangakd.data.sampler import BucketSampler, Share
 from mangakd.models.load import head_options
 from mangakd.planning import table, this_machine
-from mangakd.planning.job import Job, Machine, Placement
+from mangakd.planning.job import TEACHER_BYTES, Job, Machine, Placement
 from mangakd.planning.plan import Estimate, estimate
 from mangakd.planning.sizes import Model
 from mangakd.planning.workload import Workload
@@ -136,13 +136,21 @@ def _job(setup: Setup, machine: Machine) -> Job:
         length=mean,
         longest=longest,
         teacher=_placement(setup),
-        teacher_dtype=setup.hardware.teacher.dtype,
+        teacher_dtype=_teacher_dtype(setup),
         soft_targets=losses.requires.teacher.logits,
         hidden_pairs=sum(len(need.hidden) for need in compared),
         attention_pairs=sum(len(need.attention) for need in compared),
         eval_examples=len(setup.corpus.validation),
         **_spread(setup, machine),
     )
+
+
+def _teacher_dtype(setup: Setup) -> str:
+    """The profile's; with auto, the one that the teacher's config.json gives."""
+    dtype = setup.hardware.teacher.dtype
+    if dtype == "auto":
+        dtype = str(setup.teacher_config.dtype).removeprefix("torch.")
+    return dtype if dtype in TEACHER_BYTES else "float32"
 
 
 def _placement(setup: Setup) -> Placement:

@@ -3,10 +3,11 @@
 Preflight asks for all of them and collects what goes wrong; a run asks for the same objects and finds them made.
 """
 
+import copy
 import logging
-from functools import cached_property
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from mangakd.cli.exports import Exports
+from mangakd.cli.part import part
 from mangakd.cli.sweep import sweeping
 from mangakd.cli.tracking import built
 from mangakd.cli.values import flat
@@ -29,10 +31,12 @@ from mangakd.data.tokenising import tokenise
 from mangakd.losses.loss_set import LossSet
 from mangakd.models import load
 from mangakd.models.encoder import Encoder
+from mangakd.models.trial import check_numbers
 from mangakd.students.build import Student
 from mangakd.tasks.base import Task
 from mangakd.teachers.base import TeacherProvider, digest
 from mangakd.teachers.cached import stored
+from mangakd.teachers.members import Members
 from mangakd.teachers.options import Member, TeacherContext, TeacherOptions
 from mangakd.training.callbacks.progress import progress
 from mangakd.training.callbacks.save_last import SaveEvery
@@ -43,22 +47,7 @@ from mangakd.training.module import Optim
 from mangakd.training.stages import Stage
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 LEARNT_FROM = ("losses", "optim", "student", "stages", "trainer", "seed")  # settings that change what is learnt
-
-
-class part(cached_property[T]):
-    """Made once, or failed once: a hub that cannot be reached is not waited for again by every check that needs it."""
-
-    def __get__(self, setup: Any, owner: Any = None) -> T:  # type: ignore[override]
-        failures = setup.__dict__.setdefault("failures", {})
-        if self.attrname in failures:
-            raise failures[self.attrname]
-        try:
-            return super().__get__(setup, owner)
-        except Exception as error:
-            failures[self.attrname] = error
-            raise
 
 
 class Setup:
@@ -68,6 +57,7 @@ class Setup:
         self.config = config
         self.folder = folder
         self.cache = Path(config.paths.cache).expanduser().absolute()
+        self._fresh_student: Encoder | None = None
 
     @part
     def task(self) -> Task:
@@ -76,6 +66,10 @@ class Setup:
             raise UserError(
                 f"task={task.name} can be planned ({command('plan')} hardware=… task={task.name}) but not yet trained. "
                 "Choose task=intent."
+            )
+        if "judge" not in task:  # a report is made again from config.yaml, without the task
+            raise UserError(
+                f"task={task.name} has no judge: give its yaml a judge with a _target_ (docs/how-to/extending.md)."
             )
         return instantiate(task)
 
@@ -222,8 +216,8 @@ class Setup:
 
         def make() -> list[str]:
             log.info("making %d variants of each of %d texts …", self.augment.copies, len(texts))
-            model = load.load_classifier(path, corpus.labels, self.task.problem, "teacher.path")
-            words = Neighbours(self.teacher_tokenizer, model.get_input_embeddings().weight.detach())
+            base = load.outline_classifier(path, corpus.labels, self.task.problem, "teacher.path")
+            words = Neighbours(self.teacher_tokenizer, base.weight(base.model.get_input_embeddings().weight).detach())
             return self.augment.made(texts, words, held_out)
 
         return kept(self.cache / "augmented" / f"{digest(self.augment, path, texts, held_out)}.json", make)
@@ -240,27 +234,38 @@ class Setup:
         losses.bind(student, teacher)
         return losses
 
-    def load_teacher(self, member: Member) -> Encoder:
-        """A member's fine-tuned encoder, fine-tuning it first where its head is new."""
-        encoder = fitted(
-            member, self.teacher.fit, self.teacher.labels, self.corpus, self.task, self.splits, self.teacher_tokenizer,
-            self.hardware, self.cache,
+    @part
+    def members(self) -> Members:
+        """The teacher's models, which are fine-tuned where their heads are new."""
+        fit = partial(
+            fitted, options=self.teacher.fit, labels=self.teacher.labels, corpus=self.corpus, task=self.task,
+            splits=self.splits, tokenizer=self.teacher_tokenizer, hardware=self.hardware, cache=self.cache,
         )  # fmt: skip
-        return encoder.attend_with(self.hardware.attention)
+        source = self.teacher.models[0] if self.student.takes_layers else None
+        return Members(fit, self.teacher_tokenizer, self.hardware.teacher.dtype, self.hardware.attention, source)
 
     def build_student(self, options: dict[str, Any] | None = None) -> Encoder:
         """Fresh, the same on every rank. options: entries of conf/student for another one, such as an assistant."""
-        source = self.load_teacher(self.teacher.models[0])
-        torch.manual_seed(self.config.seed)  # the student's random weights, however the teacher was come by
+        if options is None and self._fresh_student is not None:
+            student, self._fresh_student = self._fresh_student, None
+            return student
         chosen = self.student if options is None else Student(**options)
+        sharded = self.hardware.teacher.placement == "sharded"  # no process has all weights of a teacher in use
+        source = self.members.checkpoint(self.teacher.models[0], anew=sharded) if chosen.takes_layers else None
+        torch.manual_seed(self.config.seed)  # the student's random weights, however the teacher was come by
         student = chosen.build(source, self.student_tokenizer, self.corpus.labels, self.task.problem)
-        return student.attend_with(self.hardware.attention)
+        if chosen.path is not None:
+            check_numbers(student, self.student_tokenizer, f"student.path={chosen.path}").train()
+        student.attend_with(self.hardware.attention)
+        if options is None and self.config.baseline:
+            self._fresh_student = copy.deepcopy(student)  # the baseline starts from it
+        return student
 
     @part
     def context(self) -> TeacherContext:
         return TeacherContext(
             labels=self.corpus.labels,
-            load=lambda member: self.load_teacher(member).to(getattr(torch, self.hardware.teacher.dtype)),
+            load=self.members.unread,
             splits=self.splits,
             cache=self.cache,
             device=self.device,

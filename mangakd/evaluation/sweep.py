@@ -199,18 +199,19 @@ def behind(sweep: SweepResult, resamples: int, seed: int) -> list[Estimate] | No
 
     In points where the score is a percentage. None where runs kept no predictions or were validated on different rows.
     """
-    first = sweep.points[0].runs[0].validation
-    splits = {(number, run.folder): run.validation for number, point in enumerate(sweep.points) for run in point.runs}
-    if first is None or not all(split is not None and first.same_rows(split) for split in splits.values()):
+    runs = [run for point in sweep.points for run in point.runs]
+    splits = [run.validation for run in runs if run.validation is not None]
+    if len(splits) < len(runs) or not all(splits[0].same_rows(split) for split in splits):
         return None
     statistics = {
-        f"{number}\0{folder}": sweep.judge.statistics(split.logits["student"], split.targets)[sweep.score]
-        for (number, folder), split in splits.items()
-        if split is not None
+        str(run.folder): sweep.judge.statistics(split.logits["student"], split.targets)[sweep.score]
+        for run, split in zip(runs, splits, strict=True)
     }
-    estimates = list(bootstrap(statistics, resamples, seed).items())
-    own = [[estimate for name, estimate in estimates if name.startswith(f"{n}\0")] for n in range(len(sweep.points))]
-    means = [
-        Estimate(float(np.mean([e.value for e in each])), np.mean([e.draws for e in each], axis=0)) for each in own
-    ]
+    estimates = iter(bootstrap(statistics, resamples, seed).values())
+    means = [_mean([next(estimates) for _ in point.runs]) for point in sweep.points]
     return [(mean - means[0]) * sweep.about.factor for mean in means]
+
+
+def _mean(estimates: Sequence[Estimate]) -> Estimate:
+    """All on the same resamples."""
+    return Estimate(float(np.mean([e.value for e in estimates])), np.mean([e.draws for e in estimates], axis=0))

@@ -14,7 +14,9 @@ import numpy as np
 
 from mangakd.core.errors import UserError
 from mangakd.core.numbers import largest_difference
+from mangakd.evaluation import statistics
 from mangakd.evaluation.bootstrap import RESAMPLES, Estimate, Statistic, bootstrap
+from mangakd.evaluation.judge import Score
 from mangakd.evaluation.statistics import Answers, accuracy, agreement, mean
 from mangakd.export.measure import Measured
 
@@ -22,8 +24,11 @@ MAX_DROP = 0.3  # points, a hundredth of the score
 AS_FAST = 1.05  # times the fastest: closer than two measurements of one variant often are
 ROUNDING = 1e-9  # 0.90 − 0.88 is a little more than 0.02
 _STUDENT = ""  # its name among the variants'
-SCORES = {
+NAMES = {
     "single_label": "accuracy", "multi_label": "accuracy", "regression": "pearson", "embedding": "cosine",
+}  # fmt: skip
+SCORES = {
+    "accuracy": statistics.SCORES["accuracy"], "pearson": Score("Pearson's r", "{:.4f}"), "cosine": Score("cosine", "{:.4f}"),
 }  # fmt: skip
 
 
@@ -31,8 +36,8 @@ SCORES = {
 class Judged:
     """A variant beside the student. score: accuracy (multi-label: the whole set), Pearson's r, or cosine to the student.
 
-    drop: points below the student. agreement with student and teacher: share of equal answers, r, or mean cosine. difference:
-    largest |Δ output|, infinity where an output is no number.
+    drop: points that the variant is worse than the student. agreement with student and teacher: share of equal answers, r, or
+    mean cosine. difference: largest |Δ output|, infinity where an output is no number.
     """
 
     measured: Measured
@@ -59,7 +64,7 @@ class Judged:
         """For the manifest, under the name of the split."""
         measured = self.measured
         return {
-            SCORES[problem]: self.score.value, "drop_points": self.drop.value, "drop_interval": list(self.drop.interval),
+            NAMES[problem]: self.score.value, "drop_points": self.drop.value, "drop_interval": list(self.drop.interval),
             "agreement_student": self.agreement_student, "agreement_teacher": self.agreement_teacher,
             "max_difference": self.difference, "passed": self.passed, "megabytes": measured.megabytes,
             "load_seconds": measured.load_seconds, "peak_rss_mb": measured.peak_rss_mb,
@@ -127,7 +132,7 @@ def judge(
     scores = bootstrap({name: score(problem, own, truth) for name, own in outputs.items()}, resamples)
     found = []
     for each in variants:
-        drop = (scores[_STUDENT] - scores[each.name]) * 100
+        drop = SCORES[NAMES[problem]].gain(scores[_STUDENT], scores[each.name]) * 100
         difference = largest_difference(each.outputs, student)
         found.append(
             Judged(

@@ -27,6 +27,7 @@ from mangakd.data.tokenising import makes_types
 from mangakd.export.manifest import TOKENIZER_FILE
 from mangakd.export.pooling import Pooling, of_folder
 from mangakd.models import attention, load
+from mangakd.models.outline import weights_digest
 from mangakd.runtime.tokenise import whole
 from mangakd.store.files import sha256
 
@@ -82,7 +83,7 @@ class Graph:
     def source(self) -> dict[str, Any]:
         """For the manifest: where the weights came from."""
         weights = self.folder / "model.safetensors"
-        digest = sha256(weights) if weights.is_file() else load.weights_digest(self.module.model)
+        digest = sha256(weights) if weights.is_file() else weights_digest(self.module.model)
         found = {"folder": self.folder.resolve().name, "sha256": digest}
         pooling = self.module.pooling
         head = {} if pooling is None else {"pooling": pooling.pooling, "normalize": pooling.normalize}

@@ -17,7 +17,7 @@ from mangakd.core import cpu
 from mangakd.core.errors import UserError
 from mangakd.core.locks import waiting_lock
 from mangakd.evaluation.report.export import FILE
-from mangakd.export.choose import MAX_DROP, SCORES, Choice, Judged, choose, judge
+from mangakd.export.choose import MAX_DROP, NAMES, SCORES, Choice, Judged, choose, judge
 from mangakd.export.data import Data, Split
 from mangakd.export.manifest import add_metrics, copy, read
 from mangakd.export.measure import Measured, Subject, measure, of_student, of_variant
@@ -157,7 +157,7 @@ def _record(
 ) -> dict[str, Any]:
     problem = manifest.problem
     labelled = data.validation.labels is not None and problem != "embedding"
-    score = SCORES[problem] if labelled else LIKENESS.get(problem, "agreement with the student")
+    score = NAMES[problem] if labelled else LIKENESS.get(problem, "agreement with the student")
     calibrated = any(VARIANTS[each.name].calibrated for each in choice.judged)
     rows = {"calibration": min(len(data.calibration), CALIBRATION) if calibrated else 0}
     rows["validation"] = len(data.validation.texts)
@@ -166,7 +166,7 @@ def _record(
 
     def shown(judged: Judged, **more: Any) -> Mapping[str, Any]:
         found = judged.metrics(problem)
-        return {**more, "score": found.pop(SCORES[problem]), "score_interval": list(judged.score.interval), **found}
+        return {**more, "score": found.pop(NAMES[problem]), "score_interval": list(judged.score.interval), **found}
 
     variants = {
         each.name: shown(
@@ -176,7 +176,8 @@ def _record(
         for found in (read(out / each.name).content["quantisation"],)
     }
     return {
-        "format": FORMAT, "problem": problem, "score": score, "labelled": labelled, "student": manifest.content["source"],
+        "format": FORMAT, "problem": problem, "score": score, "score_format": SCORES[NAMES[problem]].format,
+        "labelled": labelled, "student": manifest.content["source"],
         "max_drop": options.max_drop, "batch_size": options.batch_size, "threads": options.threads,
         "max_length": manifest.max_length, "rows": rows, "machine": f"{platform.system()} {platform.machine()}",
         "cpu": cpu.name(), "int8_units": cpu.int8_units(),

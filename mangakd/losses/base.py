@@ -17,6 +17,9 @@ from mangakd.core.requires import Requires
 from mangakd.core.schedule import Schedule, at
 from mangakd.core.spec import ModelSpec
 
+UNITS = ("rows", "tokens", "cells", "labels")
+"""What a loss may count: data/loader.py counts each of them in every optimizer step."""
+
 
 @dataclass(frozen=True)
 class LossOutput:
@@ -91,10 +94,19 @@ class LossCallback(nn.Module):
         """`teacher`, or a UserError when there is none."""
         if teacher is None:
             raise UserError(
-                f"losses.{self.name} ({type(self).__name__}) learns from a teacher and there is none; "
-                f"choose one with teacher=<name>, or drop the loss with ~losses.{self.name}."
+                f"losses.{self.name} ({type(self).__name__}) learns from a teacher and there is none: give a "
+                f"teacher, or leave losses.{self.name} out."
             )
         return teacher
+
+    def check_classes(self, student: ModelSpec) -> None:
+        """Raises UserError for one output without a label set: its softmax is 1 whatever it says, so nothing would be learnt."""
+        if student.problem == "single_label" and student.classes < 2:
+            raise UserError(
+                f"losses.{self.name} ({type(self).__name__}) compares probabilities of classes, and the head of {student.name} "
+                f"has {student.classes} output: its probability is always 1. Leave losses.{self.name} out, or "
+                "give the head two or more labels."
+            )
 
     def check_choice(self, option: str, known: Iterable[object]) -> None:
         """Raises UserError when the option's value is not among `known`."""

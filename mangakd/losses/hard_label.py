@@ -60,6 +60,7 @@ class HardLabelLoss(LossCallback):
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"{self.key('label_smoothing')} must be in [0, 1); found {self.label_smoothing}.")
         self.check_choice("smoothing_aware", (True, False))
+        self.check_classes(student)
         if self.smoothing_aware and self.label_smoothing == 0:
             log.warning("%s is ignored: %s is 0.", self.key("smoothing_aware"), self.key("label_smoothing"))
         self.problem = student.problem

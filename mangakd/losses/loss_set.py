@@ -23,7 +23,7 @@ from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.requires import Requires
 from mangakd.core.schedule import at
 from mangakd.core.spec import ModelSpec
-from mangakd.losses.base import LossCallback, ends
+from mangakd.losses.base import UNITS, LossCallback, ends
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class LossSet(nn.Module):
             try:
                 _check_weight(loss)
                 loss.bind(student, teacher)
+                _check_unit(loss)  # some choose it in bind
             except UserError as error:
                 problems.append(str(error))
         if problems:
@@ -119,6 +120,14 @@ def _check_entry(name: str, loss: object) -> None:
     if not name or "." in name or hasattr(nn.ModuleDict, name):
         raise UserError(
             f"losses.{name}: {name!r} cannot name a loss (a dot, empty, or taken by torch); choose another."
+        )
+
+
+def _check_unit(loss: LossCallback) -> None:
+    if loss.unit not in UNITS:
+        raise UserError(
+            f"losses.{loss.name} ({type(loss).__name__}) counts in {loss.unit!r}, of which the loader knows no total for a step. "
+            f"Set its `unit` to one of {', '.join(UNITS)}."
         )
 
 

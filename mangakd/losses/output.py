@@ -91,6 +91,8 @@ class OutputLoss(LossCallback):
         teacher = self.teacher_spec(teacher)
         self._check_options()
         self._check_labels(student, teacher)
+        if self.divergence != "mse":
+            self.check_classes(student)
         self.softness = Temperature(self.temperature, self.temperature_by, self.entropy, teacher, self.key)
         self.problem = student.problem
         self.unit = "labels" if self.divergence == "dkd" else "rows"

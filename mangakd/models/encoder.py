@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mangakd.core.errors import UserError
 from mangakd.core.outputs import AttentionTap, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
@@ -41,6 +42,24 @@ class Encoder(nn.Module):
         self._tapped: list[nn.Module] = []
         self._ask: dict[str, bool] = {}
         self._implementation: str | None = None  # the model's own attention, while it is replaced by ours
+
+    @classmethod
+    def of(cls, model: Any, role: str) -> "Encoder":
+        """A sequence classifier of transformers, in an Encoder. role: student or teacher, for messages and its name."""
+        if isinstance(model, cls):
+            return model
+        names = [each.__name__ for each in type(model).__mro__]
+        if not isinstance(model, nn.Module) or not any("SequenceClassification" in name for name in names):
+            raise UserError(
+                f"{role} is a {names[0]}; give a sequence classifier of transformers, loaded with "
+                "AutoModelForSequenceClassification.from_pretrained."
+            )
+        config: Any = model.config
+        return cls(model, ModelSpec.from_config(config, f"{role} {config.model_type}"))
+
+    def save_pretrained(self, folder: Any, **options: Any) -> None:
+        """The model as a Hugging Face folder, without taps."""
+        self.require(Need(logits=True)).model.save_pretrained(folder, **options)
 
     def require(self, need: Need) -> "Encoder":
         """Put taps on exactly the hidden states and attention layers of `need`, taking earlier ones off."""

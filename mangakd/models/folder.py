@@ -76,19 +76,3 @@ def _number_after(stem: str, name: str) -> int | None:
     """2 for `encoder.layer.` and `bert.encoder.layer.2.output`; base models are saved without their prefix."""
     match = re.search(rf"(?:^|\.){re.escape(stem)}(\d+)\.", name)
     return int(match[1]) if match else None
-
-
-def check_floating(model: Any, folder: Path, path: str, key: str) -> None:
-    """Raises UserError for weights of whole numbers: they are quantised, and would be read as if they were not."""
-    names = {name for name, _ in model.named_parameters()}
-    for file in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
-        with safe_open(file, "pt") as weights:
-            for name in weights.keys():  # noqa: SIM118 - it is no dict
-                dtype = weights.get_slice(name).get_dtype()
-                if not dtype.startswith(("F", "BF")) and not names.isdisjoint(
-                    {name, f"{model.base_model_prefix}.{name}"}
-                ):
-                    raise UserError(
-                        f"{key}={path}: {name} in {file.name} is of dtype {dtype}, not of a floating one, so it is quantised or "
-                        f"damaged. Give {key} the unquantised weights."
-                    )

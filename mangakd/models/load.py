@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -25,7 +26,8 @@ from mangakd.core.errors import UserError
 from mangakd.core.spec import ModelSpec, Problem
 from mangakd.models.configs import read_config
 from mangakd.models.encoder import Encoder
-from mangakd.models.folder import adapter_outputs, check_depth, check_floating, check_tokenizer_files, refuse_pointer
+from mangakd.models.folder import adapter_outputs, check_tokenizer_files, refuse_pointer
+from mangakd.models.outline import Outline, outlined
 from mangakd.runtime.tokenise import read_as_text
 
 EMBEDDED = "embedded"
@@ -130,8 +132,8 @@ def is_classifier(config: Any) -> bool:
     return any("SequenceClassification" in name for name in config.architectures or [])
 
 
-def trained_classifier(path: str, key: str, labels: Sequence[str] | None = None) -> Any | None:
-    """The classifier in fp32 whose head is in the weights of a folder or hub id; None where they hold no head.
+def outline_trained(path: str, key: str, labels: Sequence[str] | None = None) -> Outline | None:
+    """The classifier whose head is in the weights of a folder or hub id, unread; None where they hold no head.
 
     The weights decide, not `architectures` of config.json. labels: names of its outputs, where config.json has none or other
     ones. Raises UserError where the head has another number of outputs than names, and where config.json says that there is a
@@ -142,7 +144,8 @@ def trained_classifier(path: str, key: str, labels: Sequence[str] | None = None)
         return None
     if labels is not None:
         config.update(named(labels))
-    model, info = _load(config, path, key)
+    outline = _outline(config, path, key)
+    model, info = outline.model, outline.info
     prefix = f"{model.base_model_prefix}."
     # A head that reads a pooler was not trained without one.
     missing = [name for name in info["missing_keys"] if not name.startswith(prefix) or ".pooler." in name]
@@ -159,50 +162,43 @@ def trained_classifier(path: str, key: str, labels: Sequence[str] | None = None)
         )
     if missing or any(task in name for name in config.architectures or [] for task in _OTHER_TASKS):
         return None
-    for _, found, wanted in info["mismatched_keys"]:
+    for _, given, wanted in info["mismatched_keys"]:
         where = "id2label of its config.json" + (" or teacher.labels=[…]" if key == "teacher.path" else "")
         unnamed = labels is None and config.id2label == {i: f"LABEL_{i}" for i in range(wanted[0])}
         raise UserError(
             f"{'config.json' if labels is None else 'teacher.labels'} names {'no' if unnamed else wanted[0]} labels, the head of "
-            f"{key}={path} has {found[0]} outputs. Name all of them, in the head's order, in {where}."
+            f"{key}={path} has {given[0]} outputs. Name all of them, in the head's order, in {where}."
         )
-    return model
+    return outline
+
+
+def outline_classifier(path: str, labels: tuple[str, ...], problem: Problem, key: str) -> Outline:
+    """A classifier with a head of `labels`, unread: the head of the folder if it has this shape, else with random weights."""
+    config = load_config(path, key)
+    config.update(head_options(labels, problem))
+    return _outline(config, path, key)
+
+
+def trained_classifier(path: str, key: str, labels: Sequence[str] | None = None) -> Any | None:
+    """The model of `outline_trained` in fp32."""
+    outline = outline_trained(path, key, labels)
+    return None if outline is None else read_model(outline, path, key)
 
 
 def load_classifier(path: str, labels: tuple[str, ...], problem: Problem, key: str) -> Any:
-    """An encoder in fp32 with a head of `labels`: that of the folder where it has this shape, else with random weights."""
-    config = load_config(path, key)
-    config.update(head_options(labels, problem))
-    return _load(config, path, key)[0]
+    """The model of `outline_classifier` in fp32."""
+    return read_model(outline_classifier(path, labels, problem, key), path, key)
 
 
-def _load(config: Any, path: str, key: str) -> tuple[Any, dict[str, Any]]:
-    """(model, transformers' lists of keys). Legacy `.bin` files are read with torch.load(weights_only=True).
+def read_model(outline: Outline, path: str, key: str, dtype: torch.dtype = torch.float32) -> Any:
+    """The model of an outline. Legacy `.bin` files are read with torch.load(weights_only=True)."""
+    with quiet(), _told(path, key):
+        return outline.read(dtype)
 
-    Raises UserError where weights of the encoder itself are missing or have other shapes than config.json says.
-    """
+
+def _outline(config: Any, path: str, key: str) -> Outline:
     with quiet(), _told(path, key) as where:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            where, config=config, output_loading_info=True, dtype=torch.float32, ignore_mismatched_sizes=True
-        )
-    prefix = f"{model.base_model_prefix}."
-    for name, found, wanted in sorted(info["mismatched_keys"]):
-        if name.startswith(prefix):
-            raise UserError(
-                f"{key}={path}: {name} is {list(found)} in its weights and {list(wanted)} by the sizes of its config.json. They "
-                f"do not belong together; give {key} a folder that save_pretrained wrote whole."
-            )
-    check_depth(model, info["unexpected_keys"], path, key)
-    check_floating(model, Path(where), path, key)
-    lost = sorted(name for name in info["missing_keys"] if name.startswith(prefix) and ".pooler." not in name)
-    if lost:
-        longer = [name for name in info["unexpected_keys"] if name.endswith(lost[0])]
-        instead = f" The file calls it {longer[0]}: save the model without its wrapper." if longer else ""
-        raise UserError(
-            f"{key}={path} lacks {len(lost)} encoder weights (such as {lost[0]}): damaged or another model.{instead} "
-            f"Give {key} a folder that save_pretrained wrote whole."
-        )
-    return model, info
+        return outlined(config, where, path, key)
 
 
 @contextlib.contextmanager
@@ -247,21 +243,26 @@ def encoder(model: Any, name: str, tokenizer: Any) -> Encoder:
     return Encoder(model, ModelSpec.from_config(model.config, name, vocabulary_digest(tokenizer)))
 
 
+_DIGESTS: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()
+
+
 def vocabulary_digest(tokenizer: Any) -> str:
-    """Identity of a tokenizer by content: tokens, ids, text normalisation, special tokens; not class name or file format."""
+    """Identity of a tokenizer by content: tokens, ids, text normalisation, special tokens; not class name or file format.
+
+    Computed once for each tokenizer and number of tokens, as it takes 0.2 s.
+    """
+    size, digest = _DIGESTS.get(tokenizer, (0, ""))
+    if size != len(tokenizer):
+        digest = _vocabulary_digest(tokenizer)
+        _DIGESTS[tokenizer] = (len(tokenizer), digest)
+    return digest
+
+
+def _vocabulary_digest(tokenizer: Any) -> str:
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     content = [sorted(tokenizer.get_vocab().items()), state.get("normalizer"), state.get("pre_tokenizer")]
     content.append(tokenizer(_PROBE)["input_ids"])
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-
-
-def weights_digest(model: torch.nn.Module) -> str:
-    """sha256 over names, shapes and bytes of all weights: changes when the model does, and only then."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
 
 
 @contextlib.contextmanager

@@ -19,19 +19,11 @@ def two_texts(tokenizer: Any) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def try_out(encoder: Encoder, tokenizer: Any, told: str) -> None:
-    """Raises UserError where a weight is no number, the model fails on two texts, or does not answer in numbers.
-
-    told: `key=path`.
-    """
-    for name, weights in encoder.model.named_parameters():
-        if not weights.isfinite().all():
-            raise UserError(
-                f"{told}: {name} holds what is no number (NaN or infinity): its weights are damaged. Give another model."
-            )
+def answer_two_texts(encoder: Encoder, tokenizer: Any, told: str) -> torch.Tensor:
+    """Logits (2, C). Raises UserError where the model fails; an outline's fails alike, whatever its weights. told: `key=path`."""
     try:
         with torch.no_grad():
-            logits = encoder.eval()(two_texts(tokenizer)).logits
+            logits: torch.Tensor = encoder.eval()(two_texts(tokenizer)).logits
     except (ValueError, TypeError, LookupError, RuntimeError, AttributeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         kind = encoder.model.config.model_type
@@ -39,7 +31,18 @@ def try_out(encoder: Encoder, tokenizer: Any, told: str) -> None:
             f"{told} is a {kind} that cannot answer two texts: {reason}. Its config.json, its tokenizer and its weights do not "
             "fit together, or it is no encoder of texts; give another model."
         ) from error
-    if not logits.isfinite().all():
+    return logits
+
+
+def check_numbers(encoder: Encoder, tokenizer: Any, told: str) -> Encoder:
+    """The encoder, in eval mode. Raises UserError where a weight is no number, or an answer is none. told: `key=path`."""
+    for name, weights in encoder.model.named_parameters():
+        if not weights.isfinite().all():
+            raise UserError(
+                f"{told}: {name} holds what is no number (NaN or infinity): its weights are damaged. Give another model."
+            )
+    if not answer_two_texts(encoder, tokenizer, told).isfinite().all():
         raise UserError(
             f"{told} answers with what is no number (NaN or infinity): its weights are damaged. Give another model."
         )
+    return encoder

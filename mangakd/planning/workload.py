@@ -21,7 +21,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Teacher:
-    """As Sizes; null sizes where it is no model here. placement, dtype: as in planning.job.Job."""
+    """As Sizes; null sizes where it is no model here. placement, dtype: as in planning.job.Job; auto is float32."""
 
     name: str
     sizes: Mapping[str, Any] | None = None
@@ -63,7 +63,7 @@ class Workload:
             self.epochs,
             length=self.length,
             teacher=self.teacher.placement,
-            teacher_dtype=self.teacher.dtype,
+            teacher_dtype="float32" if self.teacher.dtype == "auto" else self.teacher.dtype,
             soft_targets=self.soft_targets,
             lora=self.lora,
             eval_examples=self.eval_examples,

@@ -50,15 +50,23 @@ class Student:
         config.pad_token_id = tokenizer.pad_token_id
         return config
 
-    def build(self, teacher: Encoder, tokenizer: Any, labels: tuple[str, ...], problem: Problem) -> Encoder:
-        """The student with a head of `labels`, in train mode. Random parts follow torch's seed."""
+    @property
+    def takes_layers(self) -> bool:
+        """Whether it is built from the weights of the teacher."""
+        return self.path is None and self.layers is not None
+
+    def build(self, teacher: Encoder | None, tokenizer: Any, labels: tuple[str, ...], problem: Problem) -> Encoder:
+        """The student with a head of `labels`, in train mode. Random parts follow torch's seed.
+
+        teacher: None unless the student takes layers of it.
+        """
         if self.path is not None:
             model = load.load_classifier(self.path, labels, problem, "student.path")
         else:
-            config = self.config(teacher.model.config, tokenizer)
+            config = self.config(teacher and teacher.model.config, tokenizer)
             config.update(load.head_options(labels, problem))
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-            if self.layers is not None:
+            if self.layers is not None and teacher is not None:
                 copy_layers(teacher.model, model, self.layers, _head_rows(teacher.spec.labels, labels))
         # from_pretrained answers in eval mode and Lightning leaves it so.
         return load.encoder(model, f"student {model.config.model_type}", tokenizer).train()

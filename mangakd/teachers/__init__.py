@@ -1,0 +1,31 @@
+"""Where a teacher's answers come from: `live(model)` and `ensemble(models)` of Hugging Face's classifiers.
+
+Read in this order: base.py (what a provider is), local.py, ensemble.py, cached.py.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mangakd.models.encoder import Encoder
+from mangakd.teachers.base import TeacherProvider
+from mangakd.teachers.ensemble import EnsembleTeacher
+from mangakd.teachers.local import LocalTeacher
+
+__all__ = ["EnsembleTeacher", "LocalTeacher", "TeacherProvider", "ensemble", "live"]
+
+
+def live(model: Any, labels: Sequence[str] | None = None) -> LocalTeacher:
+    """A frozen model in this process. labels: the student's names in the student's order; the model's own where left out.
+
+    Raises UserError where the model has other labels.
+    """
+    encoder = Encoder.of(model, "teacher")
+    return LocalTeacher(encoder, tuple(labels or encoder.spec.labels))
+
+
+def ensemble(
+    models: Sequence[Any], weights: Sequence[float] | None = None, combine: str = "probabilities"
+) -> EnsembleTeacher:
+    """Several models as one, in the label order of the first. combine: probabilities or logits (see teachers/ensemble.py)."""
+    first = live(models[0])
+    return EnsembleTeacher([first, *(live(model, first.spec.labels) for model in models[1:])], weights, combine)

@@ -129,7 +129,6 @@ def fill(folder: Path, teacher: TeacherProvider, context: TeacherContext) -> int
 
     The batches are the same each time, so a capture that was killed and resumed ends byte-identical.
     """
-    teacher.prepare(context.device, Need(logits=True))
     written = 0
     with StoreWriter(folder, manifest_of(teacher, context.precision)) as writer:
         for name, split in context.splits.items():
@@ -137,6 +136,7 @@ def fill(folder: Path, teacher: TeacherProvider, context: TeacherContext) -> int
             if not plan.examples:
                 continue
             log.info("store %s of %s: %s", folder, name, plan)
+            teacher.prepare(context.device, Need(logits=True))  # here, as nothing reads the models of a full store
             with context.progress(f"teacher on {name}", plan.examples) as advance:
                 written += writer.capture(split.teacher.keys, _answers(teacher, split, context, advance))
     return written

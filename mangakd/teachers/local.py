@@ -1,6 +1,8 @@
 """`LocalTeacher`: a live, frozen model in this process. Gives logits, hidden states and attention of every layer."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -9,22 +11,38 @@ from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
 from mangakd.models.encoder import Encoder
 from mangakd.models.labels import alignment
-from mangakd.models.load import weights_digest
+from mangakd.models.outline import weights_digest
 from mangakd.teachers.base import TeacherProvider, all_layers, digest
 from mangakd.teachers.options import Member, TeacherContext, TeacherOptions
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A model on disk. weights: `weights_digest` of what `read` returns."""
+
+    spec: ModelSpec
+    weights: str
+    read: Callable[[], Encoder]
 
 
 class LocalTeacher(TeacherProvider):
     """labels: the data's label names; the model's logits are put into this order by name.
 
+    A model that is unread is read when it is first needed: a full store is named and found without it.
+
     Raises UserError where the label sets differ; RuntimeError where someone switched the teacher to training.
     """
 
-    def __init__(self, encoder: Encoder, labels: tuple[str, ...]) -> None:
-        self.encoder = encoder.eval().requires_grad_(False)
-        self._order = alignment(encoder.spec.labels, labels, encoder.spec.name)
-        self.spec = replace(encoder.spec, labels=labels)
-        self._weights = weights_digest(encoder.model)
+    def __init__(self, model: Encoder | Unread, labels: tuple[str, ...]) -> None:
+        self._model = model.eval().requires_grad_(False) if isinstance(model, Encoder) else model
+        self._order = alignment(model.spec.labels, labels, model.spec.name)
+        self.spec = replace(model.spec, labels=labels)
+        self._weights = weights_digest(model.model) if isinstance(model, Encoder) else model.weights
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        model = self._model if isinstance(self._model, Encoder) else self._model.read()
+        return model.eval().requires_grad_(False)
 
     @property
     def gives(self) -> Need:

@@ -16,7 +16,6 @@ from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
 from mangakd.data.loader import EncodedSplit
-from mangakd.models.encoder import Encoder
 from mangakd.models.labels import label_name
 from mangakd.teachers.base import TeacherProvider
 
@@ -65,13 +64,13 @@ class Member:
 
 @dataclass
 class TeacherContext:
-    """load: a member as a fine-tuned encoder. splits: the run's data, teacher side tokenised. progress: opens a bar.
+    """load: a fine-tuned member, in memory or on disk. splits: the run's data, teacher side tokenised. progress: opens a bar.
 
     precision: of a forward outside a fit, as in `hardware.precision`.
     """
 
     labels: tuple[str, ...]
-    load: Callable[[Member], Encoder]
+    load: Callable[[Member], Any]  # Encoder | teachers.local.Unread
     splits: dict[str, EncodedSplit]
     cache: Path
     device: torch.device

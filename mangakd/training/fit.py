@@ -31,7 +31,8 @@ from mangakd.training.callbacks.progress import RunProgress
 from mangakd.training.callbacks.save_last import SaveEvery, SaveLast
 from mangakd.training.checkpoints import AtomicIO, Identity
 from mangakd.training.hardware import Hardware
-from mangakd.training.module import DistillModule, Optim, Step, parameter_groups
+from mangakd.training.module import Optim, parameter_groups
+from mangakd.training.run_module import RunModule, Step
 from mangakd.training.validation import Validation
 
 
@@ -92,7 +93,7 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, plan
     _check_filled(plan, share)
     step = Step(total_steps(len(loader), accumulate, **plan.trainer), step_rows, accumulate)
     validation = Validation(plan.task, plan.validation, hardware.eval_batch_size, share, plan.reference)
-    module = DistillModule(trained, terms, teacher, plan.optim, validation, step, plan.seed, hardware, plan.identity)
+    module = RunModule(trained, terms, teacher, plan.optim, validation, step, plan.seed, hardware, plan.identity)
     judge, monitor = plan.task.judge, f"val/{plan.task.monitor}"
     mode = judge.score(plan.task.monitor).mode
     progress = RunProgress(plan.title, step.count, hardware.world, dict.fromkeys([plan.task.monitor, *judge.watched]))

@@ -20,7 +20,8 @@ from mangakd.data.source import Corpus
 from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.losses.loss_set import LossSet
 from mangakd.models import load
-from mangakd.models.encoder import Encoder
+from mangakd.models.outline import Outline
+from mangakd.models.trial import check_numbers
 from mangakd.tasks.base import Task
 from mangakd.teachers.base import digest
 from mangakd.teachers.options import FitOptions, Member
@@ -30,35 +31,38 @@ from mangakd.training.hardware import Hardware
 from mangakd.training.module import Optim
 
 log = logging.getLogger(__name__)
+KEY = "teacher.path"
 
 
 def fitted(
     member: Member, options: FitOptions, labels: Sequence[str] | None, corpus: Corpus, task: Task,
     splits: dict[str, EncodedSplit], tokenizer: Any, hardware: Hardware, cache: Path,
-) -> Encoder:  # fmt: skip
-    """The member as an encoder that knows the task. Raises UserError for a new head with teacher.fit.mode=never."""
-    if options.mode != "always" and (trained := as_it_is(member, labels, tokenizer)) is not None:
+) -> Outline:  # fmt: skip
+    """The member with a head for the task, unread. Raises UserError for a new head with teacher.fit.mode=never."""
+    if options.mode != "always" and (trained := load.outline_trained(member.path, KEY, labels)) is not None:
         return trained
     check_may_fit(member, options)
     member = options.member(member)
     torch.manual_seed(member.seed)  # the new head
-    model = load.load_classifier(member.path, corpus.labels, task.problem, "teacher.path")
+    base = load.outline_classifier(member.path, corpus.labels, task.problem, KEY)
     # The splits' content is in here with the order of labels; of the hardware only the step, as nothing else of it changes what
     # is learnt.
     mark = digest(
-        load.weights_digest(model), corpus.digest("train", "validation"), splits["train"].teacher.keys.sum(), options.epochs,
+        base.digest(torch.float32), corpus.digest("train", "validation"), splits["train"].teacher.keys.sum(), options.epochs,
         options.lr, hardware.step_rows, member.seed, task.problem,
     )  # fmt: skip
     folder = cache / "teachers" / mark
     with waiting_lock(cache / "locks" / mark, "fine-tuning the teacher"):  # a parallel sweep shares one
         if not (folder / "done.json").is_file():
+            model = load.read_model(base, member.path, KEY)
+            check_numbers(load.encoder(model, KEY, tokenizer), tokenizer, f"{KEY}={member.path}")
             _train(model, folder, member, options, task, splits, tokenizer, hardware)
     log.info("teacher %s (seed %d), fine-tuned: %s", member.path, member.seed, folder)
     try:
-        trained = as_it_is(Member(str(folder), member.seed), None, tokenizer)
+        trained = load.outline_trained(str(folder), KEY)
     except UserError as error:
         raise UserError(
-            f"the kept teacher {folder} is damaged ({error}) Delete that folder; it is made again."
+            f"the cached teacher {folder} is damaged ({error}) Delete that folder; it is made again."
         ) from error
     assert trained is not None  # its config.json says that it is a classifier
     return trained
@@ -72,15 +76,6 @@ def check_may_fit(member: Member, options: FitOptions) -> None:
             f"teacher.path={member.path} has no head for this task (its architecture is {config.architectures}), and "
             "teacher.fit.mode=never. Give a fine-tuned folder, or let teacher.fit.mode=auto fine-tune it."
         )
-
-
-def as_it_is(member: Member, labels: Sequence[str] | None, tokenizer: Any) -> Encoder | None:
-    """A fine-tuned member; None where its weights hold no head. labels: names of its outputs, instead of its config's.
-
-    Raises UserError as `load.trained_classifier` does.
-    """
-    model = load.trained_classifier(member.path, "teacher.path", labels)
-    return None if model is None else load.encoder(model, f"teacher {model.config.model_type}", tokenizer)
 
 
 def _train(

@@ -13,17 +13,20 @@ from mangakd.core import cpu
 
 STRATEGIES = ("one", "ddp", "fsdp")
 PLACEMENTS = ("replicated", "sharded", "cached")
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
 
 
 @dataclass(frozen=True)
 class TeacherPlace:
-    """placement: replicated on every device, sharded over them (fsdp), or cached (in no memory). dtype: of its weights."""
+    """placement: replicated on every device, sharded over them (fsdp), or cached (in no memory).
+
+    dtype: of its weights; auto is the checkpoint's.
+    """
 
     placement: str = "replicated"
-    dtype: str = "float32"
+    dtype: str = "auto"
 
 
 @dataclass(frozen=True)

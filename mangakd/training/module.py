@@ -3,32 +3,32 @@
     batch ──► student ──► Outputs ─┐
       └─────► teacher ──► Outputs ─┴─► LossSet ──► weighted sum, per-term logs
 
-Fine-tuning a teacher and the no-KD baseline are this module with hard labels only and no teacher.
+Any lightning.Trainer trains it: models and batches are those of Hugging Face, or ours. The command's fits use the subclass in
+run_module.py, which adds validation by the task's scores, shards, and checkpoints that resume bit for bit.
 """
 
 import logging
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from mangakd.core import ranks
 from mangakd.core.errors import UserError
 from mangakd.core.outputs import Batch
 from mangakd.data.gather import to_device
+from mangakd.losses.base import LossCallback
 from mangakd.losses.gradient_norms import GradientNorms
 from mangakd.losses.loss_set import LossSet, LossSetOutput
 from mangakd.models.encoder import Encoder
-from mangakd.teachers.base import TeacherProvider
-from mangakd.training import checkpoints, parallel
-from mangakd.training.checkpoints import Identity
-from mangakd.training.hardware import Hardware
+from mangakd.training import given
 from mangakd.training.quantise import HOOKS
-from mangakd.training.validation import Validation
 
 log = logging.getLogger(__name__)
 
@@ -56,53 +56,98 @@ class Optim:
         return {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2, "constant": 1.0}[self.schedule]
 
 
-@dataclass(frozen=True)
-class Step:
-    """The optimizer's steps: how many in the whole fit, rows of each on all ranks, micro-batches of each on this rank."""
-
-    count: int
-    rows: int
-    accumulate: int = 1
-
-
 class DistillModule(L.LightningModule):
     """student and losses are trained, saved and sharded; the teacher is a plain object and none of these.
 
+    student: a Hugging Face classifier, trained in place. teacher: another one, several as an ensemble, a TeacherProvider, or None
+    where no loss needs it. losses: name → loss. Batches: what a Hugging Face collator makes (`input_ids` and `attention_mask`
+    (B, T), `labels` (B), or (B, C) for multi-label heads; both models read them), or {"student": …, "teacher": …, "labels": …}
+    where the models have tokenizers of their own. optim: AdamW and its schedule; override `configure_optimizers` for another.
+
+        module = DistillModule(
+            student=student, teacher=teacher,
+            losses={"hard_label": losses.HardLabel(weight=0.3), "output": losses.Output(weight=0.7, temperature=2)},
+        )
+        lightning.Trainer(max_epochs=3).fit(module, loader)
+        module.student.save_pretrained("student")
+
+    With `accumulate_grad_batches` each micro-batch is a mean of its own, as everywhere in Lightning; only the command's loader
+    divides by the whole step. A loss that does not read the student's logits leaves the head without gradients, for which DDP
+    needs strategy="ddp_find_unused_parameters_true".
     seed: randomness of a micro-batch is a function of (seed, step, rank, micro-batch), so that a resumed run draws what the
-    uninterrupted one draws. identity: what its checkpoints say they belong to.
-    Raises UserError naming the loss term when a loss is not finite, before the weights are touched.
+    uninterrupted one draws.
+    Raises UserError naming the argument that does not fit, and, before the weights are touched, the loss term that is not finite.
     """
 
     def __init__(
-        self, student: Encoder, losses: LossSet, teacher: TeacherProvider | None, optim: Optim,
-        validation: Validation, step: Step, seed: int = 0, hardware: Hardware | None = None, identity: Identity | None = None,
+        self, student: Any, teacher: Any = None, losses: Mapping[str, LossCallback] | LossSet | None = None, *,
+        optim: Optim | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
-        if losses.needs_teacher and teacher is None:
-            raise ValueError("these losses need a teacher")
-        self.student = student.require(losses.requires.student)
-        self.losses = losses
-        self.teacher = teacher if losses.needs_teacher else None
-        self._optim, self._validation = optim, validation
-        self._step, self._seed = step, seed
-        self._hardware, self._identity = hardware or Hardware(), identity or Identity()
-        self._rank = ranks.rank() if self._hardware.world > 1 else 0
+        student = Encoder.of(student, "student")
+        provider = given.teacher(teacher, student)
+        self.losses = given.losses(losses, student.spec, provider, seed)
+        self.student = student.require(self.losses.requires.student)
+        self.teacher = provider if self.losses.needs_teacher else None
+        self._one_vocabulary = given.one_vocabulary(student, provider)
+        self._optim, self._seed = optim or Optim(), seed
         self._broken: Tensor | None = None
         self._shown: Tensor | None = None
-        self._norms = GradientNorms(student) if optim.gradient_norms and _whole(self._hardware) else None
+        self._norms = GradientNorms(student) if self._optim.gradient_norms else None
 
-    def configure_model(self) -> None:
-        if self._hardware.strategy != "fsdp":
-            return
-        mesh = self.device_mesh["data_parallel"]  # type: ignore[index]
-        parallel.shard(self, self.student, self.losses, mesh, self._hardware.precision)
-        if self.teacher is not None and self._hardware.teacher.placement == "sharded":
-            for encoder in self.teacher.encoders:
-                parallel.shard_encoder(encoder, mesh)
+    @cached_property
+    def steps(self) -> int:
+        """Optimizer steps of the whole fit. Raises UserError where the Trainer has no end and the schedule needs one."""
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise UserError(
+                f"Optim(schedule={self._optim.schedule!r}) needs to know the last step, and this Trainer has none: give it "
+                "max_epochs or max_steps."
+            )
+        return int(steps)
+
+    @property
+    def accumulate(self) -> int:
+        """Micro-batches of an optimizer step."""
+        return self.trainer.accumulate_grad_batches
+
+    @property
+    def rank(self) -> int:
+        return self.global_rank
+
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[Any]) -> None:
+        """Before training: what a temperature by class or by entropy learns from the teacher's answers (losses/temperature.py).
+
+        batches: of the validation rows.
+        """
+        assert self.teacher is not None
+        self.teacher.prepare(self.device, self.losses.requires.teacher)
+        answers = [self.teacher(to_device(self._ours(batch), self.device)).logits for batch in batches]
+        self.losses.calibrate(torch.cat(answers))
+
+    def setup(self, stage: str) -> None:
+        self.__dict__.pop("steps", None)  # of an earlier fit
 
     def on_fit_start(self) -> None:
+        self._prepare_teacher()
+
+    def on_validation_start(self) -> None:
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            self._prepare_teacher()
+
+    def on_test_start(self) -> None:
+        self._prepare_teacher()
+
+    def _prepare_teacher(self) -> None:
         if self.teacher is not None:
             self.teacher.prepare(self.device, self.losses.requires.teacher)
+
+    def _ours(self, batch: Any) -> Batch:
+        return given.batch(batch, self._one_vocabulary)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
+        return self._ours(batch)
 
     def on_train_start(self) -> None:
         self.student.train()  # from_pretrained returns eval mode and Lightning leaves it so
@@ -112,29 +157,48 @@ class DistillModule(L.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # torch.manual_seed would also format a stack trace for every backend that is not there: half a millisecond a step.
-        part = self._rank * self._step.accumulate + batch_idx % self._step.accumulate
+        part = self.rank * self.accumulate + batch_idx % self.accumulate
         seed = self._seed * 1_000_003 + self.global_step + (part << 44)
         torch.default_generator.manual_seed(seed)
         if self.device.type != "cpu":
             torch.get_device_module(self.device).manual_seed(seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        student = self.student(batch["student"])
-        teacher = self.teacher(batch) if self.teacher is not None else None
-        result: LossSetOutput = self.losses(student, teacher, batch, self.progress)
+        result = self._losses_of(batch, self.progress)
         self._guard(result)
         if self._norms is not None and self._written and self.loggers and self._pulls_due:
-            self._norms.add(result.weighted, 1 / self._step.accumulate)
+            self._norms.add(result.weighted, 1 / self.accumulate)
         if self._logged(batch_idx):
             self._log(result, batch_idx)
         return result.total
+
+    def _losses_of(self, batch: Batch, progress: float) -> LossSetOutput:
+        student = self.student(batch["student"])
+        teacher = self.teacher(batch) if self.teacher is not None else None
+        return self.losses(student, teacher, batch, progress)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._log_losses(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._log_losses(batch, "test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The student's logits (B, C)."""
+        return self.student(batch["student"]).logits
+
+    def _log_losses(self, batch: Batch, split: str) -> None:
+        """The losses as they stand at the end of training, means over rows."""
+        result = self._losses_of(batch, 1.0)
+        values = {f"{split}/loss": result.total} | {f"{split}/loss/{name}": term for name, term in result.terms.items()}
+        self.log_dict(values, batch_size=len(batch["labels"]), sync_dist=True, prog_bar=False)
 
     def _logged(self, batch_idx: int) -> bool:
         """Whether loggers write this step, or it is the first or the last of an epoch, which the progress line shows.
 
         Lightning's log() takes a third of a millisecond for each value, at every step, written or not.
         """
-        last = batch_idx // self._step.accumulate == (self.trainer.num_training_batches - 1) // self._step.accumulate
+        last = batch_idx // self.accumulate == (self.trainer.num_training_batches - 1) // self.accumulate
         return self._written or self.global_step == 0 or last
 
     @property
@@ -152,10 +216,10 @@ class DistillModule(L.LightningModule):
         values = {"train/loss": result.total.detach()}
         values |= {f"train/loss/{name}": value for name, value in result.terms.items()}
         values |= {f"train/{name}": value for name, value in result.logs.items()}
-        shown = torch.stack([value.float() for value in values.values()]) / self._step.accumulate
-        micro = batch_idx % self._step.accumulate
+        shown = torch.stack([value.float() for value in values.values()]) / self.accumulate
+        micro = batch_idx % self.accumulate
         self._shown = shown if micro == 0 or self._shown is None else self._shown + shown
-        if micro < self._step.accumulate - 1 and not self.trainer.is_last_batch:
+        if micro < self.accumulate - 1 and not self.trainer.is_last_batch:
             return
         whole = self._mean(self._shown)
         weights = {f"train/weight/{name}": value for name, value in result.weights.items()}
@@ -173,7 +237,7 @@ class DistillModule(L.LightningModule):
     @property
     def progress(self) -> float:
         """0 at the first step, 1 after the last."""
-        return self.global_step / max(self._step.count, 1)
+        return self.global_step / max(self.steps, 1)
 
     def _guard(self, result: LossSetOutput) -> None:
         """Remember on the device whether a term was not finite; look at once on a CPU, every 20 steps elsewhere."""
@@ -188,31 +252,12 @@ class DistillModule(L.LightningModule):
         if self._broken is not None and bool(self._broken.any()):
             term = ", ".join(name for name, bad in zip(names, self._broken.tolist(), strict=True) if bad)
             raise UserError(
-                f"the loss term {term} is not finite (NaN or infinity) at step {self.global_step}. The last good checkpoint is "
-                "kept in checkpoints/. Lower optim.lr, raise optim.warmup, or look at this term's weight and temperature."
+                f"the loss term {term} is not finite (NaN or infinity) at step {self.global_step}. Earlier checkpoints are kept. "
+                "Lower optim.lr, raise optim.warmup, or look at this term's weight and temperature."
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_finite()  # a checkpoint is only ever written from a finite run
-        if "optimizer_states" not in checkpoint:  # weights alone
-            return
-        groups = self.trainer.optimizers[0].param_groups
-        checkpoints.name_states(checkpoint["optimizer_states"][0], self, groups, self._hardware.strategy == "fsdp")
-        run = {"step_rows": self._step.rows, "accumulate": self._step.accumulate, "world": self._hardware.world}
-        checkpoint[checkpoints.KEY] = {**vars(self._identity), **run, "groups": [group["name"] for group in groups]}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Lightning counts micro-batches; on other devices a step may have more or fewer of them."""
-        before, now = checkpoint[checkpoints.KEY]["accumulate"], self._step.accumulate
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        for counts in (progress["total"], progress["current"]):
-            counts.update({name: count // before * now for name, count in counts.items()})
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._validation.add(self.student(batch["student"]).logits, batch["labels"])
-
-    def on_validation_epoch_end(self) -> None:
-        self.log_dict({f"val/{name}": value for name, value in self._validation.scores().items()}, batch_size=1)
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(
@@ -220,12 +265,15 @@ class DistillModule(L.LightningModule):
             lr=self._optim.lr,
             fused=self.device.type in ("cpu", "cuda"),
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._optim.factor(step, self._step.count))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._optim.factor(step, self.steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
+        if gradient_clip_val is not None:  # the Trainer's own wins
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
         if self._optim.clip is None:
             return
         # A T²-scaled KD loss is cut harder than plain cross-entropy, so how often it happens is logged.
@@ -235,19 +283,6 @@ class DistillModule(L.LightningModule):
         if self._shown is not None:  # this step is logged
             self._shown = None
             self.log("train/clipped", (norm > self._optim.clip).float(), batch_size=1, on_step=True, on_epoch=False)
-
-
-def _whole(hardware: Hardware) -> bool:
-    """Whether each term's whole gradient can be had; told where not. It is on by default, so that is no warning."""
-    reasons = {
-        "hardware.strategy=fsdp": hardware.strategy == "fsdp",  # shards
-        "hardware.compile=true": hardware.compile,  # a compiled graph is gone after one backward pass
-        "hardware.precision=16-mixed": hardware.precision == "16-mixed",  # small gradients are 0 before they are scaled
-    }
-    found = [reason for reason, holds in reasons.items() if holds]
-    if found and ranks.is_first():
-        log.info("optim.gradient_norms is ignored: it does not go with %s.", ", ".join(found))
-    return not found
 
 
 def parameter_groups(student: Encoder, losses: LossSet, weight_decay: float = 0.0) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ class Validation:
         rows = len(split)
         places = np.arange(share.rank, -(-rows // share.world) * share.world, share.world)
         self.batches = EvalBatches(split, batch_size, places % rows)
-        self._counted = torch.from_numpy(places < rows)[torch.from_numpy(self.batches.order)]
+        self._mask = torch.from_numpy(places < rows)[torch.from_numpy(self.batches.order)]
         self._task, self._teacher, self._together = task, teacher, share.world > 1
         self._start()
 
@@ -40,10 +40,10 @@ class Validation:
             self._reference = self._task.meters(width, False, together) if self._teacher is not None else None
         here = slice(self._seen, self._seen + len(answers))
         self._seen = here.stop
-        counted, rows = self._counted[here], torch.from_numpy(self.batches.rows[here])
-        if not counted.all():
-            rows, chosen = rows[counted], counted.to(answers.device)
-            answers, targets = answers[chosen], targets[chosen]
+        mask, rows = self._mask[here], torch.from_numpy(self.batches.rows[here])
+        if not mask.all():
+            answers, targets = (side[mask.to(side.device)] for side in (answers, targets))
+            rows = rows[mask]
         teacher = None if self._teacher is None else self._teacher[rows].to(answers.device)
         self._student.update(answers, targets, teacher)
         if self._reference is not None and teacher is not None:

@@ -28,7 +28,8 @@ from mangakd.models.load import vocabulary_digest
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.local import LocalTeacher
 from mangakd.teachers.options import Member, TeacherContext, TeacherOptions
-from mangakd.training.module import DistillModule, Optim, Step
+from mangakd.training.module import Optim
+from mangakd.training.run_module import RunModule, Step
 from mangakd.training.validation import Validation
 
 CONF = Path(__file__).parents[2] / "conf" / "teacher"
@@ -196,7 +197,7 @@ def test_it_is_no_part_of_the_module_that_holds_it(case: Case) -> None:
     student = encoder(config("bert", layers=2), problem=case.row.problem)
     losses = LossSet({"output": OutputLoss()})
     losses.bind(student.spec, case.provider.spec)
-    module = DistillModule(student, losses, case.provider, Optim(), Mock(Validation), Step(1, 8))
+    module = RunModule(student, losses, case.provider, Optim(), Mock(Validation), Step(1, 8))
     assert not isinstance(case.provider, nn.Module)
     held = {id(p) for made in case.load.loaded for p in made.parameters()}
     assert not held & {id(p) for p in module.parameters()}

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mangakd.core.errors import UserError
-from mangakd.export.choose import Choice, choose, cosine, likeness, pearson
+from mangakd.evaluation.judge import Score
+from mangakd.export.choose import SCORES, Choice, choose, cosine, likeness, pearson
 from mangakd.export.company import compare
 from mangakd.export.measure import Measured
 
@@ -45,6 +46,13 @@ def test_the_fastest_that_loses_no_more_than_the_limit() -> None:
     )  # paired: 900 of 1000 alone would have ±1.9
     assert "good loses 0.20 points [0.00, 0.50]" in found.reason and "0.3" in found.reason
     assert found.judged[1].agreement_student == pytest.approx(0.998) and found.judged[1].difference == 1.0
+
+
+def test_of_a_score_where_lower_is_better_the_drop_is_what_the_variant_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SCORES, "accuracy", Score("mistakes", "{:.1%}", "lower"))
+    choice = chosen(variant("fp32", 900, 20), variant("more", 904, 5), variant("fewer", 890, 10))
+    assert choice.name == "fewer" and "fewer gains 1.00 points" in choice.reason
+    assert [each.passed for each in choice.judged] == [True, False, True]
 
 
 def test_a_variant_that_is_better_than_the_student_gains() -> None:

@@ -223,7 +223,7 @@ def test_labels_in_another_order_are_aligned(base: list[str], compose: Compose, 
     setup = checked(compose(*base, f"teacher.path={swapped}"), tmp_path)
     batch = setup.splits["test"].collate([0, 1, 2])
     logits = setup.teacher.provider(setup.context)(batch).logits
-    raw = setup.load_teacher(setup.teacher.models[0]).eval()(batch["teacher"]).logits
+    raw = setup.members.read(setup.teacher.models[0]).eval()(batch["teacher"]).logits
     assert torch.equal(logits, raw[:, [1, 2, 0]])
 
 

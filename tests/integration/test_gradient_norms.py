@@ -22,7 +22,8 @@ from mangakd.teachers.local import LocalTeacher
 from mangakd.training.fit import fit
 from mangakd.training.hardware import Hardware
 from mangakd.training.loggers import KeptCsv
-from mangakd.training.module import DistillModule, Optim, Step
+from mangakd.training.module import DistillModule, Optim
+from mangakd.training.run_module import RunModule, Step
 from mangakd.training.validation import Validation
 
 WEIGHTS = {"hard_label": 0.3, "output": 0.7, "hidden": 0.1}
@@ -119,5 +120,5 @@ def test_where_they_cannot_be_had_it_is_said(
     caplog.set_level(logging.INFO, "mangakd")
     student = tiny.encoder(2)
     losses = tiny.bound(student, None, hard_label=HardLabelLoss())
-    DistillModule(student, losses, None, MEASURED, Mock(Validation), Step(1, 1), hardware=Hardware(**profile))
+    RunModule(student, losses, None, MEASURED, Mock(Validation), Step(1, 1), hardware=Hardware(**profile))
     assert f"optim.gradient_norms is ignored: it does not go with {word}" in caplog.text

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
+from mangakd.evaluation import predictions
 from mangakd.evaluation.report import sections
 from mangakd.evaluation.report.measure import measure
 from mangakd.evaluation.table import rows
@@ -17,6 +18,18 @@ RunHere = Callable[[DictConfig, Path], None]
 ONE_EPOCH = ("teacher.fit.epochs=1", "trainer.max_epochs=1")
 
 
+def check_metrics(run: Path) -> None:
+    """metrics.json holds what the judge makes of the run's predictions; validation while training said the same."""
+    metrics, judge = json.loads((run / "metrics.json").read_text()), ClassificationJudge()
+    test, validation = (predictions.load(run, split) for split in ("test", "validation"))
+    values = judge.values(test.logits["student"], test.targets, test.logits["teacher"])
+    assert {name: metrics[f"test/{name}"] for name in values} == values
+    whole = judge.values(test.logits["teacher"], test.targets)["accuracy"]
+    assert metrics["test/retention"] == values["accuracy"] / whole
+    accuracy = judge.values(validation.logits["student"], validation.targets)["accuracy"]
+    assert metrics["val/accuracy"] == round(accuracy, 6)
+
+
 @pytest.mark.parametrize("combine", ["probabilities", "logits"])
 def test_members_are_scored_one_by_one(
     small_run: list[str], run_here: RunHere, compose: Compose, tmp_path: Path, combine: str
@@ -25,6 +38,7 @@ def test_members_are_scored_one_by_one(
     alone = []
     for seed in (0, 1):
         run_here(compose(*typed, f"teacher.seed={seed}"), tmp_path / str(seed))
+        check_metrics(tmp_path / str(seed))
         found = measure(tmp_path / str(seed), ClassificationJudge(), 10).scores
         alone.append((found["teacher", "accuracy"].value, found["teacher", "ece"].value))
     several = compose(*typed, "teacher=ensemble", "teacher.seeds=[0,1]", f"teacher.combine={combine}")

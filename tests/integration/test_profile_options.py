@@ -81,7 +81,7 @@ def test_teacher_and_student_attend_as_the_profile_says(
         torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: counted.append(1) or real(*a, **k)
     )
     tokens = torch.ones(2, 5, dtype=torch.long)
-    for encoder in (setup.context.load(setup.teacher.models[0]), setup.build_student()):
+    for encoder in (setup.members.read(setup.teacher.models[0]), setup.build_student()):
         encoder({"input_ids": tokens, "attention_mask": tokens})
     assert len(counted) == calls  # layers of both
 

@@ -150,7 +150,7 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run(
 
     named = ["logger.wandb.name=mine", "logger.wandb.group=ours"]
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr("mangakd.training.module.DistillModule.on_validation_epoch_end", killed)
+        patch.setattr("mangakd.training.run_module.RunModule.on_validation_epoch_end", killed)
         run_here(compose(*typed, *named, "checkpoint.every_steps=3"), tmp_path / "run")
     run_here(compose(*typed, "checkpoint.every_steps=3", "resume=auto"), tmp_path / "run")
     first, second = sent(tmp_path / "run")

@@ -239,3 +239,20 @@ def test_a_schedule_is_plain_data_in_the_config() -> None:
         "label_smoothing": 0.0,
         "smoothing_aware": False,
     }
+
+
+def test_a_unit_that_the_loader_does_not_count_is_refused() -> None:
+    """It was scaled by 1 under accumulation, without a word."""
+    loss = Constant(1.0, 1)
+    loss.unit = "words"
+    with pytest.raises(UserError, match=r"losses\.a \(Constant\) counts in 'words'.*rows, tokens, cells, labels"):
+        LossSet({"a": loss}).bind(STUDENT, None)
+
+
+@pytest.mark.parametrize("loss", [HardLabelLoss(), OutputLoss()])
+def test_one_output_has_no_classes_to_compare(loss: LossCallback) -> None:
+    """The loss and its gradient were 0."""
+    score = spec("score", labels=("a",))
+    with pytest.raises(UserError, match=r"the head of score has 1 output: its probability is always 1"):
+        LossSet({"a": loss}).bind(score, score)
+    LossSet({"a": OutputLoss(divergence="mse")}).bind(score, score)

@@ -258,7 +258,11 @@ def test_weights_of_whole_numbers(folder: Path) -> None:
     save_file(weights, file, metadata={"format": "pt"})
     assert labels(folder) == LABELS
     save_file(weights | {"classifier.bias": torch.zeros(COUNT, dtype=torch.int8)}, file, metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"classifier\.bias in model\.safetensors is of dtype I8"):
+    with pytest.raises(UserError, match=r"classifier\.bias in model\.safetensors is of dtype int8"):
+        labels(folder)
+    file.unlink()
+    torch.save(weights | {"classifier.bias": torch.zeros(COUNT, dtype=torch.int32)}, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"classifier\.bias in pytorch_model\.bin is of dtype int32"):
         labels(folder)
 
 

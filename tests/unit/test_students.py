@@ -25,6 +25,7 @@ from mangakd.losses.output import OutputLoss
 from mangakd.losses.relation import RelationLoss
 from mangakd.models import load
 from mangakd.models.encoder import Encoder
+from mangakd.models.outline import weights_digest
 from mangakd.students.build import Student
 from mangakd.teachers.local import LocalTeacher
 
@@ -64,7 +65,7 @@ def test_random_parts_follow_the_seed_and_the_mode_is_training() -> None:
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
         made.append(Student(sizes=SMALL).build(taught, tokenizer(), LABELS, "multi_label"))
-    digests = [load.weights_digest(student.model) for student in made]
+    digests = [weights_digest(student.model) for student in made]
     assert digests[0] == digests[1] != digests[2]
     assert all(module.training for module in made[0].modules())
     assert made[0].spec.problem == "multi_label" and made[0].model.config.pad_token_id == 0
@@ -160,7 +161,7 @@ def test_a_folder_is_read_as_it_is(legacy: bool, tmp_path: Path) -> None:
     saved = model(config("bert"), seed=4)
     student = Student(path=folder(tmp_path, saved, legacy=legacy))
     built = student.build(encoder(config("bert")), load.load_tokenizer(str(tmp_path)), LABELS, "single_label")
-    assert load.weights_digest(built.model) == load.weights_digest(saved) and built.training
+    assert weights_digest(built.model) == weights_digest(saved) and built.training
     assert built.spec.vocabulary == load.vocabulary_digest(tokenizer()), "the same vocabulary, saved and read again"
     new = student.build(encoder(config("bert")), tokenizer(), ("a", "b", "c"), "single_label")
     assert new.spec.labels == ("a", "b", "c") and answer(new).shape == (3, 3)

@@ -177,13 +177,18 @@ def _company(row: Record) -> str:
 
 
 def _score(record: Record, row: Record) -> Value:
-    form = "{:.4f}" if record["problem"] in ("regression", "embedding") else "{:.1%}"
+    form = _format(record)
     low, high = (form.format(end) for end in row["score_interval"])
     return Value(form.format(row["score"]), f"[{low}, {high}]")
 
 
 def _likeness(record: Record, value: float) -> str:
-    return f"{value:.4f}" if record["problem"] in ("regression", "embedding") else f"{value:.1%}"
+    return _format(record).format(value)
+
+
+def _format(record: Record) -> str:
+    """Of its score and of likenesses. Folders that were exported before do not say it."""
+    return record.get("score_format", "{:.4f}" if record["problem"] in ("regression", "embedding") else "{:.1%}")
 
 
 def _points(value: float) -> str:

@@ -99,13 +99,13 @@ def _gain(point: Point, name: str, score: Score) -> Line:
 def _headline(point: Point, name: str, score: Score) -> str:
     gain, runs = _gain(point, name, score), len(point.runs)
     student = score.format.format(_tested(point, name).mean())
-    mean = f"{score.text} of the student on test: {student} in the mean of {runs} seeds."
+    sentence = f"{score.text} of the student on test: {student} in the mean of {runs} seeds."
     if np.isnan(gain.values).any():
-        return f"{mean} What the teacher adds is not known: the runs have no baseline (baseline=true)."
+        return f"{sentence} What the teacher adds is not known: the runs have no baseline (baseline=true)."
     low, high = Spread(gain.values).interval
     word = "helps" if low > 0 else "harms" if high < 0 else "makes no difference that these seeds can show"
     return (
-        f"{mean} The teacher {word}: {' '.join(gain.mean)} over the same student without it, from {' to '.join(gain.ends)}, "
+        f"{sentence} The teacher {word}: {' '.join(gain.mean)} over the same student without it, from {' to '.join(gain.ends)}, "
         f"above 0 with {(gain.values > 0).sum()} of {runs} seeds."
     )
 

@@ -12,14 +12,14 @@ from mangakd.tasks.meters import Meter, Meters
 
 def meters(classes: int, several: bool, teacher: bool, together: bool) -> Meters:
     """several: whether a row may have several labels. teacher: whether its logits are given, for agreement and KL."""
-    found = {
+    own = {
         "accuracy": Meter(1, mean_of, together),
         "macro_f1": Meter(2 * classes, macro_f1_of, together),
         "ece": Meter(BINS, partial(ece_of, answers=classes if several else 1), together),
     }
     if teacher:
-        found |= {"agreement": Meter(1, mean_of, together), "kl": Meter(1, mean_of, together)}
-    return Meters(found, sums)
+        own |= {"agreement": Meter(1, mean_of, together), "kl": Meter(1, mean_of, together)}
+    return Meters(own, sums)
 
 
 class Answers:
@@ -42,7 +42,7 @@ class Answers:
 def sums(logits: Tensor, targets: Tensor, teacher: Tensor | None) -> dict[str, Tensor]:
     """Score → its sums over the batch."""
     student = Answers(logits, targets)
-    found = {
+    added = {
         "accuracy": _count((student.predicted == student.truth).all(-1)),
         "macro_f1": torch.cat(
             [_count(student.predicted & student.truth), _count(student.predicted) + _count(student.truth)]
@@ -51,9 +51,9 @@ def sums(logits: Tensor, targets: Tensor, teacher: Tensor | None) -> dict[str, T
     }
     if teacher is not None:
         other = Answers(teacher, targets)
-        found["agreement"] = _count((other.predicted == student.predicted).all(-1))
-        found["kl"] = _divergence(other.log_p, student.log_p)
-    return {name: value.reshape(-1) for name, value in found.items()}
+        added["agreement"] = _count((other.predicted == student.predicted).all(-1))
+        added["kl"] = _divergence(other.log_p, student.log_p)
+    return {name: value.reshape(-1) for name, value in added.items()}
 
 
 def _count(marks: Tensor) -> Tensor:

@@ -1,0 +1,108 @@
+"""What a Lightning user gives a DistillModule, Hugging Face's models and batches, as our own objects.
+
+Errors name the argument: there is no config here whose key could be named.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mangakd.core.errors import UserError
+from mangakd.core.outputs import Batch
+from mangakd.core.spec import ModelSpec
+from mangakd.losses.base import LossCallback
+from mangakd.losses.hard_label import IGNORE
+from mangakd.losses.loss_set import LossSet
+from mangakd.models.encoder import Encoder
+from mangakd.teachers import live
+from mangakd.teachers.base import TeacherProvider
+from mangakd.teachers.ensemble import EnsembleTeacher
+
+LABELS = ("labels", "label", "label_ids")
+
+
+def teacher(models: Any, student: Encoder) -> TeacherProvider | None:
+    """models: a classifier, several as an ensemble of equal weights, a provider, or None."""
+    if models is None:
+        return None
+    if isinstance(models, Sequence):
+        return EnsembleTeacher([_one_teacher(each, student) for each in models])
+    return _one_teacher(models, student)
+
+
+def _one_teacher(model: Any, student: Encoder) -> TeacherProvider:
+    if isinstance(model, TeacherProvider):
+        if model.spec.labels != student.spec.labels:
+            raise UserError(_other_labels(model.spec, student.spec))
+        return model
+    if model in (student, student.model):
+        raise UserError("teacher and student are the same object, and the teacher stays frozen: give a copy of it.")
+    teacher = Encoder.of(model, "teacher")
+    if set(teacher.spec.labels) != set(student.spec.labels):
+        raise UserError(_other_labels(teacher.spec, student.spec))
+    return live(teacher, student.spec.labels)
+
+
+def _other_labels(teacher: ModelSpec, student: ModelSpec) -> str:
+    first = next((pair for pair in zip(teacher.labels, student.labels, strict=False) if pair[0] != pair[1]), None)
+    what = (
+        f"name the first output that differs {first[0]!r} and {first[1]!r}"
+        if first
+        else "have other numbers of outputs"
+    )
+    return (
+        f"teacher and student have different labels ({len(teacher.labels)} and {len(student.labels)}): their configs {what}. "
+        "Outputs are matched by name: load the student with id2label=teacher.config.id2label and "
+        "label2id=teacher.config.label2id."
+    )
+
+
+def losses(
+    losses: Mapping[str, LossCallback] | LossSet | None, student: ModelSpec, teacher: TeacherProvider | None, seed: int
+) -> LossSet:
+    """Bound to both models. Projections start from random weights that follow `seed`."""
+    if isinstance(losses, LossSet):
+        return losses
+    terms = LossSet(losses or {})
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        terms.bind(student, teacher.spec if teacher is not None else None)
+    if teacher is not None and (lacks := terms.requires.teacher.missing(teacher.gives)):
+        raise UserError(f"teacher gives no {lacks}, which these losses read; leave them out or give one live model.")
+    return terms
+
+
+def batch(given: Any, one_vocabulary: bool) -> Batch:
+    """A collated batch as `{"student": …, "teacher": …, "labels": …}`; one that has this form already is left as it is.
+
+    one_vocabulary: whether both models may read the same token ids.
+    """
+    if not isinstance(given, Mapping):
+        raise UserError(
+            f"a batch is a {type(given).__name__}; a mapping is needed, as DataCollatorWithPadding makes it."
+        )
+    if "student" in given:
+        return {**given, "teacher": given.get("teacher", given["student"]), "labels": _labels(given, given["student"])}
+    if not one_vocabulary:
+        raise UserError(
+            "student and teacher have vocabularies of different sizes, so they cannot read the same token ids: give batches of "
+            '{"student": …, "teacher": …, "labels": …}, each tokenised by its own tokenizer.'
+        )
+    inputs = {name: value for name, value in given.items() if isinstance(value, Tensor) and name not in LABELS}
+    lacks = [name for name in ("input_ids", "attention_mask") if name not in inputs]
+    if lacks:
+        raise UserError(f"a batch has no {' and no '.join(lacks)}; it has {', '.join(map(str, given))}.")
+    return {"student": inputs, "teacher": inputs, "labels": _labels(given, inputs)}
+
+
+def _labels(given: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> Tensor:
+    found = next((given[name] for name in LABELS if given.get(name) is not None), None)
+    return found if found is not None else torch.full((len(inputs["input_ids"]),), IGNORE)
+
+
+def one_vocabulary(student: Encoder, teacher: TeacherProvider | None) -> bool:
+    """Whether one batch of token ids may be read by both. Vocabularies of one size are taken for the same."""
+    encoders = [student, *(teacher.encoders if teacher is not None else ())]
+    return len({each.model.config.vocab_size for each in encoders}) == 1

@@ -1,0 +1,97 @@
+"""`RunModule`: a DistillModule in the command's fits: the task's scores on validation, shards, checkpoints with names."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from mangakd.core import ranks
+from mangakd.core.outputs import Batch
+from mangakd.losses.loss_set import LossSet
+from mangakd.models.encoder import Encoder
+from mangakd.teachers.base import TeacherProvider
+from mangakd.training import checkpoints, parallel
+from mangakd.training.checkpoints import Identity
+from mangakd.training.hardware import Hardware
+from mangakd.training.module import DistillModule, Optim
+from mangakd.training.validation import Validation
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Step:
+    """The optimizer's steps: how many in the whole fit, rows of each on all ranks, micro-batches of each on this rank."""
+
+    count: int
+    rows: int
+    accumulate: int = 1
+
+
+class RunModule(DistillModule):
+    """losses: bound. step: see above. identity: what its checkpoints say they belong to."""
+
+    def __init__(
+        self, student: Encoder, losses: LossSet, teacher: TeacherProvider | None, optim: Optim,
+        validation: Validation, step: Step, seed: int = 0, hardware: Hardware | None = None, identity: Identity | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(student, teacher, losses, optim=optim, seed=seed)
+        self._validation, self._step = validation, step
+        self._hardware, self._identity = hardware or Hardware(), identity or Identity()
+        if self._norms is not None and not _whole(self._hardware):
+            self._norms = None
+
+    @property
+    def steps(self) -> int:  # type: ignore[override]
+        return self._step.count
+
+    @property
+    def accumulate(self) -> int:
+        return self._step.accumulate
+
+    @property
+    def rank(self) -> int:
+        return ranks.rank() if self._hardware.world > 1 else 0  # a fit on one device may run on one rank of many
+
+    def configure_model(self) -> None:
+        if self._hardware.strategy != "fsdp":
+            return
+        mesh = self.device_mesh["data_parallel"]  # type: ignore[index]
+        parallel.shard(self, self.student, self.losses, mesh, self._hardware.precision)
+        if self.teacher is not None and self._hardware.teacher.placement == "sharded":
+            for encoder in self.teacher.encoders:
+                parallel.shard_encoder(encoder, mesh)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning counts micro-batches; on other devices a step may have more or fewer of them."""
+        before, now = checkpoint[checkpoints.KEY]["accumulate"], self._step.accumulate
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for counts in (progress["total"], progress["current"]):
+            counts.update({name: count // before * now for name, count in counts.items()})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if "optimizer_states" not in checkpoint:  # weights alone
+            return
+        groups = self.trainer.optimizers[0].param_groups
+        checkpoints.name_states(checkpoint["optimizer_states"][0], self, groups, self._hardware.strategy == "fsdp")
+        run = {"step_rows": self._step.rows, "accumulate": self._step.accumulate, "world": self._hardware.world}
+        checkpoint[checkpoints.KEY] = {**vars(self._identity), **run, "groups": [group["name"] for group in groups]}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._validation.add(self.student(batch["student"]).logits, batch["labels"])
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict({f"val/{name}": value for name, value in self._validation.scores().items()}, batch_size=1)
+
+
+def _whole(hardware: Hardware) -> bool:
+    """Whether each term's whole gradient can be had; told where not. It is on by default, so that is no warning."""
+    reasons = {
+        "hardware.strategy=fsdp": hardware.strategy == "fsdp",  # shards
+        "hardware.compile=true": hardware.compile,  # a compiled graph is gone after one backward pass
+        "hardware.precision=16-mixed": hardware.precision == "16-mixed",  # small gradients are 0 before they are scaled
+    }
+    found = [reason for reason, holds in reasons.items() if holds]
+    if found and ranks.is_first():
+        log.info("optim.gradient_norms is ignored: it does not go with %s.", ", ".join(found))
+    return not found
