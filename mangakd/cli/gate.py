@@ -1,4 +1,4 @@
-"""`python scripts/gate.py run=<folder>`: may the student ship? Exit code 1 when a line of conf/gate fails."""
+"""`python scripts/gate.py run=<folder>`: may the student ship? Exit code 1 when a line of its gate fails."""
 
 import sys
 
@@ -19,7 +19,7 @@ def run(config: DictConfig) -> None:
     folder = run_folder(config)
     judge = judges.of_run(folder)
     measured = measure(folder, judge, config.resamples, config.seed)
-    lines = verdicts(gate_lines(config), judge, measured.gate, str(folder))
+    lines = verdicts(gate_lines(config, folder), judge, measured.gate, str(folder))
     table = Table()
     for header in ("line", "", "required", "result"):
         table.add_column(header)

@@ -4,9 +4,11 @@ latency=true first measures the student: one text at a time, one thread, from te
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from mangakd.cli import judges
@@ -34,7 +36,7 @@ def run(config: DictConfig) -> None:
         found = latency(folder)
         (folder / LATENCY).write_text(json.dumps(found, indent=2) + "\n")
         print("latency of the student: median {p50_ms:.1f} ms, 95th percentile {p95_ms:.1f} ms".format(**found))
-    lines = write_report(folder, judge, gate_lines(config), config.resamples, config.seed)
+    lines = write_report(folder, judge, gate_lines(config, folder), config.resamples, config.seed)
     print(f"gate: {gate.summary(lines)}\nreport: {folder / 'report.html'} and report.md")
 
 
@@ -44,5 +46,22 @@ def run_folder(config: DictConfig) -> Path:
     return Path(str(config.run)).expanduser()
 
 
-def gate_lines(config: DictConfig) -> dict[str, Any]:
-    return OmegaConf.to_container(config.gate, resolve=True)  # type: ignore[return-value]
+def gate_lines(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """The lines of the run's own gate, with what was typed on top; those of `gate=<name>` where a gate was named."""
+    typed = [word.lstrip("+") for word in HydraConfig.get().overrides.task] if HydraConfig.initialized() else []
+    file = folder / "config.yaml"
+    own = OmegaConf.select(OmegaConf.load(file), "gate") if file.is_file() else None
+    if own is None or any(re.match(r"gate[=@]", word) for word in typed):
+        return OmegaConf.to_container(config.gate, resolve=True)  # type: ignore[return-value]
+    lines: dict[str, Any] = OmegaConf.to_container(own, resolve=True)  # type: ignore[assignment]
+    for key in (word.partition("=")[0] for word in typed):
+        if key.startswith("~gate."):
+            lines.pop(key.split(".")[1], None)
+        elif key.startswith("gate."):
+            _, name, *entry = key.split(".")
+            new = config.gate[name]
+            if entry and lines.get(name) is not None:
+                lines[name] |= {entry[0]: new[entry[0]]}
+            else:
+                lines[name] = OmegaConf.to_container(new) if OmegaConf.is_config(new) else new
+    return lines

@@ -13,9 +13,10 @@ from made_run import GATE, JUDGE, RESAMPLES, made, read
 from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 
-from mangakd.cli import compare_runs
+from mangakd.cli import compare_runs, once
 from mangakd.cli import gate as gate_command
 from mangakd.cli import report as report_command
+from mangakd.cli.once import hydra_ready
 from mangakd.cli.words import keyed, under
 from mangakd.core.errors import UserError
 from mangakd.evaluation import drift
@@ -36,6 +37,34 @@ def test_the_gate_as_typed(tmp_path: Path) -> None:
     done = subprocess.run(typed, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1, done.stderr
     assert "FAIL" in done.stdout and "failed: agreement" in done.stdout and "latency" not in done.stdout
+
+
+OWN = """gate:
+  agreement: {measure: agreement, tested: estimate, at_least: 0.1}
+  calibration: null
+"""
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ([], {"agreement": 0.1, "calibration": None}),
+        (["gate.agreement.at_least=0.3"], {"agreement": 0.3, "calibration": None}),
+        (["gate.agreement=null"], {"agreement": None, "calibration": None}),
+        (["~gate.agreement"], {"calibration": None}),
+        (["gate.calibration.at_most=0.2"], {"agreement": 0.1, "calibration": 0.2}),
+        (["gate.size.at_most=9"], {"agreement": 0.1, "calibration": None, "size": 9}),
+        (["gate=default", "gate.lift=null"], {"agreement": 0.95, "calibration": 0.05, "lift": None, "size": 100}),
+    ],
+)
+def test_a_run_is_tested_by_its_own_gate(typed: list[str], expected: dict[str, float | None], tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(OWN)
+    with hydra_ready():
+        config = once.composed("gate", *typed, folder=tmp_path)
+        lines = report_command.gate_lines(config, tmp_path)
+    limits = {name: line and line.get("at_least", line.get("at_most")) for name, line in lines.items()}
+    assert {name: limits.get(name) for name in expected} == expected
+    assert typed[:1] == ["gate=default"] or limits.keys() == expected.keys()
 
 
 def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
