@@ -76,12 +76,13 @@ def test_teacher_and_student_attend_as_the_profile_says(
     prepare: Prepare, monkeypatch: pytest.MonkeyPatch, attention: str, calls: int
 ) -> None:
     setup, counted = prepare(f"hardware.attention={attention}"), []
+    encoders = (setup.members.read(setup.teacher.models[0]), setup.build_student())
     real = torch.nn.functional.scaled_dot_product_attention
     monkeypatch.setattr(
         torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: counted.append(1) or real(*a, **k)
     )
     tokens = torch.ones(2, 5, dtype=torch.long)
-    for encoder in (setup.members.read(setup.teacher.models[0]), setup.build_student()):
+    for encoder in encoders:
         encoder({"input_ids": tokens, "attention_mask": tokens})
     assert len(counted) == calls  # layers of both
 
