@@ -226,6 +226,7 @@ def trains(folder: Path) -> None:
     fit(student, tiny.bound(student, None, hard_label=Trouble()), None, tiny.plan(folder, hardware=DDP))
 
 
+@pytest.mark.usefixtures("forked_ranks")
 def test_the_error_of_the_rank_that_failed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not that of the other, which has lost the connection to it."""
     monkeypatch.setenv("TROUBLE", "1:3:RAISE")

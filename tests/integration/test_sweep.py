@@ -1,4 +1,4 @@
-"""`python train.py -m …` as real processes: one teacher for all runs, failures that stop nobody, a killed sweep that goes on."""
+"""`python train.py -m …` as processes: one teacher for all runs, failures that stop nobody, a killed sweep that goes on."""
 
 import json
 import os
@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 from conftest import as_hydra_gives_it
 from omegaconf import DictConfig
+from warm import Command
 
 from mangakd.cli import finished as finished_before
 from mangakd.cli.setup import Setup
 from mangakd.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
+Sweep = Callable[..., tuple[int, str]]
 POINTS = ["distill.temperature=1,2", "distill.alpha=0.3,0.7"]
 
 
@@ -40,17 +42,24 @@ def start(folder: Path, *typed: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def sweep(folder: Path, *typed: str) -> tuple[int, str]:
-    process = start(folder, *typed)
-    printed, _ = process.communicate(timeout=600)
-    return process.returncode, printed
+@pytest.fixture
+def sweep(command: Command) -> Sweep:
+    """sweep(folder, *typed) → exit code, and what was printed."""
+
+    def run(folder: Path, *typed: str) -> tuple[int, str]:
+        done = command("train.py", *typed, f"hydra.sweep.dir={folder}")
+        return done.returncode, done.stdout + done.stderr
+
+    return run
 
 
 def finished(run: Path) -> bool:
     return "run/seconds" in (run / "metrics.json").read_text() if (run / "metrics.json").is_file() else False
 
 
-def test_a_failed_run_stops_nobody_and_a_killed_sweep_makes_what_is_missing(small: list[str], tmp_path: Path) -> None:
+def test_a_failed_run_stops_nobody_and_a_killed_sweep_makes_what_is_missing(
+    small: list[str], sweep: Sweep, tmp_path: Path
+) -> None:
     typed = ["-m", "distill.temperature=0,1,2", "distill.alpha=0.3,0.7", *small]
     process = start(tmp_path, *typed)
     end = time.monotonic() + 600
@@ -104,7 +113,7 @@ def test_ctrl_c_says_how_to_go_on(small: list[str], tmp_path: Path) -> None:
     assert "hydra.run.dir" not in printed.rpartition("stopped by")[2]
 
 
-def test_a_named_sweep_asks_one_teacher_once(small: list[str], tmp_path: Path) -> None:
+def test_a_named_sweep_asks_one_teacher_once(small: list[str], sweep: Sweep, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     named = ["sweep=temperature_alpha", "distill.temperature=1,2", "distill.alpha=0.7", "seed=0,1"]
     code, printed = sweep(tmp_path / "sweep", *named, *small, f"paths.cache={cache}")
@@ -117,7 +126,7 @@ def test_a_named_sweep_asks_one_teacher_once(small: list[str], tmp_path: Path) -
 
 
 def test_seeds_from_scratch_have_teachers_and_rows_of_their_own(
-    small: list[str], tmp_path: Path, compose: Callable[..., DictConfig]
+    small: list[str], sweep: Sweep, tmp_path: Path, compose: Callable[..., DictConfig]
 ) -> None:
     follow = ["teacher.fit.seed=${seed}", "data.split_seed=${seed}"]
     typed = [
@@ -144,7 +153,7 @@ def test_seeds_from_scratch_have_teachers_and_rows_of_their_own(
     assert (config.seed, config.teacher.fit.seed, config.data.split_seed) == (4, 4, 4), "its command repeats it alone"
 
 
-def test_runs_side_by_side(small: list[str], tmp_path: Path) -> None:
+def test_runs_side_by_side(small: list[str], sweep: Sweep, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     code, printed = sweep(tmp_path, "distill.temperature=0,1,2", "-m", *parallel, *small)  # -m stands where it likes
@@ -152,7 +161,7 @@ def test_runs_side_by_side(small: list[str], tmp_path: Path) -> None:
     assert finished(tmp_path / "1") and finished(tmp_path / "2") and (tmp_path / "report.md").is_file()
 
 
-def test_optuna_searches_and_goes_on_where_it_was(small: list[str], tmp_path: Path) -> None:
+def test_optuna_searches_and_goes_on_where_it_was(small: list[str], sweep: Sweep, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     typed = ["sweep=search", *small]
     code, printed = sweep(tmp_path, *typed, "hydra.sweeper.n_trials=2")
