@@ -1,29 +1,30 @@
 """Commands and ranks as processes of their own, without seconds of imports for each: forked off a server that has imported torch,
 transformers and mangakd, and has done nothing else.
 
-What a new interpreter alone can show (what it imports, signals, kills) starts one: tests/integration/test_command.py,
+What only a new interpreter shows (what it imports and prints meanwhile) starts one: tests/integration/test_command.py,
 tests/distributed/test_launch.py, tests/install.
 """
 
 import atexit
+import itertools
 import multiprocessing
 import multiprocessing.forkserver
 import os
 import runpy
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import REPO
 
-REPO = Path(__file__).resolve().parents[1]
 TIMEOUT = 600.0
 IMPORTED = ("mangakd.cli.train", "mangakd.cli.export", "transformers.models.bert.modeling_bert", "pytest")
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
+Done = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="session")
@@ -35,26 +36,49 @@ def server() -> Iterator[Any]:
     multiprocessing.forkserver._forkserver._stop()
 
 
-@pytest.fixture(scope="session")
-def command(server: Any) -> Command:
+@dataclass
+class Started:
+    """A command that was started: its process, and the files that it prints into."""
+
+    typed: list[str]
+    process: Any
+    out: Path
+    error: Path
+
+    def end(self) -> Done:
+        """Waits for its end."""
+        self.process.join(TIMEOUT)
+        if self.process.exitcode is None:
+            self.process.kill()
+            raise subprocess.TimeoutExpired(self.typed, TIMEOUT, self.out.read_text(), self.error.read_text())
+        return Done(self.typed, self.process.exitcode, self.out.read_text(), self.error.read_text())
+
+
+@dataclass
+class Command:
     """command("train.py", "hardware=cpu", …): what `python train.py hardware=cpu …` does in REPO, or in `cwd`.
 
     More keywords are environment variables, PYTHONPATH among them.
     """
 
-    def run(script: str, *words: object, cwd: Path = REPO, **more: str) -> "subprocess.CompletedProcess[str]":
-        typed = [str(REPO / script), *map(str, words)]
-        with tempfile.TemporaryDirectory() as folder:
-            out, error = Path(folder) / "out", Path(folder) / "error"
-            process = server.Process(target=_run, args=(typed, out, error, cwd, {**os.environ, **more}))
-            process.start()
-            process.join(TIMEOUT)
-            if process.exitcode is None:
-                process.kill()
-                raise subprocess.TimeoutExpired(typed, TIMEOUT, out.read_text(), error.read_text())
-            return subprocess.CompletedProcess(typed, process.exitcode, out.read_text(), error.read_text())
+    server: Any
+    printed: Path
+    numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    return run
+    def __call__(self, script: str, *words: object, cwd: Path = REPO, **more: str) -> Done:
+        return self.start(script, *words, cwd=cwd, **more).end()
+
+    def start(self, script: str, *words: object, cwd: Path = REPO, **more: str) -> Started:
+        typed, number = [str(REPO / script), *map(str, words)], next(self.numbers)
+        out, error = self.printed / f"{number}.out", self.printed / f"{number}.error"
+        process = self.server.Process(target=_run, args=(typed, out, error, cwd, {**os.environ, **more}))
+        process.start()
+        return Started(typed, process, out, error)
+
+
+@pytest.fixture(scope="session")
+def command(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Command:
+    return Command(server, tmp_path_factory.mktemp("printed"))
 
 
 def _run(typed: list[str], out: Path, error: Path, cwd: Path, environment: dict[str, str]) -> None:

@@ -5,8 +5,6 @@ import os
 import re
 import shlex
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +12,12 @@ from pathlib import Path
 import pytest
 from conftest import as_hydra_gives_it
 from omegaconf import DictConfig
-from warm import Command
+from warm import Command, Started
 
 from mangakd.cli import finished as finished_before
 from mangakd.cli.setup import Setup
 from mangakd.core.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
 Sweep = Callable[..., tuple[int, str]]
 POINTS = ["distill.temperature=1,2", "distill.alpha=0.3,0.7"]
 
@@ -37,17 +34,17 @@ def small(tiny_fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> list[st
     ]  # fmt: skip
 
 
-def start(folder: Path, *typed: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "train.py"), *typed, f"hydra.sweep.dir={folder}"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+@pytest.fixture
+def start(command: Command) -> Callable[..., Started]:
+    return lambda folder, *typed: command.start("train.py", *typed, f"hydra.sweep.dir={folder}")
 
 
 @pytest.fixture
-def sweep(command: Command) -> Sweep:
+def sweep(start: Callable[..., Started]) -> Sweep:
     """sweep(folder, *typed) → exit code, and what was printed."""
 
     def run(folder: Path, *typed: str) -> tuple[int, str]:
-        done = command("train.py", *typed, f"hydra.sweep.dir={folder}")
+        done = start(folder, *typed).end()
         return done.returncode, done.stdout + done.stderr
 
     return run
@@ -58,15 +55,15 @@ def finished(run: Path) -> bool:
 
 
 def test_a_failed_run_stops_nobody_and_a_killed_sweep_makes_what_is_missing(
-    small: list[str], sweep: Sweep, tmp_path: Path
+    small: list[str], start: Callable[..., Started], sweep: Sweep, tmp_path: Path
 ) -> None:
     typed = ["-m", "distill.temperature=0,1,2", "distill.alpha=0.3,0.7", *small]
-    process = start(tmp_path, *typed)
+    killed = start(tmp_path, *typed)
     end = time.monotonic() + 600
     while not finished(tmp_path / "2") and time.monotonic() < end:
         time.sleep(0.05)
-    process.kill()
-    process.communicate()
+    killed.process.kill()
+    killed.end()
     assert finished(tmp_path / "2"), "0 and 1 fail: a temperature of 0"
     assert "distill.temperature" in (tmp_path / "1" / "error.txt").read_text()
     made = (tmp_path / "2" / "metrics.json").stat().st_mtime_ns
@@ -101,14 +98,15 @@ def test_a_run_is_done_once_and_another_sweep_is_kept_out(
         score("distill.alpha=0.5")
 
 
-def test_ctrl_c_says_how_to_go_on(small: list[str], tmp_path: Path) -> None:
-    process = start(tmp_path, "-m", *POINTS, *small, "trainer.max_epochs=300")
+def test_ctrl_c_says_how_to_go_on(small: list[str], start: Callable[..., Started], tmp_path: Path) -> None:
+    stopped = start(tmp_path, "-m", *POINTS, *small, "trainer.max_epochs=300")
     end = time.monotonic() + 600
     while not (tmp_path / "0" / "logs" / "metrics.csv").exists() and time.monotonic() < end:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    printed, _ = process.communicate(timeout=600)
-    assert process.returncode == 130, printed
+    os.kill(stopped.process.pid, signal.SIGINT)
+    done = stopped.end()
+    printed = done.stdout + done.stderr
+    assert done.returncode == 130, printed
     assert f"hydra.sweep.dir={tmp_path} resume=auto" in printed and not (tmp_path / "1").exists()
     assert "hydra.run.dir" not in printed.rpartition("stopped by")[2]
 
