@@ -167,9 +167,7 @@ def all_ways(folder: Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the numbers here, and no result")
-    options = parser.parse_args()
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         lines = all_ways(Path(scratch))
     columns = ("steps", "loss", "weights", "projections")
@@ -177,9 +175,6 @@ def main() -> None:
     header = ("way", "steps", "losses, max relative Δ", "weights, max Δ", "of these projections", "ranks equal")
     body = table(header, rows)
     print(body)
-    if options.json:
-        options.json.write_text(json.dumps(lines))
-        return
     note = f"""Largest difference to one process, over {lines[0]["steps"]} steps of {STEP_ROWS} rows (the last of an epoch has
 {ROWS % STEP_ROWS}), a fifth of them unlabelled, learning rate 1e-3. fp32; losses agree within {LOSS_TOLERANCE:g} and weights
 within {WEIGHT_TOLERANCE:g} or this program fails."""

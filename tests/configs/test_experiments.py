@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import LABELS, REPO, save_tiny
 from omegaconf import DictConfig
+from warm import Command
 
 from mangakd.cli import preflight
 from mangakd.cli.setup import Setup
@@ -119,17 +120,17 @@ def tiny_run(tiny_fresh: Path, tmp_path: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def test_a_template_in_a_folder_is_checked(tiny_run: list[str], tmp_path: Path) -> None:
+def test_a_template_in_a_folder_is_checked(tiny_run: list[str], command: Command, tmp_path: Path) -> None:
     """With its loss, which preflight binds and finds wrong; a right one is trained below."""
     wrong = ["experiment=shop_intent", "losses.margin.most=0", "validate=true", *tiny_run]
-    done = python("train.py", f"--config-dir={TEAM}", *wrong, **INSTALLED)
+    done = command("train.py", f"--config-dir={TEAM}", *wrong, **INSTALLED)
     assert done.returncode == 1 and "1 problem found" in done.stderr, done.stderr
     assert "losses.margin.most=0 must be above 0" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
-def test_a_template_in_a_package_trains(tiny_run: list[str], tmp_path: Path) -> None:
-    done = python("train.py", SEARCH, "experiment=shop_intent", *tiny_run, **INSTALLED)
+def test_a_template_in_a_package_trains(tiny_run: list[str], command: Command, tmp_path: Path) -> None:
+    done = command("train.py", SEARCH, "experiment=shop_intent", *tiny_run, **INSTALLED)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "train/loss/margin" in (tmp_path / "run" / "logs" / "metrics.csv").read_text()
     assert "_target_: mangashop_templates.margin.MarginLoss" in (tmp_path / "run" / "config.yaml").read_text()

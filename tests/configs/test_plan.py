@@ -1,7 +1,5 @@
 """scripts/plan.py and plan=true: every profile plans every task, a run's own plan is made of that run, the page is printed."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -9,8 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import REPO
 from omegaconf import DictConfig, OmegaConf
+from warm import Command
 
-from mangakd.cli import plan as command
+from mangakd.cli import plan as plans
 from mangakd.cli import preflight
 from mangakd.cli.setup import Setup
 from mangakd.core.errors import UserError
@@ -32,7 +31,7 @@ def plan(compose: Compose) -> Callable[..., Estimate]:
 
     def planned(profile: str, *overrides: str) -> Estimate:
         config = compose(f"hardware={profile}", *overrides, name="plan")
-        return command.estimated(Setup(config, Path()), profile)
+        return plans.estimated(Setup(config, Path()), profile)
 
     return planned
 
@@ -101,7 +100,7 @@ def test_figures_on_the_command_line(plan: Callable[..., Estimate]) -> None:
 
 def test_compare_has_a_column_for_each_profile_and_keeps_the_overrides(compose: Compose) -> None:
     config = compose("hardware=cpu", "hardware.machine.usd_per_hour=7", RESPONSE, "compare=true", name="plan")
-    text = command.compared(config)
+    text = plans.compared(config)
     assert text.startswith(table.LABEL)
     assert text.splitlines()[2].split() == [name for name in HARDWARE if name not in ("auto", "cpu_ddp", "cpu_fsdp")]
     assert "own machine" not in text
@@ -125,20 +124,20 @@ def test_compare_has_a_column_for_each_profile_and_keeps_the_overrides(compose: 
 )  # fmt: skip
 def test_mistakes_are_named(overrides: list[str], words: str, compose: Compose) -> None:
     with pytest.raises(UserError, match=words):
-        command.planned(Setup(compose(*overrides, name="plan"), Path()))
+        plans.planned(Setup(compose(*overrides, name="plan"), Path()))
 
 
 def test_what_a_workload_does_not_read_is_said(
     compose: Compose, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "start_logging", lambda _: None)  # keeps the fixture's handler
-    command.run(compose("hardware=a100", "trainer.max_epochs=9", "student=bert_mini", name="plan"))
+    monkeypatch.setattr(plans, "start_logging", lambda _: None)  # keeps the fixture's handler
+    plans.run(compose("hardware=a100", "trainer.max_epochs=9", "student=bert_mini", name="plan"))
     assert "trainer.max_epochs, student: not read by workload=intent" in caplog.text
 
 
 def test_a_response_is_not_trained(compose: Compose, tmp_path: Path) -> None:
     setup = Setup(compose(RESPONSE, "plan=true"), tmp_path / "run")
-    for stop in (preflight.check, command.planned):
+    for stop in (preflight.check, plans.planned):
         with pytest.raises(UserError, match=r"task=response can be planned \(mangakd plan .*\) but not yet"):
             stop(setup)
 
@@ -155,7 +154,7 @@ def run(compose: Compose, tiny_teacher: Path, tiny_csv: Path, tmp_path: Path) ->
     ]
 
     def planned(*overrides: str) -> Estimate:
-        return command.estimated(Setup(compose(*own, *overrides), tmp_path / "run"), "a10g_x2_ddp")
+        return plans.estimated(Setup(compose(*own, *overrides), tmp_path / "run"), "a10g_x2_ddp")
 
     return planned
 
@@ -184,17 +183,15 @@ def test_plan_true_tells_of_the_baseline_and_leaves_no_folder(
 ) -> None:
     own = ["hardware=h100", "data=files", f"data.path={tiny_csv}", f"teacher.path={tiny_teacher}", "student.layers=[2]"]
     texts = [
-        command.planned(Setup(compose(*own, f"baseline={baseline}"), tmp_path / "run"))
-        for baseline in ("true", "false")
+        plans.planned(Setup(compose(*own, f"baseline={baseline}"), tmp_path / "run")) for baseline in ("true", "false")
     ]
     assert "intent as configured on h100" in texts[0]
     assert "without a teacher, takes another" in texts[0] and "another" not in texts[1]
     assert not (tmp_path / "run").exists()
 
 
-def test_the_command_prints_and_leaves_nothing(tmp_path: Path) -> None:
-    words = [sys.executable, str(REPO / "scripts" / "plan.py"), "--compare", RESPONSE]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+def test_the_command_prints_and_leaves_nothing(command: Command, tmp_path: Path) -> None:
+    done = command("scripts/plan.py", "--compare", RESPONSE, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in PAGE
     assert not list(tmp_path.iterdir())
@@ -203,6 +200,6 @@ def test_the_command_prints_and_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workload", ["intent", "response", "response_lora"])
 def test_the_page_shows_what_is_printed(workload: str, compose: Compose) -> None:
     config = compose(f"task={workload.partition('_')[0]}", f"workload={workload}", "hardware=a100", name="plan")
-    assert command.compared(config) in PAGE, f"print {workload} into docs/how-to/planning.md again"
+    assert plans.compared(config) in PAGE, f"print {workload} into docs/how-to/planning.md again"
     if workload == "response":
-        assert command.planned(Setup(config, Path())) in PAGE
+        assert plans.planned(Setup(config, Path())) in PAGE

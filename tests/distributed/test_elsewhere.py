@@ -26,6 +26,7 @@ from mangakd.training.checkpoints import newest
 from mangakd.training.fit import fit
 from mangakd.training.hardware import Hardware
 
+pytestmark = pytest.mark.usefixtures("forked_ranks")
 ONE = Hardware(accelerator="cpu", batch_size=8)
 DDP = replace(ONE, devices=2, strategy="ddp", batch_size=4)
 FSDP = replace(DDP, strategy="fsdp")

@@ -60,7 +60,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, "PYTHONPATH": str(REPO / "tests"), "PYTHONUNBUFFERED": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,9 @@ def test_a_run_goes_through_a_signal_a_killed_rank_and_srun(
     command = [sys.executable, *shlex.split(printed)[1:]]
 
     killed = run(*command, TROUBLE="1:7:KILL")
-    assert time.time() - last.stat().st_mtime < 90
+    assert time.time() - last.stat().st_mtime < 300, (
+        "the rank that is left does not wait for the other until gloo gives up"
+    )
     assert killed.returncode == 1
     assert "error: rank 1 was killed by SIGKILL" in killed.stderr
     assert "Traceback" not in killed.stderr
@@ -226,6 +228,7 @@ def trains(folder: Path) -> None:
     fit(student, tiny.bound(student, None, hard_label=Trouble()), None, tiny.plan(folder, hardware=DDP))
 
 
+@pytest.mark.usefixtures("forked_ranks")
 def test_the_error_of_the_rank_that_failed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not that of the other, which has lost the connection to it."""
     monkeypatch.setenv("TROUBLE", "1:3:RAISE")

@@ -71,7 +71,7 @@ def no_user_error(error: BaseException) -> str | None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(forked_ranks: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sharded")
     launch.start(run, (folder,), FSDP, folder, no_user_error)
     return folder

@@ -2,39 +2,47 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import LABELS, REPO
 from safetensors.torch import load_file
+from warm import Command, Done
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
-    "data.train_limit=300", "data.val_limit=80", "data.test_limit=80", "trainer.max_epochs=2", "teacher.fit.epochs=3",
-    "student=teacher_layers", "student.layers=[2]", "data.max_length=16", "hardware=cpu", "hardware.batch_size=16",
+    "data=files", "trainer.max_epochs=2", "teacher.fit.epochs=8", "teacher.fit.lr=3e-3", "student=teacher_layers",
+    "student.layers=[2]", "data.max_length=16", "hardware=cpu", "hardware.batch_size=16",
+    "losses.hard_label._target_=trouble.Trouble",
 ]  # fmt: skip
+TESTS = {"PYTHONPATH": os.pathsep.join([str(REPO / "tests"), os.environ.get("PYTHONPATH", "")])}
+World = tuple[list[str], Path, str]
 
 
-def command(cache: Path, folder: Path, *more: str) -> list[str]:
-    return [sys.executable, str(ROOT / "train.py"), f"paths.cache={cache}", f"hydra.run.dir={folder}", *SMALL, *more]
+def by_python(*typed: str, **environment: str) -> Done:
+    return subprocess.run(
+        [sys.executable, str(REPO / "train.py"), *typed], capture_output=True, text=True, timeout=600, check=False,
+        env={**os.environ, **TESTS, **environment},
+    )  # fmt: skip
 
 
-def run(cache: Path, folder: Path, *more: str) -> str:
-    done = subprocess.run(command(cache, folder, *more), capture_output=True, text=True, timeout=600)
+def printed_by(done: Done) -> str:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
-    """(cache, run folder, what was printed) of one whole run with a baseline."""
+def world(tiny_fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """(overrides of all runs, run folder, what was printed) of one whole run with a baseline."""
     base = tmp_path_factory.mktemp("command")
-    return base / "cache", base / "run", run(base / "cache", base / "run", "baseline=true")
+    rows = [f"where is my {label} number {i},{label}" for i in range(100) for label in LABELS]
+    (base / "train.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    typed = [*SMALL, f"data.path={base / 'train.csv'}", f"teacher.path={tiny_fresh}", f"paths.cache={base / 'cache'}"]
+    return typed, base / "run", printed_by(by_python(*typed, "baseline=true", f"hydra.run.dir={base / 'run'}"))
 
 
-def test_a_run_leaves_what_the_readme_says(world: tuple[Path, Path, str]) -> None:
+def test_a_run_leaves_what_the_readme_says(world: World) -> None:
     _, folder, printed = world
     metrics = json.loads((folder / "metrics.json").read_text())
     for name in (
@@ -60,7 +68,7 @@ def test_a_run_leaves_what_the_readme_says(world: tuple[Path, Path, str]) -> Non
     assert "${" not in (folder / "config.yaml").read_text()
 
 
-def test_the_student_folder_loads_without_mangakd(world: tuple[Path, Path, str], tmp_path: Path) -> None:
+def test_the_student_folder_loads_without_mangakd(world: World, tmp_path: Path) -> None:
     _, folder, _ = world
     script = (
         "import sys, transformers as t\n"
@@ -78,19 +86,13 @@ def test_the_student_folder_loads_without_mangakd(world: tuple[Path, Path, str],
     assert "Sources" in (folder / "student" / "README.md").read_text()
 
 
-def test_ctrl_c_then_resume_ends_with_the_same_student(world: tuple[Path, Path, str], tmp_path: Path) -> None:
-    cache, whole, _ = world
-    typed = command(cache, tmp_path / "run", "baseline=true")
-    process = subprocess.Popen(typed, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
-    assert process.stdout is not None
-    for line in process.stdout:  # comes after the first epoch: the second is the last
-        if line.startswith("distil student: step"):
-            break
-    process.send_signal(signal.SIGINT)
-    rest = process.stdout.read()
-    assert process.wait(timeout=600) == 130, rest
-    assert "resume=auto" in rest
-    printed = run(cache, tmp_path / "run", "baseline=true", "resume=auto")
+def test_ctrl_c_then_resume_ends_with_the_same_student(world: World, command: Command, tmp_path: Path) -> None:
+    small, whole, _ = world
+    typed = [*small, "baseline=true", f"hydra.run.dir={tmp_path / 'run'}"]
+    steps = int(json.loads((whole / "metrics.json").read_text())["train/steps"])
+    stopped = by_python(*typed, TROUBLE=f"0:{steps * 3 // 4}:CTRL-C")  # in the second of two epochs
+    assert stopped.returncode == 130 and "resume=auto" in stopped.stdout, stopped.stdout + stopped.stderr
+    printed = printed_by(command("train.py", *typed, "resume=auto", **TESTS))
     assert "student without KD" in printed
     ours, theirs = (load_file(f / "student" / "model.safetensors") for f in (tmp_path / "run", whole))
     assert all(ours[name].equal(theirs[name]) for name in theirs)
@@ -99,9 +101,9 @@ def test_ctrl_c_then_resume_ends_with_the_same_student(world: tuple[Path, Path, 
     assert metrics[0]["baseline/test/accuracy"] == metrics[1]["baseline/test/accuracy"]
 
 
-def test_cached_and_live_teachers_give_the_same_student(world: tuple[Path, Path, str], tmp_path: Path) -> None:
-    cache, whole, _ = world
-    run(cache, tmp_path / "run", "teacher=cached")
+def test_cached_and_live_teachers_give_the_same_student(world: World, command: Command, tmp_path: Path) -> None:
+    small, whole, _ = world
+    printed_by(command("train.py", *small, "teacher=cached", f"hydra.run.dir={tmp_path / 'run'}", **TESTS))
     ours, theirs = (json.loads((f / "metrics.json").read_text()) for f in (tmp_path / "run", whole))
     assert ours["test/accuracy"] == pytest.approx(theirs["test/accuracy"], abs=0.021)
     assert ours["test/kl"] == pytest.approx(theirs["test/kl"], rel=0.02)

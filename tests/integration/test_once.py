@@ -3,14 +3,13 @@
 import json
 import logging
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import LABELS, REPO
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from warm import Command
 
 from mangakd.cli.once import train
 from mangakd.core.errors import UserError
@@ -34,12 +33,13 @@ def measured(folder: Path) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name not in TIMES}
 
 
-def test_it_is_the_commands_run(typed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_the_commands_run(
+    typed: list[str], command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     here = train(*typed, folder="here")
     assert here == tmp_path / "here"
-    command = [sys.executable, str(REPO / "train.py"), *typed, f"hydra.run.dir={tmp_path / 'typed'}"]
-    subprocess.run(command, check=True, capture_output=True)
+    command("train.py", *typed, f"hydra.run.dir={tmp_path / 'typed'}", cwd=tmp_path).check_returncode()
     assert measured(here) == measured(tmp_path / "typed")
     commands = [shlex.split((run / "command.txt").read_text()) for run in (here, tmp_path / "typed")]
     assert commands[0][:2] == ["mangakd", "train"] and commands[1][:2] == ["python", str(REPO / "train.py")]

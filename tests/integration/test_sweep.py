@@ -1,12 +1,10 @@
-"""`python train.py -m …` as real processes: one teacher for all runs, failures that stop nobody, a killed sweep that goes on."""
+"""`python train.py -m …` as processes: one teacher for all runs, failures that stop nobody, a killed sweep that goes on."""
 
 import json
 import os
 import re
 import shlex
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +12,13 @@ from pathlib import Path
 import pytest
 from conftest import as_hydra_gives_it
 from omegaconf import DictConfig
+from warm import Command, Started
 
 from mangakd.cli import finished as finished_before
 from mangakd.cli.setup import Setup
 from mangakd.core.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
+Sweep = Callable[..., tuple[int, str]]
 POINTS = ["distill.temperature=1,2", "distill.alpha=0.3,0.7"]
 
 
@@ -35,29 +34,36 @@ def small(tiny_fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> list[st
     ]  # fmt: skip
 
 
-def start(folder: Path, *typed: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "train.py"), *typed, f"hydra.sweep.dir={folder}"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+@pytest.fixture
+def start(command: Command) -> Callable[..., Started]:
+    return lambda folder, *typed: command.start("train.py", *typed, f"hydra.sweep.dir={folder}")
 
 
-def sweep(folder: Path, *typed: str) -> tuple[int, str]:
-    process = start(folder, *typed)
-    printed, _ = process.communicate(timeout=600)
-    return process.returncode, printed
+@pytest.fixture
+def sweep(start: Callable[..., Started]) -> Sweep:
+    """sweep(folder, *typed) → exit code, and what was printed."""
+
+    def run(folder: Path, *typed: str) -> tuple[int, str]:
+        done = start(folder, *typed).end()
+        return done.returncode, done.stdout + done.stderr
+
+    return run
 
 
 def finished(run: Path) -> bool:
     return "run/seconds" in (run / "metrics.json").read_text() if (run / "metrics.json").is_file() else False
 
 
-def test_a_failed_run_stops_nobody_and_a_killed_sweep_makes_what_is_missing(small: list[str], tmp_path: Path) -> None:
+def test_a_failed_run_stops_nobody_and_a_killed_sweep_makes_what_is_missing(
+    small: list[str], start: Callable[..., Started], sweep: Sweep, tmp_path: Path
+) -> None:
     typed = ["-m", "distill.temperature=0,1,2", "distill.alpha=0.3,0.7", *small]
-    process = start(tmp_path, *typed)
+    killed = start(tmp_path, *typed)
     end = time.monotonic() + 600
     while not finished(tmp_path / "2") and time.monotonic() < end:
         time.sleep(0.05)
-    process.kill()
-    process.communicate()
+    killed.process.kill()
+    killed.end()
     assert finished(tmp_path / "2"), "0 and 1 fail: a temperature of 0"
     assert "distill.temperature" in (tmp_path / "1" / "error.txt").read_text()
     made = (tmp_path / "2" / "metrics.json").stat().st_mtime_ns
@@ -92,19 +98,20 @@ def test_a_run_is_done_once_and_another_sweep_is_kept_out(
         score("distill.alpha=0.5")
 
 
-def test_ctrl_c_says_how_to_go_on(small: list[str], tmp_path: Path) -> None:
-    process = start(tmp_path, "-m", *POINTS, *small, "trainer.max_epochs=300")
+def test_ctrl_c_says_how_to_go_on(small: list[str], start: Callable[..., Started], tmp_path: Path) -> None:
+    stopped = start(tmp_path, "-m", *POINTS, *small, "trainer.max_epochs=300")
     end = time.monotonic() + 600
     while not (tmp_path / "0" / "logs" / "metrics.csv").exists() and time.monotonic() < end:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    printed, _ = process.communicate(timeout=600)
-    assert process.returncode == 130, printed
+    os.kill(stopped.process.pid, signal.SIGINT)
+    done = stopped.end()
+    printed = done.stdout + done.stderr
+    assert done.returncode == 130, printed
     assert f"hydra.sweep.dir={tmp_path} resume=auto" in printed and not (tmp_path / "1").exists()
     assert "hydra.run.dir" not in printed.rpartition("stopped by")[2]
 
 
-def test_a_named_sweep_asks_one_teacher_once(small: list[str], tmp_path: Path) -> None:
+def test_a_named_sweep_asks_one_teacher_once(small: list[str], sweep: Sweep, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     named = ["sweep=temperature_alpha", "distill.temperature=1,2", "distill.alpha=0.7", "seed=0,1"]
     code, printed = sweep(tmp_path / "sweep", *named, *small, f"paths.cache={cache}")
@@ -117,7 +124,7 @@ def test_a_named_sweep_asks_one_teacher_once(small: list[str], tmp_path: Path) -
 
 
 def test_seeds_from_scratch_have_teachers_and_rows_of_their_own(
-    small: list[str], tmp_path: Path, compose: Callable[..., DictConfig]
+    small: list[str], sweep: Sweep, tmp_path: Path, compose: Callable[..., DictConfig]
 ) -> None:
     follow = ["teacher.fit.seed=${seed}", "data.split_seed=${seed}"]
     typed = [
@@ -144,7 +151,7 @@ def test_seeds_from_scratch_have_teachers_and_rows_of_their_own(
     assert (config.seed, config.teacher.fit.seed, config.data.split_seed) == (4, 4, 4), "its command repeats it alone"
 
 
-def test_runs_side_by_side(small: list[str], tmp_path: Path) -> None:
+def test_runs_side_by_side(small: list[str], sweep: Sweep, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     code, printed = sweep(tmp_path, "distill.temperature=0,1,2", "-m", *parallel, *small)  # -m stands where it likes
@@ -152,7 +159,7 @@ def test_runs_side_by_side(small: list[str], tmp_path: Path) -> None:
     assert finished(tmp_path / "1") and finished(tmp_path / "2") and (tmp_path / "report.md").is_file()
 
 
-def test_optuna_searches_and_goes_on_where_it_was(small: list[str], tmp_path: Path) -> None:
+def test_optuna_searches_and_goes_on_where_it_was(small: list[str], sweep: Sweep, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     typed = ["sweep=search", *small]
     code, printed = sweep(tmp_path, *typed, "hydra.sweeper.n_trials=2")

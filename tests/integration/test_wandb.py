@@ -3,8 +3,6 @@
 import json
 import os
 import struct
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 from omegaconf import DictConfig
+from warm import Command
 
 from mangakd.cli import preflight
 from mangakd.cli.setup import Setup
@@ -23,7 +22,6 @@ wandb = pytest.importorskip("wandb")
 
 Compose = Callable[..., DictConfig]
 RunHere = Callable[[DictConfig, Path], None]
-ROOT = Path(__file__).resolve().parents[2]
 NOWHERE = "http://127.0.0.1:9"  # nothing listens there
 
 
@@ -244,19 +242,15 @@ def test_only_the_first_rank_talks_to_wandb(tmp_path: Path, monkeypatch: pytest.
     assert not list(tmp_path.iterdir())
 
 
-def test_the_runs_of_a_sweep_are_grouped_and_named(base: list[str], tiny_csv: Path, tmp_path: Path) -> None:
+def test_the_runs_of_a_sweep_are_grouped_and_named(
+    base: list[str], tiny_csv: Path, command: Command, tmp_path: Path
+) -> None:
     typed = [
         *base, "hardware.batch_size=8", "logger=[wandb]", "trainer.max_epochs=1", "distill.temperature=1,2",
         "teacher.fit.mode=always", "teacher.fit.epochs=20", "teacher.fit.lr=3e-3", f"data.val_path={tiny_csv}",
         f"paths.cache={tmp_path / 'cache'}", f"hydra.sweep.dir={tmp_path / 'temperatures'}",
     ]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), "-m", *typed],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ.copy(),
-    )
+    done = command("train.py", "-m", *typed)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     runs = [found for number in ("0", "1") for found in sent(tmp_path / "temperatures" / number)]
     assert [run.run.display_name for run in runs] == ["distill.temperature=1", "distill.temperature=2"]

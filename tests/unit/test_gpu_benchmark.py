@@ -2,7 +2,6 @@
 GPU is known by its name."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ import torch
 from conftest import REPO
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from warm import Command
 
 from mangakd.planning.job import Machine
 
@@ -25,10 +25,9 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def found(command: Command, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     file = tmp_path_factory.mktemp("gpu") / "found.json"
-    command = [sys.executable, "benchmarks/gpu.py", "--device", "cpu", "--tiny", "--json", str(file)]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=600, check=False)
+    done = command("benchmarks/gpu.py", "--device", "cpu", "--tiny", "--json", file)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "| live |" in done.stdout and "| toy |" in done.stdout
     return json.loads(file.read_text())

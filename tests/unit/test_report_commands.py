@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from made_run import GATE, JUDGE, RESAMPLES, made, read
 from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
+from warm import Command
 
 from mangakd.cli import compare_runs, once
 from mangakd.cli import gate as gate_command
@@ -31,10 +30,9 @@ def composed(name: str, *overrides: str) -> DictConfig:
         return compose(name, [*overrides])
 
 
-def test_the_gate_as_typed(tmp_path: Path) -> None:
+def test_the_gate_as_typed(command: Command, tmp_path: Path) -> None:
     run = made(tmp_path / "it's a run")
-    typed = [sys.executable, str(ROOT / "scripts" / "gate.py"), str(run), f"resamples={RESAMPLES}", "gate.latency=null"]
-    done = subprocess.run(typed, capture_output=True, text=True, timeout=600)
+    done = command("scripts/gate.py", run, f"resamples={RESAMPLES}", "gate.latency=null")
     assert done.returncode == 1, done.stderr
     assert "FAIL" in done.stdout and "failed: agreement" in done.stdout and "latency" not in done.stdout
 

@@ -1,7 +1,7 @@
 """Hard labels, with trouble at one step of one rank: what the commands under test train with.
 
-TROUBLE=<rank>:<step of this process>:<KILL | STOP | RAISE>, or not set. KILL: this process is gone at once. STOP: its parent gets
-SIGTERM, as from a scheduler. RAISE: an error that only this rank has.
+TROUBLE=<rank>:<step of this process>:<CTRL-C | KILL | STOP | RAISE>, or not set. CTRL-C: this process gets SIGINT. KILL: it is
+gone at once. STOP: its parent gets SIGTERM, as from a scheduler. RAISE: an error that only this rank has.
 """
 
 import os
@@ -13,6 +13,8 @@ from mangakd.core import ranks
 from mangakd.core.outputs import Batch, Outputs
 from mangakd.losses.base import LossOutput
 from mangakd.losses.hard_label import HardLabelLoss
+
+SENT = {"CTRL-C": signal.SIGINT, "KILL": signal.SIGKILL}
 
 
 class Trouble(HardLabelLoss):
@@ -28,8 +30,8 @@ class Trouble(HardLabelLoss):
         return super().forward(student, teacher, batch)
 
     def _happen(self) -> None:
-        if self._kind == "KILL":
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self._kind in SENT:
+            os.kill(os.getpid(), SENT[self._kind])
         elif self._kind == "STOP":
             _stop_parent()
         else:
