@@ -203,7 +203,7 @@ class Pair:
 
     def provider(self, kind: str, train: EncodedSplit, folder: Path) -> TeacherProvider:
         labels = self.encoder("student").spec.labels
-        dtype = getattr(torch, self.hardware.teacher.dtype)
+        dtype = self.hardware.teacher.weights()
 
         def answering() -> Encoder:
             return self.encoder("teacher").to(dtype)

@@ -242,7 +242,7 @@ class Setup:
             splits=self.splits, tokenizer=self.teacher_tokenizer, hardware=self.hardware, cache=self.cache,
         )  # fmt: skip
         source = self.teacher.models[0] if self.student.takes_layers else None
-        return Members(fit, self.teacher_tokenizer, self.hardware.teacher.dtype, self.hardware.attention, source)
+        return Members(fit, self.teacher_tokenizer, self.hardware.teacher.weights, self.hardware.attention, source)
 
     def build_student(self, options: dict[str, Any] | None = None) -> Encoder:
         """Fresh, the same on every rank. options: entries of conf/student for another one, such as an assistant."""

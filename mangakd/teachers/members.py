@@ -28,14 +28,15 @@ class _Fitted:
 
 
 class Members:
-    """fit: a member → its outline with a head for the task. dtype: of the weights that answer, `auto` for the checkpoint's.
+    """fit: a member → its outline with a head for the task. dtype: of a checkpoint → of the weights that answer.
 
     source: a member whose layers a student takes. It stays in memory until `checkpoint` has given it.
     """
 
     def __init__(
-        self, fit: Callable[[Member], Outline], tokenizer: Any, dtype: str, attention: str, source: Member | None = None
-    ) -> None:
+        self, fit: Callable[[Member], Outline], tokenizer: Any, dtype: Callable[[torch.dtype], torch.dtype], attention: str,
+        source: Member | None = None,
+    ) -> None:  # fmt: skip
         self._fit, self._tokenizer, self._dtype, self._attention = fit, tokenizer, dtype, attention
         self._encoders: WeakValueDictionary[tuple[Member, torch.dtype], Encoder] = WeakValueDictionary()
         self._source = source
@@ -44,7 +45,7 @@ class Members:
 
     def _prepare(self, member: Member) -> _Fitted:
         outline = self._fit(member)
-        dtype: torch.dtype = outline.dtype if self._dtype == "auto" else getattr(torch, self._dtype)
+        dtype = self._dtype(outline.dtype)
         spec = self._encoder(outline.model).spec
         return _Fitted(outline, dtype, Unread(spec, outline.digest(dtype), lambda: self.read(member)))
 

@@ -28,6 +28,11 @@ class TeacherPlace:
     placement: str = "replicated"
     dtype: str = "auto"
 
+    def weights(self, checkpoint: torch.dtype = torch.float32) -> torch.dtype:
+        """The dtype of a teacher's weights, given that of its checkpoint."""
+        dtype: torch.dtype = checkpoint if self.dtype == "auto" else getattr(torch, self.dtype)
+        return dtype
+
 
 @dataclass(frozen=True)
 class Hardware:
