@@ -1,6 +1,6 @@
 """`python train.py` on two processes, started in every way there is: one run, one folder, one log, the same student.
 
-Every start costs seconds of imports, so the commands share one tiny world, and one run goes through all the trouble: it is
+Every start takes seconds, so the commands share one tiny world, and one run goes through all the trouble: it is
 stopped by a signal, goes on by the printed command, loses a rank, goes on under srun, and ends as if nothing had been.
 """
 
@@ -10,7 +10,6 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ import torch
 from conftest import LABELS, REPO, save_tiny
 from safetensors.torch import load_file
 from trouble import Trouble
+from warm import Command
 
 from mangakd.cli.app import explain
 from mangakd.core.errors import UserError
@@ -32,7 +32,7 @@ LEFT = {
     "checkpoints", "command.txt", "config.yaml", "logs", "metrics.json", "predictions", "report.html", "report.md", "student",
 }  # fmt: skip
 EPOCHS, EVERY = 4, 2  # 5 steps an epoch; a checkpoint every 2
-Run = Callable[..., subprocess.CompletedProcess[str]]
+TROUBLED = {"PYTHONPATH": str(REPO / "tests")}
 
 
 @pytest.fixture(scope="module")
@@ -58,19 +58,10 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(REPO / "tests"), "PYTHONUNBUFFERED": "1"}
-
-
-@pytest.fixture(scope="module")
-def run(environment: dict[str, str]) -> Run:
-    """run(*words, **environment) → what a command did, from the repository's root."""
-
-    def ran(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(words, capture_output=True, text=True, timeout=600, cwd=REPO, env={**environment, **more})
-
-    return ran
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    """What a new interpreter did, from the repository's root."""
+    env = {**os.environ, **TROUBLED}
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=600, cwd=REPO, env=env)
 
 
 def student(folder: Path) -> dict[str, torch.Tensor]:
@@ -83,11 +74,11 @@ def equal(left: Path, right: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def whole(run: Run, keys: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def whole(keys: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """(folder of runs, what was printed) of a run under torchrun, in whose run folder's name is each rank's own clock."""
     base = tmp_path_factory.mktemp("torchrun")
     done = run(
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "train.py", *keys,
+        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "train.py", *keys,
         f"hydra.run.dir={base}/${{now:%H-%M-%S-%f}}",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[:3000]
@@ -161,17 +152,12 @@ def test_processes_that_do_not_fit_the_profile(
         launch.join(hardware)
 
 
-def test_a_submitit_job_of_two_processes(whole: tuple[Path, str], run: Run, keys: list[str], tmp_path: Path) -> None:
+def test_a_submitit_job_of_two_processes(
+    whole: tuple[Path, str], command: Command, keys: list[str], tmp_path: Path
+) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    done = run(
-        sys.executable,
-        "train.py",
-        "-m",
-        "hydra/launcher=submitit_local",
-        f"hydra.sweep.dir={tmp_path}",
-        "seed=0",
-        *keys,
-    )
+    launcher = ["-m", "hydra/launcher=submitit_local", f"hydra.sweep.dir={tmp_path}"]
+    done = command("train.py", *launcher, "seed=0", *keys, **TROUBLED)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[:3000]
     assert {path.name for path in tmp_path.iterdir()} == {".submitit", "0", "multirun.yaml", "report.html", "report.md"}
     assert {path.name for path in (tmp_path / "0").iterdir()} == LEFT
@@ -182,18 +168,18 @@ def test_a_submitit_job_of_two_processes(whole: tuple[Path, str], run: Run, keys
 
 
 def test_a_run_goes_through_a_signal_a_killed_rank_and_srun(
-    whole: tuple[Path, str], run: Run, keys: list[str], environment: dict[str, str], tmp_path: Path
+    whole: tuple[Path, str], command: Command, keys: list[str], tmp_path: Path
 ) -> None:
     last = tmp_path / "checkpoints" / "last.ckpt"
-    stopped = run(sys.executable, "train.py", *keys, f"hydra.run.dir={tmp_path}", TROUBLE="0:5:STOP")
+    stopped = command("train.py", *keys, f"hydra.run.dir={tmp_path}", **TROUBLED, TROUBLE="0:5:STOP")
     assert stopped.returncode == 143, stopped.stdout[-2000:] + stopped.stderr[-2000:]
     assert "Error" not in stopped.stderr
     assert stopped.stdout.count("stopping:") == 1
     assert 5 <= step(last) <= 6, "the step in hand, or the next: ranks agree on one"
-    printed = next(line for line in stopped.stdout.splitlines() if line.startswith("  python train.py"))
-    command = [sys.executable, *shlex.split(printed)[1:]]
+    printed = next(line for line in stopped.stdout.splitlines() if line.startswith("  python "))
+    _, script, *words = shlex.split(printed)
 
-    killed = run(*command, TROUBLE="1:7:KILL")
+    killed = command(script, *words, **TROUBLED, TROUBLE="1:7:KILL")
     assert time.time() - last.stat().st_mtime < 300, (
         "the rank that is left does not wait for the other until gloo gives up"
     )
@@ -203,14 +189,10 @@ def test_a_run_goes_through_a_signal_a_killed_rank_and_srun(
     assert "resume=auto" in killed.stderr
     assert 5 + 7 - 1 - EVERY <= step(last) < 6 + 7
 
-    tasks = [
-        subprocess.Popen(
-            command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=REPO, env={**environment, **srun(rank)}
-        )
-        for rank in (0, 1)
-    ]  # fmt: skip
-    said = [task.communicate(timeout=600)[0] for task in tasks]
-    assert [task.returncode for task in tasks] == [0, 0], said
+    tasks = [command.start(script, *words, **TROUBLED, **srun(rank)) for rank in (0, 1)]
+    ended = [task.end() for task in tasks]
+    said = [done.stdout + done.stderr for done in ended]
+    assert [done.returncode for done in ended] == [0, 0], said
     assert "distil student" in said[0]
     assert "distil student" not in said[1]
     assert "other settings" not in said[0]
@@ -251,8 +233,8 @@ if __name__ == "__main__":
 """
 
 
-def test_jobs_of_joblib_can_start_processes(run: Run) -> None:
+def test_jobs_of_joblib_can_start_processes() -> None:
     pytest.importorskip("joblib")
-    before, after = run(sys.executable, "-c", JOB).stdout.split()
+    before, after = run("-c", JOB).stdout.split()
     assert before == "loky", "joblib has mended it: settle() need not"
     assert after in ("fork", "forkserver", "spawn")

@@ -1,15 +1,10 @@
-"""An export that is killed leaves nothing that looks finished and is not; the next one cleans up. Needs onnx.
+"""An export that is killed leaves nothing that looks finished and is not; the next one cleans up. Needs onnx."""
 
-Run as `python this_file STUDENT OUT`: exports until it is killed.
-"""
-
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,14 +20,16 @@ STAGES = {
 }
 
 
-def start(source: Path, out: Path) -> subprocess.Popen[bytes]:
-    tests = Path(__file__).parent
-    path = os.pathsep.join([str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, __file__, str(source), str(out)]
-    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.DEVNULL)
+def export_for_ever(source: Path, out: Path) -> None:
+    from exported import MAX_LENGTH
+
+    from mangakd.export.variants import make
+
+    while True:
+        make(source, out, NAMES, max_length=MAX_LENGTH)
 
 
-def test_what_a_kill_leaves_is_whole_or_refused(tmp_path: Path) -> None:
+def test_what_a_kill_leaves_is_whole_or_refused(server: Any, tmp_path: Path) -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
     from exported import MAX_LENGTH, TEXTS, student, torch_says
@@ -45,12 +42,14 @@ def test_what_a_kill_leaves_is_whole_or_refused(tmp_path: Path) -> None:
     chance = random.Random(0)
     wanted = torch_says(source, "classifier", TEXTS)
     for reached in STAGES.values():
-        with start(source, out) as child:
-            while child.poll() is None and not reached(out):
-                time.sleep(0.001)
-            time.sleep(chance.uniform(0, 0.02))
-            child.send_signal(signal.SIGKILL)
-        assert child.returncode == -signal.SIGKILL
+        child = server.Process(target=export_for_ever, args=(source, out))
+        child.start()
+        while child.is_alive() and not reached(out):
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.02))
+        child.kill()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
         for folder in [path for path in out.iterdir() if path.is_dir()]:
             if folder.name.endswith(".partial"):
                 with pytest.raises(UserError, match="not finished"):
@@ -61,12 +60,3 @@ def test_what_a_kill_leaves_is_whole_or_refused(tmp_path: Path) -> None:
     make(source, out, NAMES, max_length=MAX_LENGTH)
     assert {path.name for path in out.iterdir()} == {*NAMES, ".lock"}
     np.testing.assert_allclose(runtime.load(out / "onnx_fp32").outputs(TEXTS), wanted, atol=1e-4)
-
-
-if __name__ == "__main__":
-    from exported import MAX_LENGTH
-
-    from mangakd.export.variants import make
-
-    while True:
-        make(Path(sys.argv[1]), Path(sys.argv[2]), NAMES, max_length=MAX_LENGTH)
