@@ -224,7 +224,8 @@ class Pair:
         hardware = self.hardware
         job = Job(
             f"intent pair, teacher {kind}", self.schedule.steps * hardware.step_rows, 1, hardware.batch_size, hardware.max_length,
-            precision=hardware.precision, teacher=TEACHERS[kind], teacher_dtype=hardware.teacher.dtype,
+            precision=hardware.precision, teacher=TEACHERS[kind],
+            teacher_dtype=str(hardware.teacher.weights()).removeprefix("torch."),
         )  # fmt: skip
         return estimate(*models, machine, job)
 

@@ -1,4 +1,4 @@
-"""Where a teacher's answers come from: `live(model)` and `ensemble(models)` of Hugging Face's classifiers.
+"""Where a teacher's answers come from: `live(model)` and `ensemble_of(models)` of Hugging Face's classifiers.
 
 Read in this order: base.py (what a provider is), local.py, ensemble.py, cached.py.
 """
@@ -11,7 +11,7 @@ from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.ensemble import EnsembleTeacher
 from mangakd.teachers.local import LocalTeacher
 
-__all__ = ["EnsembleTeacher", "LocalTeacher", "TeacherProvider", "ensemble", "live"]
+__all__ = ["EnsembleTeacher", "LocalTeacher", "TeacherProvider", "ensemble_of", "live"]
 
 
 def live(model: Any, labels: Sequence[str] | None = None) -> LocalTeacher:
@@ -23,7 +23,7 @@ def live(model: Any, labels: Sequence[str] | None = None) -> LocalTeacher:
     return LocalTeacher(encoder, tuple(labels or encoder.spec.labels))
 
 
-def ensemble(
+def ensemble_of(
     models: Sequence[Any], weights: Sequence[float] | None = None, combine: str = "probabilities"
 ) -> EnsembleTeacher:
     """Several models as one, in the label order of the first. combine: probabilities or logits (see teachers/ensemble.py)."""

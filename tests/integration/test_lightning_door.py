@@ -149,7 +149,7 @@ def test_several_teachers_are_an_ensemble_whose_labels_are_matched_by_name() -> 
     one, other = encoder(2).model, encoder(3).model
     other.config.update({"id2label": dict(enumerate(reversed(LABELS)))})
     own = module(teacher=[one, other])
-    weighted = module(teacher=teachers.ensemble([one, other], weights=[1, 3]))
+    weighted = module(teacher=teachers.ensemble_of([one, other], weights=[1, 3]))
     batch = own.on_before_batch_transfer(collate(rows(4, 3)), 0)
     for each in (own, weighted):
         each._prepare_teacher()

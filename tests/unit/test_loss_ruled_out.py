@@ -91,9 +91,7 @@ def test_extreme_logits_in_half_precision_are_computed_in_fp32(divergence: str, 
     assert all(map(math.isfinite, found[1])) and found[1] == pytest.approx(exact[1], rel=1e-2)
 
 
-@pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl", "jsd"])
-def test_a_single_class_has_nothing_to_learn(divergence: str) -> None:
-    assert value_and_gradient(divergence, [3.0], [-1.0]) == (0, [0])
+def test_of_one_output_only_mse_learns() -> None:
     assert value_and_gradient("mse", [3.0], [-1.0]) == (16, [8])
 
 

@@ -249,7 +249,9 @@ def test_a_unit_that_the_loader_does_not_count_is_refused() -> None:
         LossSet({"a": loss}).bind(STUDENT, None)
 
 
-@pytest.mark.parametrize("loss", [HardLabelLoss(), OutputLoss()])
+@pytest.mark.parametrize(
+    "loss", [HardLabelLoss(), *(OutputLoss(divergence=each) for each in ("forward_kl", "reverse_kl", "jsd"))]
+)
 def test_one_output_has_no_classes_to_compare(loss: LossCallback) -> None:
     """The loss and its gradient were 0."""
     score = spec("score", labels=("a",))
