@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exported import CALIBRATION, MAX_LENGTH, student, torch_student
+from exported import torch_student
+from variants_made import Made
 
 from mangakd import runtime
-from mangakd.export.variants import make
 
 for package in ("onnx", "onnxscript", "onnxruntime", "openvino", "openvino_tokenizers", "nncf"):
     pytest.importorskip(package)
@@ -25,11 +25,9 @@ TEXTS = st.lists(ANYTHING | st.lists(PIECES | ANYTHING, max_size=12).map("".join
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Callable[[list[str]], np.ndarray], Path]:
-    root = tmp_path_factory.mktemp("any_text")
-    source = student(root / "student", "classifier")
-    make(source, root / "export", NAMES, CALIBRATION, MAX_LENGTH)
-    return torch_student(source, "classifier"), root / "export"
+def pair(made: Made) -> tuple[Callable[[list[str]], np.ndarray], Path]:
+    source, out = made("classifier", NAMES)
+    return torch_student(source, "classifier"), out
 
 
 @pytest.mark.parametrize("name", NAMES)

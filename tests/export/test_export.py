@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from exported import CALIBRATION, MAX_LENGTH, TEXTS, student, torch_says
+from variants_made import Made
 
 from mangakd import runtime
 from mangakd.core.errors import UserError
@@ -31,8 +32,15 @@ LABELS = ("order", "refund", "shipping")
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return student(tmp_path_factory.mktemp("of_export") / "student", "classifier")
+def source(made: Made) -> Path:
+    return made("classifier", NAMES)[0]
+
+
+def begun(made: Made, kind: str, names: tuple[str, ...], out: Path) -> Path:
+    """`out` with variants that an export finds there, and need not make."""
+    for name in names:
+        shutil.copytree(made(kind, names)[1] / name, out / name)
+    return out
 
 
 def labelled(folder: Path, texts: list[str]) -> Split:
@@ -43,9 +51,9 @@ def labelled(folder: Path, texts: list[str]) -> Split:
 
 
 @pytest.fixture(scope="module")
-def done(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], list[str]]:
+def done(made: Made, source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], list[str]]:
     """(the export folder, its record, what was said meanwhile)."""
-    out, told = tmp_path_factory.mktemp("exported") / "export", list[str]()
+    out, told = begun(made, "classifier", NAMES, tmp_path_factory.mktemp("exported") / "export"), list[str]()
     data = Data(CALIBRATION, labelled(source, TEXTS), labelled(source, CALIBRATION))
     return (
         out,
@@ -104,12 +112,12 @@ def test_what_is_there_is_not_made_again(
 
 
 def test_where_nothing_passes_fp32_ships_and_the_report_says_why(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Made, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge = choose.judge
     monkeypatch.setattr(choose, "judge", lambda *given: tuple(replace(each, passed=False) for each in judge(*given)))
     data = Data(CALIBRATION, labelled(source, TEXTS))
-    record = export(source, tmp_path / "export", NAMES, data, OPTIONS)
+    record = export(source, begun(made, "classifier", NAMES, tmp_path / "export"), NAMES, data, OPTIONS)
     assert record["chosen"] == "onnx_fp32" == read(tmp_path / "export" / "best").variant
     (shown,) = section(tmp_path)
     assert "onnx_fp32 ships. No variant passes the limit of 0.3 points, so fp32 ships" in str(shown.blocks[0])
@@ -117,10 +125,11 @@ def test_where_nothing_passes_fp32_ships_and_the_report_says_why(
 
 
 @pytest.mark.parametrize("kind", ["multi_label", "regression", "embedding"])
-def test_every_kind_of_head_without_labels(kind: str, tmp_path: Path) -> None:
-    folder = student(tmp_path / "student", kind)
+def test_every_kind_of_head_without_labels(kind: str, made: Made, tmp_path: Path) -> None:
+    names = ("onnx_fp32",)
+    out = begun(made, kind, names, tmp_path / "export")
     data = of_texts([*CALIBRATION, *TEXTS], 10, "texts")
-    record = export(folder, tmp_path / "export", ("onnx_fp32",), data, Options(max_length=32))
+    record = export(made(kind, names)[0], out, names, data, Options(max_length=MAX_LENGTH))
     assert record["labelled"] is False and "student" in record["score"]
     assert record["rows"] == {"calibration": 0, "validation": 21}
     assert record["pytorch"]["score"] == pytest.approx(1) and record["variants"]["onnx_fp32"]["score"] > 0.999
@@ -128,28 +137,26 @@ def test_every_kind_of_head_without_labels(kind: str, tmp_path: Path) -> None:
     assert record["score"] in shown.blocks[1].headers  # type: ignore[union-attr]
 
 
-def test_labels_of_every_problem(tmp_path: Path) -> None:
-    made: dict[str, Any] = {}
-    for kind in ("classifier", "multi_label", "regression"):
-        make(student(tmp_path / kind, kind), tmp_path / f"{kind}_out", ("onnx_fp32",))
-        made[kind] = read(tmp_path / f"{kind}_out" / "onnx_fp32")
+def test_labels_of_every_problem(made: Made, tmp_path: Path) -> None:
+    kinds, names = ("classifier", "multi_label", "regression"), ("onnx_fp32",)
+    manifest = {kind: read(made(kind, names)[1] / "onnx_fp32") for kind in kinds}
     split = Split(["a", "b"], [("refund",), ("order", "shipping")], origin="validation=x.csv")
-    assert split.targets(made["multi_label"]).tolist() == [[0, 1, 0], [1, 0, 1]]  # type: ignore[union-attr]
+    assert split.targets(manifest["multi_label"]).tolist() == [[0, 1, 0], [1, 0, 1]]  # type: ignore[union-attr]
     with pytest.raises(UserError, match=r"row 2 of validation=x\.csv has not one label \(order, shipping\)"):
-        split.targets(made["classifier"])
+        split.targets(manifest["classifier"])
     with pytest.raises(UserError, match=r"row 1 of .*'refnd'.*did you mean refund"):
-        Split(["a"], [("refnd",)], origin="validation=x.csv").targets(made["classifier"])
+        Split(["a"], [("refnd",)], origin="validation=x.csv").targets(manifest["classifier"])
     numbers = Split(["a", "b"], [("1.5",), ("-2",)])
-    assert numbers.targets(made["regression"]).tolist() == [1.5, -2]  # type: ignore[union-attr]
+    assert numbers.targets(manifest["regression"]).tolist() == [1.5, -2]  # type: ignore[union-attr]
     with pytest.raises(UserError, match=r"row 1 .*refund.* gives a number"):
-        split.targets(made["regression"])
+        split.targets(manifest["regression"])
     (tmp_path / "a.csv").write_text("text,label\na,order|refund\nb,\n")
     joined = of_file(str(tmp_path / "a.csv"), "validation", "text", "label")
-    assert joined.targets(made["multi_label"]).tolist() == [[1, 1, 0], [0, 0, 0]]  # type: ignore[union-attr]
+    assert joined.targets(manifest["multi_label"]).tolist() == [[1, 1, 0], [0, 0, 0]]  # type: ignore[union-attr]
     with pytest.raises(
         UserError, match=r"line 2 of validation=.* has the label 'order\|refund', which the student does not know"
     ):
-        joined.targets(made["classifier"])
+        joined.targets(manifest["classifier"])
 
 
 def test_files(tmp_path: Path) -> None:

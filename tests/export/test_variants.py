@@ -1,12 +1,13 @@
 """Every variant answers as PyTorch does, for every kind of student, and is what its name says. Needs onnx and openvino."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from exported import CALIBRATION, KINDS, MAX_LENGTH, TEXTS, student, torch_says
+from exported import CALIBRATION, KINDS, MAX_LENGTH, TEXTS, torch_says
+from variants_made import Made
 
 from mangakd import runtime
 from mangakd.core.errors import UserError
@@ -26,27 +27,18 @@ CASES = [(kind, name) for kind in KINDS for name in (ANY_STUDENT if kind == "cla
 # Of the spread of the student's logits over TEXTS. fp16 rounds weights to 11 bits, INT8 to 8.
 WITHIN = {"onnx_fp32": 1e-5, "openvino_fp32": 1e-5, "openvino_fp16": 5e-3, "onnx_int4_weights": 1.0}
 INT8 = 0.2
+Whole = Callable[[str], tuple[Path, Path]]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """made(kind) → (student, folder of its variants); a classifier in all variants, the others in those of PRECISE."""
-    held: dict[str, tuple[Path, Path]] = {}
-
-    def get(kind: str) -> tuple[Path, Path]:
-        if kind not in held:
-            root = tmp_path_factory.mktemp(kind)
-            held[kind] = student(root / "student", kind), root / "export"
-            names = ANY_STUDENT if kind == "classifier" else PRECISE
-            make(*held[kind], names, CALIBRATION, MAX_LENGTH)
-        return held[kind]
-
-    return get
+@pytest.fixture
+def whole(made: Made) -> Whole:
+    """whole(kind) → (student, folder of its variants); a classifier in all variants, the others in those of PRECISE."""
+    return lambda kind: made(kind, ANY_STUDENT if kind == "classifier" else PRECISE)
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
-def test_parity_with_pytorch(made: Any, kind: str, name: str) -> None:
-    source, out = made(kind)
+def test_parity_with_pytorch(whole: Whole, kind: str, name: str) -> None:
+    source, out = whole(kind)
     model = runtime.load(out / name, threads=1)
     wanted = torch_says(source, kind, TEXTS)
     within = WITHIN.get(name, INT8) * max(wanted.max() - wanted.min(), 1.0)
@@ -57,8 +49,8 @@ def test_parity_with_pytorch(made: Any, kind: str, name: str) -> None:
     assert model.labels == {"regression": ("quality",), "embedding": ()}.get(kind, ("order", "refund", "shipping"))
 
 
-def test_parity_over_many_texts_at_odd_lengths_and_batch_sizes(made: Any) -> None:
-    source, out = made("classifier")
+def test_parity_over_many_texts_at_odd_lengths_and_batch_sizes(whole: Whole) -> None:
+    source, out = whole("classifier")
     texts = [f"{'so ' * (i * 7 % 61)}where is order {i}{'?' * (i % 3)}" for i in range(101)]
     wanted = torch_says(source, "classifier", texts)
     for name in ANY_STUDENT:
@@ -70,8 +62,8 @@ def test_parity_over_many_texts_at_odd_lengths_and_batch_sizes(made: Any) -> Non
             )
 
 
-def test_the_tolerance_is_what_was_measured(made: Any) -> None:
-    source, out = made("classifier")
+def test_the_tolerance_is_what_was_measured(whole: Whole) -> None:
+    source, out = whole("classifier")
     wanted = torch_says(source, "classifier", CALIBRATION)
     for name in ANY_STUDENT:
         worst = np.abs(runtime.load(out / name, threads=1).outputs(CALIBRATION, variants.BATCH) - wanted).max()
@@ -79,8 +71,8 @@ def test_the_tolerance_is_what_was_measured(made: Any) -> None:
     assert read(out / "onnx_fp32").tolerance < 1e-4 < read(out / "onnx_int8").tolerance
 
 
-def test_nothing_but_finished_variants_is_left(made: Any) -> None:
-    _, out = made("classifier")
+def test_nothing_but_finished_variants_is_left(whole: Whole) -> None:
+    _, out = whole("classifier")
     assert {path.name for path in out.iterdir()} == {*ANY_STUDENT, ".lock"}
     for name in ANY_STUDENT:
         content = read(out / name).content
@@ -88,8 +80,8 @@ def test_nothing_but_finished_variants_is_left(made: Any) -> None:
         assert content["versions"]["torch"] and content["source"]["folder"] == "student" and content["metrics"] == {}
 
 
-def test_a_changed_variant_is_refused(made: Any, tmp_path: Path) -> None:
-    _, out = made("classifier")
+def test_a_changed_variant_is_refused(whole: Whole, tmp_path: Path) -> None:
+    _, out = whole("classifier")
     folder = copy(out / "openvino_int8", tmp_path / "best")
     with (folder / "openvino_model.bin").open("r+b") as file:
         file.seek(100)
@@ -98,11 +90,11 @@ def test_a_changed_variant_is_refused(made: Any, tmp_path: Path) -> None:
         read(folder)
 
 
-def test_onnx_axes_are_named_and_int8_is_signed_per_channel_in_its_whole_range(made: Any) -> None:
+def test_onnx_axes_are_named_and_int8_is_signed_per_channel_in_its_whole_range(whole: Whole) -> None:
     import onnx
     from onnx.numpy_helper import to_array
 
-    _, out = made("classifier")
+    _, out = whole("classifier")
     base = onnx.load(out / "onnx_fp32" / "model.onnx").graph
     shapes = [[dim.dim_param for dim in value.type.tensor_type.shape.dim] for value in base.input]
     assert shapes == [["batch", "sequence"]] * 3 and base.output[0].type.tensor_type.shape.dim[0].dim_param == "batch"
@@ -117,11 +109,11 @@ def test_onnx_axes_are_named_and_int8_is_signed_per_channel_in_its_whole_range(m
 
 @pytest.mark.parametrize(("name", "bits"), [("onnx_int8_weights", 8), ("onnx_int4_weights", 4)])
 def test_weights_by_blocks_are_computed_in_int8_and_the_embeddings_are_small_too(
-    made: Any, name: str, bits: int
+    whole: Whole, name: str, bits: int
 ) -> None:
     import onnx
 
-    _, out = made("classifier")
+    _, out = whole("classifier")
     held = onnx.load(out / name / "model.onnx", load_external_data=False).graph
     products = [{a.name: a.i for a in node.attribute} for node in held.node if node.op_type == "MatMulNBits"]
     assert len(products) >= 6 and all(p["accuracy_level"] == 4 and p["bits"] == bits for p in products)
@@ -130,18 +122,18 @@ def test_weights_by_blocks_are_computed_in_int8_and_the_embeddings_are_small_too
     assert all(np.prod(tensor.dims) < 8000 for tensor in floats), "no table of embeddings"
 
 
-def test_the_smooth_quant_alpha_is_the_one_that_is_nearest_to_fp32(made: Any) -> None:
-    chosen = read(made("classifier")[1] / "openvino_int8").content["quantisation"]
+def test_the_smooth_quant_alpha_is_the_one_that_is_nearest_to_fp32(whole: Whole) -> None:
+    chosen = read(whole("classifier")[1] / "openvino_int8").content["quantisation"]
     differences = chosen["rms_difference"]
     assert list(differences) == ["0.95", "0.8", "0.65", "0.5", "-1"] and all(0 < d < 10 for d in differences.values())
     assert differences[f"{chosen['smooth_quant_alpha']:g}"] == min(differences.values())
-    assert read(made("classifier")[1] / "openvino_fp32").content["quantisation"] is None
+    assert read(whole("classifier")[1] / "openvino_fp32").content["quantisation"] is None
 
 
-def test_folders_are_laid_out_as_hugging_face_s(made: Any) -> None:
+def test_folders_are_laid_out_as_hugging_face_s(whole: Whole) -> None:
     from transformers import AutoConfig, AutoTokenizer
 
-    source, out = made("classifier")
+    source, out = whole("classifier")
     for name in ANY_STUDENT:
         held = {path.name for path in (out / name).iterdir()}
         own = (
@@ -159,8 +151,8 @@ def test_folders_are_laid_out_as_hugging_face_s(made: Any) -> None:
             assert str(out.parent) not in (out / name / file).read_text(), "no path of the machine that exports"
 
 
-def test_company_is_measured(made: Any) -> None:
-    _, out = made("classifier")
+def test_company_is_measured(whole: Whole) -> None:
+    _, out = whole("classifier")
     texts = [f"{'so ' * (i * 7 % 31)}where is order {i}" for i in range(40)]
     names = ("onnx_fp32", "onnx_int8", "onnx_int8_weights", "onnx_int4_weights", "openvino_int8")
     found = dict(zip(names, measure([of_variant(out / name) for name in names], texts, 8, lengths=()), strict=True))
@@ -173,10 +165,10 @@ def test_company_is_measured(made: Any) -> None:
     np.testing.assert_array_equal(found["onnx_int8"].outputs, model.outputs(texts))
 
 
-def test_openvino_variants_hold_the_precision_they_are_named_for(made: Any) -> None:
+def test_openvino_variants_hold_the_precision_they_are_named_for(whole: Whole) -> None:
     import openvino as ov
 
-    _, out = made("classifier")
+    _, out = whole("classifier")
 
     def kinds(name: str) -> set[str]:
         nodes = ov.Core().read_model(out / name / "openvino_model.xml").get_ops()
@@ -195,12 +187,12 @@ def test_openvino_variants_hold_the_precision_they_are_named_for(made: Any) -> N
     assert max(sizes["openvino_int8"], sizes["openvino_int8_weights"]) < 0.4 * sizes["openvino_fp32"]
 
 
-def test_the_tokenizer_ir_reads_as_the_tokenizer(made: Any) -> None:
+def test_the_tokenizer_ir_reads_as_the_tokenizer(whole: Whole) -> None:
     import openvino as ov
     import openvino_tokenizers  # noqa: F401 (registers its operations)
     from transformers import AutoTokenizer
 
-    source, out = made("classifier")
+    source, out = whole("classifier")
     compiled = ov.Core().compile_model(str(out / "openvino_fp32" / "openvino_tokenizer.xml"), "CPU")
     tokenizer = AutoTokenizer.from_pretrained(source)
     wanted = tokenizer(TEXTS, truncation=True, max_length=MAX_LENGTH, padding=True)
@@ -209,8 +201,8 @@ def test_the_tokenizer_ir_reads_as_the_tokenizer(made: Any) -> None:
         assert said[name].tolist() == wanted[name]
 
 
-def test_measured_in_a_process_of_its_own(made: Any) -> None:
-    source, out = made("classifier")
+def test_measured_in_a_process_of_its_own(whole: Whole) -> None:
+    source, out = whole("classifier")
     own = int(next(s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith("VmHWM:")).split()[1])
     subjects = [of_student(source, read(out / PRECISE[0])), *(of_variant(out / name) for name in PRECISE)]
     told: list[str] = []
@@ -228,40 +220,41 @@ def test_measured_in_a_process_of_its_own(made: Any) -> None:
     assert pytorch.peak_rss_mb > max(found.peak_rss_mb for found in served)
 
 
-def test_no_latency_where_no_length_is_asked_for_and_the_largest_where_none_fits(made: Any) -> None:
-    subject = of_variant(made("classifier")[1] / "onnx_fp32")
+def test_no_latency_where_no_length_is_asked_for_and_the_largest_where_none_fits(whole: Whole) -> None:
+    subject = of_variant(whole("classifier")[1] / "onnx_fp32")
     assert measure([subject], TEXTS, 3, lengths=())[0].latency_ms == {}
     assert list(measure([subject], TEXTS, 3, lengths=(64, 128), runs=5)[0].latency_ms) == [MAX_LENGTH]
 
 
-def test_a_variant_that_cannot_be_opened_says_why(made: Any, tmp_path: Path) -> None:
-    folder = copy(made("classifier")[1] / "onnx_fp32", tmp_path / "changed")
+def test_a_variant_that_cannot_be_opened_says_why(whole: Whole, tmp_path: Path) -> None:
+    folder = copy(whole("classifier")[1] / "onnx_fp32", tmp_path / "changed")
     subject = of_variant(folder)
     (folder / "model.onnx").write_bytes(b"no model")
     with pytest.raises(UserError, match=r"process of its own.*model\.onnx"):
         measure([subject], TEXTS, 3)
 
 
-def test_from_variants_to_best(made: Any) -> None:
-    source, out = made("classifier")
+def test_from_variants_to_best(whole: Whole, tmp_path: Path) -> None:
+    source, held = whole("classifier")
+    out = tmp_path / "export"
     student = torch_says(source, "classifier", TEXTS)
-    subjects = [of_variant(out / name) for name in ("onnx_fp32", "onnx_int8")]
+    subjects = [of_variant(copy(held / name, out / name)) for name in ("onnx_fp32", "onnx_int8")]
     measured = measure(subjects, TEXTS, batch_size=3, lengths=(8,), runs=5)
     choice = choose(
         measured, [row.name for row in VARIANTS.values() if row.fp32], student, "single_label", student.argmax(1)
     )
     for each in choice.judged:
         add_metrics(out / each.name, {"validation": each.metrics("single_label")}, each.difference)
-    best = runtime.load(copy(out / choice.name, out.parent / "best"), threads=1)
+    best = runtime.load(copy(out / choice.name, tmp_path / "best"), threads=1)
     found = best.manifest.content["metrics"]["validation"]
     assert best.manifest.variant == choice.name and found["passed"] and found["accuracy"] == 1.0
     assert best.manifest.tolerance >= found["max_difference"]
 
 
 def test_a_precise_variant_that_answers_otherwise_is_not_kept(
-    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, _ = made("classifier")
+    source, _ = whole("classifier")
     answer = Graph.answer
     monkeypatch.setattr(Graph, "answer", lambda self, arrays: answer(self, arrays) * 1.01)
     with pytest.raises(UserError, match="differs from PyTorch"):

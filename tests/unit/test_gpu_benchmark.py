@@ -1,6 +1,8 @@
 """benchmarks/gpu.py without a GPU: toy sizes run end to end, kernels are counted as the models' where they are theirs, and a
 GPU is known by its name."""
 
+import contextlib
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -13,7 +15,7 @@ import torch
 from conftest import REPO
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from warm import Command
+from torch._inductor import config as inductor
 
 from mangakd.planning.job import Machine
 
@@ -22,15 +24,23 @@ import gpu
 from gpu_pair import Clock, Pair, Schedule
 
 CPU = torch.device("cpu")
+# Scalar code: trying out which vector units there are takes as long as compiling.
+QUICK = {"compile_threads": 1, "cpp.vec_isa_ok": True, "cpp.simdlen": 1}
 
 
 @pytest.fixture(scope="module")
-def found(command: Command, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    file = tmp_path_factory.mktemp("gpu") / "found.json"
-    done = command("benchmarks/gpu.py", "--device", "cpu", "--tiny", "--json", file)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "| live |" in done.stdout and "| toy |" in done.stdout
-    return json.loads(file.read_text())
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder, printed = tmp_path_factory.mktemp("gpu"), io.StringIO()
+    typed = ["gpu.py", "--device", "cpu", "--tiny", "--json", str(folder / "found.json")]
+    with pytest.MonkeyPatch.context() as patch, inductor.patch(QUICK), contextlib.redirect_stdout(printed):
+        patch.setattr(sys, "argv", typed)
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "inductor"))
+        patch.setitem(gpu.TINY["teacher"], "n_layers", 1)  # compiling it is most of the time
+        torch.compiler.reset()
+        gpu.main()
+    torch.compiler.reset()
+    assert "| live |" in printed.getvalue() and "| toy |" in printed.getvalue()
+    return json.loads((folder / "found.json").read_text())
 
 
 def test_the_intent_pair_is_measured_and_planned(found: dict[str, Any]) -> None:
