@@ -27,7 +27,7 @@ from mangakd.losses.base import LossCallback
 from mangakd.losses.gradient_norms import GradientNorms
 from mangakd.losses.loss_set import LossSet, LossSetOutput
 from mangakd.models.encoder import Encoder
-from mangakd.training import given
+from mangakd.training import hugging_face
 from mangakd.training.quantise import HOOKS
 
 log = logging.getLogger(__name__)
@@ -85,11 +85,10 @@ class DistillModule(L.LightningModule):
     ) -> None:  # fmt: skip
         super().__init__()
         student = Encoder.of(student, "student")
-        provider = given.teacher(teacher, student)
-        self.losses = given.losses(losses, student.spec, provider, seed)
+        provider = hugging_face.teacher(teacher, student)
+        self.losses = hugging_face.losses(losses, student.spec, provider, seed)
         self.student = student.require(self.losses.requires.student)
         self.teacher = provider if self.losses.needs_teacher else None
-        self._one_vocabulary = given.one_vocabulary(student, provider)
         self._optim, self._seed = optim or Optim(), seed
         self._broken: Tensor | None = None
         self._shown: Tensor | None = None
@@ -144,7 +143,7 @@ class DistillModule(L.LightningModule):
             self.teacher.prepare(self.device, self.losses.requires.teacher)
 
     def _ours(self, batch: Any) -> Batch:
-        return given.batch(batch, self._one_vocabulary)
+        return hugging_face.batch(batch, self.student, self.teacher)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
         return self._ours(batch)

@@ -74,35 +74,36 @@ def losses(
     return terms
 
 
-def batch(given: Any, one_vocabulary: bool) -> Batch:
-    """A collated batch as `{"student": …, "teacher": …, "labels": …}`; one that has this form already is left as it is.
-
-    one_vocabulary: whether both models may read the same token ids.
-    """
-    if not isinstance(given, Mapping):
+def batch(collated: Any, student: Encoder, teacher: TeacherProvider | None) -> Batch:
+    """A collated batch as `{"student": …, "teacher": …, "labels": …}`; one that has this form already is left as it is."""
+    if not isinstance(collated, Mapping):
         raise UserError(
-            f"a batch is a {type(given).__name__}; a mapping is needed, as DataCollatorWithPadding makes it."
+            f"a batch is a {type(collated).__name__}; a mapping is needed, as DataCollatorWithPadding makes it."
         )
-    if "student" in given:
-        return {**given, "teacher": given.get("teacher", given["student"]), "labels": _labels(given, given["student"])}
-    if not one_vocabulary:
+    if "student" in collated:
+        return {
+            **collated,
+            "teacher": collated.get("teacher", collated["student"]),
+            "labels": _labels(collated, collated["student"]),
+        }
+    if not _one_vocabulary(student, teacher):
         raise UserError(
             "student and teacher have vocabularies of different sizes, so they cannot read the same token ids: give batches of "
             '{"student": …, "teacher": …, "labels": …}, each tokenised by its own tokenizer.'
         )
-    inputs = {name: value for name, value in given.items() if isinstance(value, Tensor) and name not in LABELS}
+    inputs = {name: value for name, value in collated.items() if isinstance(value, Tensor) and name not in LABELS}
     lacks = [name for name in ("input_ids", "attention_mask") if name not in inputs]
     if lacks:
-        raise UserError(f"a batch has no {' and no '.join(lacks)}; it has {', '.join(map(str, given))}.")
-    return {"student": inputs, "teacher": inputs, "labels": _labels(given, inputs)}
+        raise UserError(f"a batch has no {' and no '.join(lacks)}; it has {', '.join(map(str, collated))}.")
+    return {"student": inputs, "teacher": inputs, "labels": _labels(collated, inputs)}
 
 
-def _labels(given: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> Tensor:
-    found = next((given[name] for name in LABELS if given.get(name) is not None), None)
+def _labels(collated: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> Tensor:
+    found = next((collated[name] for name in LABELS if collated.get(name) is not None), None)
     return found if found is not None else torch.full((len(inputs["input_ids"]),), IGNORE)
 
 
-def one_vocabulary(student: Encoder, teacher: TeacherProvider | None) -> bool:
+def _one_vocabulary(student: Encoder, teacher: TeacherProvider | None) -> bool:
     """Whether one batch of token ids may be read by both. Vocabularies of one size are taken for the same."""
     encoders = [student, *(teacher.encoders if teacher is not None else ())]
     return len({each.model.config.vocab_size for each in encoders}) == 1
