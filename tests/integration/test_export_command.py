@@ -30,6 +30,7 @@ for package in ("onnx", "onnxscript", "onnxruntime"):
 
 Run = Callable[[DictConfig, Path], None]
 SCRIPT, ONLY = "scripts/export.py", "export.onnx.variants=[onnx_fp32]"
+TWO = "export.onnx.variants=[onnx_fp32,onnx_int8]"
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,7 @@ def trained(
     small_run: list[str], compose: Callable[..., DictConfig], run_here: Run, tmp_path: Path
 ) -> tuple[Path, list[str]]:
     """A run with export=[onnx], and what was typed for it."""
-    words = [*small_run, "trainer.max_epochs=1", "export=[onnx]", "export.max_drop=100", "data.max_length=16"]
+    words = [*small_run, "trainer.max_epochs=1", "export=[onnx]", TWO, "export.max_drop=100", "data.max_length=16"]
     run_here(compose(*words), tmp_path / "run")
     return tmp_path / "run", words
 
@@ -132,7 +133,7 @@ def test_a_run_exports_its_student_and_reports_it(trained: tuple[Path, list[str]
     (run / "report.md").unlink()
     write_report(run, ClassificationJudge(), {})
     assert "## Export" in (run / "report.md").read_text()
-    done = command(SCRIPT, run, "export=[onnx]", "export.max_drop=100")
+    done = command(SCRIPT, run, "export=[onnx]", TWO, "export.max_drop=100")
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads((run / "export" / "export.json").read_text())["rows"] == record["rows"]
 
