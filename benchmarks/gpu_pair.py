@@ -49,7 +49,8 @@ from mangakd.teachers.local import LocalTeacher
 from mangakd.teachers.options import TeacherContext
 from mangakd.training.fit import Fit, fit
 from mangakd.training.hardware import Hardware
-from mangakd.training.module import DistillModule, Optim
+from mangakd.training.module import DistillModule
+from mangakd.training.optim import Optim
 
 MODELS = "student or teacher forward"  # the profiler's name for it
 BACKWARD = "autograd::engine::evaluate_function"

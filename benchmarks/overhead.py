@@ -43,7 +43,7 @@ from mangakd.data.loader import TrainLoader
 from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
-from mangakd.training.module import Optim
+from mangakd.training.optim import Optim
 
 OPTIM = Optim(lr=LEARNING_RATE, clip=1.0)
 SEED = 0

@@ -46,7 +46,8 @@ from mangakd.teachers.local import LocalTeacher
 from mangakd.training import launch
 from mangakd.training.fit import Fit, fit
 from mangakd.training.hardware import Hardware
-from mangakd.training.module import DistillModule, Optim
+from mangakd.training.module import DistillModule
+from mangakd.training.optim import Optim
 
 LABELS = ("a", "b", "c", "d")
 ROWS, STEP_ROWS, EPOCHS, SEED = 111, 16, 3, 3  # the last step of an epoch has 15 rows

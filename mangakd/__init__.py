@@ -15,7 +15,7 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 _OFFERED = {
     "DistillModule": "mangakd.training.module",
-    "Optim": "mangakd.training.module",
+    "Optim": "mangakd.training.optim",
     "losses": "mangakd.losses",
     "teachers": "mangakd.teachers",
 }

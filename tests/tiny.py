@@ -18,7 +18,7 @@ from mangakd.models.load import head_options
 from mangakd.tasks.classification.task import Classification
 from mangakd.training.fit import Fit
 from mangakd.training.hardware import Hardware
-from mangakd.training.module import Optim
+from mangakd.training.optim import Optim
 
 LABELS = ("a", "b", "c")
 

@@ -57,7 +57,7 @@ from mangakd.teachers.local import LocalTeacher
 from mangakd.teachers.options import TeacherContext
 from mangakd.training.fit import Fit, fit
 from mangakd.training.hardware import Hardware
-from mangakd.training.module import Optim
+from mangakd.training.optim import Optim
 
 SIZES = {
     "model_type": "bert",

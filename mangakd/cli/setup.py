@@ -37,13 +37,13 @@ from mangakd.tasks.base import Task
 from mangakd.teachers.base import TeacherProvider, digest
 from mangakd.teachers.cached import stored
 from mangakd.teachers.members import Members
-from mangakd.teachers.options import Member, TeacherContext, TeacherOptions
+from mangakd.teachers.options import TeacherContext, TeacherOptions
 from mangakd.training.callbacks.progress import progress
 from mangakd.training.callbacks.save_last import SaveEvery
 from mangakd.training.checkpoints import Identity
 from mangakd.training.fit_teacher import fitted
 from mangakd.training.hardware import Hardware
-from mangakd.training.module import Optim
+from mangakd.training.optim import Optim
 from mangakd.training.stages import Stage
 
 log = logging.getLogger(__name__)
@@ -111,10 +111,10 @@ class Setup:
 
     @part
     def teacher_tokenizer(self) -> Any:
-        found = [load.load_tokenizer(member.path) for member in _distinct(self.teacher.models)]
-        if len({load.vocabulary_digest(tokenizer) for tokenizer in found}) > 1:
+        tokenizers = [load.load_tokenizer(path) for path in {member.path: None for member in self.teacher.models}]
+        if len({load.vocabulary_digest(tokenizer) for tokenizer in tokenizers}) > 1:
             raise UserError("the members of the teacher read with different tokenizers; teacher.paths must share one.")
-        return found[0]
+        return tokenizers[0]
 
     @part
     def student_tokenizer(self) -> Any:
@@ -162,10 +162,7 @@ class Setup:
     @part
     def losses(self) -> LossSet:
         """Fresh losses, bound to both sizes."""
-        losses = LossSet(instantiate(self.config.get("losses") or {}, _convert_="all"))
-        torch.manual_seed(self.config.seed)  # projections start from random weights
-        losses.bind(self.student_spec, self.teacher_spec)
-        return losses
+        return self._bound(self.config.get("losses"), self.student_spec, self.teacher_spec)
 
     @part
     def stages(self) -> list[Stage]:
@@ -229,7 +226,10 @@ class Setup:
 
     def stage_losses(self, stage: Stage, student: ModelSpec, teacher: ModelSpec) -> LossSet:
         """Fresh losses of a stage, bound to both sizes."""
-        losses = LossSet(instantiate(stage.chosen(self.resolved().get("losses") or {}), _convert_="all"))
+        return self._bound(stage.chosen(self.resolved().get("losses") or {}), student, teacher)
+
+    def _bound(self, chosen: Any, student: ModelSpec, teacher: ModelSpec) -> LossSet:
+        losses = LossSet(instantiate(chosen or {}, _convert_="all"))
         torch.manual_seed(self.config.seed)  # projections start from random weights
         losses.bind(student, teacher)
         return losses
@@ -298,7 +298,3 @@ class Setup:
     def resolved(self) -> Any:
         """The config as plain values, for config.yaml and loggers."""
         return OmegaConf.to_container(self.config, resolve=True)
-
-
-def _distinct(members: list[Member]) -> list[Member]:
-    return list({member.path: member for member in members}.values())

@@ -31,7 +31,7 @@ from mangakd.training.callbacks.progress import RunProgress
 from mangakd.training.callbacks.save_last import SaveEvery, SaveLast
 from mangakd.training.checkpoints import AtomicIO, Identity
 from mangakd.training.hardware import Hardware
-from mangakd.training.module import Optim, parameter_groups
+from mangakd.training.optim import Optim, parameter_groups
 from mangakd.training.run_module import RunModule, Step
 from mangakd.training.validation import Validation
 

@@ -28,7 +28,7 @@ from mangakd.teachers.options import FitOptions, Member
 from mangakd.training.checkpoints import newest
 from mangakd.training.fit import Fit, fit
 from mangakd.training.hardware import Hardware
-from mangakd.training.module import Optim
+from mangakd.training.optim import Optim
 
 log = logging.getLogger(__name__)
 KEY = "teacher.path"

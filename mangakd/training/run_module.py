@@ -12,7 +12,8 @@ from mangakd.teachers.base import TeacherProvider
 from mangakd.training import checkpoints, parallel
 from mangakd.training.checkpoints import Identity
 from mangakd.training.hardware import Hardware
-from mangakd.training.module import DistillModule, Optim
+from mangakd.training.module import DistillModule
+from mangakd.training.optim import Optim
 from mangakd.training.validation import Validation
 
 log = logging.getLogger(__name__)

@@ -28,7 +28,7 @@ from mangakd.models.load import vocabulary_digest
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.local import LocalTeacher
 from mangakd.teachers.options import Member, TeacherContext, TeacherOptions
-from mangakd.training.module import Optim
+from mangakd.training.optim import Optim
 from mangakd.training.run_module import RunModule, Step
 from mangakd.training.validation import Validation
 

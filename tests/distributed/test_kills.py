@@ -13,7 +13,7 @@ from mangakd.core.outputs import Batch, Outputs
 from mangakd.losses.base import LossOutput
 from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.training.fit import fit
-from mangakd.training.module import Optim
+from mangakd.training.optim import Optim
 
 sys.path.insert(0, str(REPO / "benchmarks"))
 

@@ -22,7 +22,8 @@ from mangakd.teachers.local import LocalTeacher
 from mangakd.training.fit import fit
 from mangakd.training.hardware import Hardware
 from mangakd.training.loggers import KeptCsv
-from mangakd.training.module import DistillModule, Optim
+from mangakd.training.module import DistillModule
+from mangakd.training.optim import Optim
 from mangakd.training.run_module import RunModule, Step
 from mangakd.training.validation import Validation
 

@@ -35,7 +35,7 @@ from mangakd.export.run import _advice
 from mangakd.export.variants import make, with_trained
 from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.models.encoder import Encoder
-from mangakd.training.module import parameter_groups
+from mangakd.training.optim import parameter_groups
 from mangakd.training.quantise import HOOKS, quantising
 from mangakd.training.stages import Stage
 

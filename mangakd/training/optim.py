@@ -1,0 +1,52 @@
+"""`Optim`: AdamW's settings and the learning rate's schedule; and what is decayed."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from mangakd.losses.loss_set import LossSet
+from mangakd.models.encoder import Encoder
+from mangakd.training.quantise import HOOKS
+
+
+@dataclass(frozen=True)
+class Optim:
+    """lr: peak. warmup: share of steps; then linear or cosine to 0, or constant. clip: largest gradient norm, or None.
+
+    gradient_norms: every so many steps, log how hard each loss term pulls, at a backward pass for each term; None never.
+    """
+
+    lr: float = 5e-4
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    schedule: str = "linear"
+    clip: float | None = 1.0
+    gradient_norms: int | None = None
+
+    def factor(self, step: int, steps: int) -> float:
+        """Multiplier of lr at `step` of `steps`."""
+        ramp = max(round(self.warmup * steps), 1)
+        if step < ramp:
+            return (step + 1) / ramp
+        done = (step - ramp) / max(steps - ramp, 1)
+        return {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2, "constant": 1.0}[self.schedule]
+
+
+def parameter_groups(student: Encoder, losses: LossSet, weight_decay: float = 0.0) -> list[dict[str, Any]]:
+    """Optimizer groups `student` and `losses.<name>`, each with its part that is not decayed (biases, norms)."""
+    owners: dict[str, nn.Module] = {"student": student}
+    owners |= {f"losses.{name}": loss for name, loss in losses.losses.items()}
+    groups = []
+    for name, module in owners.items():
+        named = [(key, p) for key, p in module.named_parameters() if p.requires_grad]
+        # Ranges of quantisers, one for each channel of a weight, have its number of dimensions and are not weights.
+        decays = [p.dim() > 1 and HOOKS not in key for key, p in named]
+        for suffix, decay, chosen in (
+            ("", weight_decay, [p for (_, p), yes in zip(named, decays, strict=True) if yes]),
+            (".no_decay", 0.0, [p for (_, p), yes in zip(named, decays, strict=True) if not yes]),
+        ):
+            if chosen:
+                groups.append({"params": chosen, "weight_decay": decay, "name": name + suffix})
+    return groups
