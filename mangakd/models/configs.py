@@ -43,8 +43,10 @@ def read_config(where: str, told: str) -> Any:
     """
     try:
         content = _with_mark(Path(where) / "config.json") or PreTrainedConfig.get_config_dict(where)[0]
-    except (TypeError, AttributeError) as error:  # JSON, but no object
-        raise UserError(f"config.json of {told} holds no JSON object, so it describes no model.") from error
+    except (TypeError, AttributeError):  # JSON, but no object; newer versions of transformers return it
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"config.json of {told} holds no JSON object, so it describes no model.")
     kind = content.pop("model_type", None)
     if kind not in CONFIG_MAPPING:
         what = "has no model_type" if kind is None else f"has model_type={kind!r}, which transformers does not know"
@@ -58,6 +60,8 @@ def read_config(where: str, told: str) -> Any:
             f"config.json of {told} has quantization_config ({how}): its weights are quantised, and cannot be read as numbers to "
             "learn from. Give the folder or hub id of the unquantised model."
         )
+    if isinstance(content.get("architectures"), str):
+        content["architectures"] = [content["architectures"]]
     name_labels(content, told)
     config = _build(kind, content, told)
     for name in content.keys() & SIZES:
