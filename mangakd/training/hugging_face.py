@@ -3,6 +3,7 @@
 Errors name the argument: there is no config here whose key could be named.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from mangakd.teachers import live
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.ensemble import EnsembleTeacher
 
+log = logging.getLogger(__name__)
 LABELS = ("labels", "label", "label_ids")
 
 
@@ -69,6 +71,8 @@ def losses(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         terms.bind(student, teacher.spec if teacher is not None else None)
+    if teacher is not None and not terms.needs_teacher:
+        log.warning("teacher is ignored: no loss learns from it (losses: %s).", ", ".join(terms.callbacks))
     if teacher is not None and (lacks := terms.requires.teacher.missing(teacher.gives)):
         raise UserError(f"teacher gives no {lacks}, which these losses read; leave them out or give one live model.")
     return terms
@@ -99,8 +103,8 @@ def batch(collated: Any, student: Encoder, teacher: TeacherProvider | None) -> B
 
 
 def _labels(collated: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> Tensor:
-    found = next((collated[name] for name in LABELS if collated.get(name) is not None), None)
-    return found if found is not None else torch.full((len(inputs["input_ids"]),), IGNORE)
+    labels = next((collated[name] for name in LABELS if collated.get(name) is not None), None)
+    return labels if labels is not None else torch.full((len(inputs["input_ids"]),), IGNORE)
 
 
 def _one_vocabulary(student: Encoder, teacher: TeacherProvider | None) -> bool:

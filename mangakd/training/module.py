@@ -96,7 +96,8 @@ class DistillModule(L.LightningModule):
 
         batches: of the validation rows.
         """
-        assert self.teacher is not None
+        if self.teacher is None:
+            raise UserError("calibrate asks the teacher, and no loss learns from one: leave the call out.")
         self.teacher.prepare(self.device, self.losses.requires.teacher)
         answers = [self.teacher(to_device(self._ours(batch), self.device)).logits for batch in batches]
         self.losses.calibrate(torch.cat(answers))

@@ -6,9 +6,12 @@ from typing import Any
 
 from torch import nn
 
+from mangakd.core.errors import UserError
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
 from mangakd.training.quantise import HOOKS
+
+SCHEDULES = ("linear", "cosine", "constant")
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Optim:
 
     def factor(self, step: int, steps: int) -> float:
         """Multiplier of lr at `step` of `steps`."""
+        if self.schedule not in SCHEDULES:
+            raise UserError(f"Optim(schedule={self.schedule!r}) is unknown. Known: {', '.join(SCHEDULES)}.")
         ramp = max(round(self.warmup * steps), 1)
         if step < ramp:
             return (step + 1) / ramp

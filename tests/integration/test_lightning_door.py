@@ -207,6 +207,14 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda: trainer().fit(module(), given([{"input_ids": torch.ones(2, 3, dtype=torch.long)}])),
         "a batch has no attention_mask",
     ),
+    "schedule": (
+        lambda: trainer().fit(module(optim=Optim(schedule="cosin")), loader()),
+        r"Optim\(schedule='cosin'\) is unknown. Known: linear, cosine, constant",
+    ),
+    "nothing to calibrate": (
+        lambda: DistillModule(encoder(1).model, losses=terms("hard_label")).calibrate(loader()),
+        "calibrate asks the teacher, and no loss learns from one",
+    ),
     "no end": (lambda: trainer(max_epochs=-1).fit(module(), loader()), "has none: give it max_epochs or max_steps"),
 }  # fmt: skip
 
@@ -230,3 +238,8 @@ def test_other_vocabularies_need_batches_of_their_own() -> None:
     teacher.resize_token_embeddings(60)
     with pytest.raises(UserError, match=SAME_SIZE):
         trainer().fit(module(teacher=teacher), loader())
+
+
+def test_a_teacher_that_nothing_learns_from_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    module(names=("hard_label",))
+    assert "teacher is ignored: no loss learns from it (losses: hard_label)." in caplog.messages
