@@ -34,7 +34,7 @@ class LocalTeacher(TeacherProvider):
     """
 
     def __init__(self, model: Encoder | Unread, labels: tuple[str, ...]) -> None:
-        self._model = model.eval().requires_grad_(False) if isinstance(model, Encoder) else model
+        self._model = model
         self._order = alignment(model.spec.labels, labels, model.spec.name)
         self.spec = replace(model.spec, labels=labels)
         self._weights = weights_digest(model.model) if isinstance(model, Encoder) else model.weights

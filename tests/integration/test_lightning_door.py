@@ -243,3 +243,16 @@ def test_other_vocabularies_need_batches_of_their_own() -> None:
 def test_a_teacher_that_nothing_learns_from_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
     module(names=("hard_label",))
     assert "teacher is ignored: no loss learns from it (losses: hard_label)." in caplog.messages
+
+
+def test_each_step_and_each_micro_batch_has_dropout_of_its_own() -> None:
+    drawn = []
+
+    class Watched(DistillModule):
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            super().on_train_batch_start(batch, batch_idx)
+            drawn.append(torch.default_generator.initial_seed())
+
+    own = Watched(student=encoder(1).model, teacher=encoder(2).model, losses=terms("output"))
+    trainer(accumulate_grad_batches=2).fit(own, loader(32))
+    assert len(drawn) == 4 == len(set(drawn))
