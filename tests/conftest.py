@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from mangakd.cli.once import as_hydra_gives_it, composed, hydra_ready
@@ -87,6 +88,14 @@ def tiny_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [f"where is my {label} number {i},{label}" for i in range(20) for label in LABELS]
     file.write_text("text,label\n" + "\n".join(rows) + "\n")
     return file
+
+
+@pytest.fixture(autouse=True)
+def hydra_as_before() -> Iterator[None]:
+    """A command that ran in this process leaves its config behind, and the next test would take it for its own."""
+    described = HydraConfig.instance().cfg
+    yield
+    HydraConfig.instance().cfg = described
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from mangakd.cli.logs import start_logging
 from mangakd.cli.searchpath import CONF
 from mangakd.cli.setup import Setup
+from mangakd.cli.typed import typed_words
 from mangakd.cli.values import wrong_values
 from mangakd.core.errors import UserError
 from mangakd.data.sampler import BucketSampler, Share
@@ -52,7 +53,7 @@ def planned(setup: Setup) -> str:
 
 def compared(config: DictConfig) -> str:
     """The same overrides on every hardware profile that has figures of its own."""
-    typed = [word for word in HydraConfig.get().overrides.task if word.partition("=")[0] not in ("hardware", "compare")]
+    typed = [word for word in typed_words() if word.partition("=")[0] not in ("hardware", "compare")]
     setups = {name: Setup(compose("plan", [*typed, f"hardware={name}"]), Path()) for name in profiles()}
     return table.compare([estimated(setup, name) for name, setup in setups.items()])
 
@@ -97,7 +98,7 @@ def _by_sizes(setup: Setup, machine: Machine) -> Estimate:
 
 def _warn_unread() -> None:
     """Overrides that would change a training and do not change the plan of a workload."""
-    typed = [word.lstrip("+~").partition("=")[0] for word in HydraConfig.get().overrides.task]
+    typed = [word.lstrip("+~").partition("=")[0] for word in typed_words()]
     unread = [key for key in typed if key.split(".")[0] not in READ_BY_SIZES]
     if unread:
         chosen = HydraConfig.get().runtime.choices["workload"]

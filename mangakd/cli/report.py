@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mangakd.cli import judges
 from mangakd.cli.logs import start_logging
+from mangakd.cli.typed import typed_words
 from mangakd.core.errors import UserError
 from mangakd.evaluation import gate
 from mangakd.evaluation.report.measure import LATENCY
@@ -48,7 +49,7 @@ def run_folder(config: DictConfig) -> Path:
 
 def gate_lines(config: DictConfig, folder: Path) -> dict[str, Any]:
     """The lines of the run's own gate, with what was typed on top; those of `gate=<name>` where a gate was named."""
-    typed = [word.lstrip("+") for word in HydraConfig.get().overrides.task] if HydraConfig.initialized() else []
+    typed = [word.lstrip("+") for word in typed_words()] if HydraConfig.initialized() else []
     file = folder / "config.yaml"
     own = OmegaConf.select(OmegaConf.load(file), "gate") if file.is_file() else None
     if own is None or any(re.match(r"gate[=@]", word) for word in typed):
@@ -63,5 +64,5 @@ def gate_lines(config: DictConfig, folder: Path) -> dict[str, Any]:
             if entry and lines.get(name) is not None:
                 lines[name] |= {entry[0]: new[entry[0]]}
             else:
-                lines[name] = OmegaConf.to_container(new) if OmegaConf.is_config(new) else new
+                lines[name] = OmegaConf.to_container(new, resolve=True) if OmegaConf.is_config(new) else new
     return lines

@@ -46,7 +46,7 @@ class Started(Callback):
     """Hydra's callback (conf/train.yaml) by which this process knows that it starts a sweep."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        swept = varied(config.hydra.sweeper, list(config.hydra.overrides.task))
+        swept = varied(config.hydra.sweeper, typed.as_typed(config.hydra))
         counts = [len(list(o.sweep_iterator())) if o.is_discrete_sweep() else 0 for o in swept.values()]
         Sweep.current = Sweep(Path(config.hydra.sweep.dir), math.prod(counts) or None)
 
@@ -74,8 +74,8 @@ def swept() -> list[str]:
     """This run's overrides that its sweep varies; all of them where Hydra has not kept what was typed (Optuna with `-m`)."""
     hydra = HydraConfig.get()
     kept = folder_of_all() / "multirun.yaml"
-    keys = varied(hydra.sweeper, list(OmegaConf.load(kept).hydra.overrides.task) if kept.is_file() else [])
-    words = list(hydra.overrides.task)
+    keys = varied(hydra.sweeper, typed.as_typed(OmegaConf.load(kept).hydra) if kept.is_file() else [])
+    words = typed.as_typed(hydra)
     return [word for word in words if word.partition("=")[0].lstrip("+") in keys] or words
 
 

@@ -3,7 +3,9 @@
 import shlex
 from pathlib import Path
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mangakd.core.invocation import command_words
 from mangakd.core.run_folder import COMMAND
@@ -21,7 +23,17 @@ def anywhere() -> str:
 
 
 def overrides() -> list[str]:
-    return [word for word in HydraConfig.get().overrides.task if not word.startswith(ELSEWHERE)]
+    return [word for word in typed_words() if not word.startswith(ELSEWHERE)]
+
+
+def typed_words() -> list[str]:
+    return as_typed(HydraConfig.get())
+
+
+def as_typed(hydra: HydraConf | DictConfig) -> list[str]:
+    """The overrides in Hydra's own config. Read as a list, `${…}` in them would be looked up among Hydra's keys."""
+    texts: list[str] = OmegaConf.to_container(hydra.overrides.task, resolve=False)  # type: ignore[assignment]
+    return texts
 
 
 def keep(folder: Path) -> None:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mangakd.cli.mistakes import keys_of
+from mangakd.cli.typed import typed_words
 from mangakd.core.invocation import command
 from mangakd.training import hardware
 
@@ -149,7 +150,7 @@ def misspelt(config: DictConfig) -> Iterator[str]:
 
 def unread(config: DictConfig) -> list[str]:
     """Keys put beside the known ones with `+key=value` or `++key=value` that no part of the config refers to."""
-    texts = [text.partition("=")[0] for text in HydraConfig.get().overrides.task]
+    texts = [text.partition("=")[0] for text in typed_words()]
     added = [key.lstrip("+") for key in texts if re.fullmatch(r"\+\+?(distill\.)?\w+", key)]
     if not added:
         return []
@@ -160,4 +161,4 @@ def unread(config: DictConfig) -> list[str]:
 
 def _given() -> set[str]:
     """Keys and groups of this run's own overrides, not those that a yaml file sets."""
-    return {text.lstrip("+").partition("=")[0] for text in HydraConfig.get().overrides.task if "=" in text}
+    return {text.lstrip("+").partition("=")[0] for text in typed_words() if "=" in text}

@@ -51,6 +51,7 @@ OWN = """gate:
         (["gate.agreement=null"], {"agreement": None, "calibration": None}),
         (["~gate.agreement"], {"calibration": None}),
         (["gate.calibration.at_most=0.2"], {"agreement": 0.1, "calibration": 0.2}),
+        (["gate.calibration.at_most=${seed}"], {"agreement": 0.1, "calibration": 0}),
         (["gate.size.at_most=9"], {"agreement": 0.1, "calibration": None, "size": 9}),
         (["gate=default", "gate.lift=null"], {"agreement": 0.95, "calibration": 0.05, "lift": None, "size": 100}),
     ],
