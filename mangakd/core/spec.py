@@ -4,6 +4,21 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Problem = Literal["single_label", "multi_label"]
+Kind = Literal["labels", "score", "vector", "tokens"]
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a model's head answers with: the one vocabulary for "kind of task".
+
+    kind: labels (logits of C classes), score (one number a sequence), vector (an embedding), tokens (logits of a vocabulary).
+    outputs: C, 1, D or V. names: of the labels, in the head's order. several: any set of labels holds at once, each by a sigmoid.
+    """
+
+    kind: Kind
+    outputs: int
+    names: tuple[str, ...] = ()
+    several: bool = False
 
 
 @dataclass(frozen=True)
