@@ -18,10 +18,11 @@ from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.requires import Need
 from mangakd.data.loader import EvalBatches
 from mangakd.store.writer import StoreWriter
-from mangakd.teachers import cached as module
+from mangakd.teachers import fill as module
 from mangakd.teachers.base import TeacherProvider
-from mangakd.teachers.cached import Cached, CachedTeacher, fill, verify
+from mangakd.teachers.cached import Cached, CachedTeacher
 from mangakd.teachers.ensemble import Ensemble, learned_weights
+from mangakd.teachers.fill import fill, verify
 from mangakd.teachers.local import Local, LocalTeacher
 from mangakd.teachers.options import TeacherContext
 
@@ -181,9 +182,9 @@ def test_damage_is_mended_by_filling_and_refused_by_verify(tmp_path: Path) -> No
     shard.write_bytes(shard.read_bytes()[:-4] + b"\0\0\0\1")
     live = options().live(found)
     with pytest.raises(UserError, match=r"shard-00000\.npy"):
-        verify(store, live, found.splits["train"], found)
+        verify(store, live, "train", found)
     assert torch.equal(answers(options(store).provider(found), found), good)
-    assert verify(store, live, found.splits["train"], found) < 1e-5
+    assert verify(store, live, "train", found) < 1e-5
 
 
 def test_a_text_that_is_not_stored_is_an_error_that_names_the_command(tmp_path: Path) -> None:
@@ -197,16 +198,16 @@ def test_a_text_that_is_not_stored_is_an_error_that_names_the_command(tmp_path: 
 def test_verify_finds_a_teacher_that_changed(problem: str, tmp_path: Path) -> None:
     load = Teachers(problem)
     found = context(tmp_path, load)
-    store, split = tmp_path / "store", found.splits["validation"]
+    store = tmp_path / "store"
     options(store, seeds=(0, 1)).provider(found)
     live = options(seeds=(0, 1)).live(found)
-    assert verify(store, live, split, found) < 1e-5
+    assert verify(store, live, "validation", found) < 1e-5
     with torch.no_grad():
         next(load.loaded[-1].model.parameters()).mul_(1.1)  # behind the provider's back: its fingerprint is the old one
-    assert verify(store, live, split, found) > 1e-2
+    assert verify(store, live, "validation", found) > 1e-2
     other = options(seeds=(0, 3)).live(found)
     with pytest.raises(UserError, match="teacher is "):
-        verify(store, other, split, found)
+        verify(store, other, "validation", found)
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------
