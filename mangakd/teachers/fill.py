@@ -21,6 +21,7 @@ import torch
 
 from mangakd.core import ranks
 from mangakd.core.requires import Need
+from mangakd.core.spec import Head
 from mangakd.data.gather import Advance, gather
 from mangakd.data.loader import EvalBatches
 from mangakd.store.manifest import Manifest
@@ -35,10 +36,11 @@ log = logging.getLogger(__name__)
 
 def manifest_of(teacher: TeacherProvider, precision: str) -> Manifest:
     """What a store of this teacher's outputs declares."""
+    labels, several = teacher.spec.labels, teacher.spec.problem == "multi_label"
     return Manifest(
         teacher=teacher.fingerprint,
         tokenizer=teacher.spec.vocabulary,
-        labels=teacher.spec.labels,
+        head=Head("labels", len(labels), labels, several),
         members=teacher.members,
         precision=precision,
     )

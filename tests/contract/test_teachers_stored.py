@@ -147,15 +147,18 @@ def test_a_store_of_another_teacher_is_refused(field: str, changes: dict[str, ob
     [
         ("tokenizer", "other"),
         ("precision", "16-mixed"),
-        ("labels", [*LABELS[:4], "other"]),
-        ("labels", list(LABELS[::-1])),
+        ("head", {"names": [*LABELS[:4], "other"]}),
+        ("head", {"names": LABELS[::-1]}),
+        ("head", {"several": True}),
     ],
 )
 def test_a_store_of_something_else_is_refused(field: str, value: object, tmp_path: Path) -> None:
     found = context(tmp_path, Teachers())
     options(tmp_path / "store").provider(found)
     manifest = tmp_path / "store" / "manifest.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), field: value}))
+    fields = json.loads(manifest.read_text())
+    fields[field] = {**fields[field], **value} if isinstance(value, dict) else value
+    manifest.write_text(json.dumps(fields))
     with pytest.raises(UserError, match=rf"{field}(:| is) .*in the store"):
         options(tmp_path / "store").provider(found)
 
