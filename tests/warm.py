@@ -6,6 +6,7 @@ tests/distributed/test_launch.py, tests/install.
 """
 
 import atexit
+import functools
 import itertools
 import multiprocessing
 import multiprocessing.forkserver
@@ -88,11 +89,21 @@ def _run(typed: list[str], out: Path, error: Path, cwd: Path, environment: dict[
     sys.path[:0] = [str(Path(typed[0]).parent), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = typed
     os.chdir(cwd)
+    _fork_ranks()
     try:
         runpy.run_path(typed[0], run_name="__main__")
     finally:  # as an interpreter ends; multiprocessing waits for children first
         threading._shutdown()
         atexit._run_exitfuncs()
+
+
+def _fork_ranks() -> None:
+    """Ranks are forked off the command that starts them; they stay its children, in its session."""
+    import torch.multiprocessing
+
+    torch.multiprocessing.start_processes = functools.partial(
+        torch.multiprocessing.start_processes, start_method="fork"
+    )
 
 
 def _set(environment: dict[str, str]) -> None:
