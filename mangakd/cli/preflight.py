@@ -22,7 +22,6 @@ from mangakd.cli.setup import Setup
 from mangakd.cli.values import misspelt, warn_ignored, wrong_values
 from mangakd.core.errors import UserError, near
 from mangakd.core.requires import Need
-from mangakd.core.spec import Head
 from mangakd.evaluation import gate
 from mangakd.store.manifest import MANIFEST_FILE, Manifest
 from mangakd.teachers.base import all_layers
@@ -179,9 +178,7 @@ def store(setup: Setup) -> None:
         raise UserError(f"teacher.store={options.store} is a file; give a folder.")
     if (folder / MANIFEST_FILE).is_file():
         found = Manifest.load(folder)
-        labels, several = setup.corpus.labels, setup.task.problem == "multi_label"
-        head = Head("labels", len(labels), labels, several)
-        expected = replace(found, tokenizer=setup.teacher_spec.vocabulary, head=head, members=len(options.models))
+        expected = replace(found, tokenizer=setup.teacher_spec.vocabulary, head=setup.head, members=len(options.models))
         found.compare(expected, folder, options.allow_mismatch)
 
 

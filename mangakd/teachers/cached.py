@@ -57,7 +57,7 @@ class CachedTeacher(TeacherProvider):
         found = torch.from_numpy(self._reader.lookup(key.cpu().numpy())).to(key.device, non_blocking=True)  # (B, M, C)
         if self.members == 1:
             return Outputs(found[:, 0], mask)
-        return combined(found.transpose(0, 1), self.weights, self._combine, mask, self.spec.problem)
+        return combined(found.transpose(0, 1), self.weights, self._combine, mask, self.spec.head)
 
 
 @dataclass(kw_only=True)
@@ -91,7 +91,7 @@ class Cached(EnsembleOptions):
 
     def live(self, context: TeacherContext) -> TeacherProvider:
         """The teacher that fills the store."""
-        members = [LocalTeacher(context.load(member), context.labels) for member in self.models]
+        members = [LocalTeacher(context.load(member), context.head) for member in self.models]
         return members[0] if len(members) == 1 else EnsembleTeacher(members)
 
     def folder(self, manifest: Manifest, context: TeacherContext) -> Path:

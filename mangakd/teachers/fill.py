@@ -21,7 +21,6 @@ import torch
 
 from mangakd.core import ranks
 from mangakd.core.requires import Need
-from mangakd.core.spec import Head
 from mangakd.data.gather import Advance, gather
 from mangakd.data.loader import EvalBatches
 from mangakd.store.manifest import Manifest
@@ -36,11 +35,10 @@ log = logging.getLogger(__name__)
 
 def manifest_of(teacher: TeacherProvider, precision: str) -> Manifest:
     """What a store of this teacher's outputs declares."""
-    labels, several = teacher.spec.labels, teacher.spec.problem == "multi_label"
     return Manifest(
         teacher=teacher.fingerprint,
         tokenizer=teacher.spec.vocabulary,
-        head=Head("labels", len(labels), labels, several),
+        head=teacher.spec.head,
         members=teacher.members,
         precision=precision,
     )
@@ -108,7 +106,7 @@ def _logits(
 ) -> np.ndarray:
     """Logits (n, M, C) of rows `positions` (n), from this process. The teacher is read for the first row, and not for none."""
     if not len(positions):
-        return np.empty((0, teacher.members, len(teacher.spec.labels)), np.float32)
+        return np.empty((0, teacher.members, teacher.spec.head.outputs), np.float32)
     teacher.prepare(context.device, Need(logits=True))
     batches = EvalBatches(context.splits[name], context.batch_size, positions)
     answer = gather(lambda batch: member_logits(teacher(batch)), batches, context.device, advance, context.precision)
@@ -116,14 +114,18 @@ def _logits(
 
 
 def verify(folder: Path, teacher: TeacherProvider, name: str, context: TeacherContext, rows: int = 256) -> float:
-    """Hash the shards again and ask the live teacher about some rows of a split: max |Δ log p| between store and teacher."""
+    """Hash the shards again and ask the live teacher about some rows of a split: max |Δ log p| between store and teacher.
+
+    For a head of scores it is max |Δ score|.
+    """
     split = context.splits[name]
     reader = StoreReader(folder, manifest_of(teacher, context.precision))
     positions = np.linspace(0, len(split) - 1, min(rows, len(split)), dtype=np.int64)
     live = torch.from_numpy(_logits(teacher, context, name, positions))
     stored = torch.from_numpy(reader.lookup(split.teacher.keys[positions]))
-    if teacher.spec.problem == "multi_label":  # one Bernoulli per label: log p of on and of off
+    head = teacher.spec.head
+    if head.several:  # one Bernoulli per label: log p of on and of off
         live, stored = (torch.nn.functional.logsigmoid(torch.stack([z, -z])) for z in (live, stored))
-    else:
+    elif head.kind == "labels":
         live, stored = live.log_softmax(-1), stored.log_softmax(-1)
     return float((live - stored).abs().max())
