@@ -117,5 +117,5 @@ def test_a_cpu_without_units_for_int8_is_named(units: bool | None, told: bool) -
     ("drop", "said"), [(0.5, "0.50 points below the student [0.00,"), (-0.5, "0.50 points above the student [0.00,")]
 )
 def test_the_test_score_is_below_or_above_the_students(drop: float, said: str) -> None:
-    (sentence,) = export.tested(record(test=row("onnxruntime", 0.9, drop, 10, 2.0)))
+    (sentence,) = export.test_sentences(record(test=row("onnxruntime", 0.9, drop, 10, 2.0)))
     assert said in sentence and "-" not in sentence.partition("points")[2]

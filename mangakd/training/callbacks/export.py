@@ -16,7 +16,7 @@ import lightning as L
 from transformers import PreTrainedModel
 
 from mangakd.core.errors import UserError
-from mangakd.evaluation.report import export as shown
+from mangakd.evaluation.report import export as report
 from mangakd.evaluation.table import show_blocks
 from mangakd.export.data import Data, of_texts
 from mangakd.export.hf import save_student
@@ -58,7 +58,7 @@ class Export(L.Callback):
         root.mkdir(parents=True, exist_ok=True)
         save_student(model, self._tokenizer, root / "student", f"# {type(pl_module).__name__}\n")
         data = of_texts(self._texts, CALIBRATION, "texts")
-        export_student([self], root / "student", root / shown.FOLDER, data, self._options)
+        export_student([self], root / "student", root / report.FOLDER, data, self._options)
 
 
 class OpenVINOExport(Export):
@@ -81,9 +81,9 @@ def export_student(
     with counted("export", steps(names)) as progress:
         record = export(student, out, names, data, options, pooling, progress)
     title = f"{out}: variants of the student"
-    show_blocks(shown.quality(record), title)
-    show_blocks(shown.cost(record), f"milliseconds: p50 / p95 / p99, {options.threads} thread")
-    for line in (shown.said(record), *shown.tested(record)):
+    show_blocks(report.quality(record), title)
+    show_blocks(report.cost(record), f"milliseconds: p50 / p95 / p99, {options.threads} thread")
+    for line in (report.summary(record), *report.test_sentences(record)):
         print(line, flush=True)
     return record
 
