@@ -63,7 +63,7 @@ def _smallest(loss: Callable[[float], float], low: float, high: float) -> float:
 
 @dataclass(frozen=True)
 class Bins:
-    """The bins that are not empty, each (bins). share: of all answers. confidence: the mean. right: the share of right answers."""
+    """The bins that are not empty, each (bins). share: of answers. confidence: the mean. right: the share of right answers."""
 
     share: np.ndarray
     confidence: np.ndarray

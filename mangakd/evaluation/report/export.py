@@ -129,8 +129,8 @@ def notes(record: Record) -> str:
         f"passes if it loses no more than {record['max_drop']:g} points; brackets are 95 % of paired bootstrap resamples. In "
         "company: how far the other texts of a batch move an answer. A variant whose answers move by more than rounding is "
         "served and measured text by text. Below: p50 / p95 / p99 milliseconds from token ids to the answer, one text at a time, "
-        f"and the time of a text in batches, on {threads}. The variants were measured in turns; shares are of PyTorch fp32. Of the "
-        "variants that pass, the one with the smallest geometric mean of p50 and time in batches ships. Loading includes the "
+        f"and the time of a text in batches, on {threads}. The variants were measured in turns; shares are of PyTorch fp32. Of "
+        "the variants that pass, the one with the smallest geometric mean of p50 and time in batches ships. Loading includes the "
         f"start of Python and its imports.{slow if record.get('int8_units') is False else ''}"
     )
 
