@@ -1,4 +1,4 @@
-"""Room on the disk: asked for before an export, and told where it ran out all the same."""
+"""Disk space: checked before an export, and explained if the disk becomes full nevertheless."""
 
 import contextlib
 import errno
@@ -11,22 +11,22 @@ from mangakd.core.errors import UserError
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def check_room(parameters: int, out: Path, variants: int) -> None:
-    """Of a student in fp32: twice for what variants are made of, at most once for each of them, and once for the best."""
-    need, free = 4 * parameters * (variants + 3), shutil.disk_usage(out).free
-    if free < need:
+def check_space(parameters: int, out: Path, variants: int) -> None:
+    """Raises UserError for too little space. In units of the fp32 student: 2 for base files, 1 a variant at most, 1 for best."""
+    needed, free = 4 * parameters * (variants + 3), shutil.disk_usage(out).free
+    if free < needed:
         raise UserError(
-            f"an export of {variants} variants needs up to {need / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free in {out}: "
-            "make room, choose another folder, or make fewer variants."
+            f"an export of {variants} variants needs up to {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free in {out}: "
+            "free disk space, choose another folder, or export fewer variants."
         )
 
 
 @contextlib.contextmanager
-def told_when_full(out: Path, parameters: int = 0) -> Iterator[None]:
-    """Raises UserError for what fails within because the disk of `out` is full.
+def explain_full_disk(out: Path, parameters: int = 0) -> Iterator[None]:
+    """Context that raises UserError for a failure that a full disk of `out` caused.
 
-    parameters: of what is written in fp32. OpenVINO's writer says `iostream error`, and takes back what it has written: such
-    an error is put down to the disk where that would not have fitted.
+    parameters: of the fp32 model that is written. OpenVINO's writer raises `iostream error` and removes its partial file. Such
+    an error counts as a full disk if the model would not fit in the free space.
     """
     try:
         yield
@@ -34,6 +34,6 @@ def told_when_full(out: Path, parameters: int = 0) -> Iterator[None]:
         if getattr(error, "errno", None) not in FULL and shutil.disk_usage(out).free >= 4 * parameters:
             raise
         raise UserError(
-            f"the disk of {out} is full; what was being written is gone, variants that were finished are whole. Make room and "
-            "export again: it goes on with what is missing."
+            f"the disk of {out} is full. The partial variant is removed, and finished variants are whole. Free disk space and "
+            "export again: only the missing variants are made."
         ) from error

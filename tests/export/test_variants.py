@@ -160,7 +160,7 @@ def test_company_is_measured(whole: Whole) -> None:
         name: name != "onnx_int8" for name in names
     }
     moved = found["onnx_int8"].company
-    assert moved.texts == 40 and moved.moved > 1e-3 and moved.output > 1e-3 and 0 < moved.probability < 1
+    assert moved.texts == 40 and moved.shift > 1e-3 and moved.output > 1e-3 and 0 < moved.probability < 1
     model = runtime.load(out / "onnx_int8", threads=1)  # not measured yet, so its name says it
     np.testing.assert_array_equal(found["onnx_int8"].outputs, model.outputs(texts))
 
@@ -243,7 +243,7 @@ def test_from_variants_to_best(whole: Whole, tmp_path: Path) -> None:
     choice = choose(
         measured, [row.name for row in VARIANTS.values() if row.fp32], student, "single_label", student.argmax(1)
     )
-    for each in choice.judged:
+    for each in choice.comparisons:
         add_metrics(out / each.name, {"validation": each.metrics("single_label")}, each.difference)
     best = runtime.load(copy(out / choice.name, tmp_path / "best"), threads=1)
     found = best.manifest.content["metrics"]["validation"]
