@@ -14,6 +14,7 @@ import numpy as np
 
 from mangakd.core.errors import UserError
 from mangakd.core.numbers import largest_difference
+from mangakd.core.spec import Head, Kind
 from mangakd.evaluation import statistics
 from mangakd.evaluation.bootstrap import RESAMPLES, Estimate, Statistic, bootstrap
 from mangakd.evaluation.judge import Score
@@ -24,9 +25,7 @@ MAX_DROP = 0.3  # points, a hundredth of the score
 AS_FAST = 1.05  # times the fastest: two measurements of one variant often differ by more
 ROUNDING = 1e-9  # 0.90 − 0.88 is a little more than 0.02
 _STUDENT = ""  # the student's key among the variants' names
-NAMES = {
-    "single_label": "accuracy", "multi_label": "accuracy", "regression": "pearson", "embedding": "cosine",
-}  # fmt: skip
+NAMES: dict[Kind, str] = {"labels": "accuracy", "score": "pearson", "vector": "cosine"}
 SCORES = {
     "accuracy": statistics.SCORES["accuracy"], "pearson": Score("Pearson's r", "{:.4f}"), "cosine": Score("cosine", "{:.4f}"),
 }  # fmt: skip
@@ -34,7 +33,7 @@ SCORES = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """A variant compared with the student. score: accuracy (multi-label: of the set), Pearson's r, or cosine to the student.
+    """A variant compared with the student. score: accuracy (several labels: of the set), Pearson's r, or cosine to the student.
 
     drop: points by which the variant is worse than the student. agreement_student, agreement_teacher: share of equal answers, r,
     or mean cosine. difference: largest |Δ output|; infinity if an output is NaN or infinite.
@@ -60,11 +59,11 @@ class Comparison:
             return f"{self.name} gains {-drop:.2f} points [{0 - high:.2f}, {0 - low:.2f}]"
         return f"{self.name} loses {drop:.2f} points [{low:.2f}, {high:.2f}]"
 
-    def metrics(self, problem: str) -> dict[str, Any]:
+    def metrics(self, head: Head) -> dict[str, Any]:
         """The entry in the manifest, under the name of the split."""
         measurement = self.measurement
         return {
-            NAMES[problem]: self.score.value, "drop_points": self.drop.value, "drop_interval": list(self.drop.interval),
+            NAMES[head.kind]: self.score.value, "drop_points": self.drop.value, "drop_interval": list(self.drop.interval),
             "agreement_student": self.agreement_student, "agreement_teacher": self.agreement_teacher,
             "max_difference": self.difference, "passed": self.passed, "megabytes": measurement.megabytes,
             "load_seconds": measurement.load_seconds, "peak_rss_mb": measurement.peak_rss_mb,
@@ -86,7 +85,7 @@ def choose(
     variants: Sequence[Measurement],
     fp32: Sequence[str],
     student: np.ndarray,
-    problem: str,
+    head: Head,
     targets: np.ndarray | None,
     teacher: np.ndarray | None = None,
     max_drop: float = MAX_DROP,
@@ -98,7 +97,7 @@ def choose(
     ships if no variant passes. targets: (N) class ids, (N, C) 0 and 1, or (N) or (N, C) values; None for embeddings, which are
     scored by their cosine to the student's. Raises UserError if no variant passes and no variant is fp32.
     """
-    comparisons = judge(variants, student, problem, targets, teacher, max_drop, resamples)
+    comparisons = judge(variants, student, head, targets, teacher, max_drop, resamples)
     candidates = [each for each in comparisons if each.passed]
     if candidates:
         best = _cheapest(candidates)
@@ -121,7 +120,7 @@ def choose(
 def judge(
     variants: Sequence[Measurement],
     student: np.ndarray,
-    problem: str,
+    head: Head,
     targets: np.ndarray | None,
     teacher: np.ndarray | None,
     max_drop: float,
@@ -133,15 +132,15 @@ def judge(
         if own.shape != student.shape:
             raise ValueError(f"{name} answers in shape {own.shape}, the student in {student.shape}")
     truth = student if targets is None else targets
-    scores = bootstrap({name: score(problem, own, truth) for name, own in outputs.items()}, resamples)
+    scores = bootstrap({name: score(head, own, truth) for name, own in outputs.items()}, resamples)
     results = []
     for each in variants:
-        drop = SCORES[NAMES[problem]].gain(scores[_STUDENT], scores[each.name]) * 100
+        drop = SCORES[NAMES[head.kind]].gain(scores[_STUDENT], scores[each.name]) * 100
         difference = largest_difference(each.outputs, student)
         results.append(
             Comparison(
-                each, scores[each.name], drop, likeness(problem, each.outputs, student),
-                None if teacher is None else likeness(problem, each.outputs, teacher),
+                each, scores[each.name], drop, likeness(head, each.outputs, student),
+                None if teacher is None else likeness(head, each.outputs, teacher),
                 difference, bool(np.isfinite(difference)) and drop.value <= max_drop + ROUNDING,
             )
         )  # fmt: skip
@@ -155,22 +154,22 @@ def _cheapest(comparisons: Sequence[Comparison]) -> Comparison:
     return min(as_fast, key=lambda each: each.measurement.megabytes)
 
 
-def score(problem: str, outputs: np.ndarray, truth: np.ndarray) -> Statistic:
+def score(head: Head, outputs: np.ndarray, truth: np.ndarray) -> Statistic:
     """The score as a function of sums over rows, for the bootstrap; 1 is perfect."""
-    if problem == "regression":
+    if head.kind == "score":
         return pearson(outputs, truth)
-    if problem == "embedding":
+    if head.kind == "vector":
         return mean(cosine(outputs, truth), most=1)
     return accuracy(Answers(outputs, truth))
 
 
-def likeness(problem: str, one: np.ndarray, other: np.ndarray) -> float:
+def likeness(head: Head, one: np.ndarray, other: np.ndarray) -> float:
     """How similar the answers of two models are; 1 if they agree."""
-    if problem in ("regression", "embedding"):
-        statistic = score(problem, one, other)
+    if head.kind != "labels":
+        statistic = score(head, one, other)
     else:
         # Agreement ignores targets; their shape says whether the task is multi-label.
-        blank = np.zeros(len(one), dtype=int) if problem == "single_label" else np.zeros_like(one)
+        blank = np.zeros_like(one) if head.several else np.zeros(len(one), dtype=int)
         statistic = agreement(Answers(other, blank), Answers(one, blank))
     return float(statistic.score(statistic.features.sum(axis=0, dtype=np.float64)))
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mangakd.export.graph import Answer, Graph, inputs_of
 from mangakd.export.to_openvino import IN_STUDENT, TRAINED, set_names
+from mangakd.models.heads import trained_head
 
 LENGTH = 16  # largest number of tokens in the traced example; the length is dynamic
 
@@ -70,7 +71,8 @@ def save(model: Any, tokenizer: Any, student: Path) -> None:
     """
     import openvino as ov
 
-    graph = Graph(student, Answer(freeze_ranges(model), None), inputs_of(model, tokenizer), "", (), tokenizer, LENGTH)
+    module, head = Answer(freeze_ranges(model), None), trained_head(model.config)
+    graph = Graph(student, module, inputs_of(model, tokenizer), head, tokenizer, LENGTH)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         ir = ov.convert_model(graph.program, extension=[_extension()])

@@ -16,6 +16,7 @@ import numpy as np
 from mangakd.core import cpu
 from mangakd.core.errors import UserError
 from mangakd.core.locks import waiting_lock
+from mangakd.core.spec import Head
 from mangakd.evaluation.report.export import FILE
 from mangakd.export.choose import MAX_DROP, NAMES, SCORES, Choice, Comparison, choose, judge
 from mangakd.export.data import Data, Split
@@ -31,7 +32,7 @@ from mangakd.store.files import write_atomic
 
 BEST = "best"
 FORMAT = 1
-LIKENESS = {"regression": "Pearson's r with the student", "embedding": "cosine to the student"}
+LIKENESS = {"score": "Pearson's r with the student", "vector": "cosine to the student"}
 Progress = Callable[[str], None]
 
 
@@ -91,7 +92,7 @@ def export(
         progress("choosing")
         choice, pytorch = _choice(measurements, manifest, data.validation, targets, options.max_drop)
         for each in choice.comparisons:
-            metrics = {"validation": each.metrics(manifest.problem)}
+            metrics = {"validation": each.metrics(manifest.head)}
             add_metrics(
                 out / each.name, metrics, each.difference, rows_independent=each.measurement.company.independent
             )
@@ -100,7 +101,7 @@ def export(
             progress(f"testing {choice.name} on {len(data.test.texts)} texts")
             pair = [subjects[0], of_variant(out / choice.name)]
             test = _test(pair, manifest, data.test, options)
-            add_metrics(out / choice.name, {"test": test.metrics(manifest.problem)}, test.difference)
+            add_metrics(out / choice.name, {"test": test.metrics(manifest.head)}, test.difference)
         copy(out / choice.name, out / BEST)
         record = _record(out, manifest, data, options, choice, pytorch, test)
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
@@ -114,27 +115,27 @@ def _choice(
     """The choice among the variants, and the comparison of PyTorch with itself."""
     pytorch, variants = measurements[0], measurements[1:]
     answers = pytorch.outputs
-    truth = _or_students(targets, answers, manifest.problem)
+    truth = _or_students(targets, answers, manifest.head)
     precise = [row.name for row in VARIANTS.values() if row.fp32]
     teacher = split.of_teacher(manifest)
-    choice = choose(variants, precise, answers, manifest.problem, truth, teacher, max_drop)
-    return choice, judge([pytorch], answers, manifest.problem, truth, teacher, max_drop)[0]
+    choice = choose(variants, precise, answers, manifest.head, truth, teacher, max_drop)
+    return choice, judge([pytorch], answers, manifest.head, truth, teacher, max_drop)[0]
 
 
 def _test(subjects: Sequence[Subject], manifest: Manifest, split: Split, options: Options) -> Comparison:
     student, variant = measure(subjects, split.texts, options.batch_size, options.threads, lengths=())
-    truth = _or_students(split.targets(manifest), student.outputs, manifest.problem)
+    truth = _or_students(split.targets(manifest), student.outputs, manifest.head)
     teacher = split.of_teacher(manifest)
-    return judge([variant], student.outputs, manifest.problem, truth, teacher, options.max_drop)[0]
+    return judge([variant], student.outputs, manifest.head, truth, teacher, options.max_drop)[0]
 
 
-def _or_students(targets: np.ndarray | None, answers: np.ndarray, problem: str) -> np.ndarray | None:
+def _or_students(targets: np.ndarray | None, answers: np.ndarray, head: Head) -> np.ndarray | None:
     """The targets. Without labels, the student's answers are the targets, and the score is the agreement with the student."""
-    if targets is not None or problem == "embedding":
+    if targets is not None or head.kind == "vector":
         return targets
-    if problem == "regression":
+    if head.kind == "score":
         return answers
-    return answers.argmax(-1) if problem == "single_label" else (answers > 0).astype(np.float32)
+    return (answers > 0).astype(np.float32) if head.several else answers.argmax(-1)
 
 
 def _advice(comparisons: Sequence[Comparison]) -> str:
@@ -155,17 +156,11 @@ def _how(how: str, quantisation: Mapping[str, Any] | None) -> str:
 
 
 def _record(
-    out: Path,
-    manifest: Manifest,
-    data: Data,
-    options: Options,
-    choice: Choice,
-    pytorch: Comparison,
-    test: Comparison | None,
-) -> dict[str, Any]:
-    problem = manifest.problem
-    has_labels = data.validation.labels is not None and problem != "embedding"
-    score = NAMES[problem] if has_labels else LIKENESS.get(problem, "agreement with the student")
+    out: Path, manifest: Manifest, data: Data, options: Options, choice: Choice, pytorch: Comparison, test: Comparison | None
+) -> dict[str, Any]:  # fmt: skip
+    head = manifest.head
+    has_labels = data.validation.labels is not None and head.kind != "vector"
+    score = NAMES[head.kind] if has_labels else LIKENESS.get(head.kind, "agreement with the student")
     calibrates = any(VARIANTS[each.name].calibrated for each in choice.comparisons)
     rows = {"calibration": min(len(data.calibration), CALIBRATION) if calibrates else 0}
     rows["validation"] = len(data.validation.texts)
@@ -173,8 +168,8 @@ def _record(
         rows["test"] = len(data.test.texts)
 
     def entry(comparison: Comparison, **more: Any) -> Mapping[str, Any]:
-        metrics = comparison.metrics(problem)
-        score, interval = metrics.pop(NAMES[problem]), list(comparison.score.interval)
+        metrics = comparison.metrics(head)
+        score, interval = metrics.pop(NAMES[head.kind]), list(comparison.score.interval)
         return {**more, "score": score, "score_interval": interval, **metrics}
 
     variants = {}
@@ -183,7 +178,8 @@ def _record(
         how = _how(row.how, quantisation)
         variants[each.name] = entry(each, backend=row.backend, how=how, quantisation=quantisation)
     return {
-        "format": FORMAT, "problem": problem, "score": score, "score_format": SCORES[NAMES[problem]].format,
+        "format": FORMAT, "kind": head.kind, "several": head.several,
+        "score": score, "score_format": SCORES[NAMES[head.kind]].format,
         "labelled": has_labels, "student": manifest.content["source"],
         "max_drop": options.max_drop, "batch_size": options.batch_size, "threads": options.threads,
         "max_length": manifest.max_length, "rows": rows, "machine": f"{platform.system()} {platform.machine()}",

@@ -39,7 +39,7 @@ class Hardware:
     """devices: on each node. batch_size: rows of one device in one forward pass. accumulate: passes of an optimizer step.
 
     precision: `auto` becomes bf16-mixed on a CPU with bf16 units, and 32-true elsewhere.
-    tasks: batch_size, accumulate, max_length and teacher of each task family; the profile's values come from here. machine:
+    tasks: batch_size, accumulate, max_length and teacher for each kind of head; the profile's values come from here. machine:
     figures for planning only.
     """
 

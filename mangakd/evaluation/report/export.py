@@ -195,7 +195,7 @@ def _likeness(record: Record, value: float) -> str:
 
 def _format(record: Record) -> str:
     """The format of the score and of agreements. A record of an older version has no score_format."""
-    return record.get("score_format", "{:.4f}" if record["problem"] in ("regression", "embedding") else "{:.1%}")
+    return record.get("score_format", "{:.4f}" if record.get("problem") in ("regression", "embedding") else "{:.1%}")
 
 
 def _points(value: float) -> str:

@@ -1,12 +1,14 @@
 """Text classification: one label of C, or any subset of C labels (`problem=multi_label`). `task=intent` is this."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from mangakd.core.errors import UserError
-from mangakd.core.spec import Problem
+from mangakd.core.spec import Head, Kind, Problem
 from mangakd.data.rows import Rows
+from mangakd.data.source import Corpus
 from mangakd.evaluation.judge import Judge
 from mangakd.tasks.base import Task
 from mangakd.tasks.classification.judge import ClassificationJudge
@@ -19,7 +21,7 @@ class Classification(Task):
     """Targets are class ids (N) int64, or indicators (N, C) float32 for multi_label."""
 
     name: str = "intent"
-    family: str = "classification"
+    kind: Kind = "labels"
     problem: Problem = "single_label"
     judge: Judge = field(default_factory=ClassificationJudge)
     monitor: str = "accuracy"
@@ -27,6 +29,9 @@ class Classification(Task):
     def __post_init__(self) -> None:
         if self.problem not in ("single_label", "multi_label"):
             raise UserError(f"task.problem={self.problem!r}; known: single_label, multi_label.")
+
+    def head(self, corpus: Corpus, tokenizer: Any) -> Head:
+        return Head.of_labels(corpus.labels, several=self.problem == "multi_label")
 
     def targets(self, rows: Rows, labels: tuple[str, ...]) -> np.ndarray:
         position = {label: i for i, label in enumerate(labels)}
