@@ -16,13 +16,14 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from results_file import table, write
-from safetensors.torch import load_file
+from safetensors.numpy import load_file
 
 AFTER = Path(__file__).resolve().parents[1]
+SHORT = [f"stages.{name}.epochs=1" for name in ("features", "soft_targets")]
 SMALL = [
     "data=manga_intent", "data.train_limit=200", "data.val_limit=60", "data.test_limit=100", "hardware.precision=32-true",
     "hardware.batch_size=16", "teacher.fit.epochs=5", "baseline=true", "logger=[]", "resume=auto", "seed=0",
@@ -30,7 +31,7 @@ SMALL = [
 ONE = ["hardware=cpu", *SMALL]
 RUNS = {
     "quickstart": ["experiment=quickstart", *ONE, "data.unlabelled=200"],
-    "two_stage": ["stages=two_stage", "student=tinybert_4l_312d", *ONE, "stages.features.epochs=1", "stages.soft_targets.epochs=1"],
+    "two_stage": ["stages=two_stage", "student=tinybert_4l_312d", *ONE, *SHORT],
     "cached": ["teacher=cached", *ONE],
     "ensemble": ["stages=ensemble_to_one", *ONE, "teacher.seeds=[0,1]"],
     "cpu_ddp": ["hardware=cpu_ddp", *SMALL],
@@ -48,7 +49,7 @@ def main() -> None:
     options.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
     options.add_argument("--name", default="same_bits", help="of the files in results/")
     given = options.parse_args()
-    results = {}
+    results: dict[str, dict[str, Any]] = {}
     for name in given.runs:
         before, after = (run(root, name, given.work.absolute()) for root in (given.before.resolve(), AFTER))
         results[name] = compare(before, after)
@@ -70,43 +71,67 @@ def run(root: Path, name: str, work: Path) -> Path:
         # One cache a checkout: a teacher or store of the other one would hide what making it changes.
         environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         with (folder.parent / f"{name}.log").open("w") as log:
-            subprocess.run([sys.executable, root / "train.py", *words], cwd=root, env=environment, stdout=log, stderr=log, check=True)
+            subprocess.run(
+                [sys.executable, root / "train.py", *words],
+                cwd=root,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                check=True,
+            )
     return folder
 
 
 def commit(root: Path) -> str:
     """Short hash of a checkout's commit, with a + when files differ from it."""
     git = ["git", "-C", str(root)]
-    name = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    name = subprocess.run(
+        [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
     return name + ("+" if changed else "")
 
 
-def compare(before: Path, after: Path) -> dict[str, object]:
-    """Tensors of the student, the largest difference of a weight or a predicted logit, and names of metrics that differ."""
-    one, other = (load_file(folder / "student" / "model.safetensors") for folder in (before, after))
-    gaps = [float((one[name].double() - other[name].double()).abs().max()) for name in one if one[name].is_floating_point()]
-    answers = [np.load(folder / "predictions" / "test.npz", allow_pickle=False) for folder in (before, after)]
-    gaps += [float(np.abs(answers[0][name].astype(float) - answers[1][name]).max()) for name in answers[0] if answers[0][name].dtype.kind == "f"]
+def compare(before: Path, after: Path) -> dict[str, Any]:
+    """The largest difference of a student's weight or of a predicted logit, and the metrics that differ."""
+    one, other = (arrays(folder) for folder in (before, after))
+    gaps = [float(np.abs(one[name] - other[name]).max()) for name in one]
+    assert one.keys() == other.keys() and gaps
     metrics = [untimed(json.loads((folder / "metrics.json").read_text())) for folder in (before, after)]
-    differ = sorted(name for name in metrics[0].keys() & metrics[1].keys() if metrics[0][name] != metrics[1][name])
-    new = sorted(metrics[0].keys() ^ metrics[1].keys())
-    assert one.keys() == other.keys() and torch.is_tensor(next(iter(one.values())))
-    return {"tensors": len(one), "largest": max(gaps), "metrics": len(metrics[0]), "metrics_differ": differ, "metrics_of_one_side": new}
+    both = metrics[0].keys() & metrics[1].keys()
+    return {
+        "arrays": len(one),
+        "largest": max(gaps),
+        "metrics": len(both),
+        "metrics_differ": sorted(name for name in both if metrics[0][name] != metrics[1][name]),
+        "metrics_of_one_side": sorted(metrics[0].keys() ^ metrics[1].keys()),
+    }
+
+
+def arrays(run: Path) -> dict[str, np.ndarray]:
+    """The student's weights and everybody's test logits, in float64."""
+    files = [load_file(run / "student" / "model.safetensors"), dict(np.load(run / "predictions" / "test.npz"))]
+    return {name: np.asarray(a, np.float64) for file in files for name, a in file.items() if a.dtype.kind == "f"}
 
 
 def untimed(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if not name.endswith(TIMED)}
 
 
-def body(results: dict[str, dict[str, object]], commits: dict[str, str]) -> str:
-    header = ("run", "tensors", "largest difference of a weight or logit", "metrics", "differing")
+def body(results: dict[str, dict[str, Any]], commits: dict[str, str]) -> str:
+    header = ("run", "arrays", "largest difference of a weight or logit", "metrics", "metrics that differ")
     rows = [
-        (name, str(each["tensors"]), f"{each['largest']:g}", str(each["metrics"]), ", ".join(each["metrics_differ"]) or "none")  # type: ignore[arg-type]
+        (
+            name,
+            str(each["arrays"]),
+            f"{each['largest']:g}",
+            str(each["metrics"]),
+            ", ".join(each["metrics_differ"]) or "none",
+        )
         for name, each in results.items()
     ]
-    text = f"Commit `{commits['before']}` against `{commits['after']}`, the same command and seed. Metrics: all of metrics.json but times.\n\n"
-    return text + table(header, rows)
+    text = f"Commit `{commits['before']}` against `{commits['after']}`, same command and seed. Metrics: all but times."
+    return f"{text}\n\n{table(header, rows)}"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from mangakd.cli.logs import start_logging
 from mangakd.cli.setup import Setup
 from mangakd.core.errors import UserError
 from mangakd.core.numbers import largest
-from mangakd.teachers.cached import Cached, fill, manifest_of, verify
+from mangakd.teachers.cached import Cached
+from mangakd.teachers.fill import fill, manifest_of, verify
 
 # Nats. Batches of other shapes change the last bits of a forward: by 0.1 in bf16 with MiniLM, while another teacher changes
 # whole nats.
@@ -34,7 +35,7 @@ def run(config: DictConfig) -> None:
     manifest = manifest_of(teacher, setup.hardware.precision)
     folder = options.folder(manifest, context)
     if config.verify:
-        difference = largest(verify(folder, teacher, split, context) for split in context.splits.values())
+        difference = largest(verify(folder, teacher, name, context) for name in context.splits)
         tolerance = TOLERANCE if manifest.precision == "32-true" else TOLERANCE_16_BITS
         if not difference <= tolerance:
             raise UserError(

@@ -178,9 +178,7 @@ def store(setup: Setup) -> None:
         raise UserError(f"teacher.store={options.store} is a file; give a folder.")
     if (folder / MANIFEST_FILE).is_file():
         found = Manifest.load(folder)
-        expected = replace(
-            found, tokenizer=setup.teacher_spec.vocabulary, labels=setup.corpus.labels, members=len(options.models)
-        )
+        expected = replace(found, tokenizer=setup.teacher_spec.vocabulary, head=setup.head, members=len(options.models))
         found.compare(expected, folder, options.allow_mismatch)
 
 

@@ -70,8 +70,7 @@ def _teacher(setup: Setup, stage: Stage, teacher: TeacherProvider, model: Encode
     if stage.teacher == "run":
         return teacher
     if stage.teacher == "stored":
-        with ranks.first_then_others():
-            return stored(setup.teacher).provider(setup.context)
+        return stored(setup.teacher).provider(setup.context)
     if model is None:
         raise UserError(f"{stage.key('teacher')}=previous: there is no stage before the first one; set it to run.")
     return LocalTeacher(copy.deepcopy(model), setup.head)

@@ -106,7 +106,13 @@ class Setup:
         return instantiate(self.config.teacher, _convert_="all")
 
     def provider(self) -> TeacherProvider:
-        """The teacher, ready to answer. A sweep asks it once for all its runs, where they read nothing but logits."""
+        """The teacher, ready to answer; all ranks ask for it together.
+
+        A sweep asks it once for all its runs, where they read nothing but logits.
+        """
+        with ranks.first_then_others():  # the others find the texts tokenised and the teacher fine-tuned
+            for member in self.teacher.models:
+                self.context.load(member)
         shared = sweeping() and not self.losses.requires.teacher.missing(Need(logits=True))
         return (stored(self.teacher) if shared else self.teacher).provider(self.context)
 

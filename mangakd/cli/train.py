@@ -148,8 +148,7 @@ def from_teacher_to_table(setup: Setup) -> None:
         OmegaConf.save(OmegaConf.create(setup.resolved()), setup.folder / "config.yaml")
         typed.keep(setup.folder)
     print(summary(setup), flush=True)
-    with ranks.first_then_others():  # the others find it fine-tuned, tokenised and stored
-        teacher = setup.provider()
+    teacher = setup.provider()
     answers = ranks.share(teacher_answers(setup, teacher) if ranks.is_first() else {})
     metrics = teacher_scores(setup, answers)
     found = recipe.distil(setup, teacher, answers["validation"])

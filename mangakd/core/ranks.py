@@ -83,6 +83,15 @@ def share(value: T) -> T:
     return box[0]
 
 
+def collect(value: T) -> list[T]:
+    """Every rank's value, in the order of the ranks, on the first rank; nothing on the others."""
+    if _control is None:
+        return [value]
+    values: list[Any] | None = [None] * world() if is_first() else None
+    dist.gather_object(value, values, dst=0, group=_control)
+    return values or []
+
+
 @contextlib.contextmanager
 def first_then_others() -> Iterator[None]:
     """The first rank does what is inside, leaving it on disk; then the others do it and find it made."""

@@ -1,4 +1,4 @@
-"""What one record of a store holds. `dense`: every member's logit for every class, for classifiers.
+"""What one record of a store holds. `dense`: every member's logit for every output of the head.
 
 A codec says how a record lies on disk and refuses what must never get there. It lives apart from writer and reader so
 that another kind of teacher output is another class here and nothing else in the folder handling changes.
@@ -17,27 +17,27 @@ FLOATS = {"float32": "<f4", "float16": "<f2"}
 
 @dataclass(frozen=True)
 class Dense:
-    """members M, classes C, dtype `float32` or `float16` (half the bytes, logits to about 3 digits)."""
+    """members M, outputs C, dtype `float32` or `float16` (half the bytes, logits to about 3 digits)."""
 
     members: int
-    classes: int
+    outputs: int
     dtype: str
 
     @property
     def record(self) -> np.dtype:
         """key int64 and logits (M, C), without padding in between."""
-        return np.dtype([("key", "<i8"), ("logits", FLOATS[self.dtype], (self.members, self.classes))])
+        return np.dtype([("key", "<i8"), ("logits", FLOATS[self.dtype], (self.members, self.outputs))])
 
     def encode(self, keys: np.ndarray, logits: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """Records (n) from keys (n) and logits (n, M, C); `positions` (n) is where the caller finds each example.
 
         Raises UserError for another shape, and for NaN or inf, naming positions: stored once, they poison every run.
         """
-        expected = (len(keys), self.members, self.classes)
+        expected = (len(keys), self.members, self.outputs)
         if logits.shape != expected:
             raise UserError(
                 f"the teacher gave logits of shape {logits.shape}; the store's manifest asks for {expected} "
-                "(examples, members, classes). Check the teacher's label set and `teacher.store`."
+                "(examples, members, outputs). Check the teacher's labels and `teacher.store`."
             )
         records = np.empty(len(keys), self.record)
         records["key"] = keys

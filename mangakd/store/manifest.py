@@ -1,24 +1,25 @@
 """What a store was filled with. A reader compares it before it trusts a single number.
 
 Soft targets of another teacher, tokenizer or label order train without any error and give a worse student, so every
-field is compared; going on regardless is possible, explicit and logged.
+field is compared; going on regardless is possible, explicit and logged. A store of another format is refused.
 Source: mangakd design, the store of teacher outputs.
 """
 
 import json
 import logging
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import zip_longest
 from pathlib import Path
 
 from mangakd.core.errors import UserError, near
 from mangakd.core.invocation import command
+from mangakd.core.spec import Head
 from mangakd.store.codecs import CODECS, FLOATS, Dense
 from mangakd.store.files import write_atomic
 
 MANIFEST_FILE = "manifest.json"
-FORMAT = 1
+FORMAT = 2  # 1 named the labels alone, not the head
 REFILL = f"{command('cache_teacher')} <the overrides of this run>"
 
 log = logging.getLogger(__name__)
@@ -28,15 +29,15 @@ log = logging.getLogger(__name__)
 class Manifest:
     """Who filled a store and how its records lie on disk.
 
-    teacher: digest of the weights (of all members). tokenizer: digest of its content. labels: C names in the order of
-    the logits. members: M. kind: a codec. dtype: of the stored logits. precision: of the forward that gave them, as in
-    `hardware.precision`. format: version of the layout on disk.
+    teacher: digest of the weights (of all members). tokenizer: digest of its content. head: what the teacher answers with, its
+    names in the order of the logits. members: M. kind: a codec. dtype: of the stored logits. precision: of the forward that gave
+    them, as in `hardware.precision`. format: version of the layout on disk.
     Raises UserError for a kind or dtype that does not exist.
     """
 
     teacher: str
     tokenizer: str
-    labels: tuple[str, ...]
+    head: Head
     members: int = 1
     kind: str = "dense"
     dtype: str = "float32"
@@ -44,21 +45,20 @@ class Manifest:
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "labels", tuple(self.labels))  # json and yaml give lists
         for name, known in (("kind", CODECS), ("dtype", FLOATS)):
             value = getattr(self, name)
             if value not in known:
                 raise UserError(
                     f"a store of {name} {value!r} does not exist; known: {', '.join(known)}{near(value, known)}"
                 )
-        if self.members < 1 or not self.labels:
+        if self.members < 1 or self.head.outputs < 1:
             raise UserError(
-                f"a store needs members ≥ 1 and labels; found {self.members} and {len(self.labels)} labels."
+                f"a store needs members ≥ 1 and outputs ≥ 1; found {self.members} and {self.head.outputs} outputs."
             )
 
     @property
     def codec(self) -> Dense:
-        return CODECS[self.kind](self.members, len(self.labels), self.dtype)
+        return CODECS[self.kind](self.members, self.head.outputs, self.dtype)
 
     def bytes_per_example(self) -> int:
         """Bytes on disk of one record, key included."""
@@ -79,7 +79,8 @@ class Manifest:
             found = json.loads(path.read_text(encoding="utf-8"))
             version = found["format"]
             if version == FORMAT:
-                return cls(**found)
+                head = found["head"]
+                return cls(**{**found, "head": Head(**{**head, "names": tuple(head["names"])})})
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(
                 f"{path} cannot be read ({error}). Delete the folder and fill it again: {REFILL}"
@@ -117,7 +118,8 @@ class Manifest:
         held, wanted = getattr(self, name), getattr(expected, name)
         if held == wanted:
             return ""
-        if name != "labels":
-            return f"{name} is {held!r} in the store, {wanted!r} expected"
-        at, (first, other) = next((i, p) for i, p in enumerate(zip_longest(held, wanted)) if p[0] != p[1])
-        return f"labels: {len(held)} in the store, {len(wanted)} expected, label {at} is {first!r}, {other!r} expected"
+        if name != "head" or replace(held, names=()) != replace(wanted, names=()):
+            shown = str if name == "head" else repr
+            return f"{name} is {shown(held)} in the store, {shown(wanted)} expected"
+        at, (first, other) = next((i, p) for i, p in enumerate(zip_longest(held.names, wanted.names)) if p[0] != p[1])
+        return f"head: output {at} is {first!r} in the store, {other!r} expected"

@@ -39,7 +39,7 @@ class StoreReader:
         entries = journal.read(self.folder)
         shards = [journal.open_shard(self.folder, entry, codec.record, verify) for entry in entries]
         self._logits = [shard["logits"] for shard in shards]
-        self._shape = (codec.members, codec.classes)
+        self._shape = (codec.members, codec.outputs)
         self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
         keys = np.concatenate([np.empty(0, np.int64), *(shard["key"] for shard in shards)])
         # Stable, so that of two records with one key the first written is found.

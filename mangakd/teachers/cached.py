@@ -4,30 +4,26 @@ Records are found by a hash of the tokens, so shuffling, filtering or another ba
 stored teachers give the same loss.
 """
 
-import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from mangakd.core import ranks
 from mangakd.core.locks import waiting_lock
 from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.requires import Need
-from mangakd.core.spec import ModelSpec, numbered
-from mangakd.data.gather import gather
-from mangakd.data.loader import EncodedSplit, EvalBatches
+from mangakd.core.spec import ModelSpec
 from mangakd.store.manifest import Manifest
 from mangakd.store.reader import StoreReader
-from mangakd.store.writer import StoreWriter
 from mangakd.teachers.base import TeacherProvider, digest
-from mangakd.teachers.ensemble import EnsembleTeacher, combined, member_logits, normalised, validation_weights
+from mangakd.teachers.ensemble import EnsembleTeacher, combined, normalised, validation_weights
+from mangakd.teachers.fill import fill, manifest_of
 from mangakd.teachers.local import LocalTeacher
 from mangakd.teachers.options import EnsembleOptions, TeacherContext, TeacherOptions
-
-log = logging.getLogger(__name__)
 
 
 class CachedTeacher(TeacherProvider):
@@ -79,9 +75,10 @@ class Cached(EnsembleOptions):
         manifest = manifest_of(live, context.precision)
         folder = self.folder(manifest, context)
         if not self.allow_mismatch:
-            with waiting_lock(
+            lock = waiting_lock(
                 context.cache / "locks" / folder.name, "filling the store"
-            ):  # a parallel sweep shares one
+            )  # a parallel sweep shares one
+            with lock if ranks.is_first() else nullcontext():
                 fill(folder, live, context)
         reader = StoreReader(folder, manifest, allow_mismatch=self.allow_mismatch)
         members = reader.manifest.members
@@ -111,62 +108,3 @@ def stored(options: TeacherOptions) -> Cached:
     else:
         shared["seeds"] = [member.seed for member in options.models]
     return Cached(**shared)
-
-
-def manifest_of(teacher: TeacherProvider, precision: str) -> Manifest:
-    """What a store of this teacher's outputs declares."""
-    return Manifest(
-        teacher=teacher.fingerprint,
-        tokenizer=teacher.spec.vocabulary,
-        labels=teacher.spec.head.names or numbered(teacher.spec.head.outputs),
-        members=teacher.members,
-        precision=precision,
-    )
-
-
-def fill(folder: Path, teacher: TeacherProvider, context: TeacherContext) -> int:
-    """Write the teacher's logits for every text that the store lacks; returns how many were written.
-
-    The batches are the same each time, so a capture that was killed and resumed ends byte-identical.
-    """
-    written = 0
-    with StoreWriter(folder, manifest_of(teacher, context.precision)) as writer:
-        for name, split in context.splits.items():
-            plan = writer.plan(split.teacher.keys)
-            if not plan.examples:
-                continue
-            log.info("store %s of %s: %s", folder, name, plan)
-            teacher.prepare(context.device, Need(logits=True))  # here, as nothing reads the models of a full store
-            with context.progress(f"teacher on {name}", plan.examples) as advance:
-                written += writer.capture(split.teacher.keys, _answers(teacher, split, context, advance))
-    return written
-
-
-def _answers(teacher: TeacherProvider, split: EncodedSplit, context: TeacherContext, advance):  # type: ignore[no-untyped-def]
-    def compute(positions: np.ndarray) -> np.ndarray:
-        batches = EvalBatches(split, context.batch_size, positions)
-        return gather(
-            lambda batch: member_logits(teacher(batch)), batches, context.device, advance, context.precision
-        ).numpy()
-
-    return compute
-
-
-def verify(
-    folder: Path, teacher: TeacherProvider, split: EncodedSplit, context: TeacherContext, rows: int = 256
-) -> float:
-    """Re-hash the shards and ask the live teacher again about some rows: max |Δ log p| between store and teacher.
-
-    For a head of scores it is max |Δ score|.
-    """
-    reader = StoreReader(folder, manifest_of(teacher, context.precision))
-    positions = np.linspace(0, len(split) - 1, min(rows, len(split)), dtype=np.int64)
-    teacher.prepare(context.device, Need(logits=True))
-    live = torch.from_numpy(_answers(teacher, split, context, None)(positions))
-    stored = torch.from_numpy(reader.lookup(split.teacher.keys[positions]))
-    head = teacher.spec.head
-    if head.several:  # one Bernoulli per label: log p of on and of off
-        live, stored = (torch.nn.functional.logsigmoid(torch.stack([z, -z])) for z in (live, stored))
-    elif head.kind == "labels":
-        live, stored = live.log_softmax(-1), stored.log_softmax(-1)
-    return float((live - stored).abs().max())

@@ -114,7 +114,7 @@ class TeacherOptions(ABC):
 
     @abstractmethod
     def provider(self, context: TeacherContext) -> TeacherProvider:
-        """Load, and where needed fill a store."""
+        """Load, and where needed fill a store. All ranks call it together."""
 
 
 @dataclass(kw_only=True)

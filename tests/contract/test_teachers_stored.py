@@ -19,10 +19,11 @@ from mangakd.core.requires import Need
 from mangakd.core.spec import Head
 from mangakd.data.loader import EvalBatches
 from mangakd.store.writer import StoreWriter
-from mangakd.teachers import cached as module
+from mangakd.teachers import fill as module
 from mangakd.teachers.base import TeacherProvider
-from mangakd.teachers.cached import Cached, CachedTeacher, fill, verify
+from mangakd.teachers.cached import Cached, CachedTeacher
 from mangakd.teachers.ensemble import Ensemble, learned_weights
+from mangakd.teachers.fill import fill, verify
 from mangakd.teachers.local import Local, LocalTeacher
 from mangakd.teachers.options import TeacherContext
 
@@ -147,15 +148,18 @@ def test_a_store_of_another_teacher_is_refused(field: str, changes: dict[str, ob
     [
         ("tokenizer", "other"),
         ("precision", "16-mixed"),
-        ("labels", [*LABELS[:4], "other"]),
-        ("labels", list(LABELS[::-1])),
+        ("head", {"names": [*LABELS[:4], "other"]}),
+        ("head", {"names": LABELS[::-1]}),
+        ("head", {"several": True}),
     ],
 )
 def test_a_store_of_something_else_is_refused(field: str, value: object, tmp_path: Path) -> None:
     found = context(tmp_path, Teachers())
     options(tmp_path / "store").provider(found)
     manifest = tmp_path / "store" / "manifest.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), field: value}))
+    fields = json.loads(manifest.read_text())
+    fields[field] = {**fields[field], **value} if isinstance(value, dict) else value
+    manifest.write_text(json.dumps(fields))
     with pytest.raises(UserError, match=rf"{field}(:| is) .*in the store"):
         options(tmp_path / "store").provider(found)
 
@@ -182,9 +186,9 @@ def test_damage_is_mended_by_filling_and_refused_by_verify(tmp_path: Path) -> No
     shard.write_bytes(shard.read_bytes()[:-4] + b"\0\0\0\1")
     live = options().live(found)
     with pytest.raises(UserError, match=r"shard-00000\.npy"):
-        verify(store, live, found.splits["train"], found)
+        verify(store, live, "train", found)
     assert torch.equal(answers(options(store).provider(found), found), good)
-    assert verify(store, live, found.splits["train"], found) < 1e-5
+    assert verify(store, live, "train", found) < 1e-5
 
 
 def test_a_text_that_is_not_stored_is_an_error_that_names_the_command(tmp_path: Path) -> None:
@@ -198,16 +202,16 @@ def test_a_text_that_is_not_stored_is_an_error_that_names_the_command(tmp_path: 
 def test_verify_finds_a_teacher_that_changed(head: Head, tmp_path: Path) -> None:
     load = Teachers(head)
     found = context(tmp_path, load)
-    store, split = tmp_path / "store", found.splits["validation"]
+    store = tmp_path / "store"
     options(store, seeds=(0, 1)).provider(found)
     live = options(seeds=(0, 1)).live(found)
-    assert verify(store, live, split, found) < 1e-5
+    assert verify(store, live, "validation", found) < 1e-5
     with torch.no_grad():
         next(load.loaded[-1].model.parameters()).mul_(1.1)  # behind the provider's back: its fingerprint is the old one
-    assert verify(store, live, split, found) > 1e-2
+    assert verify(store, live, "validation", found) > 1e-2
     other = options(seeds=(0, 3)).live(found)
     with pytest.raises(UserError, match="teacher is "):
-        verify(store, other, split, found)
+        verify(store, other, "validation", found)
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------

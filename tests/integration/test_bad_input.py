@@ -56,8 +56,9 @@ def folders(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
         "".join(json.dumps({"text": f"x {i}", "label": ["order", "refund"][: i % 2 + 1]}) + "\n" for i in range(30))
     )
     (root / "no.ckpt").write_text("no checkpoint")
-    fields = {"teacher": "a", "tokenizer": "b", "labels": ["x", "y"], "members": 1, "kind": "dense", "dtype": "float32"}
-    for name, text in (("foreign", json.dumps({**fields, "format": 1})), ("torn", '{"teach'), ("old", '{"format": 0}')):
+    head = {"kind": "labels", "outputs": 3, "names": ["order", "refunds", "shipping"], "several": False}
+    foreign = {"teacher": "a", "tokenizer": "b", "head": head, "format": 2}
+    for name, text in (("foreign", json.dumps(foreign)), ("torn", '{"teach'), ("old", '{"format": 1}')):
         (root / name).mkdir()
         (root / name / "manifest.json").write_text(text)
     return {file.name: file for file in root.iterdir()}
@@ -155,9 +156,9 @@ TABLE: dict[str, tuple[list[str], list[str]]] = {
     "ensemble weights": (["teacher=ensemble", "teacher.weights=[1,2]"], ["teacher.weights=[1.0, 2.0] must be 3 numbers"]),
     "words for weights": (["teacher=ensemble", "teacher.weights=[1,a,2]"], ["teacher.weights=[1, 'a', 2] must be numbers"]),
     # store
-    "foreign store": ([*CACHED, "teacher.store={foreign}"], ["tokenizer is 'b' in the store", "labels: 2 in the store"]),
+    "foreign store": ([*CACHED, "teacher.store={foreign}"], ["tokenizer is 'b' in the store", "output 1 is 'refunds' in"]),
     "torn store": ([*CACHED, "teacher.store={torn}"], ["manifest.json cannot be read", "mangakd cache-teacher"]),
-    "old store": ([*CACHED, "teacher.store={old}"], ["has format 0", "teacher.store"]),
+    "old store": ([*CACHED, "teacher.store={old}"], ["has format 1", "teacher.store"]),
     "store is a file": ([*CACHED, "teacher.store={no.ckpt}"], ["teacher.store=", "is a file; give a folder"]),
     "cached hidden": (
         [*CACHED, "losses=[output,hidden,attention]"],

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from mangakd.core.errors import UserError
+from mangakd.core.spec import Head
 from mangakd.store.manifest import REFILL, Manifest
 from mangakd.store.reader import StoreReader
 from mangakd.store.writer import StoreWriter
 
-MANIFEST = Manifest(teacher="t0", tokenizer="v0", labels=("a", "b", "c"), members=2)
+HEAD = Head("labels", 3, ("a", "b", "c"))
+MANIFEST = Manifest(teacher="t0", tokenizer="v0", head=HEAD, members=2)
 
 
 def some_keys(count: int, seed: int = 0) -> np.ndarray:
@@ -25,7 +27,7 @@ def some_keys(count: int, seed: int = 0) -> np.ndarray:
 
 def logits_of(keys: np.ndarray, manifest: Manifest = MANIFEST) -> np.ndarray:
     """(N, M, C) float32, a function of the key alone."""
-    shape = (len(keys), manifest.members, len(manifest.labels))
+    shape = (len(keys), manifest.members, manifest.head.outputs)
     offsets = np.arange(shape[1] * shape[2]).reshape(shape[1:])
     return ((keys % 1009)[:, None, None] / 64 + offsets).astype(np.float32)
 
@@ -142,7 +144,7 @@ def test_a_missing_store_names_the_command(tmp_path: Path) -> None:
 OTHER = {
     "teacher": "t1",
     "tokenizer": "v1",
-    "labels": ("a", "c", "b"),
+    "head": replace(HEAD, names=("a", "c", "b")),
     "members": 3,
     "dtype": "float16",
 }
@@ -166,12 +168,12 @@ def test_every_field_is_compared(tmp_path: Path, field: str, caplog: pytest.LogC
 
 def test_all_differences_are_told_at_once(tmp_path: Path) -> None:
     fill(tmp_path, some_keys(4))
-    expected = replace(MANIFEST, teacher="t1", labels=("a", "b"))
+    expected = replace(MANIFEST, teacher="t1", head=Head("labels", 2, ("a", "b")))
     with pytest.raises(
-        UserError, match=r"'t0' in the store, 't1' expected; labels: 3 .* label 2 is 'c', None expected"
+        UserError, match=r"'t0' in the store, 't1' expected; head is .*3.* in the store, .*2.* expected"
     ):
         StoreReader(tmp_path, expected)
-    with pytest.raises(UserError, match="labels: 3"):
+    with pytest.raises(UserError, match="head is "):
         StoreReader(tmp_path, expected, allow_mismatch=["teacher"])
     with pytest.raises(UserError, match="did you mean teacher"):
         StoreReader(tmp_path, expected, allow_mismatch=["techer"])
@@ -181,8 +183,8 @@ def test_unreadable_manifests(tmp_path: Path) -> None:
     fill(tmp_path, some_keys(4))
     path = tmp_path / "manifest.json"
     content = path.read_text()
-    path.write_text(content.replace('"format": 1', '"format": 2'))
-    with pytest.raises(UserError, match="has format 2"):
+    path.write_text(content.replace('"format": 2', '"format": 1'))
+    with pytest.raises(UserError, match=r"has format 1, this version of mangakd reads format 2.*cache-teacher"):
         StoreReader(tmp_path, MANIFEST)
     path.write_text(content[:40])
     with pytest.raises(UserError, match="cannot be read"):
@@ -199,6 +201,8 @@ def test_impossible_manifests() -> None:
         replace(MANIFEST, kind="topk")
     with pytest.raises(UserError, match="members ≥ 1"):
         replace(MANIFEST, members=0)
+    with pytest.raises(UserError, match="0 outputs"):
+        replace(MANIFEST, head=Head("labels", 0))
 
 
 def flip(path: Path) -> None:

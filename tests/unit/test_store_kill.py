@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from mangakd.core.errors import UserError
+from mangakd.core.spec import Head
 from mangakd.store import files
 from mangakd.store.manifest import Manifest
 from mangakd.store.reader import StoreReader
 from mangakd.store.writer import StoreWriter
 
-MANIFEST = Manifest(teacher="t0", tokenizer="v0", labels=("a", "b", "c"))
+MANIFEST = Manifest(teacher="t0", tokenizer="v0", head=Head("labels", 3, ("a", "b", "c")))
 KEYS = np.random.default_rng(0).integers(-(2**63), 2**63, 500, dtype=np.int64)
 ROWS = 8
 CALLS = itertools.count()
