@@ -106,7 +106,7 @@ def test_what_is_not_a_number_never_ships() -> None:
 def test_where_nothing_passes_fp32_ships_only_where_it_answers_in_numbers() -> None:
     broken, other = variant("fp32", 900, 5), variant("int8", 800, 10)
     broken.outputs[3] = np.nan
-    with pytest.raises(UserError, match=r"none in fp32 can ship: fp32 answers some texts with no number"):
+    with pytest.raises(UserError, match=r"none in fp32 can ship: fp32 answers some texts with NaN or infinity"):
         chosen(broken, other)
 
 

@@ -233,7 +233,7 @@ def test_a_variant_that_cannot_be_opened_says_why(whole: Whole, tmp_path: Path) 
     folder = copy(whole("classifier")[1] / "onnx_fp32", tmp_path / "changed")
     subject = of_variant(folder)
     (folder / "model.onnx").write_bytes(b"no model")
-    with pytest.raises(UserError, match=r"process of its own.*model\.onnx"):
+    with pytest.raises(UserError, match=r"measured in its process.*model\.onnx"):
         measure([subject], TEXTS, 3)
 
 
