@@ -145,7 +145,7 @@ def taps(setup: Setup) -> None:
     depths = {"teacher": setup.teacher_spec.layers, "student": setup.student_spec.layers}
     problems: dict[str, None] = {}
     for stage in setup.stages:
-        for name, loss in stage.chosen(setup.losses.callbacks).items():
+        for name, loss in stage.select(setup.losses.callbacks).items():
             for side, need in (("teacher", loss.requires.teacher), ("student", loss.requires.student)):
                 problems |= dict.fromkeys(_untapped(name, loss, need, side, shapes[side], depths[side]))
     if problems:

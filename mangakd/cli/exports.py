@@ -7,7 +7,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from mangakd.export.run import Options
-from mangakd.export.variants import Variant, known
+from mangakd.export.variants import Variant, find_variants
 from mangakd.training.callbacks.export import Export
 
 
@@ -33,4 +33,4 @@ class Exports:
 
     @property
     def rows(self) -> list[Variant]:
-        return known([name for callback in self.callbacks for name in callback.variants])
+        return find_variants([name for callback in self.callbacks for name in callback.variants])

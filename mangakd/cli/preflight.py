@@ -186,7 +186,7 @@ def recipe(setup: Setup) -> None:
     """Stages that name losses, texts, parts or models that are not there."""
     texts = {"labelled": True, "unlabelled": bool(setup.corpus.unlabelled), "augmented": setup.augment.copies > 0}
     for number, stage in enumerate(setup.stages):
-        stage.chosen(setup.losses.callbacks)
+        stage.select(setup.losses.callbacks)
         stage.check_frozen(setup.student_spec.layers)
         if number == 0 and stage.teacher == "previous":
             raise UserError(f"{stage.key('teacher')}=previous: there is no stage before the first one; set it to run.")
@@ -217,7 +217,7 @@ def provided(setup: Setup) -> None:
     for stage in setup.stages:
         kind, gives = _gives(setup, stage)
         only = "logits only" if gives == Need(logits=True) else gives
-        for name, loss in stage.chosen(setup.losses.callbacks).items():
+        for name, loss in stage.select(setup.losses.callbacks).items():
             what = loss.requires.teacher.missing(gives)
             if what:
                 problems.append(

@@ -20,7 +20,7 @@ from mangakd.teachers.cached import stored
 from mangakd.teachers.local import LocalTeacher
 from mangakd.training.checkpoints import Identity, newest
 from mangakd.training.fit import Fit, FitResult, fit
-from mangakd.training.loggers import Continued
+from mangakd.training.loggers import RunLogger
 from mangakd.training.quantise import quantising
 from mangakd.training.stages import Stage
 
@@ -43,7 +43,7 @@ class Distilled:
 def distil(setup: Setup, teacher: TeacherProvider, reference: torch.Tensor) -> Distilled:
     """All stages. reference: the teacher's validation logits (N, C)."""
     stages = setup.stages
-    loggers = [] if not setup.loggers else [Continued(setup.loggers, setup.resolved())]
+    loggers = [] if not setup.loggers else [RunLogger(setup.loggers, setup.resolved())]
     model: Encoder | None = None
     steps = 0
     for number, stage in enumerate(stages, 1):

@@ -41,7 +41,7 @@ from mangakd.teachers.options import TeacherContext, TeacherOptions
 from mangakd.training.callbacks.progress import progress
 from mangakd.training.callbacks.save_last import SaveEvery
 from mangakd.training.checkpoints import Identity
-from mangakd.training.fit_teacher import fitted
+from mangakd.training.fit_teacher import fit_teacher
 from mangakd.training.hardware import Hardware
 from mangakd.training.optim import Optim
 from mangakd.training.stages import Stage
@@ -237,7 +237,7 @@ class Setup:
 
     def stage_losses(self, stage: Stage, student: ModelSpec, teacher: ModelSpec) -> LossSet:
         """Fresh losses of a stage, bound to both sizes."""
-        return self._bound(stage.chosen(self.resolved().get("losses") or {}), student, teacher)
+        return self._bound(stage.select(self.resolved().get("losses") or {}), student, teacher)
 
     def _bound(self, chosen: Any, student: ModelSpec, teacher: ModelSpec) -> LossSet:
         losses = LossSet(instantiate(chosen or {}, _convert_="all"))
@@ -249,7 +249,7 @@ class Setup:
     def members(self) -> Members:
         """The teacher's models, which are fine-tuned where their heads are new."""
         fit = partial(
-            fitted, options=self.teacher.fit, names=self.teacher.labels, head=self.head, corpus=self.corpus, task=self.task,
+            fit_teacher, options=self.teacher.fit, names=self.teacher.labels, head=self.head, corpus=self.corpus, task=self.task,
             splits=self.splits, tokenizer=self.teacher_tokenizer, hardware=self.hardware, cache=self.cache,
         )  # fmt: skip
         source = self.teacher.models[0] if self.student.takes_layers else None

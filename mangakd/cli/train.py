@@ -64,7 +64,7 @@ def run(config: DictConfig) -> float | None:
     if (score := finished.score(setup)) is not None:
         return score
     try:
-        joined = launch.join(setup.hardware) if several(config) or launch.started() > 1 else False
+        joined = launch.join(setup.hardware) if several(config) or launch.launcher_processes() > 1 else False
     except UserError:
         leave_no_folder(setup.folder)
         raise

@@ -1,7 +1,7 @@
-"""What a run keeps of its predictions, so that its report, its gate and comparisons need neither models nor data.
+"""The predictions that a run saves. Report, gate and comparisons then need neither models nor data.
 
-One .npz a split: logits of each model, the targets, and the texts they belong to. Texts and labels are stored as JSON in
-bytes: NumPy pads every string to the longest one, and pickles, which it would use for objects, can run code when read.
+There is one .npz a split. The file holds the logits of each model, the targets and the texts. Texts and labels are stored as
+JSON in bytes: NumPy pads every string to the longest string, and NumPy pickles objects, which can run code when read.
 """
 
 import json
@@ -20,10 +20,10 @@ MODELS = ("teacher", "student", "baseline")
 
 @dataclass(frozen=True)
 class Predictions:
-    """One split. logits: (N, C) for `teacher` and `student`, and for `baseline` where the run trained one.
+    """One split. logits: (N, C) for `teacher` and `student`, and for `baseline` if the run trained a baseline.
 
-    targets: (N) class ids, or (N, C) 0 and 1 for multi-label tasks. train_counts: (C) training rows of each class, which
-    say what is rare.
+    targets: (N) class ids, or (N, C) 0 and 1 for multi-label tasks. train_counts: (C) training rows of each class; `rare`
+    needs the counts.
     """
 
     labels: tuple[str, ...]
@@ -54,7 +54,7 @@ class Predictions:
         return self.train_counts < 0.5 * self.train_counts.mean()
 
     def same_rows(self, other: "Predictions") -> bool:
-        """Whether both are about the same rows, so that differences between them are paired."""
+        """Whether both hold the same rows. Differences between them are then paired."""
         same = self.labels == other.labels and self.texts == other.texts
         return same and np.array_equal(self.targets, other.targets)
 
@@ -64,28 +64,28 @@ def file_of(run: Path, split: str) -> Path:
 
 
 def save(predictions: Predictions, run: Path, split: str) -> None:
-    """Written aside and renamed: a file with this name is whole."""
+    """Write a scratch file and rename it. So a file with the final name is never partial."""
     file = file_of(run, split)
     file.parent.mkdir(parents=True, exist_ok=True)
     arrays = {f"logits/{name}": np.asarray(logits, dtype=np.float32) for name, logits in predictions.logits.items()}
     arrays |= {"targets": np.asarray(predictions.targets), "train_counts": np.asarray(predictions.train_counts)}
-    arrays |= {"texts": _packed(predictions.texts), "labels": _packed(list(predictions.labels))}
+    arrays |= {"texts": _pack(predictions.texts), "labels": _pack(list(predictions.labels))}
     scratch = file.with_name(f"{split}.partial.npz")
     np.savez_compressed(scratch, allow_pickle=False, **arrays)  # type: ignore[arg-type]
     scratch.replace(file)
 
 
 def load(run: Path, split: str) -> Predictions:
-    """Raises UserError where the run kept none, or the file is damaged."""
+    """Raises UserError if the run has no predictions, or if the file is damaged."""
     file = file_of(run, split)
     if not file.is_file():
         raise UserError(
-            f"{run} has no {FOLDER}/{split}.npz: the run has not finished, or was made by a version that kept no predictions. "
+            f"{run} has no {FOLDER}/{split}.npz: the run has not finished, or was made by a version that saved no predictions. "
             f"Finish it (its command with hydra.run.dir={run} resume=auto), or train again."
         )
     try:
-        with np.load(file, allow_pickle=False) as held:
-            arrays = {name: held[name] for name in held.files}
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
         texts, labels = (json.loads(arrays[name].tobytes()) for name in ("texts", "labels"))
         logits = {name.removeprefix("logits/"): a for name, a in arrays.items() if name.startswith("logits/")}
         return Predictions(tuple(labels), texts, arrays["targets"], arrays["train_counts"], logits)
@@ -99,5 +99,5 @@ def _check(name: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name} have shape {values.shape}, not {shape}")
 
 
-def _packed(value: list[str]) -> np.ndarray:
+def _pack(value: list[str]) -> np.ndarray:
     return np.frombuffer(json.dumps(value).encode(), dtype=np.uint8)

@@ -230,7 +230,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "nothing to calibrate": (
         lambda: DistillModule(encoder(1).model, losses=terms("hard_label")).calibrate(loader()),
-        "calibrate asks the teacher, and no loss learns from one",
+        "calibrate needs a teacher, and no loss uses a teacher",
     ),
     "no end": (lambda: trainer(max_epochs=-1).fit(module(), loader()), "has none: give it max_epochs or max_steps"),
 }  # fmt: skip

@@ -32,7 +32,7 @@ from mangakd.evaluation.report.export import read
 from mangakd.export import quantised as quantisers
 from mangakd.export.hf import save_student
 from mangakd.export.run import _advice
-from mangakd.export.variants import make, with_trained
+from mangakd.export.variants import add_trained, make
 from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.models.encoder import Encoder
 from mangakd.models.heads import trained_head
@@ -160,8 +160,8 @@ def test_a_run_resumes_in_the_stage_and_exports_what_it_trained(
     [
         (["stages.quantised.quantise=int3"], "stages.quantised.quantise=int3 must be one of None, int8"),
         (["+stages.polish={}"], "stages.quantised.quantise=int8: polish follows it"),
-        (["hardware.compile=true"], "quantise=int8 does not go with hardware.compile=true"),
-        (["hardware=cpu_fsdp"], "quantise=int8 does not go with hardware.strategy=fsdp"),
+        (["hardware.compile=true"], "quantise=int8 does not work with hardware.compile=true"),
+        (["hardware=cpu_fsdp"], "quantise=int8 does not work with hardware.strategy=fsdp"),
         (["data.train_limit=9"], "quantise=int8 needs 16 training texts or more"),
     ],
 )
@@ -199,7 +199,7 @@ def test_a_student_is_saved_though_its_ir_cannot_be(
     model, _ = loaded(student(tmp_path / "before", "classifier"))
     save_student(model, AutoTokenizer.from_pretrained(tmp_path / "before"), tmp_path / "student", "", object())
     assert "cannot be traced" in caplog.text and loaded(tmp_path / "student")
-    assert with_trained(["openvino_int8"], tmp_path / "student") == ["openvino_int8"]
+    assert add_trained(["openvino_int8"], tmp_path / "student") == ["openvino_int8"]
 
 
 def test_the_export_offers_the_stage_where_int8_fails() -> None:
@@ -214,6 +214,6 @@ def test_the_export_offers_the_stage_where_int8_fails() -> None:
 
 def test_a_student_without_quantisers_has_no_such_variant(tmp_path: Path) -> None:
     source = student(tmp_path / "student", "classifier")
-    with pytest.raises(UserError, match=r"has no quantised/. Train it with stages=quantised"):
+    with pytest.raises(UserError, match=r"has no quantised/. Train the student with stages=quantised"):
         make(source, tmp_path / "out", ("openvino_int8_qat",))
     assert not list((tmp_path / "out").glob("openvino*"))

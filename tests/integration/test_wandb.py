@@ -15,7 +15,7 @@ from warm import Command
 from mangakd.cli import preflight
 from mangakd.cli.setup import Setup
 from mangakd.core.errors import UserError
-from mangakd.training.loggers import Continued
+from mangakd.training.loggers import RunLogger
 from mangakd.training.wandb_run import WandbRun, keep_in_wandb
 
 wandb = pytest.importorskip("wandb")
@@ -207,7 +207,7 @@ def test_an_unreachable_wandb_is_logged_offline(
     run.log_metrics({"train/loss": 1.5}, 3)
     run.finalize("failed")
     (folder,) = tmp_path.glob("logs/wandb/offline-run-*")
-    assert f"is logged offline. Send it later with\n  wandb sync {folder}" in caplog.text
+    assert f"is logged offline. Upload it later with\n  wandb sync {folder}" in caplog.text
     wandb.teardown()
     found = read(next(folder.glob("*.wandb")))
     assert found.history[0]["train/loss"] == 1.5 and found.history[0]["step"] == 3
@@ -236,7 +236,7 @@ def test_only_the_first_rank_talks_to_wandb(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("mangakd.core.ranks.rank", lambda: 1)
     monkeypatch.setenv("WANDB_MODE", "online")  # a node without a key is none of its business
     run = WandbRun(str(tmp_path), "mangakd", mode="online")
-    curve = Continued([run], {"seed": 0})
+    curve = RunLogger([run], {"seed": 0})
     curve.log_metrics({"train/loss": 1.0}, 0)
     keep_in_wandb([run], {})
     assert not list(tmp_path.iterdir())

@@ -6,11 +6,11 @@ import numpy as np
 
 from mangakd.evaluation import statistics
 from mangakd.evaluation.bootstrap import Statistic
-from mangakd.evaluation.calibration import fitted_temperature
+from mangakd.evaluation.calibration import fit_temperature
 from mangakd.evaluation.judge import Details, Judge
 from mangakd.evaluation.predictions import Predictions
 from mangakd.evaluation.report.blocks import Section
-from mangakd.evaluation.report.measure import Measured
+from mangakd.evaluation.report.measure import RunResult
 from mangakd.evaluation.statistics import Answers
 from mangakd.tasks.classification import calibration, mistakes
 
@@ -40,7 +40,7 @@ class ClassificationJudge(Judge):
         """With the temperatures that are refit on validation, where it is given."""
         logits = {} if validation is None else validation.logits
         temperatures = {
-            model: fitted_temperature(logits[model], validation.targets)
+            model: fit_temperature(logits[model], validation.targets)
             for model in test.models
             if validation is not None and model in logits
         }
@@ -66,9 +66,9 @@ class ClassificationDetails(Details):
         }
         self.notes = mistakes.rare_classes(test)
 
-    def sections(self, measured: Measured) -> list[Section]:
+    def sections(self, result: RunResult) -> list[Section]:
         return [
-            calibration.section(measured, self.answers, self.refit, self.temperatures),
+            calibration.section(result, self.answers, self.refit, self.temperatures),
             mistakes.confused(self.answers, self.test),
             mistakes.disagreements(self.answers, self.test),
         ]
