@@ -23,8 +23,8 @@ def runtime(folder):
     model = load(folder, threads=1)
 
     def answer(text):
-        said = model.predict([text], top=1)[0]
-        return said["label"], said["probability"]
+        prediction = model.predict([text], top=1)[0]
+        return prediction["label"], prediction["probability"]
 
     return answer
 
@@ -62,8 +62,8 @@ def peak_mb():
 
 def main(side, folder, texts, runs):
     answer, texts = {"runtime": runtime, "torch": torch}[side](folder), json.loads(texts)
-    said = answer(texts[0])
-    print(json.dumps({"said": said, "cpu_s": time.process_time()}), flush=True)
+    first = answer(texts[0])
+    print(json.dumps({"said": first, "cpu_s": time.process_time()}), flush=True)
     if int(runs):
         warm = [milliseconds(answer, text, int(runs)) for text in texts]
         print(json.dumps({"warm_ms": warm, "peak_mb": peak_mb()}), flush=True)

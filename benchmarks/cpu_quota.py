@@ -56,7 +56,7 @@ def within(processes: Path | None, command: Sequence[str]) -> list[str]:
     return ["/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"', str(processes), *command]
 
 
-def permitted() -> str | None:
+def refusal() -> str | None:
     """Why this machine permits no quota, or None where it does."""
     try:
         with quota(0.5):

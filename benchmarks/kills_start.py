@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from kills_check import Seen, processes, reached, seen
+from kills_check import Rows, processes, read_progress, read_rows
 from kills_recorder import FOLDER
 
 HERE = Path(__file__).resolve().parent
@@ -47,7 +47,7 @@ class Start:
             )  # fmt: skip
 
     @property
-    def printed(self) -> str:
+    def output(self) -> str:
         return self._log.read_text()
 
     @property
@@ -56,19 +56,19 @@ class Start:
         return processes(self._records)
 
     @property
-    def seen(self) -> Seen:
-        return seen(self._records, self._steps)
+    def rows(self) -> Rows:
+        return read_rows(self._records, self._steps)
 
     def reach(self, step: int) -> None:
         """Waits until every rank was given the rows of `step`, or of a later one."""
         self.wait(lambda: min(self._at()) >= step, f"reach step {step}")
 
     def _at(self) -> list[int]:
-        at = [round(progress * self._steps) for progress in reached(self._records)]
+        at = [round(progress * self._steps) for progress in read_progress(self._records)]
         return at if len(at) == self._ranks else [-1]
 
     def says(self, words: str) -> None:
-        self.wait(lambda: words in self.printed, f"say “{words}”")
+        self.wait(lambda: words in self.output, f"say “{words}”")
 
     def finish(self) -> None:
         self.wait(lambda: self.process.poll() == 0, "finish")
@@ -83,29 +83,29 @@ class Start:
             if over or time.monotonic() > end:
                 self.stop()
                 why = f"ended with {self.process.returncode}" if over else f"{PATIENCE:.0f} s passed"
-                raise Broken(f"{why} and did not {what}: …{self.printed[-1500:]}")
+                raise Broken(f"{why} and did not {what}: …{self.output[-1500:]}")
             time.sleep(0.002)
 
-    def gone(self) -> None:
+    def wait_gone(self) -> None:
         """Waits until nothing of it is left."""
         end = time.monotonic() + LEAVE
         while self.process.poll() is None or self._alive():
             if time.monotonic() > end:
-                left = len(self._alive())
+                remaining = len(self._alive())
                 self.stop()
-                raise Broken(f"{LEAVE:.0f} s after its end {left} processes were left: …{self.printed[-1500:]}")
+                raise Broken(f"{LEAVE:.0f} s after its end {remaining} processes were left: …{self.output[-1500:]}")
             time.sleep(0.01)
 
     def _alive(self) -> list[int]:
         """Processes of its session that have not ended."""
-        found = []
+        processes = []
         for file in Path("/proc").glob("[0-9]*/stat"):
             try:
                 state, _, _, session = file.read_text().rpartition(")")[2].split()[:4]
             except OSError:  # ended meanwhile
                 continue
-            found += [int(file.parent.name)] if int(session) == self.process.pid and state != "Z" else []
-        return found
+            processes += [int(file.parent.name)] if int(session) == self.process.pid and state != "Z" else []
+        return processes
 
     def stop(self) -> None:
         for process in self._alive():
@@ -127,7 +127,7 @@ class Blow:
         """Steps that were done again."""
         return self.step + 1 - self.resumed
 
-    def told(self, steps: int) -> str:
+    def describe(self, steps: int) -> str:
         where = f"at step {self.step} of {steps}, went on with step {self.resumed}"
         return f"{self.what} {where}; all of it gone after {self.seconds:.1f} s"
 
@@ -140,12 +140,12 @@ def strike(what: str, start: Start, again: Callable[[], Start], chance: random.R
     after = again()
     if what == "slow ranks":
         _let_go(after, before)
-    start.gone()
+    start.wait_gone()
     seconds = time.monotonic() - at
     after.reach(0)
     if "checkpoint" in what:
-        after.says("going on from the one before it")
-    blow = Blow(what, max(start.seen), min(after.seen), seconds)
+        after.says("resuming from the previous checkpoint")
+    blow = Blow(what, max(start.rows), min(after.rows), seconds)
     if what == "SIGTERM" and blow.again:
         raise Broken(f"SIGTERM after step {blow.step}, but it went on with step {blow.resumed}")
     return blow, after
@@ -155,7 +155,7 @@ def _tree(start: Start, chance: random.Random) -> None:
     os.killpg(start.process.pid, signal.SIGKILL)
 
 
-def _started(start: Start, chance: random.Random) -> None:
+def _launcher(start: Start, chance: random.Random) -> None:
     start.process.kill()
 
 
@@ -173,22 +173,22 @@ def _term(start: Start, chance: random.Random) -> None:
 
 
 def _ends(start: Start, code: int) -> None:
-    found = start.process.wait(LEAVE)
-    if found != code:
-        raise Broken(f"exit code {found}, not {code}: …{start.printed[-1500:]}")
+    status = start.process.wait(LEAVE)
+    if status != code:
+        raise Broken(f"exit code {status}, not {code}: …{start.output[-1500:]}")
 
 
-def _truncated(start: Start, chance: random.Random) -> None:
+def _truncate(start: Start, chance: random.Random) -> None:
     _tree(start, chance)
-    start.gone()
+    start.wait_gone()
     file = start.run / LAST
     os.truncate(file, int(file.stat().st_size * chance.random()))
 
 
-def _overwritten(start: Start, chance: random.Random) -> None:
+def _overwrite(start: Start, chance: random.Random) -> None:
     """Some bytes in the middle, as on a disk that lost a block; the size stays."""
     _tree(start, chance)
-    start.gone()
+    start.wait_gone()
     with (start.run / LAST).open("r+b") as file:
         file.seek(file.seek(0, os.SEEK_END) // 2)
         file.write(chance.randbytes(512))
@@ -209,12 +209,12 @@ def _let_go(after: Start, processes: dict[int, int]) -> None:
 
 BLOWS: dict[str, Callable[[Start, random.Random], None]] = {
     "process tree": _tree,
-    "process": _started,
-    "launcher": _started,
+    "process": _launcher,
+    "launcher": _launcher,
     "rank 0": partial(_rank, 0),
     "rank 1": partial(_rank, 1),
     "SIGTERM": _term,
-    "truncated checkpoint": _truncated,
-    "overwritten checkpoint": _overwritten,
+    "truncated checkpoint": _truncate,
+    "overwritten checkpoint": _overwrite,
     "slow ranks": _slow,
 }

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from results_file import RESULTS, table, write
 
-Shown = Callable[[Sequence[dict[str, Any]]], str]  # runs → a cell
+Format = Callable[[Sequence[dict[str, Any]]], str]  # runs → a cell
 ROOT = Path(__file__).resolve().parents[1]
 SIDES: dict[str, tuple[dict[str, str], list[str]]] = {  # environment, overrides
     "own": ({}, []),
@@ -75,11 +75,11 @@ def train(overrides: Sequence[str], folder: Path, environment: Mapping[str, str]
     for old in (folder, cache):
         shutil.rmtree(old, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    typed = ["train.py", *overrides, f"hydra.run.dir={folder}", f"paths.cache={cache}"]
+    words = ["train.py", *overrides, f"hydra.run.dir={folder}", f"paths.cache={cache}"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE", **environment}
     before = cpu_seconds()
     with folder.with_name(f"{folder.name}.log").open("w") as log:
-        subprocess.run([sys.executable, *typed], cwd=ROOT, env=env, stdout=log, stderr=log, check=True)
+        subprocess.run([sys.executable, *words], cwd=ROOT, env=env, stdout=log, stderr=log, check=True)
     shutil.rmtree(cache)
     return cpu_seconds() - before
 
@@ -102,41 +102,41 @@ def runs(name: str = "quickstart") -> dict[str, Any]:
 
 def keep(name: str, row: dict[str, Any]) -> None:
     """Adds a run to results/quickstart.json and writes the tables anew."""
-    kept = dict(sorted({**runs(), name: row}.items()))
-    write("quickstart", "Quickstart", {"versions": versions(), "runs": kept}, body(list(kept.values())))
+    rows = dict(sorted({**runs(), name: row}.items()))
+    write("quickstart", "Quickstart", {"versions": versions(), "runs": rows}, body(list(rows.values())))
 
 
 def versions() -> dict[str, str]:
     return {package: version(package) for package in ("torch", "lightning", "transformers")}
 
 
-def body(kept: Sequence[dict[str, Any]]) -> str:
-    gates = sorted({row["gate"] for row in kept})
+def body(rows: Sequence[dict[str, Any]]) -> str:
+    gates = sorted({row["gate"] for row in rows})
     return (
         "`experiment=quickstart`, test accuracy on 2,000 rows. Means over seeds, and the lowest and highest seed. A seed "
         "chooses the labelled utterances, the teacher's fine-tuning and the student's batches. `own`: the CPU as it is; "
         "`avx2`: torch kept to AVX2, in fp32; `fp32`: the CPU as it is, in fp32.\n\n"
-        f"{tables(kept, COLUMNS)}\n\nGate lines found:\n\n" + "\n".join(f"- {gate}" for gate in gates)
+        f"{tables(rows, COLUMNS)}\n\nGate lines found:\n\n" + "\n".join(f"- {gate}" for gate in gates)
     )
 
 
-def tables(kept: Sequence[dict[str, Any]], columns: Mapping[str, Shown]) -> str:
+def tables(rows: Sequence[dict[str, Any]], columns: Mapping[str, Format]) -> str:
     """Means over seeds for each side, then run by run."""
-    sides = {name: [row for row in kept if row["side"] == name] for name in dict.fromkeys(row["side"] for row in kept)}
-    means = [[name, str(len(rows)), *(shown(rows) for shown in columns.values())] for name, rows in sides.items()]
-    single = [[f"{row['side']}, seed {row['seed']}", *(shown([row]) for shown in columns.values())] for row in kept]
+    sides = {name: [row for row in rows if row["side"] == name] for name in dict.fromkeys(row["side"] for row in rows)}
+    means = [[name, str(len(rows)), *(cell(rows) for cell in columns.values())] for name, rows in sides.items()]
+    single = [[f"{row['side']}, seed {row['seed']}", *(cell([row]) for cell in columns.values())] for row in rows]
     return f"{table(['', 'seeds', *columns], means)}\n\n{table(['', *columns], single)}"
 
 
-def column(value: Callable[[dict[str, Any]], float], form: str) -> Shown:
+def column(value: Callable[[dict[str, Any]], float], form: str) -> Format:
     """The mean of `value` over rows, with its range where there are several."""
 
-    def shown(rows: Sequence[dict[str, Any]]) -> str:
+    def cell(rows: Sequence[dict[str, Any]]) -> str:
         values = [value(row) for row in rows]
-        spread = f" ({min(values):{form}} to {max(values):{form}})" if len(rows) > 1 else ""
-        return f"{np.mean(values):{form}}{spread}"
+        ends = f" ({min(values):{form}} to {max(values):{form}})" if len(rows) > 1 else ""
+        return f"{np.mean(values):{form}}{ends}"
 
-    return shown
+    return cell
 
 
 def score(key: str) -> Callable[[dict[str, Any]], float]:

@@ -44,7 +44,7 @@ class Process:
             }
             self.popen = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
         start = time.perf_counter()
-        self.url = self._found_url()
+        self.url = self._wait_for_url()
         self.seconds_to_start = time.perf_counter() - start
 
     @property
@@ -61,11 +61,11 @@ class Process:
             self.popen.send_signal(sign)
         return self.popen.wait(PATIENCE)
 
-    def _found_url(self) -> str:
+    def _wait_for_url(self) -> str:
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until and self.popen.poll() is None:
-            if found := re.search(r"http://127\.0\.0\.1:\d+", self.text):
-                return found.group()
+            if match := re.search(r"http://127\.0\.0\.1:\d+", self.text):
+                return match.group()
             time.sleep(0.02)
         self.popen.kill()
         raise RuntimeError(f"the service did not start:\n{self.text}")
