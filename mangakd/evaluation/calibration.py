@@ -18,14 +18,14 @@ COLDEST, HOTTEST = 0.05, 20.0  # a model without a mistake on validation would b
 _STEPS = 25  # golden-section steps: T to 0.01 %
 
 
-def fitted_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
+def fitted_temperature(logits: np.ndarray, targets: np.ndarray, several: bool = False) -> float:
     """T with the smallest negative log-likelihood of the targets; 1.0 leaves the model as it is.
 
     The likelihood is convex in 1/T, so it has one minimum in log T, which a golden-section search finds without a gradient.
     """
 
     scores = logits.astype(np.float64)
-    if targets.ndim == 2:
+    if several:
         signed = np.where(targets.astype(bool), scores, -scores)
         loss = partial(_binary_loss, signed)
     else:

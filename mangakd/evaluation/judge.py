@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 
 from mangakd.core.errors import UserError, near
+from mangakd.core.spec import Head
 from mangakd.evaluation.bootstrap import Estimate, Statistic
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from mangakd.evaluation.report.measure import Measured
 
 Better = Literal["higher", "lower"]
+Arrays = Mapping[str, np.ndarray]
+"""By name, each (N, …): what a model says of each row (`Task.ask`), or what is true of it (the columns of the split)."""
 Number = TypeVar("Number", float, np.ndarray, Estimate)
 
 
@@ -112,7 +115,7 @@ class Judge(ABC):
 
     monitors: scores that need no teacher, by which epochs can be chosen. watched: scores that the progress line and the
     learning curves show.
-    Arrays hold one entry a row: answers (N, …) as the task's models give them, truth (N, …).
+    head: of the models that are judged. answers, teacher: what they say. truth: the columns of the split.
     """
 
     scores: Mapping[str, Score]
@@ -122,21 +125,21 @@ class Judge(ABC):
 
     @abstractmethod
     def statistics(
-        self, answers: np.ndarray, truth: np.ndarray, teacher: np.ndarray | None = None
+        self, head: Head, answers: Arrays, truth: Arrays, teacher: Arrays | None = None
     ) -> dict[str, Statistic]:
         """Score → its statistic over rows; scores against a teacher only with the teacher's answers."""
 
     @abstractmethod
-    def chance(self, truth: np.ndarray) -> dict[str, float]:
+    def chance(self, head: Head, truth: Arrays) -> dict[str, float]:
         """Score → its value for a model that has learnt nothing. Only of scores whose best is 1, or 0 where lower is better."""
 
     def details(self, test: "Predictions", validation: "Predictions | None" = None) -> Details:
         """What the report of a run has beside `statistics`."""
         return Details()
 
-    def values(self, answers: np.ndarray, truth: np.ndarray, teacher: np.ndarray | None = None) -> dict[str, float]:
+    def values(self, head: Head, answers: Arrays, truth: Arrays, teacher: Arrays | None = None) -> dict[str, float]:
         """Score → value; a score that is not defined on these rows is left out."""
-        values = {name: statistic.value for name, statistic in self.statistics(answers, truth, teacher).items()}
+        values = {name: each.value for name, each in self.statistics(head, answers, truth, teacher).items()}
         return {name: value for name, value in values.items() if not math.isnan(value)}
 
     def score(self, name: str) -> Score:

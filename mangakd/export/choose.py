@@ -157,7 +157,7 @@ def score(problem: str, outputs: np.ndarray, truth: np.ndarray) -> Statistic:
         return pearson(outputs, truth)
     if problem == "embedding":
         return mean(cosine(outputs, truth), most=1)
-    return accuracy(Answers(outputs, truth))
+    return accuracy(Answers(outputs, truth, several=problem == "multi_label"))
 
 
 def likeness(problem: str, one: np.ndarray, other: np.ndarray) -> float:
@@ -165,9 +165,9 @@ def likeness(problem: str, one: np.ndarray, other: np.ndarray) -> float:
     if problem in ("regression", "embedding"):
         statistic = score(problem, one, other)
     else:
-        # Only what they say counts; targets decide no more than whether there are several.
-        blank = np.zeros(len(one), dtype=int) if problem == "single_label" else np.zeros_like(one)
-        statistic = agreement(Answers(other, blank), Answers(one, blank))
+        several = problem == "multi_label"
+        blank = np.zeros_like(one) if several else np.zeros(len(one), dtype=int)  # agreement reads no targets
+        statistic = agreement(*(Answers(each, blank, several=several) for each in (other, one)))
     return float(statistic.score(statistic.features.sum(axis=0, dtype=np.float64)))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mangakd.core.errors import UserError, near
 from mangakd.data.cells import SEPARATOR, split_joined
-from mangakd.data.columns import table_rows
+from mangakd.data.columns import Column, table_rows
 from mangakd.data.rows import Rows, whole_texts
 from mangakd.data.tables import Table, existing, read_table, read_texts
 from mangakd.evaluation import predictions
@@ -97,11 +97,12 @@ def of_run(run: Path, calibration: Sequence[str]) -> Data:
 
 def _kept(run: Path, split: str) -> Split:
     found = predictions.load(run, split)
-    if found.multi_label:
-        rows = [tuple(name for name, on in zip(found.labels, row, strict=True) if on) for row in found.targets]
+    names, targets = found.head.names, found.truth["labels"]
+    if found.head.several:
+        rows = [tuple(name for name, on in zip(names, row, strict=True) if on) for row in targets]
     else:
-        rows = [(found.labels[i],) for i in found.targets]
-    return Split(found.texts, rows, found.logits.get("teacher"), found.labels, f"{run}, {split}")
+        rows = [(names[i],) for i in targets]
+    return Split(found.texts, rows, found.answers["teacher"]["logits"], names, f"{run}, {split}")
 
 
 def of_file(path: str, key: str, text_column: str, label_column: str) -> Split:
@@ -111,11 +112,15 @@ def of_file(path: str, key: str, text_column: str, label_column: str) -> Split:
     if label_column not in table.names:
         return unlabelled(read_texts(path, text_column, key, "text_column"), f"{key}={path}")
     origin = f"{key}={path}"
-    rows = table_rows(table, text_column, label_column, origin, keys=("text_column", "label_column"))
+    columns = {
+        "text": Column("text", text_column, "text_column"),
+        "label": Column("label", label_column, "label_column"),
+    }
+    rows = table_rows(table, columns, origin)
     if not len(rows):
         raise UserError(f"{origin} holds no rows.")
-    texts = whole_texts(rows.texts, rows.numbers, origin, rows.unit)
-    return Split(texts, rows.labels, origin=origin, joined=table.joined, rows=rows)
+    texts = whole_texts(rows["text"], rows.numbers, origin, rows.unit)
+    return Split(texts, rows["label"], origin=origin, joined=table.joined, rows=rows)
 
 
 def unlabelled(texts: Sequence[str], origin: str) -> Split:

@@ -17,8 +17,9 @@ from mangakd.core.locks import waiting_lock
 from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
+from mangakd.data.encoded import EncodedSplit
 from mangakd.data.gather import gather
-from mangakd.data.loader import EncodedSplit, EvalBatches
+from mangakd.data.loader import EvalBatches
 from mangakd.store.manifest import Manifest
 from mangakd.store.reader import StoreReader
 from mangakd.store.writer import StoreWriter
@@ -144,7 +145,7 @@ def fill(folder: Path, teacher: TeacherProvider, context: TeacherContext) -> int
 
 def _answers(teacher: TeacherProvider, split: EncodedSplit, context: TeacherContext, advance):  # type: ignore[no-untyped-def]
     def compute(positions: np.ndarray) -> np.ndarray:
-        batches = EvalBatches(split, context.batch_size, positions)
+        batches = EvalBatches(split.sequences, context.batch_size, positions)
         return gather(
             lambda batch: member_logits(teacher(batch)), batches, context.device, advance, context.precision
         ).numpy()
@@ -157,7 +158,7 @@ def verify(
 ) -> float:
     """Re-hash the shards and ask the live teacher again about some rows: max |Δ log p| between store and teacher."""
     reader = StoreReader(folder, manifest_of(teacher, context.precision))
-    positions = np.linspace(0, len(split) - 1, min(rows, len(split)), dtype=np.int64)
+    positions = np.linspace(0, len(split.teacher) - 1, min(rows, len(split.teacher)), dtype=np.int64)
     teacher.prepare(context.device, Need(logits=True))
     live = torch.from_numpy(_answers(teacher, split, context, None)(positions))
     stored = torch.from_numpy(reader.lookup(split.teacher.keys[positions]))

@@ -7,7 +7,7 @@ import copy
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 
 from mangakd.core import ranks
 from mangakd.core.errors import UserError
-from mangakd.data.loader import EncodedSplit, TrainLoader
+from mangakd.core.spec import Head
+from mangakd.data.encoded import EncodedSplit
+from mangakd.data.loader import TrainLoader
 from mangakd.data.sampler import Share
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
@@ -38,7 +40,7 @@ from mangakd.training.validation import Validation
 
 @dataclass
 class Fit:
-    """What one fit needs. reference: the teacher's validation logits (N, C), for agreement and KL while training.
+    """What one fit needs. reference: the teacher's answers on validation (`Task.ask`), for agreement and KL while training.
 
     trainer: further arguments of lightning.Trainer, such as max_epochs. identity: what it learns from, for its checkpoints.
     keep: best (validation epoch) or last; None: best where the losses read the logits, else their score says nothing.
@@ -54,7 +56,7 @@ class Fit:
     hardware: Hardware
     seed: int
     trainer: dict[str, Any] = field(default_factory=dict)
-    reference: torch.Tensor | None = None
+    reference: Mapping[str, torch.Tensor] | None = None
     loggers: Sequence[Any] = ()
     resume: Path | None = None
     save_every: SaveEvery = field(default_factory=SaveEvery)
@@ -92,7 +94,8 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, plan
     loader = TrainLoader(plan.train, step_rows, plan.seed, share, hardware.workers, hardware.pin_memory)
     _check_filled(plan, share)
     step = Step(total_steps(len(loader), accumulate, **plan.trainer), step_rows, accumulate)
-    validation = Validation(plan.task, plan.validation, hardware.eval_batch_size, share, plan.reference)
+    head = Head("labels", student.spec.classes, student.spec.labels, student.spec.problem == "multi_label")
+    validation = Validation(plan.task, head, plan.validation, hardware.eval_batch_size, share, plan.reference)
     module = RunModule(trained, terms, teacher, plan.optim, validation, step, plan.seed, hardware, plan.identity)
     judge, monitor = plan.task.judge, f"val/{plan.task.monitor}"
     mode = judge.score(plan.task.monitor).mode

@@ -15,9 +15,8 @@ import torch
 
 from mangakd.core.errors import UserError
 from mangakd.core.locks import waiting_lock
-from mangakd.data.loader import EncodedSplit
+from mangakd.data.encoded import EncodedSplit
 from mangakd.data.source import Corpus
-from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.losses.loss_set import LossSet
 from mangakd.models import load
 from mangakd.models.outline import Outline
@@ -84,13 +83,12 @@ def _train(
 ) -> None:  # fmt: skip
     scratch = folder.with_name(f"{folder.name}.partial")
     encoder = load.encoder(model, f"teacher {model.config.model_type}", tokenizer).train()
-    losses = LossSet({"hard_label": HardLabelLoss()})
+    losses = LossSet({"own_loss": task.own_loss()})
     losses.bind(encoder.spec, None)
-    # The teacher reads its own tokens; as the student of this fit it must be given them as the student's.
-    own = {name: EncodedSplit(s.teacher, s.teacher, s.labels, s.pads[1], s.pads[1]) for name, s in splits.items()}
     plan = Fit(
-        f"fine-tune teacher (seed {member.seed})", scratch, task, own["train"], own["validation"], Optim(lr=options.lr),
-        hardware.alone, member.seed, trainer={"max_epochs": options.epochs},
+        f"fine-tune teacher (seed {member.seed})", scratch, task, splits["train"].of_teacher,
+        splits["validation"].of_teacher, Optim(lr=options.lr), hardware.alone, member.seed,
+        trainer={"max_epochs": options.epochs},
     )  # fmt: skip
     plan.resume = newest(plan.checkpoints)  # of a fine-tuning that was interrupted
     result = fit(encoder, losses, None, plan)

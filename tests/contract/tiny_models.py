@@ -30,10 +30,11 @@ from transformers import (
 )
 
 from mangakd.core.spec import ModelSpec
-from mangakd.data.loader import EncodedSplit
+from mangakd.data.encoded import EncodedSplit, Sides
 from mangakd.data.tokenising import tokenise
 from mangakd.models.encoder import Encoder
 from mangakd.models.load import head_options, vocabulary_digest
+from mangakd.tasks.classification.encode import labelled
 from mangakd.teachers.options import Member, TeacherContext
 
 VOCAB, SCALE = 130, 12
@@ -125,7 +126,7 @@ def split(count: int, cache: Path, seed: int = 0, problem: str = "single_label",
     rng = np.random.default_rng(seed)
     single = problem == "single_label"
     labels = rng.integers(0, len(LABELS), count) if single else rng.integers(0, 2, (count, len(LABELS))).astype("f4")
-    return EncodedSplit(tokens, tokens, labels, 0, 0)
+    return labelled(Sides(tokens, tokens, 0, 0), labels)
 
 
 class Teachers:
