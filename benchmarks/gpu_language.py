@@ -76,7 +76,7 @@ class Language:
             self.name, self.batch, 1, micro, self.length, accumulation=self.batch // micro, precision=PRECISION,
             teacher="none", soft_targets=False, lora=RANK, checkpointing=True,
         )  # fmt: skip
-        return estimate(Model.from_sizes(self.sizes, self.name, "language_model", self.name), None, machine, job)
+        return estimate(Model.from_sizes(self.sizes, self.name, "tokens", self.name), None, machine, job)
 
     def measure(self, machine: Machine) -> dict[str, Any]:
         """In the largest micro-batches that fit."""

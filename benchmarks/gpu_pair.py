@@ -39,6 +39,7 @@ from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.losses.loss_set import LossSet
 from mangakd.losses.output import OutputLoss
 from mangakd.models.encoder import Encoder
+from mangakd.models.heads import trained_head
 from mangakd.planning.job import Job, Machine
 from mangakd.planning.plan import Estimate, estimate
 from mangakd.planning.sizes import Model
@@ -192,7 +193,7 @@ class Pair:
         torch.manual_seed(0)
         config = AutoConfig.for_model(**getattr(self, side))
         model = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
-        spec = ModelSpec.from_config(model.config, f"{side} {config.model_type}", "random")
+        spec = ModelSpec.from_config(model.config, f"{side} {config.model_type}", trained_head(model.config), "random")
         return Encoder(model, spec).attend_with(self.hardware.attention)
 
     def split(self, rows: int, seed: int) -> EncodedSplit:
@@ -204,25 +205,23 @@ class Pair:
         return labelled(Sides(tokens, tokens, 0, 0), rng.integers(0, config.num_labels, rows))
 
     def provider(self, kind: str, train: EncodedSplit, folder: Path) -> TeacherProvider:
-        labels = self.encoder("student").spec.labels
+        head = self.encoder("student").spec.head
         dtype = self.hardware.teacher.weights()
 
         def answering() -> Encoder:
             return self.encoder("teacher").to(dtype)
 
         if kind == "live":
-            return LocalTeacher(answering(), labels)
+            return LocalTeacher(answering(), head)
         context = TeacherContext(
-            labels=labels, load=lambda member: answering(), splits={"train": train}, cache=folder, device=self.device,
+            head=head, load=lambda member: answering(), splits={"train": train}, cache=folder, device=self.device,
             batch_size=self.hardware.eval_batch_size,
             progress=lambda title, total: contextlib.nullcontext(lambda rows: None),
         )  # fmt: skip
         return Cached(path="random").provider(context)
 
     def plan(self, kind: str, machine: Machine) -> Estimate:
-        models = (
-            Model.from_sizes(getattr(self, side), side, "classification", side) for side in ("student", "teacher")
-        )
+        models = (Model.from_sizes(getattr(self, side), side, "labels", side) for side in ("student", "teacher"))
         hardware = self.hardware
         job = Job(
             f"intent pair, teacher {kind}", self.schedule.steps * hardware.step_rows, 1, hardware.batch_size, hardware.max_length,

@@ -50,7 +50,7 @@ Shape = tuple[int, int]
 def foretold(student: str, stage: str, device: str) -> float:
     """Bytes, without what driver and libraries take."""
     job = Job("memory", 1, 1, *_shape(stage), precision="32-true")
-    model = Model.from_config(_config(student), student, "classification", f"student {student}")
+    model = Model.from_config(_config(student), student, "labels", f"student {student}")
     found = states(model, job)
     parts = [found["weights"], found["gradients"], found["optimizer"]]
     if stage == STAGES[-1]:

@@ -31,7 +31,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig
 
 from mangakd.core import ranks
 from mangakd.core.numbers import largest
-from mangakd.core.spec import ModelSpec
+from mangakd.core.spec import Head, ModelSpec
 from mangakd.data.encoded import EncodedSplit, Sides
 from mangakd.data.tokens import Tokens
 from mangakd.losses.attention import AttentionLoss
@@ -40,7 +40,7 @@ from mangakd.losses.hidden import HiddenLoss
 from mangakd.losses.loss_set import LossSet
 from mangakd.losses.output import OutputLoss
 from mangakd.models.encoder import Encoder
-from mangakd.models.load import head_options
+from mangakd.models.heads import entries
 from mangakd.tasks.classification.encode import labelled
 from mangakd.tasks.classification.task import Classification
 from mangakd.teachers.local import LocalTeacher
@@ -51,6 +51,7 @@ from mangakd.training.module import DistillModule
 from mangakd.training.optim import Optim
 
 LABELS = ("a", "b", "c", "d")
+HEAD = Head.of_labels(LABELS)
 ROWS, STEP_ROWS, EPOCHS, SEED = 111, 16, 3, 3  # the last step of an epoch has 15 rows
 ONE = Hardware(accelerator="cpu", batch_size=STEP_ROWS)
 WAYS = {
@@ -71,8 +72,10 @@ def encoder(seed: int, layers: int, hidden: int) -> Encoder:
         intermediate_size=2 * hidden, max_position_embeddings=32, hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0, initializer_range=0.3,  # large enough for losses that are not nearly zero
     )  # fmt: skip
-    config.update(head_options(LABELS, "single_label"))
-    return Encoder(AutoModelForSequenceClassification.from_config(config), ModelSpec.from_config(config, "toy", "v"))
+    config.update(entries(HEAD))
+    return Encoder(
+        AutoModelForSequenceClassification.from_config(config), ModelSpec.from_config(config, "toy", HEAD, "v")
+    )
 
 
 def split(rows: int, seed: int, unlabelled: float = 0.0) -> EncodedSplit:
@@ -124,7 +127,7 @@ def run(way: str, folder: Path) -> None:
         digests.append(hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in parts)).hexdigest())
 
     with patch.object(DistillModule, "on_train_end", compare):
-        fit(student, losses, LocalTeacher(teacher, LABELS), plan)
+        fit(student, losses, LocalTeacher(teacher, HEAD), plan)
     if ranks.world() > 1:
         gathered: list[Any] = [None] * ranks.world()
         dist.all_gather_object(gathered, digests[0])

@@ -61,7 +61,7 @@ def measure_loads(model: Model, scratch: Path, judge: Judge, rounds: int, reques
     """{clients: {side: numbers}}. The plain service takes classifiers in onnxruntime only."""
     about = model.manifest
     with served(about.folder, scratch / "log") as ours:
-        if about.backend != "onnxruntime" or about.problem != "single_label":
+        if about.backend != "onnxruntime" or about.head.kind != "labels" or about.head.several:
             return measure_sides({"service": ours}, rounds, requests, judge)
         with served(about.folder, scratch / "plain.log", script=(str(PLAIN),)) as plain:
             return measure_sides({"service": ours, "plain": plain}, rounds, requests, judge)

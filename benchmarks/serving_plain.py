@@ -50,7 +50,7 @@ def predict(question: Question) -> dict:
     best = probabilities.argmax(axis=1)
     return {
         "predictions": [
-            {"label": about["labels"][i], "probability": float(row[i])}
+            {"label": about["head"]["names"][i], "probability": float(row[i])}
             for row, i in zip(probabilities, best, strict=True)
         ]
     }

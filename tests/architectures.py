@@ -12,7 +12,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from mangakd.models.load import head_options, quiet
+from mangakd.core.spec import Head
+from mangakd.models.heads import entries
+from mangakd.models.load import quiet
 
 LABELS = ("order", "refund", "shipping")
 MARKS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")  # ids 0 to 4, in RoBERTa's order
@@ -77,7 +79,7 @@ def save(name: str, folder: Path) -> Path:
     made = ARCHITECTURES[name]
     reader = tokenizer(made, [text for text, _ in TEXTS])
     config = AutoConfig.for_model(made.kind, **made.sizes, **IDS, vocab_size=len(reader))
-    config.update(head_options(LABELS, "single_label"))
+    config.update(entries(Head.of_labels(LABELS)))
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(config)
     with torch.no_grad():

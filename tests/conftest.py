@@ -46,7 +46,8 @@ def save_tiny(folder: Path, labels: tuple[str, ...] | None = LABELS, kind: str =
     import torch
     from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-    from mangakd.models.load import head_options
+    from mangakd.core.spec import Head
+    from mangakd.models.heads import entries
 
     names = {"bert": ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
              "distilbert": ("dim", "n_layers", "n_heads", "hidden_dim")}[kind]  # fmt: skip
@@ -57,7 +58,7 @@ def save_tiny(folder: Path, labels: tuple[str, ...] | None = LABELS, kind: str =
         model = AutoModel.from_config(config)
     else:
         # One label is a number; newer transformers refuse single_label_classification for it.
-        config.update({**head_options(labels, "single_label"), **({"problem_type": None} if len(labels) == 1 else {})})
+        config.update({**entries(Head.of_labels(labels)), **({"problem_type": None} if len(labels) == 1 else {})})
         model = AutoModelForSequenceClassification.from_config(config)
     model.save_pretrained(folder)
     return save_tokenizer(folder)

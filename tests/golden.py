@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mangakd.core.outputs import Outputs
-from mangakd.core.spec import ModelSpec
+from mangakd.core.spec import Head, ModelSpec
 from mangakd.losses.base import LossCallback
 
 LN3, INF = math.log(3), math.inf
@@ -23,7 +23,7 @@ HAND = {
 
 def spec(classes: int = 2, **sizes: int) -> ModelSpec:
     sizes = {"layers": 1, "hidden": 2, "heads": 1, **sizes}
-    return ModelSpec("m", labels=tuple(map(str, range(classes))), **sizes)
+    return ModelSpec("m", head=Head.of_labels([str(i) for i in range(classes)]), **sizes)
 
 
 def outputs(logits: list | Tensor, mask: list | None = None, **taps: object) -> Outputs:

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
-from mangakd.core.spec import ModelSpec
+from mangakd.core.spec import Head, ModelSpec
 from mangakd.data.encoded import EncodedSplit, Sides
 from mangakd.data.tokens import Tokens
 from mangakd.losses.base import LossCallback
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
-from mangakd.models.load import head_options
+from mangakd.models.heads import entries
 from mangakd.tasks.classification.encode import labelled
 from mangakd.tasks.classification.task import Classification
 from mangakd.training.fit import Fit
@@ -22,17 +22,18 @@ from mangakd.training.hardware import Hardware
 from mangakd.training.optim import Optim
 
 LABELS = ("a", "b", "c")
+HEAD = Head.of_labels(LABELS)
 
 
-def encoder(seed: int, layers: int = 2, hidden: int = 16, dropout: float = 0.1) -> Encoder:
+def encoder(seed: int, layers: int = 2, hidden: int = 16, dropout: float = 0.1, head: Head = HEAD) -> Encoder:
     torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=50, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=4, intermediate_size=32,
         max_position_embeddings=32, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
     )  # fmt: skip
-    config.update(head_options(LABELS, "single_label"))
+    config.update(entries(head))
     model = AutoModelForSequenceClassification.from_config(config)
-    return Encoder(model, ModelSpec.from_config(model.config, "tiny", "v"))
+    return Encoder(model, ModelSpec.from_config(model.config, "tiny", head, "v"))
 
 
 def split(rows: int, seed: int) -> EncodedSplit:

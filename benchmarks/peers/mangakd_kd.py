@@ -88,7 +88,6 @@ class Parts:
 
     folder: Path
     task: Classification
-    labels: tuple[str, ...]
     train: Recorded
     validation: Recorded
     live: LocalTeacher
@@ -107,22 +106,20 @@ def parts(data: Path, folder: Path, batch_size: int) -> Parts:
     splits = []
     for rows in (corpus.train, corpus.validation):
         tokens = tokenise(rows["text"], tokenizer, MAX_LENGTH, folder / "tokens")
-        pad = tokenizer.pad_token_id
-        split = task.encode(rows, head, lambda _, own=tokens: Sides(own, own, pad, pad))
+        sides = Sides(tokens, tokens, tokenizer.pad_token_id, tokenizer.pad_token_id)
+        split = task.encode(rows, head, lambda _, own=sides: own)
         splits.append(Recorded(split.sides, split.columns, {"labels": split.units["labels"]}))
-    model = load.load_classifier(load.EMBEDDED, corpus.labels, task.problem, "teacher.path")
-    teacher = load.encoder(model, "teacher", tokenizer)
-    student = Student(sizes=dict(SIZES)).build(teacher, tokenizer, corpus.labels, task.problem)
-    live = LocalTeacher(teacher, corpus.labels)
-    return Parts(
-        folder, task, corpus.labels, *splits, live, student, Hardware(accelerator="cpu", batch_size=batch_size)
-    )
+    model = load.read_model(load.outline_for(load.EMBEDDED, head, "teacher.path"), load.EMBEDDED, "teacher.path")
+    teacher = load.encoder(model, head, "teacher", tokenizer)
+    student = Student(sizes=dict(SIZES)).build(teacher, tokenizer, head)
+    live = LocalTeacher(teacher, head)
+    return Parts(folder, task, *splits, live, student, Hardware(accelerator="cpu", batch_size=batch_size))
 
 
 def stored(made: Parts) -> TeacherProvider:
     """The teacher's logits for the training texts, written on first use, read from disk."""
     context = TeacherContext(
-        labels=made.labels,
+        head=made.live.spec.head,
         load=lambda member: made.live.encoder,
         splits={"train": made.train},
         cache=made.folder,

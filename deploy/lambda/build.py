@@ -26,7 +26,9 @@ from mangakd.core.errors import UserError
 from mangakd.runtime.manifest import read
 
 REPO = Path(__file__).resolve().parents[2]
-OURS = ("mangakd/__init__.py", "mangakd/core/__init__.py", "mangakd/core/errors.py", "mangakd/runtime")
+OURS = (
+    "mangakd/__init__.py", "mangakd/core/__init__.py", "mangakd/core/errors.py", "mangakd/core/spec.py", "mangakd/runtime",
+)  # fmt: skip
 UNUSED = (
     "bin", "*.dist-info", "**/tests", "**/test", "**/*.pyi", "**/*.pxd", "**/*.h", "**/*.a", "**/__pycache__",
     "numpy/f2py", "numpy/distutils",

@@ -19,6 +19,7 @@ from mangakd.data.tables import read_texts
 from mangakd.evaluation import drift
 from mangakd.evaluation.report.write import write
 from mangakd.models import load
+from mangakd.models.heads import trained_head
 from mangakd.models.labels import alignment
 
 
@@ -49,9 +50,10 @@ def _check(config: DictConfig) -> drift.Check:
     about = {key: str(value) for key, value in config.compare.items()}
     texts = read_texts(str(config.compare.data), config.text_column, "data", "text_column")
     student, teacher = _model(about["student"], "student"), _model(about["teacher"], "teacher")
-    order = alignment(_labels(teacher[0]), _labels(student[0]), about["teacher"])
+    head = trained_head(student[0].config)
+    order = alignment(trained_head(teacher[0].config, head), head, about["teacher"])
     said, wanted = (_logits(*each, texts, config) for each in (student, teacher))
-    several = student[0].config.problem_type == "multi_label_classification"
+    several = head.several
     about["at"] = datetime.now(UTC).isoformat(timespec="seconds")
     wanted = wanted if order is None else wanted[:, order.numpy()]
     return drift.compared(said, wanted, several, about, config.resamples, config.seed)
@@ -64,10 +66,6 @@ def _model(path: str, key: str) -> tuple[Any, Any]:
     tokenizer = load.load_tokenizer(path, key)
     load.pad_alike(model, tokenizer)
     return model.eval(), tokenizer
-
-
-def _labels(model: Any) -> tuple[str, ...]:
-    return tuple(model.config.id2label[i] for i in range(model.config.num_labels))
 
 
 def _logits(model: Any, tokenizer: Any, texts: list[str], config: DictConfig) -> np.ndarray:

@@ -11,9 +11,10 @@ from mangakd.cli.setup import Setup
 from mangakd.cli.values import flat
 from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
+from mangakd.core.spec import Head
 from mangakd.losses.base import LossCallback
-from mangakd.models import load
-from mangakd.models.encoder import Encoder, offers_attention
+from mangakd.models import heads, load
+from mangakd.models.encoder import offers_attention
 from mangakd.models.labels import alignment
 from mangakd.models.outline import Outline
 from mangakd.models.trial import answer_two_texts
@@ -24,7 +25,7 @@ from mangakd.training.checkpoints import KEY, check_same, damage, newest, read
 from mangakd.training.fit_teacher import KEY as TEACHER
 from mangakd.training.fit_teacher import check_may_fit
 
-ANY_HEAD = ("a", "b")  # where only the encoder's weights are looked at, whatever is wrong with the data
+ANY_HEAD = Head.of_labels(("a", "b"))  # where only the encoder's weights are looked at, whatever is wrong with the data
 SAME_TEACHER = ("path", "paths", "seed", "seeds", "labels", "fit")  # entries of conf/teacher that make another one
 
 
@@ -44,29 +45,23 @@ def _is_fitted(setup: Setup, member: Member) -> bool:
     """Whether the member's weights hold a head for the task. Raises UserError for a member that cannot be the teacher."""
     fit, tokenizer = setup.teacher.fit, setup.teacher_tokenizer
     _check_vocabulary(TEACHER, member.path, tokenizer, load.load_config(member.path, TEACHER))
-    trained = None if fit.mode == "always" else load.outline_trained(member.path, TEACHER, setup.teacher.labels)
+    trained = (
+        None
+        if fit.mode == "always"
+        else load.outline_trained(member.path, TEACHER, setup.task.kind, setup.teacher.labels)
+    )
     if trained is not None:
-        _check_fine_tuned(setup, member, load.encoder(trained.model, TEACHER, tokenizer))
+        alignment(heads.trained_head(trained.model.config, setup.head), setup.head, member.path)
     else:
         check_may_fit(member, fit)
     _check_answers(trained, member.path, TEACHER, tokenizer)
     return trained is not None
 
 
-def _check_fine_tuned(setup: Setup, member: Member, encoder: Encoder) -> None:
-    alignment(encoder.spec.labels, setup.corpus.labels, member.path)
-    kind = encoder.model.config.problem_type
-    if kind not in (None, f"{setup.task.problem}_classification"):
-        raise UserError(
-            f"teacher.path={member.path} was fine-tuned for {kind}, but task.problem={setup.task.problem}. Set task.problem, "
-            "or teacher.fit.mode=always to fine-tune it on this data."
-        )
-
-
 def _check_answers(outline: Outline | None, path: str, key: str, tokenizer: Any) -> None:
     """outline: None for a model whose head will be new."""
-    outline = outline or load.outline_classifier(path, ANY_HEAD, "single_label", key)
-    answer_two_texts(load.encoder(outline.model, key, tokenizer), tokenizer, f"{key}={path}")
+    outline = outline or load.outline_for(path, ANY_HEAD, key)
+    answer_two_texts(load.encoder(outline.model, outline.head, key, tokenizer), tokenizer, f"{key}={path}")
 
 
 def _check_vocabulary(key: str, path: str, tokenizer: Any, config: Any) -> None:

@@ -24,7 +24,7 @@ from mangakd.cli.typed import typed_words
 from mangakd.cli.values import wrong_values
 from mangakd.core.errors import UserError
 from mangakd.data.sampler import BucketSampler, Share
-from mangakd.models.load import head_options
+from mangakd.models import heads
 from mangakd.planning import table, this_machine
 from mangakd.planning.job import TEACHER_BYTES, Job, Machine, Placement
 from mangakd.planning.plan import Estimate, estimate
@@ -87,11 +87,11 @@ def _machine(setup: Setup, name: str) -> Machine:
 def _by_sizes(setup: Setup, machine: Machine) -> Estimate:
     chosen, config = HydraConfig.get().runtime.choices, setup.config
     workload: Workload = instantiate(config.workload, _convert_="all")
-    if workload.family != config.task.family:
-        fitting = [name for name in _options("task") if _option("task", name)["family"] == workload.family]
+    if workload.kind != config.task.kind:
+        fitting = [name for name in _options("task") if _option("task", name)["kind"] == workload.kind]
         raise UserError(
-            f"workload={chosen['workload']} is of the family {workload.family}, task={chosen['task']} is of "
-            f"{config.task.family}, whose batches are others. Choose task={' or task='.join(fitting)}."
+            f"workload={chosen['workload']} has a head of {workload.kind}, task={chosen['task']} one of "
+            f"{config.task.kind}, whose batches are others. Choose task={' or task='.join(fitting)}."
         )
     return estimate(*workload.models(), machine, workload.job(chosen["workload"], **_spread(setup, machine)))
 
@@ -113,13 +113,12 @@ def _spread(setup: Setup, machine: Machine) -> dict[str, Any]:
 
 
 def _models(setup: Setup) -> tuple[Model, Model]:
-    """Student and teacher with heads for the data's labels; an ensemble counts all its members."""
-    family, problem = setup.task.family, setup.task.problem
+    """Student and teacher with the task's head; an ensemble counts all its members."""
 
     def model(shape: Any, key: str) -> Model:
         config = copy.deepcopy(shape.config)
-        config.update(head_options(setup.corpus.labels, problem))
-        return Model.from_config(config, config.model_type, family, key)
+        config.update(heads.entries(setup.head))
+        return Model.from_config(config, config.model_type, setup.head.kind, key)
 
     student = model(setup.student_shape, "student.path" if setup.student.path else "student.sizes")
     return student, model(setup.teacher_shape, "teacher.path").times(len(setup.teacher.models))

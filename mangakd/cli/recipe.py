@@ -72,7 +72,7 @@ def _teacher(setup: Setup, stage: Stage, teacher: TeacherProvider, model: Encode
             return stored(setup.teacher).provider(setup.context)
     if model is None:
         raise UserError(f"{stage.key('teacher')}=previous: there is no stage before the first one; set it to run.")
-    return LocalTeacher(copy.deepcopy(model), setup.corpus.labels)
+    return LocalTeacher(copy.deepcopy(model), setup.head)
 
 
 def without_teacher(setup: Setup, student: Encoder, reference: Answers, steps: int) -> FitResult:

@@ -30,7 +30,7 @@ from mangakd.data.rows import CLASSES, Rows, inputs
 from mangakd.data.source import Corpus
 from mangakd.data.tokenising import tokenise
 from mangakd.losses.loss_set import LossSet
-from mangakd.models import load
+from mangakd.models import heads, load
 from mangakd.models.encoder import Encoder
 from mangakd.models.trial import check_numbers
 from mangakd.students.build import Student
@@ -88,13 +88,13 @@ class Setup:
         return self.task.prepare(self.rows)
 
     @part
+    def hardware(self) -> Hardware:
+        return instantiate(self.config.hardware)
+
+    @part
     def head(self) -> Head:
         """Of student and teacher."""
         return self.task.head(self.corpus, self.student_tokenizer)
-
-    @part
-    def hardware(self) -> Hardware:
-        return instantiate(self.config.hardware)
 
     @property
     def device(self) -> torch.device:
@@ -142,36 +142,36 @@ class Setup:
 
     @part
     def teacher_spec(self) -> ModelSpec:
-        """Sizes of the teacher with the data's labels, which its head gets by fine-tuning or by alignment."""
+        """Sizes of the teacher with the task's head, which it gets by fine-tuning or by alignment."""
         config = self.teacher_config
-        config.update(load.head_options(self.corpus.labels, self.task.problem))
+        config.update(heads.entries(self.head))
         return ModelSpec.from_config(
-            config, f"teacher {config.model_type}", load.vocabulary_digest(self.teacher_tokenizer)
+            config, f"teacher {config.model_type}", self.head, load.vocabulary_digest(self.teacher_tokenizer)
         )
 
     @part
     def teacher_parameters(self) -> int:
         """Of all members together, with heads for the data's labels."""
         _ = self.teacher_spec
-        model = load.shape(self.teacher_config, "teacher.path")
+        model = load.shape(self.teacher_config, "teacher.path", self.task.kind)
         return sum(p.numel() for p in model.parameters()) * len(self.teacher.models)
 
     @part
     def teacher_shape(self) -> Any:
         """The teacher on the meta device: its modules and sizes without weights."""
-        return load.shape(self.teacher_config, "teacher.path")
+        return load.shape(self.teacher_config, "teacher.path", self.task.kind)
 
     @part
     def student_shape(self) -> Any:
         """The student on the meta device."""
         teacher = load.load_config(self.teacher.models[0].path)
         key = "student.path" if self.student.path else "student.sizes"
-        return load.shape(self.student.config(teacher, self.student_tokenizer), key)
+        return load.shape(self.student.config(teacher, self.student_tokenizer), key, self.task.kind)
 
     @part
     def student_spec(self) -> ModelSpec:
         config = load.load_config(self.teacher.models[0].path)
-        return self.student.spec(config, self.student_tokenizer, self.corpus.labels, self.task.problem)
+        return self.student.spec(config, self.student_tokenizer, self.head)
 
     @part
     def losses(self) -> LossSet:
@@ -216,7 +216,7 @@ class Setup:
 
     def _augmented(self) -> list[str]:
         """Made once, kept in the cache."""
-        corpus = self.corpus
+        corpus, head = self.corpus, self.head
         if inputs(self.task.columns) != ["text"]:
             raise UserError(
                 f"new texts are made of rows of one text, and task={self.task.name} reads "
@@ -228,7 +228,7 @@ class Setup:
 
         def make() -> list[str]:
             log.info("making %d variants of each of %d texts …", self.augment.copies, len(texts))
-            base = load.outline_classifier(path, corpus.labels, self.task.problem, "teacher.path")
+            base = load.outline_for(path, head, "teacher.path")
             words = Neighbours(self.teacher_tokenizer, base.weight(base.model.get_input_embeddings().weight).detach())
             return self.augment.made(texts, words, held_out)
 
@@ -253,7 +253,7 @@ class Setup:
     def members(self) -> Members:
         """The teacher's models, which are fine-tuned where their heads are new."""
         fit = partial(
-            fitted, options=self.teacher.fit, labels=self.teacher.labels, corpus=self.corpus, task=self.task,
+            fitted, options=self.teacher.fit, names=self.teacher.labels, head=self.head, corpus=self.corpus, task=self.task,
             splits=self.splits, tokenizer=self.teacher_tokenizer, hardware=self.hardware, cache=self.cache,
         )  # fmt: skip
         source = self.teacher.models[0] if self.student.takes_layers else None
@@ -268,7 +268,7 @@ class Setup:
         sharded = self.hardware.teacher.placement == "sharded"  # no process has all weights of a teacher in use
         source = self.members.checkpoint(self.teacher.models[0], anew=sharded) if chosen.takes_layers else None
         torch.manual_seed(self.config.seed)  # the student's random weights, however the teacher was come by
-        student = chosen.build(source, self.student_tokenizer, self.corpus.labels, self.task.problem)
+        student = chosen.build(source, self.student_tokenizer, self.head)
         if chosen.path is not None:
             check_numbers(student, self.student_tokenizer, f"student.path={chosen.path}").train()
         student.attend_with(self.hardware.attention)
@@ -279,7 +279,7 @@ class Setup:
     @part
     def context(self) -> TeacherContext:
         return TeacherContext(
-            labels=self.corpus.labels,
+            head=self.head,
             load=self.members.unread,
             splits=self.splits,
             cache=self.cache,

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from mangakd.core.spec import KINDS, Head, Kind
+
 
 @dataclass(frozen=True)
 class Need:
@@ -22,6 +24,29 @@ class Need:
             if lacking:
                 parts.append(f"{name} of layers {lacking}")
         return " and ".join(parts)
+
+
+@dataclass(frozen=True)
+class Fits:
+    """The heads that a loss can learn from. kinds: all by default.
+
+    classes: it compares probabilities of classes. The softmax of one output is 1 whatever the model says, so such a loss and its
+    gradient would be 0.
+    """
+
+    kinds: tuple[Kind, ...] = KINDS
+    classes: bool = False
+
+    def misfit(self, head: Head) -> str:
+        """Why it cannot learn from this head, in words; empty when it can."""
+        if head.kind not in self.kinds:
+            return f"needs a head of {' or '.join(self.kinds)}; the head is {head}"
+        if self.classes and head.outputs < 2 and not head.several:
+            return "compares probabilities of classes; the head has one output, whose probability is always 1"
+        return ""
+
+
+CLASSES = Fits(("labels",), classes=True)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,18 @@
-"""`ModelSpec`: the sizes and names of a model that losses, preflight and providers need, without its weights."""
+"""`Head` and `ModelSpec`: what losses, preflight and providers need to know of a model, without its weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-Problem = Literal["single_label", "multi_label"]
 Kind = Literal["labels", "score", "vector", "tokens"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+Problem = Literal["single_label", "multi_label"]
+PROBLEM_TYPES: dict[str, tuple[Kind, bool]] = {
+    "single_label_classification": ("labels", False),
+    "multi_label_classification": ("labels", True),
+    "regression": ("score", False),
+}
+"""`problem_type` of a Hugging Face config → kind and `several` of the head."""
 
 
 @dataclass(frozen=True)
@@ -12,7 +20,10 @@ class Head:
     """What a model's head answers with: the one vocabulary for "kind of task".
 
     kind: labels (logits of C classes), score (one number a sequence), vector (an embedding), tokens (logits of a vocabulary).
-    outputs: C, 1, D or V. names: of the labels, in the head's order. several: any set of labels holds at once, each by a sigmoid.
+    outputs: C, 1, D or V. names: of the outputs, in the head's order; empty if nobody named them. several: any set of labels
+    holds at once, each by a sigmoid.
+
+    A head of scores with more than one output (a regression of several values) can be exported and served, not trained.
     """
 
     kind: Kind
@@ -20,35 +31,64 @@ class Head:
     names: tuple[str, ...] = ()
     several: bool = False
 
+    @classmethod
+    def of_labels(cls, names: Sequence[str], several: bool = False) -> "Head":
+        """One label of C, or with `several` any set of them."""
+        return cls("labels", len(names), tuple(names), several)
+
+    @classmethod
+    def of_problem(cls, problem_type: str | None, names: Sequence[str]) -> "Head":
+        """A trained sequence classifier's head, as transformers reads its config: one output without a type is a regression.
+
+        names: those of `id2label`. LABEL_0, LABEL_1, … come from transformers, which writes them into every config: they name
+        nothing. Raises KeyError for a type that transformers does not know.
+        """
+        guess = "regression" if len(names) == 1 else "single_label_classification"
+        kind, several = PROBLEM_TYPES[problem_type or guess]
+        return cls(kind, len(names), () if tuple(names) == numbered(len(names)) else tuple(names), several)
+
+    @property
+    def problem_type(self) -> str | None:
+        """For a Hugging Face config; None for a head that is no sequence classifier's."""
+        return next((name for name, found in PROBLEM_TYPES.items() if found == (self.kind, self.several)), None)
+
+    def __str__(self) -> str:
+        """For messages: `3 labels (order, refund, …), any number of them`, `a score`."""
+        if self.kind == "score" and self.outputs == 1:
+            return "a score"
+        what = {"labels": "labels", "score": "scores", "vector": "dimensions", "tokens": "tokens"}[self.kind]
+        names = f" ({', '.join(self.names[:4])}{', …' if len(self.names) > 4 else ''})" if self.names else ""
+        return f"{self.outputs} {what}{names}{', any number of them' if self.several else ''}"
+
+
+def numbered(outputs: int) -> tuple[str, ...]:
+    """LABEL_0, LABEL_1, …: the names that transformers gives to outputs that nobody named."""
+    return tuple(f"LABEL_{i}" for i in range(outputs))
+
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """layers L, hidden size D, heads H, label names (C of them), vocabulary identity (a digest of its content)."""
+    """layers L, hidden size D, heads H, vocabulary identity (a digest of its content), and the model's head."""
 
     name: str
     layers: int
     hidden: int
     heads: int
-    labels: tuple[str, ...]
-    problem: Problem = "single_label"
+    head: Head
     vocabulary: str = ""
 
-    @property
-    def classes(self) -> int:
-        return len(self.labels)
-
     @classmethod
-    def from_config(cls, config: Any, name: str, vocabulary: str = "") -> "ModelSpec":
-        """From a Hugging Face config; its attribute map hides that DistilBERT calls these `dim` and `n_layers`."""
-        labels = tuple(config.id2label[i] for i in range(config.num_labels))
-        multi = getattr(config, "problem_type", None) == "multi_label_classification"
+    def from_config(cls, config: Any, name: str, head: Head, vocabulary: str = "") -> "ModelSpec":
+        """From a Hugging Face config; its attribute map hides that DistilBERT calls these `dim` and `n_layers`.
+
+        The head is given: every config names labels, that of a language model too.
+        """
         return cls(
             name=name,
             layers=config.num_hidden_layers,
             hidden=config.hidden_size,
             heads=config.num_attention_heads,
-            labels=labels,
-            problem="multi_label" if multi else "single_label",
+            head=head,
             vocabulary=vocabulary,
         )
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from mangakd.core.errors import UserError
 from mangakd.core.numbers import largest_difference
+from mangakd.core.spec import Head, Kind
 from mangakd.evaluation import statistics
 from mangakd.evaluation.bootstrap import RESAMPLES, Estimate, Statistic, bootstrap
 from mangakd.evaluation.judge import Score
@@ -24,9 +25,7 @@ MAX_DROP = 0.3  # points, a hundredth of the score
 AS_FAST = 1.05  # times the fastest: closer than two measurements of one variant often are
 ROUNDING = 1e-9  # 0.90 − 0.88 is a little more than 0.02
 _STUDENT = ""  # its name among the variants'
-NAMES = {
-    "single_label": "accuracy", "multi_label": "accuracy", "regression": "pearson", "embedding": "cosine",
-}  # fmt: skip
+NAMES: dict[Kind, str] = {"labels": "accuracy", "score": "pearson", "vector": "cosine"}
 SCORES = {
     "accuracy": statistics.SCORES["accuracy"], "pearson": Score("Pearson's r", "{:.4f}"), "cosine": Score("cosine", "{:.4f}"),
 }  # fmt: skip
@@ -34,7 +33,7 @@ SCORES = {
 
 @dataclass(frozen=True)
 class Judged:
-    """A variant beside the student. score: accuracy (multi-label: the whole set), Pearson's r, or cosine to the student.
+    """A variant beside the student. score: accuracy (several labels: the whole set), Pearson's r, or cosine to the student.
 
     drop: points that the variant is worse than the student. agreement with student and teacher: share of equal answers, r, or
     mean cosine. difference: largest |Δ output|, infinity where an output is no number.
@@ -60,11 +59,11 @@ class Judged:
             return f"{self.name} gains {-drop:.2f} points [{0 - high:.2f}, {0 - low:.2f}]"
         return f"{self.name} loses {drop:.2f} points [{low:.2f}, {high:.2f}]"
 
-    def metrics(self, problem: str) -> dict[str, Any]:
+    def metrics(self, head: Head) -> dict[str, Any]:
         """For the manifest, under the name of the split."""
         measured = self.measured
         return {
-            NAMES[problem]: self.score.value, "drop_points": self.drop.value, "drop_interval": list(self.drop.interval),
+            NAMES[head.kind]: self.score.value, "drop_points": self.drop.value, "drop_interval": list(self.drop.interval),
             "agreement_student": self.agreement_student, "agreement_teacher": self.agreement_teacher,
             "max_difference": self.difference, "passed": self.passed, "megabytes": measured.megabytes,
             "load_seconds": measured.load_seconds, "peak_rss_mb": measured.peak_rss_mb,
@@ -86,7 +85,7 @@ def choose(
     variants: Sequence[Measured],
     fp32: Sequence[str],
     student: np.ndarray,
-    problem: str,
+    head: Head,
     targets: np.ndarray | None,
     teacher: np.ndarray | None = None,
     max_drop: float = MAX_DROP,
@@ -98,7 +97,7 @@ def choose(
     fastest of them ships where nothing passes. targets: (N) class ids, (N, C) 0 and 1, or (N) or (N, C) values; None for
     embeddings, which are scored by their cosine to the student's. Raises UserError where nothing passes and no variant is fp32.
     """
-    judged = judge(variants, student, problem, targets, teacher, max_drop, resamples)
+    judged = judge(variants, student, head, targets, teacher, max_drop, resamples)
     passed = [each for each in judged if each.passed]
     if passed:
         best = _cheapest(passed)
@@ -117,7 +116,7 @@ def choose(
 def judge(
     variants: Sequence[Measured],
     student: np.ndarray,
-    problem: str,
+    head: Head,
     targets: np.ndarray | None,
     teacher: np.ndarray | None,
     max_drop: float,
@@ -129,15 +128,15 @@ def judge(
         if own.shape != student.shape:
             raise ValueError(f"{name} answers in shape {own.shape}, the student in {student.shape}")
     truth = student if targets is None else targets
-    scores = bootstrap({name: score(problem, own, truth) for name, own in outputs.items()}, resamples)
+    scores = bootstrap({name: score(head, own, truth) for name, own in outputs.items()}, resamples)
     found = []
     for each in variants:
-        drop = SCORES[NAMES[problem]].gain(scores[_STUDENT], scores[each.name]) * 100
+        drop = SCORES[NAMES[head.kind]].gain(scores[_STUDENT], scores[each.name]) * 100
         difference = largest_difference(each.outputs, student)
         found.append(
             Judged(
-                each, scores[each.name], drop, likeness(problem, each.outputs, student),
-                None if teacher is None else likeness(problem, each.outputs, teacher),
+                each, scores[each.name], drop, likeness(head, each.outputs, student),
+                None if teacher is None else likeness(head, each.outputs, teacher),
                 difference, bool(np.isfinite(difference)) and drop.value <= max_drop + ROUNDING,
             )
         )  # fmt: skip
@@ -151,23 +150,22 @@ def _cheapest(judged: Sequence[Judged]) -> Judged:
     return min(as_fast, key=lambda each: each.measured.megabytes)
 
 
-def score(problem: str, outputs: np.ndarray, truth: np.ndarray) -> Statistic:
+def score(head: Head, outputs: np.ndarray, truth: np.ndarray) -> Statistic:
     """As a function of sums over rows, for the bootstrap; 1 is perfect."""
-    if problem == "regression":
+    if head.kind == "score":
         return pearson(outputs, truth)
-    if problem == "embedding":
+    if head.kind == "vector":
         return mean(cosine(outputs, truth), most=1)
-    return accuracy(Answers(outputs, truth, several=problem == "multi_label"))
+    return accuracy(Answers(outputs, truth, several=head.several))
 
 
-def likeness(problem: str, one: np.ndarray, other: np.ndarray) -> float:
+def likeness(head: Head, one: np.ndarray, other: np.ndarray) -> float:
     """How alike two models answer, 1 where they agree."""
-    if problem in ("regression", "embedding"):
-        statistic = score(problem, one, other)
+    if head.kind != "labels":
+        statistic = score(head, one, other)
     else:
-        several = problem == "multi_label"
-        blank = np.zeros_like(one) if several else np.zeros(len(one), dtype=int)  # agreement reads no targets
-        statistic = agreement(*(Answers(each, blank, several=several) for each in (other, one)))
+        blank = np.zeros_like(one) if head.several else np.zeros(len(one), dtype=int)  # agreement reads no targets
+        statistic = agreement(*(Answers(each, blank, several=head.several) for each in (other, one)))
     return float(statistic.score(statistic.features.sum(axis=0, dtype=np.float64)))
 
 

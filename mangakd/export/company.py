@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mangakd.core.numbers import largest_difference
+from mangakd.core.spec import Head
 from mangakd.runtime.answers import sigmoid, softmax
 
 TEXTS = 512  # asked both ways
@@ -40,9 +41,9 @@ class Company:
         }  # fmt: skip
 
 
-def compare(alone: np.ndarray, together: np.ndarray, moved: float, problem: str) -> Company:
+def compare(alone: np.ndarray, together: np.ndarray, moved: float, head: Head) -> Company:
     """alone, together: (N, C) or (N, D) of the same texts."""
-    probabilities = {"single_label": softmax, "multi_label": sigmoid}.get(problem)
+    probabilities = (sigmoid if head.several else softmax) if head.kind == "labels" else None
     output, largest = largest_difference(alone, together), float(np.abs(alone).max(initial=0.0))
     return Company(
         len(alone), moved, output,

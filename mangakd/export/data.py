@@ -35,17 +35,18 @@ class Split:
     rows: Rows | None = None
 
     def targets(self, manifest: Manifest) -> np.ndarray | None:
-        """(N) class ids, (N, C) 0 and 1, or (N) values, as the variant's problem has them; None without labels.
+        """(N) class ids, (N, C) 0 and 1, or (N) values, as the variant's head has them; None without labels.
 
         Raises UserError for a label that the student does not know, several where it gives one, and what is no number.
         """
-        if self.labels is None or manifest.problem == "embedding":
+        head = manifest.head
+        if self.labels is None or head.kind == "vector":
             return None
-        if manifest.problem == "regression":
+        if head.kind == "score":
             return np.array([self._number(i, row) for i, row in enumerate(self.labels)])
-        place = {label: i for i, label in enumerate(manifest.labels)}
+        place = {label: i for i, label in enumerate(head.names)}
         labels: Sequence[tuple[str, ...]] = self.labels
-        if manifest.problem == "multi_label" and self.joined:
+        if head.several and self.joined:
             labels = [split_joined(SEPARATOR.join(row)) for row in labels]
         for i, row in enumerate(labels):
             if unknown := [name for name in row if name not in place]:
@@ -53,8 +54,8 @@ class Split:
                     f"{self._where(i)} has the label {unknown[0]!r}, which the student does not know"
                     f"{near(unknown[0], place)} Its labels are in id2label of its config.json."
                 )
-        if manifest.problem == "multi_label":
-            return np.array([[name in row for name in manifest.labels] for row in labels], dtype=np.float32)
+        if head.several:
+            return np.array([[name in row for name in head.names] for row in labels], dtype=np.float32)
         if several := [i for i, row in enumerate(labels) if len(row) != 1]:
             found = ", ".join(labels[several[0]]) or "none"
             raise UserError(
@@ -76,9 +77,9 @@ class Split:
 
     def of_teacher(self, manifest: Manifest) -> np.ndarray | None:
         """(N, C) in the order of the student's labels."""
-        if self.teacher is None or set(self.columns) != set(manifest.labels):
+        if self.teacher is None or set(self.columns) != set(manifest.head.names):
             return None
-        return self.teacher[:, [self.columns.index(label) for label in manifest.labels]]
+        return self.teacher[:, [self.columns.index(label) for label in manifest.head.names]]
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel
 
 from mangakd.core.errors import UserError
+from mangakd.core.spec import Head
 from mangakd.data.tokenising import makes_types
 from mangakd.export.manifest import TOKENIZER_FILE
 from mangakd.export.pooling import Pooling, of_folder
 from mangakd.models import attention, load
+from mangakd.models.heads import AUTO
 from mangakd.models.outline import weights_digest
 from mangakd.runtime.tokenise import whole
 from mangakd.store.files import sha256
@@ -62,14 +63,13 @@ class Graph:
     folder: Path
     module: Answer
     inputs: tuple[str, ...]
-    problem: str
-    labels: tuple[str, ...]
+    head: Head
     tokenizer: Any
     max_length: int
 
     @property
     def output(self) -> str:
-        return "embedding" if self.problem == "embedding" else "logits"
+        return "embedding" if self.head.kind == "vector" else "logits"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -116,8 +116,8 @@ class Graph:
         tokenizer.json neither cuts nor pads: the runtime has both from the manifest, transformers from tokenizer_config.json.
         """
         config = copy.deepcopy(self.module.model.config)
-        if self.problem != "embedding":
-            config.problem_type = self.problem if self.problem == "regression" else f"{self.problem}_classification"
+        if self.head.problem_type is not None:
+            config.problem_type = self.head.problem_type
         config.save_pretrained(folder)
         self.served_tokenizer.save_pretrained(folder)
         content = json.loads(self.tokenizer.backend_tokenizer.to_str())
@@ -164,22 +164,21 @@ def read(folder: Path, max_length: int | None = None, pooling: Pooling | None = 
     trained or is none of those known, labels without names, and a length that the model has no positions for.
     """
     tokenizer = load.load_tokenizer(str(folder), KEY)
-    model = load.trained_classifier(str(folder), KEY)
-    classifies = model is not None
-    if model is None:
+    outline = load.outline_trained(str(folder), KEY)
+    if outline is None:
         config = load.load_config(str(folder), KEY)
         _check_no_head(config, folder)
-        model = _encoder(folder, config)
+        model, head = _encoder(folder, config), Head("vector", config.hidden_size)
+    else:
+        model, head = load.read_model(outline, str(folder), KEY), outline.head
+        _check_names(head, folder)
     config = model.config
-    problem = _problem(config) if classifies else "embedding"
-    labels = tuple(config.id2label[i] for i in range(config.num_labels)) if classifies else ()
-    _check_labels(labels, problem, folder)
     load.pad_alike(model, tokenizer)
     attention.keep_finite(model)
     config.use_cache = False  # what decoders keep for the next token; its operators cannot all be converted
-    module = Answer(model.eval().requires_grad_(False), None if classifies else pooling or of_folder(folder))
+    module = Answer(model.eval().requires_grad_(False), None if outline else pooling or of_folder(folder))
     length = _length(folder, tokenizer, model, max_length)
-    return Graph(folder, module, inputs_of(model, tokenizer), problem, labels, tokenizer, length)
+    return Graph(folder, module, inputs_of(model, tokenizer), head, tokenizer, length)
 
 
 def _check_no_head(config: Any, folder: Path) -> None:
@@ -195,23 +194,23 @@ def _check_no_head(config: Any, folder: Path) -> None:
         )
 
 
-def _check_labels(labels: Sequence[str], problem: str, folder: Path) -> None:
+def _check_names(head: Head, folder: Path) -> None:
     """`LABEL_3` is what transformers says where nobody named it, and what a server would tell its callers."""
-    if len(set(labels)) < len(labels):
+    if len(set(head.names)) < len(head.names):
         raise UserError(
             f"{KEY}={folder} has two labels of one name in config.json (id2label); answers would be ambiguous."
         )
-    if problem != "regression" and labels and all(label == f"LABEL_{i}" for i, label in enumerate(labels)):
+    if head.kind == "labels" and not head.names:
         raise UserError(
-            f"{KEY}={folder} has no label names: id2label of its config.json says {labels[0]} to {labels[-1]}. Write their names "
-            "there, and into label2id, in the order of the model's outputs."
+            f"{KEY}={folder} has no label names: id2label of its config.json says LABEL_0 to LABEL_{head.outputs - 1}. Write "
+            "their names there, and into label2id, in the order of the model's outputs."
         )
 
 
 def _encoder(folder: Path, config: Any) -> Any:
     with load.quiet():
         try:
-            model, info = AutoModel.from_pretrained(
+            model, info = AUTO["vector"].from_pretrained(
                 str(folder), config=config, dtype=torch.float32, output_loading_info=True
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -222,12 +221,6 @@ def _encoder(folder: Path, config: Any) -> Any:
             f"{KEY}={folder} lacks {len(lost)} encoder weights (such as {lost[0]}): damaged or another model."
         )
     return model
-
-
-def _problem(config: Any) -> str:
-    """problem_type as Hugging Face reads it: one output without a type is a regression."""
-    said = str(config.problem_type or "").removesuffix("_classification")
-    return said or ("regression" if config.num_labels == 1 else "single_label")
 
 
 def inputs_of(model: Any, tokenizer: Any) -> tuple[str, ...]:

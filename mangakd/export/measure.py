@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mangakd.core.errors import UserError
+from mangakd.core.spec import Head
 from mangakd.export.company import TEXTS, Company, compare
 from mangakd.export.manifest import read
 from mangakd.export.spread import spread
@@ -62,7 +63,7 @@ class Subject:
     module: str
     job: Mapping[str, Any]
     max_length: int
-    problem: str
+    head: Head
     megabytes: float
 
 
@@ -71,7 +72,7 @@ def of_variant(folder: Path) -> Subject:
     manifest = read(folder)
     size = sum(path.stat().st_size for path in folder.glob(f"{manifest.model.stem}.*")) / 1e6
     job = {"folder": str(folder.resolve())}
-    return Subject(manifest.variant, "mangakd.export.worker", job, manifest.max_length, manifest.problem, size)
+    return Subject(manifest.variant, "mangakd.export.worker", job, manifest.max_length, manifest.head, size)
 
 
 def of_student(folder: Path, like: Manifest) -> Subject:
@@ -80,7 +81,7 @@ def of_student(folder: Path, like: Manifest) -> Subject:
     pooling = {key: source[key] for key in ("pooling", "normalize") if key in source}
     job = {"folder": str(folder.resolve()), "max_length": like.max_length, "pooling": pooling}
     return Subject(
-        PYTORCH, "mangakd.export.worker_torch", job, like.max_length, like.problem, source["parameters"] * 4 / 1e6
+        PYTORCH, "mangakd.export.worker_torch", job, like.max_length, like.head, source["parameters"] * 4 / 1e6
     )
 
 
@@ -162,7 +163,7 @@ class _Asked:
         self.size, self.outputs = batch_size, self._answers(batch_size, texts)
         together = self.outputs[spread(range(texts), TEXTS)]
         moved = self.ask(company=max(batch_size, 2), most=TEXTS)["moved"]
-        self.company = compare(self._answers(1, TEXTS), together, moved, self.subject.problem)
+        self.company = compare(self._answers(1, TEXTS), together, moved, self.subject.head)
         if not self.company.independent:
             self.size, self.outputs = 1, self._answers(1, texts)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mangakd.export.graph import Answer, Graph, inputs_of
 from mangakd.export.to_openvino import IN_STUDENT, TRAINED, named
+from mangakd.models.heads import trained_head
 
 LENGTH = 16  # tokens that the graph is traced with at most; it is open
 
@@ -69,7 +70,9 @@ def save(model: Any, tokenizer: Any, student: Path) -> None:
     """
     import openvino as ov
 
-    graph = Graph(student, Answer(fixed(model), None), inputs_of(model, tokenizer), "", (), tokenizer, LENGTH)
+    graph = Graph(
+        student, Answer(fixed(model), None), inputs_of(model, tokenizer), trained_head(model.config), tokenizer, LENGTH
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         converted = ov.convert_model(graph.program, extension=[_extension()])

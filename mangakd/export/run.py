@@ -16,6 +16,7 @@ import numpy as np
 from mangakd.core import cpu
 from mangakd.core.errors import UserError
 from mangakd.core.locks import waiting_lock
+from mangakd.core.spec import Head
 from mangakd.evaluation.report.export import FILE
 from mangakd.export.choose import MAX_DROP, NAMES, SCORES, Choice, Judged, choose, judge
 from mangakd.export.data import Data, Split
@@ -31,7 +32,7 @@ from mangakd.store.files import write_atomic
 
 BEST = "best"
 FORMAT = 1
-LIKENESS = {"regression": "Pearson's r with the student", "embedding": "cosine to the student"}
+LIKENESS = {"score": "Pearson's r with the student", "vector": "cosine to the student"}
 Progress = Callable[[str], None]
 
 
@@ -91,14 +92,14 @@ def export(
         progress("choosing")
         choice, pytorch = _choice(measured, manifest, data.validation, targets, options.max_drop)
         for each in choice.judged:
-            found = {"validation": each.metrics(manifest.problem)}
+            found = {"validation": each.metrics(manifest.head)}
             add_metrics(out / each.name, found, each.difference, rows_independent=each.measured.company.independent)
         tested = None
         if data.test is not None:
             progress(f"testing {choice.name} on {len(data.test.texts)} texts")
             chosen = [subjects[0], of_variant(out / choice.name)]
             tested = _tested(chosen, manifest, data.test, options)
-            add_metrics(out / choice.name, {"test": tested.metrics(manifest.problem)}, tested.difference)
+            add_metrics(out / choice.name, {"test": tested.metrics(manifest.head)}, tested.difference)
         copy(out / choice.name, out / BEST)
         record = _record(out, manifest, data, options, choice, pytorch, tested)
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
@@ -112,27 +113,27 @@ def _choice(
     """The choice among the variants, and PyTorch judged as they are."""
     pytorch, variants = measured[0], measured[1:]
     said = pytorch.outputs
-    truth = _or_students(targets, said, manifest.problem)
+    truth = _or_students(targets, said, manifest.head)
     precise = [row.name for row in VARIANTS.values() if row.fp32]
     teacher = split.of_teacher(manifest)
-    choice = choose(variants, precise, said, manifest.problem, truth, teacher, max_drop)
-    return choice, judge([pytorch], said, manifest.problem, truth, teacher, max_drop)[0]
+    choice = choose(variants, precise, said, manifest.head, truth, teacher, max_drop)
+    return choice, judge([pytorch], said, manifest.head, truth, teacher, max_drop)[0]
 
 
 def _tested(subjects: Sequence[Subject], manifest: Manifest, split: Split, options: Options) -> Judged:
     student, chosen = measure(subjects, split.texts, options.batch_size, options.threads, lengths=())
-    truth = _or_students(split.targets(manifest), student.outputs, manifest.problem)
+    truth = _or_students(split.targets(manifest), student.outputs, manifest.head)
     teacher = split.of_teacher(manifest)
-    return judge([chosen], student.outputs, manifest.problem, truth, teacher, options.max_drop)[0]
+    return judge([chosen], student.outputs, manifest.head, truth, teacher, options.max_drop)[0]
 
 
-def _or_students(targets: np.ndarray | None, said: np.ndarray, problem: str) -> np.ndarray | None:
+def _or_students(targets: np.ndarray | None, said: np.ndarray, head: Head) -> np.ndarray | None:
     """Where nobody knows what is right, what the student says is: the score is then the agreement with it."""
-    if targets is not None or problem == "embedding":
+    if targets is not None or head.kind == "vector":
         return targets
-    if problem == "regression":
+    if head.kind == "score":
         return said
-    return said.argmax(-1) if problem == "single_label" else (said > 0).astype(np.float32)
+    return (said > 0).astype(np.float32) if head.several else said.argmax(-1)
 
 
 def _advice(judged: Sequence[Judged]) -> str:
@@ -155,9 +156,9 @@ def _how(how: str, quantisation: Mapping[str, Any] | None) -> str:
 def _record(
     out: Path, manifest: Manifest, data: Data, options: Options, choice: Choice, pytorch: Judged, tested: Judged | None
 ) -> dict[str, Any]:
-    problem = manifest.problem
-    labelled = data.validation.labels is not None and problem != "embedding"
-    score = NAMES[problem] if labelled else LIKENESS.get(problem, "agreement with the student")
+    head = manifest.head
+    labelled = data.validation.labels is not None and head.kind != "vector"
+    score = NAMES[head.kind] if labelled else LIKENESS.get(head.kind, "agreement with the student")
     calibrated = any(VARIANTS[each.name].calibrated for each in choice.judged)
     rows = {"calibration": min(len(data.calibration), CALIBRATION) if calibrated else 0}
     rows["validation"] = len(data.validation.texts)
@@ -165,8 +166,8 @@ def _record(
         rows["test"] = len(data.test.texts)
 
     def shown(judged: Judged, **more: Any) -> Mapping[str, Any]:
-        found = judged.metrics(problem)
-        return {**more, "score": found.pop(NAMES[problem]), "score_interval": list(judged.score.interval), **found}
+        found = judged.metrics(head)
+        return {**more, "score": found.pop(NAMES[head.kind]), "score_interval": list(judged.score.interval), **found}
 
     variants = {
         each.name: shown(
@@ -176,7 +177,8 @@ def _record(
         for found in (read(out / each.name).content["quantisation"],)
     }
     return {
-        "format": FORMAT, "problem": problem, "score": score, "score_format": SCORES[NAMES[problem]].format,
+        "format": FORMAT, "kind": head.kind, "several": head.several,
+        "score": score, "score_format": SCORES[NAMES[head.kind]].format,
         "labelled": labelled, "student": manifest.content["source"],
         "max_drop": options.max_drop, "batch_size": options.batch_size, "threads": options.threads,
         "max_length": manifest.max_length, "rows": rows, "machine": f"{platform.system()} {platform.machine()}",

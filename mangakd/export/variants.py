@@ -11,7 +11,7 @@ import importlib.util
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -182,7 +182,7 @@ def _row(name: str) -> Variant:
 def _made(row: Variant, source: Graph, texts: Sequence[str], out: Path) -> Path:
     content = {
         "variant": row.name, "layout": LAYOUT, "backend": row.backend, "model": row.model, "inputs": list(source.inputs),
-        "output": source.output, "problem": source.problem, "labels": list(source.labels), "tokenizer": source.settings,
+        "output": source.output, "head": {**asdict(source.head), "names": list(source.head.names)}, "tokenizer": source.settings,
         "versions": _versions(row), "source": source.source(), "calibration": _digest(texts) if row.calibrated else None,
     }  # fmt: skip
     if _there(out / row.name, content):

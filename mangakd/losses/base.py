@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from mangakd.core.errors import UserError, near
 from mangakd.core.outputs import Batch, Outputs
-from mangakd.core.requires import Requires
+from mangakd.core.requires import Fits, Requires
 from mangakd.core.schedule import Schedule, at
-from mangakd.core.spec import ModelSpec
+from mangakd.core.spec import Kind, ModelSpec
 
 UNITS = ("rows", "tokens", "cells", "labels")
 """What a loss may count: data/loader.py counts each of them in every optimizer step."""
@@ -99,14 +99,21 @@ class LossCallback(nn.Module):
             )
         return teacher
 
-    def check_classes(self, student: ModelSpec) -> None:
-        """Raises UserError for one output without a label set: its softmax is 1 whatever it says, so nothing would be learnt."""
-        if student.problem == "single_label" and student.classes < 2:
+    @property
+    def fits(self) -> Fits:
+        """The heads that it can learn from; asked before `bind`."""
+        return Fits()
+
+    def check_head(self, spec: ModelSpec) -> None:
+        """Raises UserError for a model whose head this loss cannot learn from."""
+        if misfit := self.fits.misfit(spec.head):
             raise UserError(
-                f"losses.{self.name} ({type(self).__name__}) compares probabilities of classes, and the head of {student.name} "
-                f"has {student.classes} output: its probability is always 1. Leave losses.{self.name} out, or "
-                "give the head two or more labels."
+                f"losses.{self.name} ({type(self).__name__}) {misfit} ({spec.name}). {self.instead(spec.head.kind)}"
             )
+
+    def instead(self, kind: Kind) -> str:
+        """What to choose for a head of this kind, which the loss does not fit."""
+        return f"Leave losses.{self.name} out."
 
     def check_choice(self, option: str, known: Iterable[object]) -> None:
         """Raises UserError when the option's value is not among `known`."""

@@ -25,9 +25,9 @@ from torch.nn import functional as F
 
 from mangakd.core.errors import UserError
 from mangakd.core.outputs import Batch, Outputs
-from mangakd.core.requires import Need, Requires
+from mangakd.core.requires import CLASSES, Fits, Need, Requires
 from mangakd.core.schedule import Schedule
-from mangakd.core.spec import ModelSpec, Problem
+from mangakd.core.spec import ModelSpec
 from mangakd.losses.base import LossCallback, LossOutput
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class HardLabelLoss(LossCallback):
     label_smoothing: ε in [0, 1). smoothing_aware: divide the sum by 1 − ε.
 
     Raises UserError in `bind` when an option is outside its range, and in `forward` when the shape of the labels does not fit
-    the problem.
+    the head.
     """
 
     citation: ClassVar[str] = (
@@ -54,16 +54,19 @@ class HardLabelLoss(LossCallback):
         super().__init__(weight=weight)
         self.label_smoothing = label_smoothing
         self.smoothing_aware = smoothing_aware
-        self.problem: Problem = "single_label"
+        self.several = False
+
+    @property
+    def fits(self) -> Fits:
+        return CLASSES
 
     def bind(self, student: ModelSpec, teacher: ModelSpec | None) -> None:
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"{self.key('label_smoothing')} must be in [0, 1); found {self.label_smoothing}.")
         self.check_choice("smoothing_aware", (True, False))
-        self.check_classes(student)
         if self.smoothing_aware and self.label_smoothing == 0:
             log.warning("%s is ignored: %s is 0.", self.key("smoothing_aware"), self.key("label_smoothing"))
-        self.problem = student.problem
+        self.several = student.head.several
         self.requires = Requires(student=Need(logits=True), labels=True)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> LossOutput:
@@ -73,7 +76,7 @@ class HardLabelLoss(LossCallback):
         valid = labels != IGNORE
         # Replaced before the arithmetic: 0 · NaN would reach the gradient of what has no label.
         logits = logits.masked_fill(~valid.view(*valid.shape, *[1] * (logits.dim() - valid.dim())), 0.0)
-        total = self._binary(logits, labels, valid) if self.problem == "multi_label" else self._single(logits, labels)
+        total = self._binary(logits, labels, valid) if self.several else self._single(logits, labels)
         return LossOutput(total / (1 - self.label_smoothing) if self.smoothing_aware else total, valid.sum())
 
     def _single(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -88,9 +91,9 @@ class HardLabelLoss(LossCallback):
         return each.masked_fill(~valid, 0.0).sum()
 
     def _check_shape(self, logits: Tensor, labels: Tensor) -> None:
-        wanted = logits.shape if self.problem == "multi_label" else logits.shape[:1]
+        wanted = logits.shape if self.several else logits.shape[:1]
         if labels.shape != wanted:
             raise UserError(
-                f"losses.{self.name}: a {self.problem} model with logits {tuple(logits.shape)} needs labels of shape "
-                f"{tuple(wanted)}; found {tuple(labels.shape)}. Check the task's problem type and the label column."
+                f"losses.{self.name}: a {'multi' if self.several else 'single'}_label model with logits {tuple(logits.shape)} "
+                f"needs labels of shape {tuple(wanted)}; found {tuple(labels.shape)}. Check task.problem and the label column."
             )

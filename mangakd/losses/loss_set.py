@@ -73,11 +73,14 @@ class LossSet(nn.Module):
         return union
 
     def bind(self, student: ModelSpec, teacher: ModelSpec | None) -> None:
-        """Binds every loss. Raises one UserError that lists all problems."""
+        """Binds every loss that fits the heads. Raises one UserError that lists all problems."""
         problems = []
         for loss in self.callbacks.values():
             try:
                 _check_weight(loss)
+                loss.check_head(student)
+                if teacher is not None and loss.needs_teacher:
+                    loss.check_head(teacher)
                 loss.bind(student, teacher)
                 _check_unit(loss)  # some choose it in bind
             except UserError as error:

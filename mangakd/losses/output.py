@@ -6,7 +6,7 @@ Formula, with p = softmax(z_teacher / T) and q = softmax(z_student / T), summed 
     reverse_kl   T² · KL(q‖p)                                                 mode-seeking
     jsd          T² · [β KL(p‖m) + (1 − β) KL(q‖m)],  m = β p + (1 − β) q     β = jsd_beta
     dkd          T² · [α KL(b_p‖b_q) + β KL(p̂‖q̂)]                             b = (target, rest); p̂, q̂ over the other classes
-    mse          mean_c (z_student − z_teacher)²                              no temperature, no T²
+    mse          mean_c (z_student − z_teacher)²                              no temperature, no T²; a head of scores, too
 
 T² keeps the size of the gradient independent of T. T may change with progress, differ from row to row, or follow the teacher's
 entropy (`temperature.py`); each row has its own T² then.
@@ -35,9 +35,9 @@ from torch import Tensor
 
 from mangakd.core.errors import UserError
 from mangakd.core.outputs import Batch, Outputs
-from mangakd.core.requires import Need, Requires
+from mangakd.core.requires import CLASSES, Fits, Need, Requires
 from mangakd.core.schedule import Schedule
-from mangakd.core.spec import ModelSpec, Problem
+from mangakd.core.spec import Kind, ModelSpec
 from mangakd.losses.base import LossCallback, LossOutput
 from mangakd.losses.divergence import dkd, jsd, kl, squared
 from mangakd.losses.hard_label import IGNORE
@@ -56,8 +56,8 @@ class OutputLoss(LossCallback):
     dkd_alpha, dkd_beta: weights ≥ 0 of the target and the non-target part (1 and 8 on CIFAR-100 in the paper). dkd needs
     hard labels and skips rows without one.
 
-    Raises UserError in `bind`: an option outside its range, no teacher, label counts or problem types that differ, dkd
-    with several labels a row or with fewer than two classes.
+    Raises UserError in `bind`: an option outside its range, no teacher, heads that differ, dkd
+    with several labels a row.
     """
 
     citation: ClassVar[str] = (
@@ -85,16 +85,22 @@ class OutputLoss(LossCallback):
         self.jsd_beta = jsd_beta
         self.dkd_alpha = dkd_alpha
         self.dkd_beta = dkd_beta
-        self.problem: Problem = "single_label"
+        self.several = False
+
+    @property
+    def fits(self) -> Fits:
+        return Fits(("labels", "score")) if self.divergence == "mse" else CLASSES
+
+    def instead(self, kind: Kind) -> str:
+        cure = f"Set {self.key('divergence')}=mse, which compares scores, or leave" if kind == "score" else "Leave"
+        return f"{cure} losses.{self.name} out."
 
     def bind(self, student: ModelSpec, teacher: ModelSpec | None) -> None:
         teacher = self.teacher_spec(teacher)
         self._check_options()
-        self._check_labels(student, teacher)
-        if self.divergence != "mse":
-            self.check_classes(student)
-        self.softness = Temperature(self.temperature, self.temperature_by, self.entropy, teacher, self.key)
-        self.problem = student.problem
+        self._check_heads(student, teacher)
+        self.softness = Temperature(self.temperature, self.temperature_by, self.entropy, teacher.head, self.key)
+        self.several = student.head.several
         self.unit = "labels" if self.divergence == "dkd" else "rows"
         logits = Need(logits=True)
         self.requires = Requires(student=logits, teacher=logits, labels=self.divergence == "dkd")
@@ -122,7 +128,7 @@ class OutputLoss(LossCallback):
 
     def _log_probabilities(self, student: Outputs, teacher: Outputs, t: float | Tensor) -> tuple[Tensor, Tensor]:
         """log p and log q, of the teacher and the student at T."""
-        log_p, log_q = (log_probabilities(softened(side, t, self.problem), self.problem) for side in (teacher, student))
+        log_p, log_q = (log_probabilities(softened(side, t, self.several), self.several) for side in (teacher, student))
         return log_p.detach(), log_q
 
     def _dkd(self, student: Outputs, teacher: Outputs, labels: Tensor, t: float | Tensor) -> LossOutput:
@@ -147,7 +153,7 @@ class OutputLoss(LossCallback):
 
     def _mse(self, student: Outputs, teacher: Outputs) -> LossOutput:
         each = squared(student.logits.float(), teacher.logits.float().detach())
-        each = each if self.problem == "multi_label" else each.mean(-1)
+        each = each if self.several else each.mean(-1)
         return LossOutput(each.sum(), _count(each))
 
     def _check_options(self) -> None:
@@ -162,23 +168,18 @@ class OutputLoss(LossCallback):
                 f"{self.key('dkd_alpha')} and dkd_beta must be at least 0; found {self.dkd_alpha} and {self.dkd_beta}."
             )
 
-    def _check_labels(self, student: ModelSpec, teacher: ModelSpec) -> None:
-        if student.classes != teacher.classes or student.problem != teacher.problem:
+    def _check_heads(self, student: ModelSpec, teacher: ModelSpec) -> None:
+        own, other = student.head, teacher.head
+        if (own.kind, own.outputs, own.several) != (other.kind, other.outputs, other.several):
             raise UserError(
-                f"losses.{self.name} compares class by class, but {student.name} has {_labels(student)} and "
-                f"{teacher.name} has {_labels(teacher)}. Choose a teacher trained on this task's labels "
-                "(teacher=<name>), or check the label column of the data."
+                f"losses.{self.name} compares output by output, but {student.name} has {own} and {teacher.name} has {other}. "
+                "Choose a teacher trained on this task's labels (teacher=<name>), or check the label column of the data."
             )
-        if self.divergence == "dkd" and (student.problem == "multi_label" or student.classes < 2):
+        if self.divergence == "dkd" and own.several:
             raise UserError(
                 f"{self.key('divergence')}=dkd splits the classes into the target and the rest, which needs one label "
-                f"per example and at least 2 classes; {student.name} has {_labels(student)}. Use forward_kl."
+                f"per example; {student.name} has {own}. Use forward_kl."
             )
-
-
-def _labels(spec: ModelSpec) -> str:
-    shown = ", ".join(spec.labels[:4]) + (", …" if spec.classes > 4 else "")
-    return f"{spec.classes} labels ({shown}; {spec.problem})"
 
 
 def _count(each: Tensor) -> Tensor:

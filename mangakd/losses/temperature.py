@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from mangakd.core.errors import UserError, near
 from mangakd.core.outputs import Outputs
 from mangakd.core.schedule import Schedule, at
-from mangakd.core.spec import ModelSpec, Problem
+from mangakd.core.spec import Head
 from mangakd.losses.base import ends
 
 log = logging.getLogger(__name__)
@@ -43,22 +43,20 @@ class Temperature(nn.Module):
     """`forward(teacher, progress)` is T: a float, or a tensor: () for all rows, (B) for each row, and for multi-label heads
     (B, C) or (C) for each cell.
 
-    base, by, entropy: see above. key: names an option for messages. Raises UserError for an option outside its range, at
-    either end of a schedule.
+    base, by, entropy: see above. head: the teacher's, of labels. key: names an option for messages. Raises UserError for an
+    option outside its range, at either end of a schedule.
     """
 
     confidence: Tensor
     found: Tensor
 
-    def __init__(
-        self, base: Schedule, by: str, entropy: float | None, spec: ModelSpec, key: Callable[[str], str]
-    ) -> None:
+    def __init__(self, base: Schedule, by: str, entropy: float | None, head: Head, key: Callable[[str], str]) -> None:
         super().__init__()
-        self.base, self.by, self.entropy, self.problem, self.key = base, by, entropy, spec.problem, key
+        self.base, self.by, self.entropy, self.several, self.key = base, by, entropy, head.several, key
         self._check()
         # NaN until `calibrate`: a run that forgot it is stopped at its first step instead of learning something else.
         if by == "class":
-            self.register_buffer("confidence", torch.full((spec.classes,), math.nan))
+            self.register_buffer("confidence", torch.full((head.outputs,), math.nan))
         if entropy is not None:
             self.register_buffer("found", torch.full((), math.nan))
 
@@ -90,17 +88,17 @@ class Temperature(nn.Module):
         """From one T to each row's."""
         if self.by == "batch":
             return base
-        log_p = log_probabilities(teacher, self.problem)
+        log_p = log_probabilities(teacher, self.several)
         sure = log_p.exp().amax(-1)
         if self.by == "class":
-            sure = self.confidence if self.problem == "multi_label" else self.confidence[log_p.argmax(-1)]
+            sure = self.confidence if self.several else self.confidence[log_p.argmax(-1)]
         return 1 + (base - 1) * sure
 
     def _table(self, teacher: Outputs) -> Tensor:
         """c̄ (C)."""
-        log_p = log_probabilities(teacher, self.problem)
+        log_p = log_probabilities(teacher, self.several)
         sure = log_p.exp().amax(-1)
-        if self.problem == "multi_label":
+        if self.several:
             return sure.mean(0)
         given, classes = log_p.argmax(-1), log_p.shape[-1]
         rows = given.bincount(minlength=classes)
@@ -110,7 +108,7 @@ class Temperature(nn.Module):
         """T by halving the range of its log: each row's entropy only grows with T."""
 
         def softness(t: float) -> float:
-            log_p = log_probabilities(softened(teacher, self._spread(t, teacher), self.problem), self.problem)
+            log_p = log_probabilities(softened(teacher, self._spread(t, teacher), self.several), self.several)
             return torch.special.entr(log_p.exp()).sum(-1).mean().item() / math.log(max(log_p.shape[-1], 2))
 
         low, high = math.log(COLDEST), math.log(HOTTEST)
@@ -141,14 +139,14 @@ class Temperature(nn.Module):
             )
 
 
-def log_probabilities(outputs: Outputs, problem: Problem) -> Tensor:
+def log_probabilities(outputs: Outputs, several: bool) -> Tensor:
     """(B, C), or (B, C, 2) of (on, off) for a multi-label head, at T = 1."""
-    return torch.stack(outputs.log_sigmoid(), dim=-1) if problem == "multi_label" else outputs.log_probs()
+    return torch.stack(outputs.log_sigmoid(), dim=-1) if several else outputs.log_probs()
 
 
-def softened(outputs: Outputs, t: float | Tensor, problem: Problem) -> Outputs:
+def softened(outputs: Outputs, t: float | Tensor, several: bool) -> Outputs:
     """The same answers with logits divided by T, every ensemble member's too: a mixture at T is no softened mixture."""
-    if isinstance(t, Tensor) and problem == "single_label":
+    if isinstance(t, Tensor) and not several:
         t = t.unsqueeze(-1)
     members = outputs.members.float() / t if outputs.members is not None else None
     return replace(outputs, logits=outputs.logits.float() / t, members=members)

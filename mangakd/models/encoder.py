@@ -1,4 +1,4 @@
-"""`Encoder`: a Hugging Face classifier that answers with `Outputs` and taps only the layers that were asked for.
+"""`Encoder`: a Hugging Face model that answers with `Outputs` and taps only the layers that were asked for.
 
 Hidden states come from forward hooks on the mapped layers, attention from `models.attention`. Models that offer neither
 (DeBERTa's own attention, ALBERT's shared layers) fall back to Hugging Face's output lists, with a notice.
@@ -18,13 +18,13 @@ from mangakd.core.errors import UserError
 from mangakd.core.outputs import AttentionTap, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
-from mangakd.models import attention
+from mangakd.models import attention, heads
 
 log = logging.getLogger(__name__)
 
 
 class Encoder(nn.Module):
-    """A classifier of `spec.layers` layers. forward(inputs) → Outputs; `require(need)` decides what it holds.
+    """A model of `spec.layers` layers with a head. forward(inputs) → Outputs; `require(need)` decides what it holds.
 
     inputs: `input_ids` and `attention_mask`, (B, T) int64, and `token_type_ids` where the model has them.
     """
@@ -33,6 +33,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.model = model
         self.spec = spec
+        self._row = heads.row(spec.head.kind)
         self._accepts = set(inspect.signature(model.forward).parameters)
         self._need = Need(logits=True)
         self._hidden: dict[int, Tensor] = {}
@@ -55,14 +56,22 @@ class Encoder(nn.Module):
                 "AutoModelForSequenceClassification.from_pretrained."
             )
         config: Any = model.config
-        return cls(model, ModelSpec.from_config(config, f"{role} {config.model_type}"))
+        return cls(model, ModelSpec.from_config(config, f"{role} {config.model_type}", heads.trained_head(config)))
 
     def save_pretrained(self, folder: Any, **options: Any) -> None:
         """The model as a Hugging Face folder, without taps."""
         self.require(Need(logits=True)).model.save_pretrained(folder, **options)
 
     def require(self, need: Need) -> "Encoder":
-        """Put taps on exactly the hidden states and attention layers of `need`, taking earlier ones off."""
+        """Put taps on exactly the hidden states and attention layers of `need`, taking earlier ones off.
+
+        Raises UserError for layers of a model with an encoder and a decoder: they have two stacks, and `spec.layers` counts one.
+        """
+        if (need.hidden or need.attention) and self.model.config.is_encoder_decoder:
+            raise UserError(
+                f"{self.spec.name} has an encoder and a decoder, and layers of one stack are compared: leave losses that read "
+                "layers (hidden, attention, relation) out. Losses on logits (hard_label, output) fit."
+            )
         self._clear()
         self._need = need
         if need.hidden:
@@ -104,7 +113,7 @@ class Encoder(nn.Module):
         hidden = {i: self._hidden[i] for i in self._need.hidden}
         taps = {i: self._attention[i] for i in self._need.attention}
         self._forget()
-        return Outputs(raw.logits, inputs["attention_mask"], hidden, taps)
+        return Outputs(mask=inputs["attention_mask"], hidden=hidden, attention=taps, **self._row.fields(raw))
 
     def _tap_hidden(self) -> None:
         layers = layer_list(self.model, self.spec.layers)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mangakd.core.errors import UserError
+from mangakd.core.spec import Head, numbered
 
 
 def label_name(value: Any) -> str:
@@ -21,12 +22,15 @@ def label_name(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def alignment(teacher: tuple[str, ...], data: tuple[str, ...], path: str) -> Tensor | None:
-    """Index (C) with teacher_logits[..., index] in the data's order; None when the orders are equal.
+def alignment(head: Head, task: Head, path: str) -> Tensor | None:
+    """Index (C) with teacher_logits[..., index] in the task's order; None when the orders are equal.
 
-    Raises UserError when the sets differ, listing what each side lacks.
+    head: of the teacher. Raises UserError if it is of another kind than the task's, or the label sets differ, listing what each
+    side lacks.
     """
-    if teacher == data:
+    _check_kind(head, task, path)
+    teacher, data = (side.names or numbered(side.outputs) for side in (head, task))
+    if teacher == data or (head.kind != "labels" and head.outputs == task.outputs):
         return None
     repeated = {label for label in teacher if teacher.count(label) > 1}
     if repeated:
@@ -38,6 +42,8 @@ def alignment(teacher: tuple[str, ...], data: tuple[str, ...], path: str) -> Ten
         only, wanted = set(teacher) - set(data), set(data) - set(teacher)
         alike = _alike([*only, *wanted])
         hint = " Names in quotes differ only in case, spaces or in how their characters are encoded." if alike else ""
+        if not head.names:
+            hint = " LABEL_0 and so on are no names: transformers writes them into a config.json that has none."
         raise UserError(
             f"the teacher {path} and the data have different labels: {len(teacher)} against {len(data)}; "
             f"only the teacher has {_list(only, alike)}, only the data has {_list(wanted, alike)}.{hint} "
@@ -46,6 +52,15 @@ def alignment(teacher: tuple[str, ...], data: tuple[str, ...], path: str) -> Ten
         )
     position = {label: i for i, label in enumerate(teacher)}
     return torch.tensor([position[label] for label in data])
+
+
+def _check_kind(head: Head, task: Head, path: str) -> None:
+    if (head.kind, head.several) != (task.kind, task.several):
+        cure = "Set task.problem" if head.kind == task.kind else "Give a teacher of this task"
+        raise UserError(
+            f"the teacher {path} was fine-tuned for {head.problem_type or head.kind} and answers with {head}; the task needs "
+            f"{task.problem_type or task.kind}, {task}. {cure}, or set teacher.fit.mode=always to fine-tune it on this data."
+        )
 
 
 def _alike(labels: Iterable[str]) -> set[str]:

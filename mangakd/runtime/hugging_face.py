@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mangakd.core.errors import UserError
+from mangakd.core.spec import Head
 from mangakd.runtime.backends import imported
-from mangakd.runtime.manifest import INPUTS, PARTIAL, PROBLEMS, Manifest
+from mangakd.runtime.manifest import INPUTS, PARTIAL, Manifest
 from mangakd.runtime.signal_stack import kept_signal_stack
 
 MODELS = {"openvino_model.xml": "openvino", "model.onnx": "onnxruntime"}
@@ -34,18 +35,18 @@ def manifest_of(folder: Path) -> Manifest:
     name = next(name for name in MODELS if (folder / name).is_file())
     backend, config, tokenizer = MODELS[name], _json(folder / "config.json"), _json(folder / "tokenizer_config.json")
     _check_head(config, folder)
-    problem, labels = _problem(config, folder)
+    head = _head(config, folder)
     found = Manifest(
         folder=folder, variant=folder.resolve().name, backend=backend, model=folder / name,
         tokenizer=folder / "tokenizer.json", max_length=_max_length(config, tokenizer, folder),
         pad_id=_pad_id(config, tokenizer, folder), pad_type_id=0,
         truncation_side=tokenizer.get("truncation_side", "right"), inputs=_inputs(backend, folder / name), output="logits",
-        problem=problem, labels=labels, rows_independent=not _scales_activations_at_run_time(folder / name),
+        head=head, rows_independent=not _scales_activations_at_run_time(folder / name),
         tolerance=float("inf"), content={},
     )  # fmt: skip
     log.warning(
-        "%s has no manifest.json; it is read as a folder of optimum: %s, %s of %d labels, texts cut to %d tokens. Its files are "
-        "not compared with those that were exported.", folder, backend, problem, len(labels), found.max_length,
+        "%s has no manifest.json; it is read as a folder of optimum: %s, %s, texts cut to %d tokens. Its files are "
+        "not compared with those that were exported.", folder, backend, head, found.max_length,
     )  # fmt: skip
     return found
 
@@ -69,8 +70,7 @@ def _check_head(config: dict[str, Any], folder: Path) -> None:
         )
 
 
-def _problem(config: dict[str, Any], folder: Path) -> tuple[str, tuple[str, ...]]:
-    """problem and labels, as Hugging Face reads problem_type: one output without a type is a regression."""
+def _head(config: dict[str, Any], folder: Path) -> Head:
     names = config.get("id2label") or {}
     try:
         labels = tuple(str(names[str(i)]) for i in range(len(names)))
@@ -78,17 +78,16 @@ def _problem(config: dict[str, Any], folder: Path) -> tuple[str, tuple[str, ...]
         raise UserError(
             f"{folder / 'config.json'}: id2label must name the labels 0 to {len(names) - 1}; it has no {error}."
         ) from error
-    said = str(config.get("problem_type") or "").removesuffix("_classification")
-    problem = said or ("regression" if len(labels) == 1 else "single_label")
-    if problem not in PROBLEMS:
-        raise UserError(f"{folder / 'config.json'}: problem_type {config['problem_type']!r} is not known.")
-    unnamed = all(label == f"LABEL_{i}" for i, label in enumerate(labels))
-    if len(set(labels)) < len(labels) or (unnamed and problem != "regression"):
+    try:
+        head = Head.of_problem(config.get("problem_type"), labels)
+    except KeyError as error:
+        raise UserError(f"{folder / 'config.json'}: problem_type {error} is not known.") from error
+    if len(set(labels)) < len(labels) or (head.kind == "labels" and not head.names):
         raise UserError(
             f"{folder / 'config.json'} does not name the labels: write a name for each of the model's outputs into id2label, "
             "all different."
         )
-    return problem, labels
+    return head
 
 
 def _max_length(config: dict[str, Any], tokenizer: dict[str, Any], folder: Path) -> int:

@@ -11,22 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from mangakd.core.errors import UserError
+from mangakd.core.spec import Head, Kind
 
-FORMAT = 1
+FORMAT = 2
 PARTIAL = ".partial"  # ends the name of a folder that is being written
 BACKENDS = ("onnxruntime", "openvino")
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-PROBLEMS = ("single_label", "multi_label", "regression", "embedding")
+SERVED: tuple[Kind, ...] = ("labels", "score", "vector")
 _REQUIRED = {
-    "variant": str, "backend": str, "files": dict, "model": str, "inputs": list, "output": str, "problem": str,
-    "labels": list, "tokenizer": dict, "tolerance": float,
+    "variant": str, "backend": str, "files": dict, "model": str, "inputs": list, "output": str, "head": dict,
+    "tokenizer": dict, "tolerance": float,
 }  # fmt: skip
+_HEAD = {"kind": str, "outputs": int, "names": list}
 _TOKENIZER = {"file": str, "max_length": int, "pad_id": int, "pad_type_id": int}
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """folder: where it lies. labels: C names, in the order of the model's columns. content: all of it, as it was written.
+    """folder: where it lies. head: what the model answers with. content: all of it, in this version's format.
 
     rows_independent: whether a row of an answer depends on its own text alone, whatever else is in the batch. tolerance: how far
     a logit (an entry of the embedding) may be from the PyTorch student's.
@@ -43,8 +45,7 @@ class Manifest:
     truncation_side: str
     inputs: tuple[str, ...]
     output: str
-    problem: str
-    labels: tuple[str, ...]
+    head: Head
     rows_independent: bool
     tolerance: float
     content: dict[str, Any]
@@ -71,12 +72,16 @@ def read(folder: str | Path) -> Manifest:
         truncation_side=tokenizer.get("truncation_side", "right"),
         inputs=tuple(content["inputs"]),
         output=content["output"],
-        problem=content["problem"],
-        labels=tuple(content["labels"]),
+        head=head_of(content),
         rows_independent=rows_independent(content),
         tolerance=float(content["tolerance"]),
         content=content,
     )
+
+
+def head_of(content: dict[str, Any]) -> Head:
+    """From a manifest's content, which holds `asdict(head)`."""
+    return Head(**{**content["head"], "names": tuple(content["head"]["names"])})
 
 
 def rows_independent(content: dict[str, Any]) -> bool:
@@ -95,6 +100,8 @@ def _content(folder: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8
         raise UserError(f"{file} is damaged: {error}. Export the student again.") from error
+    if isinstance(content, dict) and content.get("format") == 1:
+        return _of_format_1(content, folder)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise UserError(
@@ -104,20 +111,40 @@ def _content(folder: Path) -> dict[str, Any]:
     return content
 
 
+def _of_format_1(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The same content with a `head`: format 1 had `problem` and `labels`, and did not say how wide an embedding is (0 here)."""
+    heads: dict[str, tuple[Kind, bool]] = {
+        "single_label": ("labels", False), "multi_label": ("labels", True), "regression": ("score", False),
+        "embedding": ("vector", False),
+    }  # fmt: skip
+    _typed(content, {"problem": str, "labels": list}, folder, "")
+    rest = {key: value for key, value in content.items() if key not in ("problem", "labels")}
+    if content["problem"] not in heads:
+        raise UserError(_wrong(folder, "problem"))
+    (kind, several), names = heads[content["problem"]], content["labels"]
+    outputs = len(names) or (1 if kind == "score" else 0)
+    return {**rest, "format": FORMAT, "head": {"kind": kind, "outputs": outputs, "names": names, "several": several}}
+
+
 def _check(content: dict[str, Any], folder: Path) -> None:
     """Everything in the manifest has the type and the range that the runtime relies on."""
     _typed(content, _REQUIRED, folder, "")
     tokenizer = content["tokenizer"]
     _typed(tokenizer, _TOKENIZER, folder, "tokenizer.")
-    labels, files = content["labels"], content["files"]
-    output = "embedding" if content["problem"] == "embedding" else "logits"
+    head, files = content["head"], content["files"]
+    _typed(head, _HEAD, folder, "head.")
+    names = head["names"]
+    output = "embedding" if head["kind"] == "vector" else "logits"
     right = {
         "backend": content["backend"] in BACKENDS,
-        "problem": content["problem"] in PROBLEMS,
+        "head": head.keys() == {*_HEAD, "several"} and isinstance(head["several"], bool),
+        "head.kind": head["kind"] in SERVED,
+        "head.outputs": head["outputs"] >= 0,
+        "head.names": all(isinstance(name, str) for name in names)
+        and len(set(names)) == len(names) in (0, head["outputs"]),
         "output": content["output"] == output,
         "inputs": "input_ids" in content["inputs"] and all(name in INPUTS for name in content["inputs"]),
         "rows_independent": isinstance(content.get("rows_independent", True), bool),
-        "labels": all(isinstance(label, str) for label in labels) and len(set(labels)) == len(labels),
         "tokenizer.max_length": tokenizer["max_length"] > 0,
         "tokenizer.truncation_side": tokenizer.get("truncation_side", "right") in ("left", "right"),
         "files": all(_plain(name) and isinstance(digest, str) for name, digest in files.items()),

@@ -53,14 +53,14 @@ class Model:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return self.manifest.labels
+        return self.manifest.head.names
 
     def predict(self, texts: Sequence[str], batch_size: int = BATCH, top: int | None = None) -> list[Answer]:
         """One dict a text, as mangakd.runtime.answers shows them. top: how many probabilities each holds; None: all.
 
         Raises UserError when texts is no list of str, and for a student that gives embeddings.
         """
-        if self.manifest.problem == "embedding":
+        if self.manifest.head.kind == "vector":
             raise UserError(f"{self.manifest.folder} is a student that gives embeddings: use embed(texts).")
         if top is not None and (not _is_int(top) or top < 1):
             raise UserError(f"top={top!r}: give how many probabilities to show, from 1 on, or None for all.")
@@ -68,13 +68,13 @@ class Model:
 
     def embed(self, texts: Sequence[str], batch_size: int = BATCH) -> np.ndarray:
         """(N, D) float32, one row a text. Raises UserError for a student that gives labels or values."""
-        if self.manifest.problem != "embedding":
-            raise UserError(f"{self.manifest.folder} is a {self.manifest.problem} student: use predict(texts).")
+        if self.manifest.head.kind != "vector":
+            raise UserError(f"{self.manifest.folder} answers with {self.manifest.head}: use predict(texts).")
         return self.outputs(texts, batch_size)
 
     def answers(self, rows: np.ndarray, top: int | None = None) -> list[Answer]:
         """Rows of `outputs` as dicts."""
-        return answers(rows, self.manifest.problem, self.labels, top)
+        return answers(rows, self.manifest.head, top)
 
     def outputs(self, texts: Sequence[str], batch_size: int = BATCH) -> np.ndarray:
         """What the model says before anything is made of it: logits (N, C) or embeddings (N, D), float32.
@@ -92,10 +92,10 @@ class Model:
         return rows
 
     def check(self) -> None:
-        """Ask once. Raises UserError when the answer has not the shape (1, C) that the labels promise, or is no number."""
+        """Ask once. Raises UserError when the answer has not the shape (1, C) that the head promises, or is no number."""
         row = np.asarray(self._run(self._tokeniser.pad(self._tokeniser(["hello"]), self.manifest.inputs)))
-        labels = len(self.labels) or (1 if self.manifest.problem == "regression" else None)
-        columns = row.shape[-1] if self.manifest.problem == "embedding" else labels
+        head = self.manifest.head
+        columns = row.shape[-1] if head.kind == "vector" and not head.outputs else head.outputs  # format 1 has no width
         if row.shape != (1, columns) or not np.isfinite(row).all():
             raise UserError(
                 f"{self.manifest.model} answers a text with {row.dtype}{list(row.shape)}"

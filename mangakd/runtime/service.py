@@ -80,7 +80,7 @@ class Service:
 
     def metrics(self) -> str:
         about = self.model.manifest
-        info = {"variant": about.variant, "backend": about.backend, "problem": about.problem}
+        info = {"variant": about.variant, "backend": about.backend, "kind": about.head.kind}
         return metrics.page(
             *(family.lines() for family in (self.watch.requests, self.watch.seconds, self._texts, self._batches)),
             metrics.gauge("mangakd_queue_texts", "Texts waiting now.", self.batcher.waiting),

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForSequenceClassification
+from transformers import CONFIG_MAPPING, AutoConfig
 from transformers import __version__ as version
 
 from mangakd.core.errors import UserError, near
-from mangakd.core.spec import ModelSpec, Problem
-from mangakd.models import load
+from mangakd.core.spec import Head, ModelSpec
+from mangakd.models import heads, load
 from mangakd.models.configs import SIZES, size_problem
 from mangakd.models.encoder import Encoder, layer_list
 
@@ -55,27 +55,27 @@ class Student:
         """Whether it is built from the weights of the teacher."""
         return self.path is None and self.layers is not None
 
-    def build(self, teacher: Encoder | None, tokenizer: Any, labels: tuple[str, ...], problem: Problem) -> Encoder:
-        """The student with a head of `labels`, in train mode. Random parts follow torch's seed.
+    def build(self, teacher: Encoder | None, tokenizer: Any, head: Head) -> Encoder:
+        """The student with this head, in train mode. Random parts follow torch's seed.
 
         teacher: None unless the student takes layers of it.
         """
         if self.path is not None:
-            model = load.load_classifier(self.path, labels, problem, "student.path")
+            model = load.read_model(load.outline_for(self.path, head, "student.path"), self.path, "student.path")
         else:
             config = self.config(teacher and teacher.model.config, tokenizer)
-            config.update(load.head_options(labels, problem))
-            model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+            config.update(heads.entries(head))
+            model = heads.AUTO[head.kind].from_config(config, dtype=torch.float32)
             if self.layers is not None and teacher is not None:
-                copy_layers(teacher.model, model, self.layers, _head_rows(teacher.spec.labels, labels))
+                copy_layers(teacher.model, model, self.layers, _head_rows(teacher.spec.head, head))
         # from_pretrained answers in eval mode and Lightning leaves it so.
-        return load.encoder(model, f"student {model.config.model_type}", tokenizer).train()
+        return load.encoder(model, head, f"student {model.config.model_type}", tokenizer).train()
 
-    def spec(self, teacher: Any, tokenizer: Any, labels: tuple[str, ...], problem: Problem) -> ModelSpec:
+    def spec(self, teacher: Any, tokenizer: Any, head: Head) -> ModelSpec:
         """The sizes without the weights: what preflight checks."""
         config = self.config(teacher, tokenizer)
-        config.update(load.head_options(labels, problem))
-        return ModelSpec.from_config(config, f"student {config.model_type}", load.vocabulary_digest(tokenizer))
+        config.update(heads.entries(head))
+        return ModelSpec.from_config(config, f"student {config.model_type}", head, load.vocabulary_digest(tokenizer))
 
 
 def layers_config(teacher: Any, layers: Sequence[int]) -> Any:
@@ -172,7 +172,7 @@ def _from_sizes(sizes: dict[str, Any]) -> Any:
 def copy_layers(teacher: Any, student: Any, layers: Sequence[int], head: list[int] | None) -> None:
     """Copy embeddings, the named layers (1…L, in this order), pooler and classifier into the student.
 
-    head: the teacher's row for each label of the student; None leaves the student a new classifier.
+    head: the teacher's row for each output of the student; None leaves the student a new classifier.
     """
     stack = stack_of(teacher)
     stem = next(name for name, module in teacher.named_modules() if module is stack)
@@ -185,7 +185,7 @@ def copy_layers(teacher: Any, student: Any, layers: Sequence[int], head: list[in
         last = [name for name, module in teacher.named_modules() if isinstance(module, nn.Linear)][-1]
         weights |= {name: t[head] for name, t in weights.items() if name.startswith(f"{last}.")}
     else:
-        log.info("the student's head is new: %s has other labels than the data.", teacher.name_or_path or "the teacher")
+        log.info("the student's head is new: %s has another head than the task.", teacher.name_or_path or "the teacher")
         weights = {name: t for name, t in weights.items() if name.startswith(teacher.base_model_prefix + ".")}
     missing, unexpected = student.load_state_dict(weights, strict=False)
     lost = [name for name in missing if head is not None or name.startswith(student.base_model_prefix + ".")]
@@ -213,6 +213,12 @@ def stack_of(teacher: Any) -> nn.ModuleList:
     return stack
 
 
-def _head_rows(teacher: tuple[str, ...], labels: tuple[str, ...]) -> list[int] | None:
-    """Where the teacher's head has each label; None when the labels differ."""
-    return [teacher.index(label) for label in labels] if sorted(teacher) == sorted(labels) else None
+def _head_rows(teacher: Head, student: Head) -> list[int] | None:
+    """Where the teacher's head has each output of the student's; None when the outputs differ."""
+    if teacher.kind != student.kind or teacher.outputs != student.outputs:
+        return None
+    if teacher.names == student.names or teacher.kind != "labels":
+        return list(range(student.outputs))
+    if sorted(teacher.names) != sorted(student.names):
+        return None
+    return [teacher.names.index(name) for name in student.names]

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from mangakd.core.outputs import Batch, Outputs
-from mangakd.core.spec import Head, Problem
+from mangakd.core.spec import Head, Kind
 from mangakd.data.encoded import EncodedSplit, Tokenise
 from mangakd.data.rows import Columns, Rows
 from mangakd.data.source import Corpus
@@ -23,15 +23,14 @@ Model = Callable[[Batch], Outputs]
 
 
 class Task(ABC):
-    """name: for folders and cards. family: which of hardware.tasks suits it. problem: the head's kind.
+    """name: for folders and cards. kind: of its head, which also chooses among hardware.tasks.
 
     columns: what its rows hold, the inputs and what is learnt. judge: names, ranks and computes the scores. monitor: the judge's
     score that picks the best epoch.
     """
 
     name: str
-    family: str
-    problem: Problem
+    kind: Kind
     judge: Judge
     monitor: str
 

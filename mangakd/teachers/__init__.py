@@ -4,6 +4,7 @@ Read in this order: base.py (what a provider is), local.py, ensemble.py, cached.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from mangakd.models.encoder import Encoder
@@ -20,7 +21,8 @@ def live(model: Any, labels: Sequence[str] | None = None) -> LocalTeacher:
     Raises UserError where the model has other labels.
     """
     encoder = Encoder.of(model, "teacher")
-    return LocalTeacher(encoder, tuple(labels or encoder.spec.labels))
+    head = encoder.spec.head
+    return LocalTeacher(encoder, replace(head, names=tuple(labels)) if labels else head)
 
 
 def ensemble_of(
@@ -28,4 +30,5 @@ def ensemble_of(
 ) -> EnsembleTeacher:
     """Several models as one, in the label order of the first. combine: probabilities or logits (see teachers/ensemble.py)."""
     first = live(models[0])
-    return EnsembleTeacher([first, *(live(model, first.spec.labels) for model in models[1:])], weights, combine)
+    others = (LocalTeacher(Encoder.of(model, "teacher"), first.spec.head) for model in models[1:])
+    return EnsembleTeacher([first, *others], weights, combine)

@@ -19,7 +19,7 @@ from mangakd.models.encoder import Encoder
 class TeacherProvider(ABC):
     """Answers a batch with `Outputs`, without a graph and without dropout.
 
-    spec: sizes and label names, in the data's label order. gives: what it can answer with.
+    spec: sizes, and the task's head. gives: what it can answer with.
     """
 
     spec: ModelSpec

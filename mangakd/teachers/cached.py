@@ -16,7 +16,7 @@ import torch
 from mangakd.core.locks import waiting_lock
 from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.requires import Need
-from mangakd.core.spec import ModelSpec
+from mangakd.core.spec import ModelSpec, numbered
 from mangakd.data.encoded import EncodedSplit
 from mangakd.data.gather import gather
 from mangakd.data.loader import EvalBatches
@@ -62,7 +62,7 @@ class CachedTeacher(TeacherProvider):
         found = torch.from_numpy(self._reader.lookup(key.cpu().numpy())).to(key.device, non_blocking=True)  # (B, M, C)
         if self.members == 1:
             return Outputs(found[:, 0], mask)
-        return combined(found.transpose(0, 1), self.weights, self._combine, mask, self.spec.problem)
+        return combined(found.transpose(0, 1), self.weights, self._combine, mask, self.spec.head)
 
 
 @dataclass(kw_only=True)
@@ -95,7 +95,7 @@ class Cached(EnsembleOptions):
 
     def live(self, context: TeacherContext) -> TeacherProvider:
         """The teacher that fills the store."""
-        members = [LocalTeacher(context.load(member), context.labels) for member in self.models]
+        members = [LocalTeacher(context.load(member), context.head) for member in self.models]
         return members[0] if len(members) == 1 else EnsembleTeacher(members)
 
     def folder(self, manifest: Manifest, context: TeacherContext) -> Path:
@@ -119,7 +119,7 @@ def manifest_of(teacher: TeacherProvider, precision: str) -> Manifest:
     return Manifest(
         teacher=teacher.fingerprint,
         tokenizer=teacher.spec.vocabulary,
-        labels=teacher.spec.labels,
+        labels=teacher.spec.head.names or numbered(teacher.spec.head.outputs),
         members=teacher.members,
         precision=precision,
     )
@@ -156,14 +156,18 @@ def _answers(teacher: TeacherProvider, split: EncodedSplit, context: TeacherCont
 def verify(
     folder: Path, teacher: TeacherProvider, split: EncodedSplit, context: TeacherContext, rows: int = 256
 ) -> float:
-    """Re-hash the shards and ask the live teacher again about some rows: max |Δ log p| between store and teacher."""
+    """Re-hash the shards and ask the live teacher again about some rows: max |Δ log p| between store and teacher.
+
+    For a head of scores it is max |Δ score|.
+    """
     reader = StoreReader(folder, manifest_of(teacher, context.precision))
     positions = np.linspace(0, len(split.teacher) - 1, min(rows, len(split.teacher)), dtype=np.int64)
     teacher.prepare(context.device, Need(logits=True))
     live = torch.from_numpy(_answers(teacher, split, context, None)(positions))
     stored = torch.from_numpy(reader.lookup(split.teacher.keys[positions]))
-    if teacher.spec.problem == "multi_label":  # one Bernoulli per label: log p of on and of off
+    head = teacher.spec.head
+    if head.several:  # one Bernoulli per label: log p of on and of off
         live, stored = (torch.nn.functional.logsigmoid(torch.stack([z, -z])) for z in (live, stored))
-    else:
+    elif head.kind == "labels":
         live, stored = live.log_softmax(-1), stored.log_softmax(-1)
     return float((live - stored).abs().max())

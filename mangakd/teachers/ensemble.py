@@ -2,6 +2,7 @@
 
 `combine=probabilities` keeps every member's logits, so that log Σ w_m softmax(z_m / T) is exact at each temperature a loss
 asks for (a mean taken at T=1 and softened afterwards is another distribution). `combine=logits` is Σ w_m z_m.
+Heads of scores have no probabilities: their answer is Σ w_m z_m under both.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from torch import Tensor
 from mangakd.core.errors import UserError
 from mangakd.core.outputs import Batch, Outputs, mixture
 from mangakd.core.requires import Need
-from mangakd.core.spec import ModelSpec
+from mangakd.core.spec import Head, ModelSpec
 from mangakd.data.encoded import EncodedSplit
 from mangakd.data.gather import gather
 from mangakd.data.loader import EvalBatches
@@ -26,7 +27,7 @@ from mangakd.teachers.options import EnsembleOptions, TeacherContext
 class EnsembleTeacher(TeacherProvider):
     """members: providers with one label order. weights: M numbers ≥ 0, normalised to 1; None means equal.
 
-    Raises UserError on a wrong number of weights, or members that differ in labels, kind of head or tokenizer.
+    Raises UserError on a wrong number of weights, or members that differ in head or tokenizer.
     """
 
     def __init__(
@@ -59,22 +60,18 @@ class EnsembleTeacher(TeacherProvider):
 
     def __call__(self, batch: Batch) -> Outputs:
         stacked = torch.stack([provider(batch).logits for provider in self._providers])
-        return combined(stacked, self.weights, self.combine, batch["teacher"]["attention_mask"], self.spec.problem)
+        return combined(stacked, self.weights, self.combine, batch["teacher"]["attention_mask"], self.spec.head)
 
 
 def _check_alike(specs: Sequence[ModelSpec]) -> None:
-    for what in ("labels", "problem", "vocabulary"):
+    for what in ("head", "vocabulary"):
         found = {getattr(spec, what): spec.name for spec in specs}
         if len(found) > 1:
             raise UserError(
                 f"the members of the ensemble differ in {what}: "
-                f"{'; '.join(f'{name} has {_short(value)}' for value, name in found.items())}. "
+                f"{'; '.join(f'{name} has {value}' for value, name in found.items())}. "
                 "Give teacher.paths models of one task that read with one tokenizer."
             )
-
-
-def _short(value: object) -> str:
-    return f"{len(value)} labels from {value[0]}" if isinstance(value, tuple) else str(value)
 
 
 def normalised(weights: Sequence[float] | None, members: int) -> Tensor:
@@ -86,20 +83,22 @@ def normalised(weights: Sequence[float] | None, members: int) -> Tensor:
     return torch.tensor([value / total for value in values])
 
 
-def combined(members: Tensor, weights: Tensor, combine: str, mask: Tensor, problem: str) -> Outputs:
-    """Outputs of M members' logits (M, B, C) with weights (M)."""
+def combined(members: Tensor, weights: Tensor, combine: str, mask: Tensor, head: Head) -> Outputs:
+    """Outputs of M members' logits (M, B, C) with weights (M). head: theirs."""
     weights = weights.to(members.device)
-    if combine == "logits":
-        return Outputs(torch.einsum("m,mbc->bc", weights, members.float()), mask)
-    if problem == "multi_label":
+    if combine == "logits" or head.kind == "score":
+        logits = torch.einsum("m,mbc->bc", weights, members.float())
+    elif head.several:
         on, off = (torch.nn.functional.logsigmoid(sign * members.float()) for sign in (1, -1))
         logits = mixture(on, weights) - mixture(off, weights)
     else:
         logits = mixture(torch.log_softmax(members.float(), dim=-1), weights)
+    if combine == "logits":
+        return Outputs(logits, mask)
     return Outputs(logits, mask, members=members, weights=weights)
 
 
-def learned_weights(members: Tensor, targets: Tensor, problem: str, steps: int = 1000) -> list[float]:
+def learned_weights(members: Tensor, targets: Tensor, several: bool, steps: int = 1000) -> list[float]:
     """Weights that make the labels most likely under the mixture of probabilities, by expectation maximisation.
 
     members: (M, N, C) logits on rows the members were not trained on. targets: (N) or (N, C). Each step sets w_m to the
@@ -107,7 +106,7 @@ def learned_weights(members: Tensor, targets: Tensor, problem: str, steps: int =
     In float64: steps get small long before the maximum.
     """
     members = members.double()
-    if problem == "multi_label":
+    if several:
         signs = targets.double() * 2 - 1
         log_p = torch.nn.functional.logsigmoid(members * signs).flatten(1)
     else:
@@ -125,7 +124,7 @@ class Ensemble(EnsembleOptions):
     """teacher=ensemble."""
 
     def provider(self, context: TeacherContext) -> EnsembleTeacher:
-        members = [LocalTeacher(context.load(member), context.labels) for member in self.models]
+        members = [LocalTeacher(context.load(member), context.head) for member in self.models]
         live = EnsembleTeacher(members, None, self.combine)
         validation = context.splits["validation"]
         if isinstance(self.weights, str):
@@ -142,7 +141,13 @@ def member_logits(outputs: Outputs) -> Tensor:
 
 
 def validation_weights(teacher: TeacherProvider, split: EncodedSplit, context: TeacherContext) -> Tensor:
-    """`weights=validation`: learned on the validation labels."""
+    """`weights=validation`: learned on the validation labels. Raises UserError for a head without labels."""
+    head = teacher.spec.head
+    if head.kind != "labels":
+        raise UserError(
+            f"teacher.weights=validation finds the weights under which the labels are most likely, and the head of "
+            f"{teacher.spec.name} is {head}. Give teacher.weights one number for each member, or null for equal ones."
+        )
     teacher.prepare(context.device, Need(logits=True))
     with context.progress("weigh members", len(split)) as advance:
         batches = EvalBatches(split, context.batch_size)
@@ -150,4 +155,4 @@ def validation_weights(teacher: TeacherProvider, split: EncodedSplit, context: T
             lambda batch: member_logits(teacher(batch)), batches, context.device, advance, context.precision
         )
     targets = torch.from_numpy(split.columns["labels"])
-    return torch.tensor(learned_weights(logits.transpose(0, 1), targets, teacher.spec.problem))
+    return torch.tensor(learned_weights(logits.transpose(0, 1), targets, head.several))

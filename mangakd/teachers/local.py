@@ -8,7 +8,7 @@ import torch
 
 from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.requires import Need
-from mangakd.core.spec import ModelSpec
+from mangakd.core.spec import Head, ModelSpec
 from mangakd.models.encoder import Encoder
 from mangakd.models.labels import alignment
 from mangakd.models.outline import weights_digest
@@ -26,17 +26,18 @@ class Unread:
 
 
 class LocalTeacher(TeacherProvider):
-    """labels: the data's label names; the model's logits are put into this order by name.
+    """head: the task's; the model's logits are put into the order of its labels by name.
 
     A model that is unread is read when it is first needed: a full store is named and found without it.
 
-    Raises UserError where the label sets differ; RuntimeError where someone switched the teacher to training.
+    Raises UserError where the model has another kind of head or other labels; RuntimeError where someone switched the
+    teacher to training.
     """
 
-    def __init__(self, model: Encoder | Unread, labels: tuple[str, ...]) -> None:
+    def __init__(self, model: Encoder | Unread, head: Head) -> None:
         self._model = model
-        self._order = alignment(model.spec.labels, labels, model.spec.name)
-        self.spec = replace(model.spec, labels=labels)
+        self._order = alignment(model.spec.head, head, model.spec.name)
+        self.spec = replace(model.spec, head=head)
         self._weights = weights_digest(model.model) if isinstance(model, Encoder) else model.weights
 
     @cached_property
@@ -54,7 +55,7 @@ class LocalTeacher(TeacherProvider):
 
     @property
     def fingerprint(self) -> str:
-        return digest(self._weights, *self.spec.labels)
+        return digest(self._weights, *self.spec.head.names)
 
     def prepare(self, device: torch.device, need: Need) -> "LocalTeacher":
         self.encoder.to(device).require(need)
@@ -92,4 +93,4 @@ class Local(TeacherOptions):
         return all_layers(spec)
 
     def provider(self, context: TeacherContext) -> LocalTeacher:
-        return LocalTeacher(context.load(self.models[0]), context.labels)
+        return LocalTeacher(context.load(self.models[0]), context.head)

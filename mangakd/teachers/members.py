@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 
 import torch
 
+from mangakd.core.spec import Head
 from mangakd.models import load
 from mangakd.models.encoder import Encoder
 from mangakd.models.outline import Outline
@@ -46,11 +47,11 @@ class Members:
     def _prepare(self, member: Member) -> _Fitted:
         outline = self._fit(member)
         dtype = self._dtype(outline.dtype)
-        spec = self._encoder(outline.model).spec
+        spec = self._encoder(outline.model, outline.head).spec
         return _Fitted(outline, dtype, Unread(spec, outline.digest(dtype), lambda: self.read(member)))
 
-    def _encoder(self, model: Any) -> Encoder:
-        encoder = load.encoder(model, f"teacher {model.config.model_type}", self._tokenizer)
+    def _encoder(self, model: Any, head: Head) -> Encoder:
+        encoder = load.encoder(model, head, f"teacher {model.config.model_type}", self._tokenizer)
         return encoder.attend_with(self._attention)
 
     def unread(self, member: Member) -> Unread:
@@ -73,7 +74,7 @@ class Members:
         outline = self._fitted(member).outline
         if (encoder := self._encoders.get((member, dtype))) is None:
             model = load.read_model(outline, member.path, KEY, dtype)
-            encoder = check_numbers(self._encoder(model), self._tokenizer, f"{KEY}={member.path}")
+            encoder = check_numbers(self._encoder(model, outline.head), self._tokenizer, f"{KEY}={member.path}")
             self._encoders[member, dtype] = encoder
         if member == self._source and dtype == outline.dtype:
             self._held = encoder

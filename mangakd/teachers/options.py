@@ -14,7 +14,7 @@ import torch
 
 from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
-from mangakd.core.spec import ModelSpec
+from mangakd.core.spec import Head, ModelSpec
 from mangakd.data.encoded import EncodedSplit
 from mangakd.models.labels import label_name
 from mangakd.teachers.base import TeacherProvider
@@ -64,12 +64,12 @@ class Member:
 
 @dataclass
 class TeacherContext:
-    """load: a fine-tuned member, in memory or on disk. splits: the run's data, teacher side tokenised. progress: opens a bar.
+    """head: the task's. load: a fine-tuned member, in memory or on disk. splits: the run's data, teacher side tokenised.
 
-    precision: of a forward outside a fit, as in `hardware.precision`.
+    progress: opens a bar. precision: of a forward outside a fit, as in `hardware.precision`.
     """
 
-    labels: tuple[str, ...]
+    head: Head
     load: Callable[[Member], Any]  # Encoder | teachers.local.Unread
     splits: dict[str, EncodedSplit]
     cache: Path

@@ -18,7 +18,6 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 
 from mangakd.core import ranks
 from mangakd.core.errors import UserError
-from mangakd.core.spec import Head
 from mangakd.data.encoded import EncodedSplit
 from mangakd.data.loader import TrainLoader
 from mangakd.data.sampler import Share
@@ -94,8 +93,9 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, plan
     loader = TrainLoader(plan.train, step_rows, plan.seed, share, hardware.workers, hardware.pin_memory)
     _check_filled(plan, share)
     step = Step(total_steps(len(loader), accumulate, **plan.trainer), step_rows, accumulate)
-    head = Head("labels", student.spec.classes, student.spec.labels, student.spec.problem == "multi_label")
-    validation = Validation(plan.task, head, plan.validation, hardware.eval_batch_size, share, plan.reference)
+    validation = Validation(
+        plan.task, student.spec.head, plan.validation, hardware.eval_batch_size, share, plan.reference
+    )
     module = RunModule(trained, terms, teacher, plan.optim, validation, step, plan.seed, hardware, plan.identity)
     judge, monitor = plan.task.judge, f"val/{plan.task.monitor}"
     mode = judge.score(plan.task.monitor).mode

@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ import torch
 
 from mangakd.core.errors import UserError
 from mangakd.core.locks import waiting_lock
+from mangakd.core.spec import Head
 from mangakd.data.encoded import EncodedSplit
 from mangakd.data.source import Corpus
 from mangakd.losses.loss_set import LossSet
-from mangakd.models import load
+from mangakd.models import heads, load
 from mangakd.models.outline import Outline
 from mangakd.models.trial import check_numbers
 from mangakd.tasks.base import Task
@@ -34,31 +36,34 @@ KEY = "teacher.path"
 
 
 def fitted(
-    member: Member, options: FitOptions, labels: Sequence[str] | None, corpus: Corpus, task: Task,
+    member: Member, options: FitOptions, names: Sequence[str] | None, corpus: Corpus, task: Task, head: Head,
     splits: dict[str, EncodedSplit], tokenizer: Any, hardware: Hardware, cache: Path,
 ) -> Outline:  # fmt: skip
-    """The member with a head for the task, unread. Raises UserError for a new head with teacher.fit.mode=never."""
-    if options.mode != "always" and (trained := load.outline_trained(member.path, KEY, labels)) is not None:
-        return trained
+    """The member with the task's head, unread. names: of the outputs of its own head, where its config has none.
+
+    Raises UserError for a new head with teacher.fit.mode=never.
+    """
+    if options.mode != "always" and (trained := load.outline_trained(member.path, KEY, head.kind, names)) is not None:
+        return replace(trained, head=heads.trained_head(trained.model.config, head))
     check_may_fit(member, options)
     member = options.member(member)
     torch.manual_seed(member.seed)  # the new head
-    base = load.outline_classifier(member.path, corpus.labels, task.problem, KEY)
+    base = load.outline_for(member.path, head, KEY)
     # The splits' content is in here with the order of labels; of the hardware only the step, as nothing else of it changes what
     # is learnt.
     mark = digest(
         base.digest(torch.float32), corpus.digest("train", "validation"), splits["train"].teacher.keys.sum(), options.epochs,
-        options.lr, hardware.step_rows, member.seed, task.problem,
+        options.lr, hardware.step_rows, member.seed, (head.problem_type or head.kind).removesuffix("_classification"),
     )  # fmt: skip
     folder = cache / "teachers" / mark
     with waiting_lock(cache / "locks" / mark, "fine-tuning the teacher"):  # a parallel sweep shares one
         if not (folder / "done.json").is_file():
             model = load.read_model(base, member.path, KEY)
-            check_numbers(load.encoder(model, KEY, tokenizer), tokenizer, f"{KEY}={member.path}")
-            _train(model, folder, member, options, task, splits, tokenizer, hardware)
+            check_numbers(load.encoder(model, head, KEY, tokenizer), tokenizer, f"{KEY}={member.path}")
+            _train(model, head, folder, member, options, task, splits, tokenizer, hardware)
     log.info("teacher %s (seed %d), fine-tuned: %s", member.path, member.seed, folder)
     try:
-        trained = load.outline_trained(str(folder), KEY)
+        trained = load.outline_trained(str(folder), KEY, head.kind)
     except UserError as error:
         raise UserError(
             f"the cached teacher {folder} is damaged ({error}) Delete that folder; it is made again."
@@ -78,11 +83,11 @@ def check_may_fit(member: Member, options: FitOptions) -> None:
 
 
 def _train(
-    model: Any, folder: Path, member: Member, options: FitOptions, task: Task, splits: dict[str, EncodedSplit],
+    model: Any, head: Head, folder: Path, member: Member, options: FitOptions, task: Task, splits: dict[str, EncodedSplit],
     tokenizer: Any, hardware: Hardware,
 ) -> None:  # fmt: skip
     scratch = folder.with_name(f"{folder.name}.partial")
-    encoder = load.encoder(model, f"teacher {model.config.model_type}", tokenizer).train()
+    encoder = load.encoder(model, head, f"teacher {model.config.model_type}", tokenizer).train()
     losses = LossSet({"own_loss": task.own_loss()})
     losses.bind(encoder.spec, None)
     plan = Fit(

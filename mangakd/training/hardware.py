@@ -39,8 +39,8 @@ class Hardware:
     """devices: on each node. batch_size: rows of one device in one forward pass. accumulate: passes of an optimizer step.
 
     precision: `auto` becomes bf16-mixed on a CPU with bf16 units, and 32-true elsewhere.
-    tasks: batch_size, accumulate, max_length and teacher by task family, where the profile's own come from. machine: figures
-    for planning, read by nothing else.
+    tasks: batch_size, accumulate, max_length and teacher by the kind of the task's head, where the profile's own come from.
+    machine: figures for planning, read by nothing else.
     """
 
     accelerator: str = "auto"

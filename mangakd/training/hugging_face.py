@@ -5,6 +5,7 @@ Errors name the argument: there is no config here whose key could be named.
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,14 +13,14 @@ from torch import Tensor
 
 from mangakd.core.errors import UserError
 from mangakd.core.outputs import Batch
-from mangakd.core.spec import ModelSpec
+from mangakd.core.spec import Head, ModelSpec, numbered
 from mangakd.losses.base import LossCallback
 from mangakd.losses.hard_label import IGNORE
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
-from mangakd.teachers import live
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.ensemble import EnsembleTeacher
+from mangakd.teachers.local import LocalTeacher
 
 log = logging.getLogger(__name__)
 LABELS = ("labels", "label", "label_ids")
@@ -36,29 +37,41 @@ def teacher(models: Any, student: Encoder) -> TeacherProvider | None:
 
 def _one_teacher(model: Any, student: Encoder) -> TeacherProvider:
     if isinstance(model, TeacherProvider):
-        if model.spec.labels != student.spec.labels:
-            raise UserError(_other_labels(model.spec, student.spec))
+        if model.spec.head != student.spec.head:
+            raise UserError(_other_head(model.spec.head, student.spec.head))
         return model
     if model in (student, student.model):
         raise UserError("teacher and student are the same object, and the teacher stays frozen: give a copy of it.")
     teacher = Encoder.of(model, "teacher")
-    if set(teacher.spec.labels) != set(student.spec.labels):
-        raise UserError(_other_labels(teacher.spec, student.spec))
-    return live(teacher, student.spec.labels)
+    head = student.spec.head
+    if replace(teacher.spec.head, names=()) != replace(head, names=()) or set(teacher.spec.head.names) != set(
+        head.names
+    ):
+        raise UserError(_other_head(teacher.spec.head, head))
+    return LocalTeacher(teacher, head)
 
 
-def _other_labels(teacher: ModelSpec, student: ModelSpec) -> str:
-    first = next((pair for pair in zip(teacher.labels, student.labels, strict=False) if pair[0] != pair[1]), None)
+def _other_head(teacher: Head, student: Head) -> str:
+    if (teacher.kind, teacher.several) != (student.kind, student.several):
+        return (
+            f"teacher and student have different heads: the teacher's is {teacher} ({teacher.problem_type}), the student's "
+            f"{student} ({student.problem_type}). Load both with the same problem_type."
+        )
+    first = next((pair for pair in zip(_names(teacher), _names(student), strict=False) if pair[0] != pair[1]), None)
     what = (
         f"name the first output that differs {first[0]!r} and {first[1]!r}"
         if first
         else "have other numbers of outputs"
     )
     return (
-        f"teacher and student have different labels ({len(teacher.labels)} and {len(student.labels)}): their configs {what}. "
+        f"teacher and student have different labels ({teacher.outputs} and {student.outputs}): their configs {what}. "
         "Outputs are matched by name: load the student with id2label=teacher.config.id2label and "
         "label2id=teacher.config.label2id."
     )
+
+
+def _names(head: Head) -> tuple[str, ...]:
+    return head.names or numbered(head.outputs)
 
 
 def losses(

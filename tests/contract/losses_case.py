@@ -40,10 +40,10 @@ class Case:
             self.arrays[f"{side}.{name}"] = self.rng.normal(size=shape)
 
         if need.logits:
-            put("logits", B, spec.classes)
+            put("logits", B, self.row.head.outputs)
             self.arrays[f"{side}.logits"] *= 3
         if need.logits and side == "teacher" and self.row.members:
-            put("members", self.row.members, B, spec.classes)
+            put("members", self.row.members, B, self.row.head.outputs)
             self.arrays["teacher.weights"] = np.arange(1, self.row.members + 1) / np.arange(self.row.members + 1).sum()
         for layer in need.hidden:
             put(f"hidden.{layer}", B, T, spec.hidden)
@@ -57,7 +57,7 @@ class Case:
     def _label(self) -> None:
         if not self.loss.requires.labels:
             return
-        single = self.row.problem == "single_label"
+        single = not self.row.head.several
         labels = np.array([3, -100, 0]) if single else self.rng.integers(0, 2, size=(B, 5)).astype(float)
         if not single:
             labels[1, 2] = -100
@@ -71,7 +71,7 @@ class Case:
 
     def tensors(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
         """Leaves with gradients, the teacher's too: a loss must not send any there."""
-        kinds = {"labels": torch.int64 if self.row.problem == "single_label" else torch.float32}
+        kinds = {"labels": torch.int64 if not self.row.head.several else torch.float32}
         made = {name: torch.tensor(value, dtype=kinds.get(name, dtype)) for name, value in self.arrays.items()}
         return {name: t.requires_grad_(name not in ("labels", "teacher.weights")) for name, t in made.items()}
 
@@ -115,8 +115,8 @@ class Case:
 
 def bound(row: Row) -> LossCallback:
     loss = row.cls(**row.options)
-    student = like(row.student, problem=row.problem)
-    loss.bind(student, like(row.teacher, problem=row.problem) if row.teacher else None)
+    student = like(row.student, head=row.head)
+    loss.bind(student, like(row.teacher, head=row.head) if row.teacher else None)
     loss.calibrate(torch.tensor(VALIDATION, dtype=torch.float32))
     return loss
 

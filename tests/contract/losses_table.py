@@ -27,7 +27,7 @@ from losses_reference import (
     relation,
 )  # fmt: skip
 
-from mangakd.core.spec import ModelSpec, Problem
+from mangakd.core.spec import Head, ModelSpec
 from mangakd.losses.attention import AttentionLoss
 from mangakd.losses.base import LossCallback
 from mangakd.losses.hard_label import HardLabelLoss
@@ -35,9 +35,9 @@ from mangakd.losses.hidden import HiddenLoss
 from mangakd.losses.output import OutputLoss
 from mangakd.losses.relation import RelationLoss
 
-LABELS = ("a", "b", "c", "d", "e")
-STUDENT = ModelSpec("student", layers=2, hidden=6, heads=2, labels=LABELS, vocabulary="v1")
-TEACHER = ModelSpec("teacher", layers=3, hidden=8, heads=4, labels=LABELS, vocabulary="v1")  # 3 is no multiple of 2
+HEAD = Head.of_labels("abcde")
+STUDENT = ModelSpec("student", layers=2, hidden=6, heads=2, head=HEAD, vocabulary="v1")
+TEACHER = ModelSpec("teacher", layers=3, hidden=8, heads=4, head=HEAD, vocabulary="v1")  # 3 is no multiple of 2
 
 
 def like(spec: ModelSpec, **changes: Any) -> ModelSpec:
@@ -53,7 +53,7 @@ class Row:
     cls: type[LossCallback]
     reference: Reference
     options: dict[str, Any] = field(default_factory=dict)
-    problem: Problem = "single_label"
+    head: Head = HEAD  # of both models
     student: ModelSpec = STUDENT
     teacher: ModelSpec | None = TEACHER
     members: int = 0  # > 0: an ensemble of this many
@@ -66,7 +66,7 @@ UNIFORM = [(0, 0), (1, 2), (2, 3)]
 QKV = ("query", "key", "value")
 SAME = like(TEACHER, hidden=6)
 FOUR = like(STUDENT, heads=4, hidden=8)
-MULTI: dict[str, Any] = {"problem": "multi_label"}
+MULTI: dict[str, Any] = {"head": Head.of_labels("abcde", several=True)}
 SPREAD = {by: {"temperature_by": by} for by in ("sample", "class")}
 
 ROWS = [
@@ -124,6 +124,7 @@ ROWS = [
         {"entropy": 0.4, **SPREAD["sample"]},
     ),
     Row("entropy_multi", OutputLoss, output_multi("forward_kl", of_binary_entropy(0.7)), {"entropy": 0.7}, **MULTI),
+    Row("output_mse_score", OutputLoss, output_mse, {"divergence": "mse"}, head=Head("score", 1)),
     Row("output_mse_multi", OutputLoss, output_mse_multi, {"divergence": "mse"}, **MULTI),
     Row("hidden", HiddenLoss, hidden(UNIFORM)),
     Row("hidden_norm", HiddenLoss, hidden([(2, 1)], norm=True), {"layer_map": [[2, 1]], "layer_norm": True}),

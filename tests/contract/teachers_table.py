@@ -7,6 +7,9 @@ it stands for. What it must answer is then computed from the members' own logits
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from contract.tiny_models import HEAD, SCORE, SEVERAL
+
+from mangakd.core.spec import Head
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.cached import Cached, CachedTeacher
 from mangakd.teachers.ensemble import Ensemble, EnsembleTeacher
@@ -25,7 +28,7 @@ class Row:
     seeds: tuple[int, ...] = (0,)
     weights: tuple[float, ...] = (1.0,)
     combine: str = "probabilities"
-    problem: str = "single_label"
+    head: Head = HEAD
     live: Callable[[], TeacherOptions] | None = None
 
 
@@ -48,7 +51,7 @@ def cached(**options: object) -> Cached:
 
 ROWS = [
     Row("local", local, LocalTeacher, gives="all", seeds=(1,)),
-    Row("local, multi-label", local, LocalTeacher, gives="all", seeds=(1,), problem="multi_label"),
+    Row("local, multi-label", local, LocalTeacher, gives="all", seeds=(1,), head=SEVERAL),
     Row("ensemble, probabilities", ensemble, EnsembleTeacher, seeds=THREE, weights=EQUAL),
     Row(
         "ensemble, weights",
@@ -78,7 +81,16 @@ ROWS = [
         EnsembleTeacher,
         seeds=THREE,
         weights=UNEQUAL,
-        problem="multi_label",
+        head=SEVERAL,
+    ),
+    Row("local, score", local, LocalTeacher, gives="all", seeds=(1,), head=SCORE),
+    Row(
+        "ensemble, score",
+        lambda: ensemble(weights=[5, 2, 3]),
+        EnsembleTeacher,
+        seeds=THREE,
+        weights=UNEQUAL,
+        head=SCORE,
     ),
     Row(
         "ensemble of folders",
@@ -111,7 +123,16 @@ ROWS = [
         CachedTeacher,
         seeds=THREE,
         weights=(0.25, 0.0, 0.75),
-        problem="multi_label",
+        head=SEVERAL,
+        live=lambda: ensemble(weights=[1, 0, 3]),
+    ),
+    Row(
+        "cached, ensemble, score",
+        lambda: cached(weights=[1, 0, 3]),
+        CachedTeacher,
+        seeds=THREE,
+        weights=(0.25, 0.0, 0.75),
+        head=SCORE,
         live=lambda: ensemble(weights=[1, 0, 3]),
     ),
 ]

@@ -14,19 +14,21 @@ import pytest
 import torch
 import yaml
 from contract.teachers_table import ROWS, Row
-from contract.tiny_models import LABELS, Teachers, config, context, encoder, tokenizer
+from contract.tiny_models import HEAD, LABELS, SEVERAL, Teachers, config, context, encoder, tokenizer
 from torch import nn
 
 import mangakd.teachers
 from mangakd.core.errors import UserError
 from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.requires import Need
+from mangakd.core.spec import Head
 from mangakd.data.encoded import EncodedSplit
 from mangakd.data.loader import TrainLoader
 from mangakd.losses.loss_set import LossSet
 from mangakd.losses.output import OutputLoss
 from mangakd.models.load import vocabulary_digest
 from mangakd.teachers.base import TeacherProvider
+from mangakd.teachers.ensemble import EnsembleTeacher
 from mangakd.teachers.local import LocalTeacher
 from mangakd.teachers.options import Member, TeacherContext, TeacherOptions
 from mangakd.training.optim import Optim
@@ -53,7 +55,7 @@ class Case:
 
     def __init__(self, row: Row, cache: Path) -> None:
         self.row = row
-        self.load = Teachers(row.problem)
+        self.load = Teachers(row.head)
         self.context = context(cache, self.load)
         self.options = row.options()
         self.provider = self.options.provider(self.context).prepare(CPU, Need(logits=True))
@@ -69,10 +71,10 @@ class Case:
         """(M, B, C) float64 in the data's label order, straight from Hugging Face models."""
         found = []
         for member in self.options.models:
-            made = Teachers(self.row.problem)(member)
+            made = Teachers(self.row.head)(member)
             with torch.no_grad():
                 logits = made.model(**batch["teacher"]).logits.double().numpy()
-            found.append(logits[:, [made.spec.labels.index(label) for label in LABELS]])
+            found.append(logits[:, [made.spec.head.names.index(name) for name in self.row.head.names]])
         return np.stack(found)
 
 
@@ -103,17 +105,17 @@ def test_every_options_class_has_a_yaml() -> None:
 def test_shapes_names_and_what_it_gives(case: Case) -> None:
     row, provider = case.row, case.provider
     assert isinstance(provider, row.provider)
-    assert provider.spec.labels == LABELS and provider.spec.problem == row.problem
+    assert provider.spec.head == row.head
     assert provider.members == len(row.seeds)
     layers = provider.spec.layers
     everything = Need(True, frozenset(range(layers + 1)), frozenset(range(1, layers + 1)))
     assert provider.gives == case.options.gives(provider.spec) == (everything if row.gives == "all" else Need(True))
     answer = provider.prepare(CPU, provider.gives)(case.batch([3, 1, 2]))
-    assert answer.logits.shape == (3, len(LABELS))
+    assert answer.logits.shape == (3, row.head.outputs)
     assert torch.equal(answer.mask, case.batch([3, 1, 2])["teacher"]["attention_mask"])
     assert set(answer.hidden) == set(provider.gives.hidden) and set(answer.attention) == set(provider.gives.attention)
     if answer.members is not None:
-        assert answer.members.shape == (len(row.seeds), 3, len(LABELS))
+        assert answer.members.shape == (len(row.seeds), 3, row.head.outputs)
     tensors = [answer.logits, *answer.hidden.values(), *(tap.query for tap in answer.attention.values())]
     assert not any(t.requires_grad or t.is_inference() for t in tensors if t is not None)
 
@@ -132,7 +134,10 @@ def test_probabilities_equal_numpy_in_float64(row: Row, temperature: float, tmp_
     if row.combine == "logits":
         members, weights = (weights * members).sum(0, keepdims=True), np.ones((1, 1, 1))
     answer = case.provider(batch)
-    if row.problem == "multi_label":
+    if row.head.kind == "score":
+        np.testing.assert_allclose(answer.logits.numpy(), (weights * members).sum(0), rtol=1e-5, atol=1e-6)
+        return
+    if row.head.several:
         on, off = (part.exp().numpy() for part in answer.log_sigmoid(temperature))
         np.testing.assert_allclose(on, (weights * sigmoid(members / temperature)).sum(0), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(on + off, 1, rtol=1e-5)
@@ -143,17 +148,21 @@ def test_probabilities_equal_numpy_in_float64(row: Row, temperature: float, tmp_
         assert expected.std() > 0.03, "equal probabilities prove nothing"
     # Its logits say the same as its probabilities at T = 1.
     plain = Outputs(answer.logits, answer.mask)
-    at_one = [o.log_sigmoid()[0] if row.problem == "multi_label" else o.log_probs() for o in (plain, answer)]
+    at_one = [o.log_sigmoid()[0] if row.head.several else o.log_probs() for o in (plain, answer)]
     torch.testing.assert_close(at_one[0], at_one[1], rtol=1e-5, atol=1e-5)
 
 
-def losses_by_key(provider: TeacherProvider, data: EncodedSplit, problem: str, size: int, seed: int, t: float) -> dict:
+def divergence(head: Head) -> str:
+    return "mse" if head.kind == "score" else "forward_kl"
+
+
+def losses_by_key(provider: TeacherProvider, data: EncodedSplit, head: Head, size: int, seed: int, t: float) -> dict:
     """OutputLoss of every single row against logits that depend on the row alone, under one order of batches."""
     spec = provider.spec
-    loss = OutputLoss(temperature=t)
+    loss = OutputLoss(temperature=t, divergence=divergence(head))
     loss.bind(spec, spec)
     found: dict[int, float] = {}
-    table = torch.from_numpy(np.random.default_rng(7).normal(size=(256, len(LABELS)))).float()
+    table = torch.from_numpy(np.random.default_rng(7).normal(size=(256, head.outputs))).float()
     for batch in TrainLoader(data, size, seed):
         answer, logits = provider(batch), table[batch["key"] % 256]
         for i, key in enumerate(batch["key"].tolist()):
@@ -171,8 +180,8 @@ def test_stored_and_live_teachers_give_the_same_loss(row: Row, temperature: floa
     case = Case(row, tmp_path)
     assert row.live is not None
     live = row.live().provider(case.context).prepare(CPU, Need(logits=True))
-    stored = losses_by_key(case.provider, case.data, row.problem, 5, 1, temperature)
-    expected = losses_by_key(live, case.data, row.problem, 16, 2, temperature)
+    stored = losses_by_key(case.provider, case.data, row.head, 5, 1, temperature)
+    expected = losses_by_key(live, case.data, row.head, 16, 2, temperature)
     assert stored.keys() == expected.keys() and len(stored) == len(case.data)
     for key, value in expected.items():
         assert stored[key] == pytest.approx(value, rel=1e-5, abs=1e-5)
@@ -195,8 +204,8 @@ def test_a_fingerprint_is_of_content(case: Case, tmp_path: Path) -> None:
 
 
 def test_it_is_no_part_of_the_module_that_holds_it(case: Case) -> None:
-    student = encoder(config("bert", layers=2), problem=case.row.problem)
-    losses = LossSet({"output": OutputLoss()})
+    student = encoder(config("bert", layers=2), head=case.row.head)
+    losses = LossSet({"output": OutputLoss(divergence=divergence(case.row.head))})
     losses.bind(student.spec, case.provider.spec)
     module = RunModule(student, losses, case.provider, Optim(), Mock(Validation), Step(1, 8))
     assert not isinstance(case.provider, nn.Module)
@@ -230,7 +239,7 @@ def test_eval_and_frozen_are_asserted_at_every_call(row: Row, tmp_path: Path) ->
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.live], ids=lambda row: row.id)
 def test_a_stored_teacher_lets_the_models_go(row: Row, tmp_path: Path) -> None:
-    load = Teachers(row.problem)
+    load = Teachers(row.head)
     found = context(tmp_path, load)
     provider = row.options().provider(found)
     models = [weakref.ref(made) for made in load.loaded]
@@ -238,7 +247,7 @@ def test_a_stored_teacher_lets_the_models_go(row: Row, tmp_path: Path) -> None:
     load.loaded.clear()
     gc.collect()
     assert not any(model() for model in models)
-    assert provider(found.splits["train"].collate([0])).logits.shape == (1, len(LABELS))
+    assert provider(found.splits["train"].collate([0])).logits.shape == (1, row.head.outputs)
 
 
 # --- labels and members that do not fit ------------------------------------------------------------------------------
@@ -246,26 +255,31 @@ def test_a_stored_teacher_lets_the_models_go(row: Row, tmp_path: Path) -> None:
 
 def test_labels_are_aligned_by_name_and_other_labels_refused() -> None:
     made = Teachers()(Member("bert", 1))
-    assert made.spec.labels == LABELS[::-1]
+    assert made.spec.head.names == LABELS[::-1]
     batch = {"teacher": {"input_ids": torch.tensor([[2, 9, 3]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}}
     raw = made(batch["teacher"]).logits
-    torch.testing.assert_close(LocalTeacher(made, LABELS)(batch).logits, raw.flip(-1), rtol=0, atol=0)
+    torch.testing.assert_close(LocalTeacher(made, HEAD)(batch).logits, raw.flip(-1), rtol=0, atol=0)
     with pytest.raises(UserError, match=r"only the teacher has track, only the data has other.*teacher\.labels"):
-        LocalTeacher(made, (*LABELS[:4], "other"))
+        LocalTeacher(made, Head.of_labels((*LABELS[:4], "other")))
     with pytest.raises(UserError, match="5 against 4"):
-        LocalTeacher(made, LABELS[:4])
+        LocalTeacher(made, Head.of_labels(LABELS[:4]))
 
 
 def test_members_that_differ_are_refused(tmp_path: Path) -> None:
     load = Teachers()
-    other = Teachers("multi_label")
+    other = Teachers(SEVERAL)
     found = context(tmp_path, load)
     mixed = TeacherContext(
-        LABELS, lambda member: (other if member.seed else load)(member), found.splits, tmp_path, CPU, 8, found.progress
+        HEAD, lambda member: (other if member.seed else load)(member), found.splits, tmp_path, CPU, 8, found.progress
     )
     options = ROWS[2].options()
-    with pytest.raises(UserError, match=r"differ in problem: .*single_label.*multi_label"):
+    with pytest.raises(
+        UserError, match=r"fine-tuned for multi_label_class.*, any number of them; the task needs single_label_class"
+    ):
         options.provider(mixed)
+    one, two = LocalTeacher(load(Member("bert", 0)), HEAD), LocalTeacher(other(Member("bert", 2)), SEVERAL)
+    with pytest.raises(UserError, match=r"differ in head: bert 0 has 5 labels .*; bert 2 has 5 labels .*any number"):
+        EnsembleTeacher([one, two])
 
 
 @pytest.mark.parametrize("weights", [[1, 2], [1, -1, 1], [0, 0, 0]], ids=str)

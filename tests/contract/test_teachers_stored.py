@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from contract.tiny_models import LABELS, Teachers, context
+from contract.tiny_models import HEAD, LABELS, SCORE, SEVERAL, Teachers, context
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from mangakd.core.errors import UserError
 from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.requires import Need
+from mangakd.core.spec import Head
 from mangakd.data.loader import EvalBatches
 from mangakd.store.writer import StoreWriter
 from mangakd.teachers import cached as module
@@ -96,16 +97,16 @@ def test_a_killed_fill_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.
     found = context(tmp_path, load)
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     member = options().models[0]
-    written = fill(whole, LocalTeacher(load(member), LABELS), found)
+    written = fill(whole, LocalTeacher(load(member), HEAD), found)
     assert written == TRAIN + 20 + 9
     total = load.forwards
-    dying = Dying(load(member), LABELS)
+    dying = Dying(load(member), HEAD)
     dying.left = 3  # one shard is two batches of 8: the second shard is under way
     with pytest.raises(Killed):
         fill(torn, dying, found)
     assert sum(name.endswith(".npy") for name in contents(torn)) == 1
     load.forwards = 0
-    assert fill(torn, LocalTeacher(load(member), LABELS), found) == written - 16
+    assert fill(torn, LocalTeacher(load(member), HEAD), found) == written - 16
     assert load.forwards == total - 2
     assert contents(torn) == contents(whole)
 
@@ -193,9 +194,9 @@ def test_a_text_that_is_not_stored_is_an_error_that_names_the_command(tmp_path: 
         provider(batch)
 
 
-@pytest.mark.parametrize("problem", ["single_label", "multi_label"])
-def test_verify_finds_a_teacher_that_changed(problem: str, tmp_path: Path) -> None:
-    load = Teachers(problem)
+@pytest.mark.parametrize("head", [HEAD, SEVERAL, SCORE], ids=str)
+def test_verify_finds_a_teacher_that_changed(head: Head, tmp_path: Path) -> None:
+    load = Teachers(head)
     found = context(tmp_path, load)
     store, split = tmp_path / "store", found.splits["validation"]
     options(store, seeds=(0, 1)).provider(found)
@@ -212,10 +213,10 @@ def test_verify_finds_a_teacher_that_changed(problem: str, tmp_path: Path) -> No
 # --- weights ---------------------------------------------------------------------------------------------------------
 
 
-def logits_and_labels(members: int, rows: int = 400, problem: str = "single_label") -> tuple[Tensor, Tensor]:
+def logits_and_labels(members: int, rows: int = 400, several: bool = False) -> tuple[Tensor, Tensor]:
     """Members that know the labels to different degrees, each from its own noise."""
     rng = np.random.default_rng(3)
-    if problem == "multi_label":
+    if several:
         labels = rng.integers(0, 2, (rows, 5)).astype(np.float32)
         truth = labels * 2 - 1
     else:
@@ -226,10 +227,10 @@ def logits_and_labels(members: int, rows: int = 400, problem: str = "single_labe
     return torch.from_numpy(strengths[:, None, None] * truth + noise).float(), torch.from_numpy(labels)
 
 
-def likelihood(weights: np.ndarray, members: Tensor, labels: Tensor, problem: str) -> float:
+def likelihood(weights: np.ndarray, members: Tensor, labels: Tensor, several: bool) -> float:
     """Mean log likelihood of the labels, float64 numpy."""
     z = members.double().numpy()
-    if problem == "multi_label":
+    if several:
         p = 1 / (1 + np.exp(-z * (labels.numpy() * 2 - 1)))
     else:
         p = np.exp(z - z.max(-1, keepdims=True))
@@ -237,12 +238,12 @@ def likelihood(weights: np.ndarray, members: Tensor, labels: Tensor, problem: st
     return float(np.log(np.tensordot(weights, p, 1)).mean())
 
 
-@pytest.mark.parametrize("problem", ["single_label", "multi_label"])
-def test_learned_weights_are_the_optimum_of_two(problem: str) -> None:
-    members, labels = logits_and_labels(2, problem=problem)
-    found = learned_weights(members, labels, problem)
+@pytest.mark.parametrize("several", [False, True])
+def test_learned_weights_are_the_optimum_of_two(several: bool) -> None:
+    members, labels = logits_and_labels(2, several=several)
+    found = learned_weights(members, labels, several)
     best = minimize_scalar(
-        lambda w: -likelihood(np.array([w, 1 - w]), members, labels, problem),
+        lambda w: -likelihood(np.array([w, 1 - w]), members, labels, several),
         bounds=(0, 1),
         method="bounded",
         options={"xatol": 1e-7},
@@ -252,18 +253,18 @@ def test_learned_weights_are_the_optimum_of_two(problem: str) -> None:
     assert sum(found) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("problem", ["single_label", "multi_label"])
-def test_learned_weights_beat_equal_ones_and_every_single_member(problem: str) -> None:
-    members, labels = logits_and_labels(3, problem=problem)
-    ours = likelihood(np.array(learned_weights(members, labels, problem)), members, labels, problem)
+@pytest.mark.parametrize("several", [False, True])
+def test_learned_weights_beat_equal_ones_and_every_single_member(several: bool) -> None:
+    members, labels = logits_and_labels(3, several=several)
+    ours = likelihood(np.array(learned_weights(members, labels, several)), members, labels, several)
     for other in ([1 / 3] * 3, [1, 0, 0], [0, 1, 0], [0, 0, 1], [0.6, 0.3, 0.1], [0.8, 0.2, 0.0]):
-        assert ours >= likelihood(np.array(other), members, labels, problem) - 1e-7
+        assert ours >= likelihood(np.array(other), members, labels, several) - 1e-7
 
 
 def test_a_useless_member_gets_nothing() -> None:
     labels = torch.arange(50) % 5
     right = 8 * torch.eye(5)[labels]
-    weights = learned_weights(torch.stack([right, -right]), labels, "single_label")
+    weights = learned_weights(torch.stack([right, -right]), labels, several=False)
     assert weights == pytest.approx([1, 0], abs=1e-6) and all(np.isfinite(weights))
 
 
@@ -276,7 +277,7 @@ def test_weights_of_validation_come_from_the_validation_labels(kind: type, tmp_p
     split = found.splits["validation"]
     batch = split.collate(list(range(len(split))))
     members = provider.prepare(CPU, Need(logits=True))(batch).members
-    expected = learned_weights(members, batch["labels"], "single_label")
+    expected = learned_weights(members, batch["labels"], several=False)
     np.testing.assert_allclose(provider.weights.numpy(), expected, atol=1e-3)
     other = dataclasses.replace(found, splits={**found.splits, "validation": found.splits["test"]})
     assert not np.allclose(

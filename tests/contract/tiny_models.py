@@ -5,6 +5,7 @@ Weights are blown up (`SCALE`): at the usual 0.02 all attention maps are uniform
 
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,18 @@ from transformers import (
     RobertaConfig,
 )
 
-from mangakd.core.spec import ModelSpec
+from mangakd.core.spec import Head, ModelSpec
 from mangakd.data.encoded import EncodedSplit, Sides
 from mangakd.data.tokenising import tokenise
 from mangakd.models.encoder import Encoder
-from mangakd.models.load import head_options, vocabulary_digest
+from mangakd.models.heads import entries
+from mangakd.models.load import vocabulary_digest
 from mangakd.tasks.classification.encode import labelled
 from mangakd.teachers.options import Member, TeacherContext
 
 VOCAB, SCALE = 130, 12
 LABELS = ("cancel", "order", "refund", "status", "track")
+HEAD, SEVERAL, SCORE = Head.of_labels(LABELS), Head.of_labels(LABELS, several=True), Head("score", 1, ("quality",))
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 WORDS = [f"w{i}" for i in range(VOCAB - len(SPECIAL))]
 _BERT = {"num_attention_heads": 2, "intermediate_size": 24}
@@ -74,23 +77,23 @@ def config(kind: str, layers: int = 3, hidden: int = 16, dropout: float = 0.0, a
     return made[kind]()
 
 
-def model(settings: Any, labels: tuple[str, ...] = LABELS, seed: int = 0, problem: str = "single_label") -> Any:
+def model(settings: Any, head: Head = HEAD, seed: int = 0) -> Any:
     """A classifier with random weights, in eval mode."""
     torch.manual_seed(seed)
-    settings.update(head_options(labels, problem))  # type: ignore[arg-type]
+    settings.update(entries(head))
     built = AutoModelForSequenceClassification.from_config(settings).eval()
     with torch.no_grad():
         for parameter in built.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(SCALE)
-        head = [module for module in built.modules() if isinstance(module, torch.nn.Linear)][-1]
-        head.weight.mul_(4)  # type: ignore[operator]
+        last = [module for module in built.modules() if isinstance(module, torch.nn.Linear)][-1]
+        last.weight.mul_(4)  # type: ignore[operator]
     return built
 
 
-def encoder(settings: Any, labels: tuple[str, ...] = LABELS, seed: int = 0, problem: str = "single_label") -> Encoder:
-    built = model(settings, labels, seed, problem)
-    return Encoder(built, ModelSpec.from_config(built.config, f"{settings.model_type} {seed}"))
+def encoder(settings: Any, head: Head = HEAD, seed: int = 0) -> Encoder:
+    built = model(settings, head, seed)
+    return Encoder(built, ModelSpec.from_config(built.config, f"{settings.model_type} {seed}", head))
 
 
 def inputs(lengths: tuple[int, ...] = (9, 6, 3), width: int | None = None, left: bool = False) -> dict[str, Tensor]:
@@ -121,11 +124,13 @@ def texts(count: int, seed: int = 0) -> list[str]:
     return [" ".join(rng.choice(WORDS, rng.integers(1, 16))) for _ in range(count)]
 
 
-def split(count: int, cache: Path, seed: int = 0, problem: str = "single_label", reader: Any = None) -> EncodedSplit:
+def split(count: int, cache: Path, seed: int = 0, head: Head = HEAD, reader: Any = None) -> EncodedSplit:
     tokens = tokenise(texts(count, seed), reader or tokenizer(), 16, cache)
     rng = np.random.default_rng(seed)
-    single = problem == "single_label"
-    labels = rng.integers(0, len(LABELS), count) if single else rng.integers(0, 2, (count, len(LABELS))).astype("f4")
+    if head.several:
+        labels = rng.integers(0, 2, (count, head.outputs)).astype("f4")
+    else:
+        labels = rng.integers(0, head.outputs, count) if head.kind == "labels" else rng.normal(size=count).astype("f4")
     return labelled(Sides(tokens, tokens, 0, 0), labels)
 
 
@@ -135,17 +140,17 @@ class Teachers:
     Odd seeds have their labels in reverse: everything that is put together must be aligned by name.
     """
 
-    def __init__(self, problem: str = "single_label") -> None:
-        self.problem = problem
+    def __init__(self, head: Head = HEAD) -> None:
+        self.head = head
         self.forwards = 0
         self.loaded: list[Encoder] = []
 
     def __call__(self, member: Member) -> Encoder:
-        labels = LABELS[::-1] if member.seed % 2 else LABELS
+        head = replace(self.head, names=self.head.names[::-1] if member.seed % 2 else self.head.names)
         kind = "bert" if member.path == "bert" else "distilbert"
-        made = encoder(config(kind, layers=2), labels, member.seed, self.problem)
+        made = encoder(config(kind, layers=2), head, member.seed)
         digest = vocabulary_digest(tokenizer())
-        made.spec = ModelSpec.from_config(made.model.config, f"{member.path} {member.seed}", digest)
+        made.spec = ModelSpec.from_config(made.model.config, f"{member.path} {member.seed}", head, digest)
         made.model.register_forward_hook(self._count)
         self.loaded.append(made)
         return made
@@ -156,10 +161,10 @@ class Teachers:
 
 def context(cache: Path, load: Teachers, rows: int = 40, batch_size: int = 8) -> TeacherContext:
     splits = {
-        name: split(count, cache / "tokens", seed, load.problem)
+        name: split(count, cache / "tokens", seed, load.head)
         for seed, (name, count) in enumerate({"train": rows, "validation": 20, "test": 9}.items())
     }
-    return TeacherContext(LABELS, load, splits, cache, torch.device("cpu"), batch_size, silent)
+    return TeacherContext(load.head, load, splits, cache, torch.device("cpu"), batch_size, silent)
 
 
 @contextmanager

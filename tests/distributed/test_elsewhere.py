@@ -62,7 +62,7 @@ def part(folder: Path, hardware: Hardware, stop: int | None) -> None:
     plan = tiny.plan(folder, hardware=hardware)
     plan.resume = ranks.share(newest(plan.checkpoints))
     try:
-        fit(student, losses, LocalTeacher(teacher, tiny.LABELS), plan)
+        fit(student, losses, LocalTeacher(teacher, tiny.HEAD), plan)
     except Interrupted:
         return
     if ranks.is_first():

@@ -46,7 +46,7 @@ def run(folder: Path) -> None:
             student, teacher, hard_label=HardLabelLoss(weight=0.3), output=OutputLoss(weight=0.7),
             hidden=HiddenLoss(weight=0.1), attention=AttentionLoss(weight=0.1),
         )  # fmt: skip
-        provider = LocalTeacher(teacher.to(hardware.teacher.weights()), tiny.LABELS)
+        provider = LocalTeacher(teacher.to(hardware.teacher.weights()), tiny.HEAD)
         plan = tiny.plan(folder / way, hardware=hardware, epochs=1)
         plan.loggers = [CSVLogger(folder / way, name="", version="")]
         fit(student, losses, provider, plan)

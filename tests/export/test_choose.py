@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mangakd.core.errors import UserError
+from mangakd.core.spec import Head
 from mangakd.evaluation.judge import Score
 from mangakd.export.choose import SCORES, Choice, choose, cosine, likeness, pearson
 from mangakd.export.company import compare
@@ -12,6 +13,12 @@ from mangakd.export.measure import Measured
 ROWS = 1000
 TARGETS = np.arange(ROWS) % 2
 FP32 = ["fp32"]
+HEAD, SEVERAL, SCORES_OF_2, VECTOR = (
+    Head.of_labels("ab"),
+    Head.of_labels("ab", several=True),
+    Head("score", 2),
+    Head("vector", 2),
+)
 
 
 def right_on(rows: int) -> np.ndarray:
@@ -23,15 +30,15 @@ def right_on(rows: int) -> np.ndarray:
 def variant(name: str, rows: int, ms: float, mb: float = 10.0, batch_ms: float | None = None) -> Measured:
     """batch_ms: as long as a text alone, where it is not given."""
     said, times = right_on(rows), {32: {"p50": ms / 2}, 64: {"p50": ms}, 128: {"p50": 3 * ms}}
-    return Measured(name, said, mb, 0.1, 100.0, compare(said, said, 0.0, "single_label"), times, batch_ms or ms)
+    return Measured(name, said, mb, 0.1, 100.0, compare(said, said, 0.0, HEAD), times, batch_ms or ms)
 
 
-def measured(outputs: np.ndarray, problem: str) -> Measured:
-    return Measured("v", outputs, 1, 1, 1, compare(outputs, outputs, 0.0, problem), {32: {"p50": 1.0}}, 1.0)
+def measured(outputs: np.ndarray, head: Head) -> Measured:
+    return Measured("v", outputs, 1, 1, 1, compare(outputs, outputs, 0.0, head), {32: {"p50": 1.0}}, 1.0)
 
 
 def chosen(*variants: Measured, **options: object) -> Choice:
-    return choose(variants, FP32, right_on(900), "single_label", TARGETS, **options)  # type: ignore[arg-type]
+    return choose(variants, FP32, right_on(900), HEAD, TARGETS, **options)  # type: ignore[arg-type]
 
 
 def test_the_fastest_that_loses_no_more_than_the_limit() -> None:
@@ -106,14 +113,14 @@ def test_where_nothing_passes_fp32_ships_only_where_it_answers_in_numbers() -> N
 def test_agreement_with_the_teacher_is_said() -> None:
     found = chosen(variant("fp32", 900, 20), teacher=right_on(950))
     assert found.judged[0].agreement_teacher == pytest.approx(0.95)
-    written = found.judged[0].metrics("single_label")
+    written = found.judged[0].metrics(HEAD)
     assert written["accuracy"] == pytest.approx(0.9) and written["latency_ms"]["64"] == {"p50": 20}
     assert written["passed"] is True and written["drop_interval"] == pytest.approx([0, 0])
 
 
 def test_rows_of_another_split_are_refused() -> None:
     with pytest.raises(ValueError, match="shape"):
-        choose([variant("fp32", 900, 20)], FP32, right_on(900)[:-1], "single_label", TARGETS[:-1])
+        choose([variant("fp32", 900, 20)], FP32, right_on(900)[:-1], HEAD, TARGETS[:-1])
 
 
 def test_several_labels_count_as_whole_sets() -> None:
@@ -121,8 +128,8 @@ def test_several_labels_count_as_whole_sets() -> None:
     student = targets * 2 - 1
     worse = student.copy()
     worse[0, 1] = 1
-    made = measured(worse.astype(np.float32), "multi_label")
-    (found,) = choose([made], ["v"], student, "multi_label", targets, resamples=50).judged
+    made = measured(worse.astype(np.float32), SEVERAL)
+    (found,) = choose([made], ["v"], student, SEVERAL, targets, resamples=50).judged
     assert found.score.value == 0.75 and found.drop.value == 25.0 and found.agreement_student == 0.75
 
 
@@ -131,8 +138,8 @@ def test_regression_is_scored_by_pearson() -> None:
     targets = rng.normal(size=(200, 2)) * 5 + 1000  # far from 0, where sums of squares lose digits
     student = (targets + rng.normal(size=targets.shape)).astype(np.float32)
     noisy = (student + rng.normal(size=targets.shape)).astype(np.float32)
-    made = measured(noisy, "regression")
-    (found,) = choose([made], ["v"], student, "regression", targets, resamples=50).judged
+    made = measured(noisy, SCORES_OF_2)
+    (found,) = choose([made], ["v"], student, SCORES_OF_2, targets, resamples=50).judged
 
     def reference(one: np.ndarray, other: np.ndarray) -> float:
         return float(np.mean([np.corrcoef(one[:, c], other[:, c])[0, 1] for c in range(2)]))
@@ -147,9 +154,7 @@ def test_regression_is_scored_by_pearson() -> None:
 def test_embeddings_are_scored_by_their_cosine_to_the_student() -> None:
     student = np.array([[1.0, 0.0], [0.0, 2.0]], dtype=np.float32)
     turned = np.array([[1.0, 0.0], [1.0, 1.0]], dtype=np.float32)
-    made = measured(turned, "embedding")
-    (found,) = choose([made], ["v"], student, "embedding", None, resamples=50).judged
+    made = measured(turned, VECTOR)
+    (found,) = choose([made], ["v"], student, VECTOR, None, resamples=50).judged
     assert found.score.value == pytest.approx((1 + np.sqrt(0.5)) / 2) and not found.passed
-    assert cosine(student, student) == pytest.approx([1, 1]) and likeness(
-        "embedding", student, student
-    ) == pytest.approx(1)
+    assert cosine(student, student) == pytest.approx([1, 1]) and likeness(VECTOR, student, student) == pytest.approx(1)

@@ -15,6 +15,7 @@ from exported import student, torch_says
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from mangakd.core.errors import UserError
+from mangakd.core.spec import Head
 from mangakd.export import graph
 from mangakd.export.pooling import Pooling
 from mangakd.export.variants import ANY_STUDENT, VARIANTS, make
@@ -58,7 +59,7 @@ def test_lengths(classifier: Path) -> None:
 @pytest.mark.parametrize("pooling", [Pooling("cls", False), None])
 def test_an_encoder_without_a_head_gives_embeddings(tmp_path: Path, pooling: Pooling | None) -> None:
     source = graph.read(student(tmp_path, "embedding"), pooling=pooling)
-    assert (source.problem, source.output, source.labels) == ("embedding", "embedding", ())
+    assert (source.head.kind, source.output, source.head.names) == ("vector", "embedding", ())
     assert source.module.pooling == (pooling or Pooling("mean", True))
 
 
@@ -82,13 +83,13 @@ def test_labels_without_names(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no label names: id2label.*LABEL_0 to LABEL_2"):
         graph.read(folder)
     change(folder, id2label={"0": "LABEL_0", "1": "refund", "2": "LABEL_2"})  # someone named them
-    assert graph.read(folder).labels == ("LABEL_0", "refund", "LABEL_2")
+    assert graph.read(folder).head.names == ("LABEL_0", "refund", "LABEL_2")
 
 
 def test_a_number_needs_no_name(tmp_path: Path) -> None:
     folder = student(tmp_path, "regression")
     change(folder, id2label={"0": "LABEL_0"}, label2id={"LABEL_0": 0})
-    assert graph.read(folder).labels == ("LABEL_0",)
+    assert graph.read(folder).head == Head("score", 1)
 
 
 @pytest.mark.parametrize(("head", "known"), [("TokenClassification", False), ("MaskedLM", True)])
@@ -96,7 +97,7 @@ def test_heads_that_are_not_exported(tmp_path: Path, head: str, known: bool) -> 
     folder = student(tmp_path, "embedding")
     change(folder, architectures=[f"BertFor{head}"])
     if known:
-        assert graph.read(folder).problem == "embedding"
+        assert graph.read(folder).head.kind == "vector"
         return
     with pytest.raises(UserError, match=f"head for {head}"):
         graph.read(folder)

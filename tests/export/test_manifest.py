@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from mangakd.core.errors import UserError
+from mangakd.core.spec import Head
 from mangakd.export import manifest
 from mangakd.export.manifest import add_metrics, copy, place, read, seal
 
 CONTENT = {
     "variant": "onnx_int8", "backend": "onnxruntime", "model": "model.onnx", "inputs": ["input_ids", "attention_mask"],
-    "output": "logits", "problem": "single_label", "labels": ["a", "b"], "tolerance": 0.25, "versions": {}, "source": {},
+    "output": "logits", "head": {"kind": "labels", "outputs": 2, "names": ["a", "b"], "several": False}, "tolerance": 0.25,
     "tokenizer": {"file": "tokenizer.json", "max_length": 32, "truncation_side": "right", "pad_id": 0, "pad_type_id": 0},
-    "metrics": {},
+    "versions": {}, "source": {}, "metrics": {},
 }  # fmt: skip
 
 
@@ -31,7 +32,7 @@ def variant(out: Path, model: bytes = b"weights") -> Path:
 
 def test_what_is_sealed_is_read_back(tmp_path: Path) -> None:
     found = read(variant(tmp_path))
-    assert found.labels == ("a", "b") and found.tolerance == 0.25 and found.max_length == 32
+    assert found.head == Head.of_labels("ab") and found.tolerance == 0.25 and found.max_length == 32
     assert set(found.content["files"]) == {"model.onnx", "tokenizer.json"}
     assert [path.name for path in tmp_path.iterdir()] == ["onnx_int8"]
 
@@ -130,6 +131,6 @@ def test_a_kill_at_every_step_leaves_the_old_the_new_or_nothing(
 def test_another_format_is_refused(tmp_path: Path) -> None:
     folder = variant(tmp_path)
     file = folder / "manifest.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 2}))
-    with pytest.raises(UserError, match="format 2"):
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 3}))
+    with pytest.raises(UserError, match="format 3"):
         read(folder)

@@ -11,6 +11,7 @@ from variants_made import Made
 
 from mangakd import runtime
 from mangakd.core.errors import UserError
+from mangakd.core.spec import Head
 from mangakd.export import graph, variants
 from mangakd.export.choose import choose
 from mangakd.export.graph import Graph
@@ -21,7 +22,8 @@ from mangakd.export.variants import ANY_STUDENT, VARIANTS, make
 for package in ("onnx", "onnxscript", "onnxruntime", "openvino", "openvino_tokenizers", "nncf"):
     pytest.importorskip(package)
 
-PROBLEMS = {"classifier": "single_label", "distilbert": "single_label"}
+OF_HEAD = {"regression": "score", "embedding": "vector"}
+HEAD = Head.of_labels(("order", "refund", "shipping"))
 PRECISE = ("onnx_fp32", "openvino_fp32")
 CASES = [(kind, name) for kind in KINDS for name in (ANY_STUDENT if kind == "classifier" else PRECISE)]
 # Of the spread of the student's logits over TEXTS. fp16 rounds weights to 11 bits, INT8 to 8.
@@ -44,7 +46,8 @@ def test_parity_with_pytorch(whole: Whole, kind: str, name: str) -> None:
     within = WITHIN.get(name, INT8) * max(wanted.max() - wanted.min(), 1.0)
     for batch in (1, 3, len(TEXTS)):
         np.testing.assert_allclose(model.outputs(TEXTS, batch), wanted, atol=within, rtol=0)
-    assert model.manifest.problem == PROBLEMS.get(kind, kind)
+    assert model.manifest.head.kind == OF_HEAD.get(kind, "labels")
+    assert model.manifest.head.several == (kind == "multi_label")
     assert ("token_type_ids" in model.manifest.inputs) == (kind != "distilbert")
     assert model.labels == {"regression": ("quality",), "embedding": ()}.get(kind, ("order", "refund", "shipping"))
 
@@ -240,11 +243,9 @@ def test_from_variants_to_best(whole: Whole, tmp_path: Path) -> None:
     student = torch_says(source, "classifier", TEXTS)
     subjects = [of_variant(copy(held / name, out / name)) for name in ("onnx_fp32", "onnx_int8")]
     measured = measure(subjects, TEXTS, batch_size=3, lengths=(8,), runs=5)
-    choice = choose(
-        measured, [row.name for row in VARIANTS.values() if row.fp32], student, "single_label", student.argmax(1)
-    )
+    choice = choose(measured, [row.name for row in VARIANTS.values() if row.fp32], student, HEAD, student.argmax(1))
     for each in choice.judged:
-        add_metrics(out / each.name, {"validation": each.metrics("single_label")}, each.difference)
+        add_metrics(out / each.name, {"validation": each.metrics(HEAD)}, each.difference)
     best = runtime.load(copy(out / choice.name, tmp_path / "best"), threads=1)
     found = best.manifest.content["metrics"]["validation"]
     assert best.manifest.variant == choice.name and found["passed"] and found["accuracy"] == 1.0

@@ -20,6 +20,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from mangakd.cli import preflight
 from mangakd.cli.setup import Setup
 from mangakd.core.errors import UserError
+from mangakd.core.spec import Head
 from mangakd.export.variants import make
 from mangakd.models import load
 from mangakd.runtime.model import load as served
@@ -171,7 +172,7 @@ def test_a_decoder_reads_its_tokenizers_padding(brought: Callable[[str], Path]) 
     model = load.trained_classifier(folder, "teacher.path")
     assert model is not None
     model.config.pad_token_id = 3
-    taught = load.encoder(model.eval(), "teacher", tokenizer)
+    taught = load.encoder(model.eval(), Head.of_labels(LABELS), "teacher", tokenizer)
     rows = tokenizer(["order", "give me my money back"], padding=True, padding_side="right", return_tensors="pt")
     alone = tokenizer(["order"], return_tensors="pt")
     with torch.no_grad():

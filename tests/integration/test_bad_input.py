@@ -119,7 +119,10 @@ TABLE: dict[str, tuple[list[str], list[str]]] = {
         ["data.path={multi.jsonl}"],
         ["line 2 of data.path=", "several labels (order, refund)", "task.problem=multi_label"],
     ),
-    "kind of head": (["task.problem=multi_label"], ["fine-tuned for single_label", "task.problem=multi_label"]),
+    "kind of head": (
+        ["task.problem=multi_label"],
+        ["fine-tuned for single_label_classification", "the task needs multi_label_classification", "Set task.problem"],
+    ),
     # machine and folders
     "gpu": (["hardware=a100"], ["hardware=a100 needs 1 GPU; this machine has a CPU and no GPU", "hardware=cpu"]),
     "accelerator": (["hardware.accelerator=cuda"], ["hardware.accelerator=cuda is unknown", "Known: auto, cpu, gpu, mps"]),

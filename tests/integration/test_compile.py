@@ -60,7 +60,7 @@ def trained(folder: Path, layers: int = 2, limit: int | None = None, **changes: 
     plan.loggers = [CSVLogger(folder, name="", version="")]
     plan.trainer["limit_val_batches"] = limit
     plan.save_every = SaveEvery(every_steps=14)
-    fit(student, losses, LocalTeacher(teacher, tiny.LABELS), plan)
+    fit(student, losses, LocalTeacher(teacher, tiny.HEAD), plan)
     return student
 
 

@@ -54,7 +54,7 @@ def world(hard: HardLabelLoss) -> tuple[Encoder, LossSet, LocalTeacher]:
         student, teacher, hard_label=hard, output=OutputLoss(weight=0.7), hidden=HiddenLoss(weight=0.1),
         attention=AttentionLoss(weight=0.1),
     )  # fmt: skip
-    return student, losses, LocalTeacher(teacher, tiny.LABELS)
+    return student, losses, LocalTeacher(teacher, tiny.HEAD)
 
 
 def finish(folder: Path, **changes: object) -> dict[str, torch.Tensor]:
@@ -149,7 +149,7 @@ def test_the_teacher_is_in_no_checkpoint_and_unchanged(tmp_path: Path) -> None:
         saved = torch.load(tmp_path / "checkpoints" / file, weights_only=False)
         assert {name.split(".")[0] for name in saved["state_dict"]} == {"student", "losses"}
         assert "teacher" not in " ".join(saved)
-    assert LocalTeacher(teacher.encoder, tiny.LABELS).fingerprint == before
+    assert LocalTeacher(teacher.encoder, tiny.HEAD).fingerprint == before
     assert result.steps == 39
     groups = [group["name"] for group in saved["optimizer_states"][0]["param_groups"]]
     assert groups == ["student", "student.no_decay", "losses.hidden", "losses.hidden.no_decay"]

@@ -40,7 +40,7 @@ def train(
     losses = tiny.bound(student, teacher, **{name: kinds[name](weight=weight) for name, weight in weights.items()})
     plan = replace(tiny.plan(folder, **changes), loggers=[KeptCsv(save_dir=folder, name="", version="logs")])
     plan.trainer["log_every_n_steps"] = every
-    fit(student, losses, LocalTeacher(teacher, tiny.LABELS), plan)
+    fit(student, losses, LocalTeacher(teacher, tiny.HEAD), plan)
     return folder
 
 

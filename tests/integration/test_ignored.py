@@ -24,9 +24,9 @@ WARNED: dict[str, tuple[list[str], str]] = {
         ["hardware.machine.memory_gb=9"],
         "hardware.machine.memory_gb is ignored: its figures are for plan=true",
     ),
-    "family's batch": (
-        ["hardware.batch_size=8", "hardware.tasks.classification.batch_size=9"],
-        "hardware.tasks.classification.batch_size is ignored: hardware.batch_size is given",
+    "batch of a kind of head": (
+        ["hardware.batch_size=8", "hardware.tasks.labels.batch_size=9"],
+        "hardware.tasks.labels.batch_size is ignored: hardware.batch_size is given",
     ),
     "placement": (
         ["teacher=cached", "hardware.teacher.placement=sharded"],

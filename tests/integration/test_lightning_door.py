@@ -8,13 +8,14 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from tiny import LABELS, encoder, plan, split
+from tiny import HEAD, LABELS, encoder, plan, split
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification, T5Config
 
 from mangakd import DistillModule, Optim, losses, teachers
 from mangakd.core.errors import UserError
+from mangakd.core.spec import Head
 from mangakd.data.sampler import BucketSampler
 from mangakd.losses.loss_set import LossSet
 from mangakd.teachers.local import LocalTeacher
@@ -102,7 +103,7 @@ def test_the_same_batches_give_the_command_s_student_bit_for_bit(tmp_path: Path)
     torch.manual_seed(settings.seed)
     ours = LossSet(terms(*names))
     ours.bind(student.spec, teacher.spec)
-    fit(student, ours, LocalTeacher(teacher, LABELS), settings)
+    fit(student, ours, LocalTeacher(teacher, HEAD), settings)
 
     own = DistillModule(student=same, teacher=frozen, losses=terms(*names), optim=settings.optim, seed=settings.seed)
     steps = Steps(BucketSampler(settings.train.student.lengths, settings.hardware.step_rows, settings.seed, {}))
@@ -188,11 +189,27 @@ def test_the_trainer_s_own_clipping_wins() -> None:
     assert moved[0] > 1e-4 > 2e-6 > moved[1]
 
 
+SCORE = Head("score", 1)
+T5 = T5Config(
+    vocab_size=50, d_model=16, d_kv=4, d_ff=32, num_layers=2, num_heads=4, pad_token_id=0, decoder_start_token_id=0,
+    id2label=dict(enumerate(LABELS)),
+)  # fmt: skip
 SAME_SIZE = "vocabularies of different sizes"
 REFUSED: dict[str, tuple[Any, str]] = {
     "no classifier": (lambda: module(student=AutoModel.from_config(encoder(1).model.config)), "student is a BertModel; give"),
     "a name": (lambda: module(student="bert-base-uncased"), "student is a str; give a sequence classifier"),
     "one object": (lambda: (m := encoder(1).model) and module(m, m), "teacher and student are the same object"),
+    "labels and a score": (
+        lambda: module(teacher=encoder(2, head=SCORE).model),
+        r"the teacher's is a score \(regression\), the student's 3 labels \(a, b, c\) \(single_label_classification\)",
+    ),
+    "probabilities of a score": (
+        lambda: module(encoder(1, head=SCORE).model, encoder(2, head=SCORE).model),
+        r"losses\.output \(OutputLoss\) needs a head of labels; the head is a score .*divergence=mse",
+    ),
+    "two stacks": (
+        lambda: module(AutoModelForSequenceClassification.from_config(T5), names=("hidden",)), "has an encoder and a decoder"
+    ),
     "no losses": (lambda: DistillModule(encoder(1).model, encoder(2).model), "there are no losses"),
     "no teacher": (lambda: DistillModule(encoder(1).model, losses=terms("output")), r"losses\.output \(OutputLoss\) learns from"),
     "layer map": (

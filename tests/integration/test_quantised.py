@@ -35,6 +35,7 @@ from mangakd.export.run import _advice
 from mangakd.export.variants import make, with_trained
 from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.models.encoder import Encoder
+from mangakd.models.heads import trained_head
 from mangakd.training.optim import parameter_groups
 from mangakd.training.quantise import HOOKS, quantising
 from mangakd.training.stages import Stage
@@ -77,7 +78,7 @@ def test_the_variant_answers_as_the_trained_model_with_its_quantisers(kind: str,
 
 def loaded(folder: Path) -> tuple[Any, ModelSpec]:
     model = AutoModelForSequenceClassification.from_pretrained(folder)
-    return model, ModelSpec.from_config(model.config, "tiny", "v")
+    return model, ModelSpec.from_config(model.config, "tiny", trained_head(model.config), "v")
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from mangakd.cli import preflight
 from mangakd.cli.setup import Setup
 from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
+from mangakd.core.spec import Head
 from mangakd.models import load, outline
 from mangakd.models.outline import weights_digest
 from mangakd.store.manifest import Manifest
@@ -103,7 +104,7 @@ def test_names_of_stores_and_fine_tuned_teachers_are_those_of_before(
         manifest: Manifest = setup.provider()._reader.manifest
         assert manifest.teacher == digest(weights_digest(model), *setup.corpus.labels)
     torch.manual_seed(7)
-    base = load.outline_classifier(str(tiny_fresh), ("a", "b"), "single_label", "teacher.path")
+    base = load.outline_for(str(tiny_fresh), Head.of_labels(("a", "b")), "teacher.path")
     assert base.digest(torch.float32) == weights_digest(load.read_model(base, str(tiny_fresh), "teacher.path"))
     torch.manual_seed(7)
     other = AutoModelForSequenceClassification.from_pretrained(tiny_fresh, num_labels=2, dtype=torch.float32)

@@ -14,11 +14,11 @@ from mangakd.models.load import load_tokenizer
 def test_a_run_on_any_text(
     compose: Callable[..., DictConfig], run_here: Callable[[DictConfig, Path], None], tmp_path: Path
 ) -> None:
-    from mangakd.models.load import head_options
+    from mangakd.core.spec import Head
 
     folder = save_tiny(tmp_path / "teacher")
     config = json.loads((folder / "config.json").read_text())
-    config |= {"problem_type": head_options(LABELS, "multi_label")["problem_type"]}
+    config |= {"problem_type": Head.of_labels(LABELS, several=True).problem_type}
     (folder / "config.json").write_text(json.dumps(config))
     texts = ["a [SEP] b {}", "thanks \\ud83d {}", "[CLS]</s>[MASK] {}", "where is it {}"]
     sets: list[list[str]] = [[], [LABELS[0]], [LABELS[1], LABELS[2]]]

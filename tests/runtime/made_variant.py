@@ -12,35 +12,38 @@ import importlib.util
 import json
 import shutil
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from mangakd.core.spec import Head
+
 LABELS = ("order", "refund", "shipping")
+HEAD, SEVERAL = Head.of_labels(LABELS), Head.of_labels(LABELS, several=True)
 WORDS, WIDTH, MAX_LENGTH = 5000, 8, 32
 _ROOT = tempfile.TemporaryDirectory(prefix="mangakd-variants-")  # goes with the process
 
 
-def variant(problem: str = "single_label", backend: str = "onnxruntime", columns: int = len(LABELS)) -> Path:
-    """An exported folder of `problem`, made once; copy it before changing it."""
-    return _made(problem, backend, columns)
+def variant(head: Head = HEAD, backend: str = "onnxruntime") -> Path:
+    """An exported folder of a student with this head, made once; copy it before changing it."""
+    return _made(head, backend)
 
 
 @functools.cache
-def _made(problem: str, backend: str, columns: int) -> Path:
+def _made(head: Head, backend: str) -> Path:
     pytest.importorskip("onnx", reason="writes the model: pip install onnx")
     pytest.importorskip(backend, reason=f"runs the model: pip install {backend}")
-    folder = Path(_ROOT.name) / f"{problem}_{backend}_{columns}"
+    folder = Path(_ROOT.name) / f"{head.kind}_{head.several}_{backend}_{head.outputs}"
     folder.mkdir()
     save_tokenizer(folder / "tokenizer.json")
-    output = "embedding" if problem == "embedding" else "logits"
-    save_onnx(folder / "model.onnx", output, columns)
+    output = "embedding" if head.kind == "vector" else "logits"
+    save_onnx(folder / "model.onnx", output, head.outputs)
     if backend == "openvino":
         _to_openvino(folder)
-    labels = LABELS if columns == len(LABELS) and problem != "embedding" else ()
-    write_manifest(folder, problem=problem, backend=backend, output=output, labels=list(labels))
+    write_manifest(folder, head=asdict(head), backend=backend, output=output)
     return folder
 
 
@@ -121,9 +124,9 @@ def write_manifest(folder: Path, **changes: Any) -> None:
     model = "model.xml" if (folder / "model.xml").is_file() else "model.onnx"
     files = sorted(file.name for file in folder.iterdir() if file.name != "manifest.json")
     content: dict[str, Any] = {
-        "format": 1, "variant": "onnx_fp32", "backend": "onnxruntime", "model": model,
+        "format": 2, "variant": "onnx_fp32", "backend": "onnxruntime", "model": model,
         "files": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files},
-        "inputs": ["input_ids", "attention_mask"], "output": "logits", "problem": "single_label", "labels": list(LABELS),
+        "inputs": ["input_ids", "attention_mask"], "output": "logits", "head": asdict(HEAD),
         "tokenizer": {"file": "tokenizer.json", "max_length": MAX_LENGTH, "pad_id": 0, "pad_type_id": 0},
         "tolerance": 1e-4, "versions": {}, "source": {}, "metrics": {},
     }  # fmt: skip

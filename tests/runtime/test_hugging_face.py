@@ -8,9 +8,10 @@ from typing import Any
 import made_variant
 import numpy as np
 import pytest
-from made_variant import LABELS, MAX_LENGTH, dependent, variant
+from made_variant import HEAD, LABELS, MAX_LENGTH, SEVERAL, dependent, variant
 
 from mangakd.core.errors import UserError
+from mangakd.core.spec import Head
 from mangakd.runtime import load
 
 CONFIG: dict[str, Any] = {
@@ -46,24 +47,21 @@ def test_it_answers_as_the_same_model_with_a_manifest(
     with caplog.at_level(logging.INFO):
         model = load(folder, threads=1)
     assert f"{folder} has no manifest.json" in caplog.text and f"{MAX_LENGTH} tokens" in caplog.text
-    assert (model.manifest.backend, model.labels, model.manifest.problem) == (backend, LABELS, "single_label")
+    assert (model.manifest.backend, model.manifest.head) == (backend, HEAD)
     np.testing.assert_array_equal(model.outputs(TEXTS), load(source, threads=1).outputs(TEXTS))
 
 
 @pytest.mark.parametrize(
-    ("config", "problem"),
-    [({"problem_type": None}, "single_label"), ({"problem_type": "multi_label_classification"}, "multi_label")],
+    ("config", "head"),
+    [({"problem_type": None}, HEAD), ({"problem_type": "multi_label_classification"}, SEVERAL)],
 )
-def test_the_problem_is_read_as_transformers_reads_it(tmp_path: Path, config: dict[str, Any], problem: str) -> None:
-    assert load(optimum(variant(), tmp_path, config), threads=1).manifest.problem == problem
+def test_the_head_is_read_as_transformers_reads_it(tmp_path: Path, config: dict[str, Any], head: Head) -> None:
+    assert load(optimum(variant(), tmp_path, config), threads=1).manifest.head == head
 
 
 def test_one_output_without_a_type_is_a_regression(tmp_path: Path) -> None:
     one = {"problem_type": None, "id2label": {"0": "LABEL_0"}}
-    assert (
-        load(optimum(variant(problem="regression", columns=1), tmp_path, one), threads=1).manifest.problem
-        == "regression"
-    )
+    assert load(optimum(variant(Head("score", 1)), tmp_path, one), threads=1).manifest.head == Head("score", 1)
 
 
 def test_padding_and_length_where_one_file_alone_knows_them(tmp_path: Path) -> None:
@@ -108,7 +106,7 @@ def test_what_is_left_open_is_refused(
 
 def test_an_encoder_and_a_damaged_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gives \['embedding'\]; a classifier takes some of .* and gives logits"):
-        load(optimum(variant(problem="embedding", columns=5), tmp_path / "encoder"))
+        load(optimum(variant(Head("vector", 5)), tmp_path / "encoder"))
     folder = optimum(variant(), tmp_path / "damaged")
     (folder / "model.onnx").write_bytes(b"no model")
     with pytest.raises(UserError, match=r"onnxruntime .* cannot read .*model\.onnx"):

@@ -32,7 +32,7 @@ def test_importing_the_runtime_loads_nothing_heavy() -> None:
     assert "tokenizers" in loaded and "numpy" in loaded
     assert not {"onnxruntime", "openvino", "fastapi", "uvicorn"} & set(loaded)
     ours = {name for name in loaded if name.startswith("mangakd.") and not name.startswith("mangakd.runtime")}
-    assert ours == {"mangakd.core", "mangakd.core.errors"}
+    assert ours == {"mangakd.core", "mangakd.core.errors", "mangakd.core.spec"}
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])

@@ -2,14 +2,18 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-from made_variant import write_manifest
+from made_variant import HEAD, LABELS, write_manifest
 
 from mangakd.core.errors import UserError
+from mangakd.core.spec import Head
 from mangakd.runtime import load, manifest
+
+WRITTEN = asdict(HEAD)
 
 
 @pytest.fixture
@@ -24,7 +28,31 @@ def folder(tmp_path: Path) -> Path:
 def test_a_whole_folder_is_read(folder: Path) -> None:
     found = manifest.read(folder)
     assert (found.model, found.tokenizer) == (folder / "model.onnx", folder / "tokenizer.json")
-    assert found.labels == ("order", "refund", "shipping") and found.truncation_side == "right"
+    assert found.head == HEAD and found.truncation_side == "right"
+
+
+FORMAT_1: list[tuple[str, list[str], Head]] = [
+    ("single_label", list(LABELS), HEAD),
+    ("multi_label", list(LABELS), Head.of_labels(LABELS, several=True)),
+    ("regression", ["quality"], Head("score", 1, ("quality",))),
+    ("regression", [], Head("score", 1)),
+    ("regression", ["joy", "anger"], Head("score", 2, ("joy", "anger"))),
+    ("embedding", [], Head("vector", 0)),
+]
+
+
+@pytest.mark.parametrize(("problem", "labels", "head"), FORMAT_1)
+def test_folders_of_format_1_are_read(folder: Path, problem: str, labels: list[str], head: Head) -> None:
+    """They had `problem` and `labels` in place of `head`."""
+    output = "embedding" if problem == "embedding" else "logits"
+    write_manifest(folder, format=1, problem=problem, labels=labels, output=output)
+    content = json.loads((folder / "manifest.json").read_text())
+    del content["head"]
+    (folder / "manifest.json").write_text(json.dumps(content))
+    found = manifest.read(folder)
+    assert found.head == head
+    write_manifest(folder, **found.content)  # as an export that adds its metrics does
+    assert manifest.read(folder).head == head
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
@@ -64,11 +92,20 @@ def test_a_damaged_or_newer_manifest(folder: Path, content: str) -> None:
     ("change", "message"),
     [
         ({"backend": "tensorrt"}, "backend is wrong"),
-        ({"problem": "poetry"}, "problem"),
-        ({"problem": "embedding"}, "output is wrong"),
+        ({"head": {**WRITTEN, "kind": "poetry"}}, "head.kind is wrong"),
+        ({"head": {**WRITTEN, "kind": "tokens"}}, "head.kind is wrong"),
+        ({"head": {**WRITTEN, "kind": "vector"}}, "output is wrong"),
+        ({"head": {**WRITTEN, "outputs": 2}}, "head.names is wrong"),
+        ({"head": {**WRITTEN, "several": 1}}, "head is wrong"),
+        ({"head": {**WRITTEN, "size": 1}}, "head is wrong"),
         ({"inputs": ["ids"]}, "inputs is wrong"),
-        ({"labels": ["a", "a"]}, "labels is wrong"),
-        ({"labels": None}, r"labels \(wanted list, found nothing\)"),
+        ({"head": {**WRITTEN, "names": ["a", "a", "b"]}}, "head.names is wrong"),
+        ({"head": {**WRITTEN, "names": None}}, r"head\.names \(wanted list, found nothing\)"),
+        ({"head": None}, r"head \(wanted dict, found nothing\)"),
+        ({"format": 1}, r"problem \(wanted str, found nothing\)"),
+        ({"format": 1, "problem": "poetry", "labels": []}, "problem is wrong"),
+        ({"format": 1, "problem": "single_label"}, r"labels \(wanted list, found nothing\)"),
+        ({"format": 1, "problem": "single_label", "labels": ["a", "a"]}, "head.names is wrong"),
         ({"tolerance": "small"}, r"tolerance \(wanted float, found 'small'\)"),
         ({"model": "other.onnx"}, "model is wrong"),
         ({"files": {"../secret": "0"}}, "files"),

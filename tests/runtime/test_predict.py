@@ -1,15 +1,17 @@
 """Answers of a loaded student are those of the model written in numpy: any texts, any batches, both backends."""
 
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import made_variant
 import numpy as np
 import pytest
-from made_variant import LABELS, MAX_LENGTH, expected, variant
+from made_variant import HEAD, LABELS, MAX_LENGTH, SEVERAL, expected, variant
 
 from mangakd.core.errors import UserError
+from mangakd.core.spec import Head
 from mangakd.runtime import Model, load
 from mangakd.runtime.answers import answers
 
@@ -25,8 +27,8 @@ TEXTS = [
 ]
 
 
-def model(**kinds: Any) -> Model:
-    return load(variant(**kinds), threads=1)
+def model(head: Head = HEAD, backend: str = "onnxruntime") -> Model:
+    return load(variant(head, backend), threads=1)
 
 
 def reference(asked: Model, texts: list[str], columns: int = len(LABELS)) -> np.ndarray:
@@ -68,7 +70,7 @@ def test_single_label() -> None:
 
 def test_multi_label_names_all_from_one_half() -> None:
     rows = np.array([[0.0, -1.0, 3.0], [-4.0, -5.0, -1e9]], dtype=np.float32)
-    first, second = answers(rows, "multi_label", LABELS, top=2)
+    first, second = answers(rows, SEVERAL, top=2)
     assert first["labels"] == ["order", "shipping"]
     assert first["probabilities"] == pytest.approx({"shipping": 1 / (1 + np.exp(-3)), "order": 0.5})
     assert second["labels"] == [] and list(second["probabilities"]) == ["order", "refund"]
@@ -76,20 +78,21 @@ def test_multi_label_names_all_from_one_half() -> None:
 
 def test_of_equal_labels_the_first_wins_and_extremes_are_numbers() -> None:
     rows = np.array([[1, 1, 1], [-3e38, 3e38, 3e38]], dtype=np.float32)
-    found = answers(rows, "single_label", LABELS)
+    found = answers(rows, HEAD)
     assert [answer["label"] for answer in found] == ["order", "refund"]
     assert found[1]["probabilities"] == {"refund": 0.5, "shipping": 0.5, "order": 0.0}
 
 
 def test_regression() -> None:
-    student = model(problem="regression", columns=1)
+    student = model(Head("score", 1))
     values = [answer["value"] for answer in student.predict(TEXTS)]
     assert values == pytest.approx(reference(student, TEXTS, 1)[:, 0].tolist(), abs=1e-4)
-    assert answers(np.ones((1, 3)), "regression", LABELS) == [{"values": dict.fromkeys(LABELS, 1.0)}]
+    assert answers(np.ones((1, 3)), Head("score", 3, LABELS)) == [{"values": dict.fromkeys(LABELS, 1.0)}]
+    assert answers(np.ones((1, 2)), Head("score", 2)) == [{"values": {"LABEL_0": 1.0, "LABEL_1": 1.0}}]
 
 
 def test_embeddings() -> None:
-    student = model(problem="embedding", columns=5)
+    student = model(Head("vector", 5))
     np.testing.assert_allclose(student.embed(TEXTS), reference(student, TEXTS, 5), atol=1e-5)
     with pytest.raises(UserError, match="use embed"):
         student.predict(TEXTS)
@@ -160,7 +163,7 @@ def test_any_unicode_in_any_batch() -> None:
 
 def test_a_model_of_another_shape_is_refused_when_loaded(tmp_path: Path) -> None:
     folder = made_variant.copied(variant(), tmp_path)
-    made_variant.write_manifest(folder, labels=["order", "refund"])
+    made_variant.write_manifest(folder, head=asdict(Head.of_labels(LABELS[:2])))
     with pytest.raises(UserError, match=r"answers a text with float32\[1, 3\]; its manifest promises logits \[1, 2\]"):
         load(folder)
     made_variant.write_manifest(folder, inputs=["input_ids", "attention_mask", "token_type_ids"])

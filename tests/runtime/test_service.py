@@ -21,7 +21,7 @@ except ImportError as missing:
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from made_variant import variant
+from made_variant import HEAD, variant
 from serving_client import Process, fuzz, served, strange_bodies
 
 from mangakd.core.errors import UserError
@@ -184,7 +184,7 @@ def test_the_log_is_json_and_holds_no_text(process: Process, client: httpx.Clien
 class Broken:
     """A model that fails when asked."""
 
-    manifest = type("Manifest", (), {"variant": "x", "backend": "y", "problem": "single_label"})
+    manifest = type("Manifest", (), {"variant": "x", "backend": "y", "head": HEAD})
 
     def outputs(self, texts: list[str], batch_size: int) -> Any:
         raise RuntimeError("weights on fire")

@@ -9,6 +9,7 @@ from contract.tiny_models import LABELS, tokenizer
 from model_folder import KEY, change, fine_tuned, labels
 
 from mangakd.core.errors import UserError
+from mangakd.core.spec import Head
 from mangakd.models import load
 from mangakd.models.configs import read_config
 from mangakd.models.labels import alignment
@@ -166,5 +167,5 @@ def test_labels_of_a_teacher_are_texts_of_any_scalar() -> None:
 ], ids=ascii)  # fmt: skip
 def test_names_that_look_alike_are_quoted(teacher: str, data: str, shown: list[str]) -> None:
     with pytest.raises(UserError) as raised:
-        alignment((teacher, "z"), (data, "z"), "x")
+        alignment(Head.of_labels((teacher, "z")), Head.of_labels((data, "z")), "x")
     assert all(words in str(raised.value) for words in shown), raised.value

@@ -10,7 +10,7 @@ from scipy.special import log_softmax, rel_entr
 from torch import Tensor
 
 from mangakd.core.outputs import Outputs
-from mangakd.core.spec import ModelSpec
+from mangakd.core.spec import Head, ModelSpec
 from mangakd.losses.output import OutputLoss
 
 
@@ -139,7 +139,7 @@ def test_what_is_ruled_out_in_a_row_without_a_label_does_not_reach_dkd() -> None
 @pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl", "jsd", "mse"])
 def test_labels_that_both_rule_out_or_are_sure_of_add_nothing(divergence: str) -> None:
     """Several labels: logits of ±inf are probabilities of 0 and 1."""
-    several = ModelSpec("m", layers=1, hidden=2, heads=1, labels=("a", "b", "c"), problem="multi_label")
+    several = ModelSpec("m", layers=1, hidden=2, heads=1, head=Head.of_labels("abc", several=True))
     found = []
     for extra in ([], [-INF, INF]):
         student = torch.tensor([[0.5, *extra]], requires_grad=True)

@@ -9,7 +9,7 @@ from mangakd.core.errors import UserError
 from mangakd.core.outputs import AttentionTap, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.schedule import Linear
-from mangakd.core.spec import ModelSpec
+from mangakd.core.spec import Head, ModelSpec
 from mangakd.losses.attention import AttentionLoss
 from mangakd.losses.base import LossCallback, LossOutput
 from mangakd.losses.hard_label import HardLabelLoss
@@ -20,7 +20,7 @@ from mangakd.losses.relation import RelationLoss
 
 
 def spec(name: str = "m", **changes: object) -> ModelSpec:
-    base = {"layers": 4, "hidden": 312, "heads": 12, "labels": ("a", "b"), "vocabulary": "v1"}
+    base = {"layers": 4, "hidden": 312, "heads": 12, "head": Head.of_labels("ab"), "vocabulary": "v1"}
     return ModelSpec(name, **{**base, **changes})
 
 
@@ -127,7 +127,7 @@ def test_token_aligned_losses_refuse_another_vocabulary(loss: Callable[[], LossC
 
 
 ODD = spec("odd", heads=5, hidden=320)
-MULTI = {"problem": "multi_label"}
+MULTI = Head.of_labels("ab", several=True)
 
 
 @pytest.mark.parametrize(
@@ -156,12 +156,16 @@ MULTI = {"problem": "multi_label"}
         (
             OutputLoss(),
             STUDENT,
-            spec("big", labels=("a", "b", "c")),
-            ("tiny has 2 labels", "big has 3 labels", "teacher="),
+            spec("big", head=Head.of_labels("abc")),
+            ("tiny has 2 labels (a, b)", "big has 3 labels (a, b, c)", "teacher="),
         ),
-        (OutputLoss(), STUDENT, spec("big", **MULTI), ("single_label", "multi_label")),
-        (OutputLoss(divergence="dkd"), spec(**MULTI), spec(**MULTI), ("losses.x.divergence=dkd", "forward_kl")),
-        (OutputLoss(divergence="dkd"), spec(labels=("a",)), spec(labels=("a",)), ("at least 2 classes",)),
+        (
+            OutputLoss(),
+            STUDENT,
+            spec("big", head=MULTI),
+            ("tiny has 2 labels (a, b) and", "2 labels (a, b), any number of them"),
+        ),
+        (OutputLoss(divergence="dkd"), spec(head=MULTI), spec(head=MULTI), ("losses.x.divergence=dkd", "forward_kl")),
         (HardLabelLoss(label_smoothing=1.0), STUDENT, None, ("losses.x.label_smoothing", "1.0")),
         (HardLabelLoss(weight="much"), STUDENT, None, ("losses.x.weight", "much")),
         (HiddenLoss(projection=False), STUDENT, TEACHER, ("losses.x.projection", "312", "768")),
@@ -209,7 +213,7 @@ def test_forward_refuses_what_cannot_be_compared() -> None:
     with pytest.raises(UserError, match=r"\(3, 4\).*\(3, 5\)"):
         hidden(LOGITS, Outputs(LOGITS.logits, torch.ones(3, 5)), BATCH, 0.0)
     multi = LossSet({"x": HardLabelLoss()})
-    multi.bind(spec(problem="multi_label"), None)
+    multi.bind(spec(head=MULTI), None)
     with pytest.raises(UserError, match=r"multi_label .*\(3, 2\); found \(3,\)"):
         multi(LOGITS, None, BATCH, 0.0)
 
@@ -249,12 +253,43 @@ def test_a_unit_that_the_loader_does_not_count_is_refused() -> None:
         LossSet({"a": loss}).bind(STUDENT, None)
 
 
-@pytest.mark.parametrize(
-    "loss", [HardLabelLoss(), *(OutputLoss(divergence=each) for each in ("forward_kl", "reverse_kl", "jsd"))]
-)
-def test_one_output_has_no_classes_to_compare(loss: LossCallback) -> None:
-    """The loss and its gradient were 0."""
-    score = spec("score", labels=("a",))
-    with pytest.raises(UserError, match=r"the head of score has 1 output: its probability is always 1"):
-        LossSet({"a": loss}).bind(score, score)
-    LossSet({"a": OutputLoss(divergence="mse")}).bind(score, score)
+SCORE, VECTOR, ONE = Head("score", 1), Head("vector", 64), Head.of_labels("a")
+OF_CLASSES = [HardLabelLoss(), *(OutputLoss(divergence=each) for each in ("forward_kl", "reverse_kl", "jsd", "dkd"))]
+
+
+@pytest.mark.parametrize("loss", OF_CLASSES)
+def test_a_loss_of_classes_refuses_other_heads(loss: LossCallback) -> None:
+    """On one output the loss and its gradient were 0."""
+    name = type(loss).__name__
+    for head, words in (
+        (SCORE, rf"losses\.a \({name}\) needs a head of labels; the head is a score \(m\)\. .*eave losses\.a out"),
+        (VECTOR, rf"losses\.a \({name}\) needs a head of labels; the head is 64 dimensions \(m\)\."),
+        (ONE, r"one output, whose probability is always 1 \(m\)"),
+    ):
+        with pytest.raises(UserError, match=words):
+            LossSet({"a": loss}).bind(spec(head=head), spec(head=head))
+    LossSet({"a": OutputLoss(divergence="mse")}).bind(spec(head=ONE), spec(head=ONE))
+
+
+def test_the_output_loss_names_its_form_for_scores() -> None:
+    with pytest.raises(UserError, match=r"Set losses\.a\.divergence=mse, which compares scores"):
+        LossSet({"a": OutputLoss()}).bind(spec(head=SCORE), spec(head=SCORE))
+    with pytest.raises(UserError, match=r"needs a head of labels or score; the head is 64 dimensions"):
+        LossSet({"a": OutputLoss(divergence="mse")}).bind(spec(head=VECTOR), spec(head=VECTOR))
+
+
+def test_mse_of_scores_by_hand() -> None:
+    """((1 − 3)² + (0.5 − 0)² + (−2 − −1)²) / 3 = 1.75, whose gradient is 2 (s − t) / 3."""
+    losses = LossSet({"output": OutputLoss(divergence="mse", temperature=7)})
+    losses.bind(spec(head=SCORE), spec(head=SCORE))
+    student = torch.tensor([[1.0], [0.5], [-2.0]], requires_grad=True)
+    teacher = Outputs(torch.tensor([[3.0], [0.0], [-1.0]]), LOGITS.mask)
+    total = losses(Outputs(student, LOGITS.mask), teacher, {}, 0.0).total
+    total.backward()
+    assert total.item() == 1.75 and torch.allclose(student.grad, torch.tensor([[-4.0], [1.0], [-2.0]]) / 3)
+
+
+@pytest.mark.parametrize("loss", [HiddenLoss(layer_map="last"), AttentionLoss(), RelationLoss()])
+@pytest.mark.parametrize("head", [SCORE, VECTOR, Head("tokens", 100)], ids=str)
+def test_losses_of_layers_fit_every_head(loss: LossCallback, head: Head) -> None:
+    LossSet({"a": loss}).bind(spec(head=head), spec(head=head))

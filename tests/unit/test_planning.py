@@ -19,11 +19,11 @@ BERT = {"vocab_size": 90, "hidden_size": 32, "num_hidden_layers": 2, "num_attent
 LLAMA = {**BERT, "num_key_value_heads": 2}
 DISTILBERT = {"vocab_size": 90, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
 TINY = [
-    ("bert", "classification", BERT),
-    ("distilbert", "classification", DISTILBERT),
-    ("albert", "classification", {**BERT, "embedding_size": 16}),
-    ("llama", "language_model", LLAMA),
-    ("llama", "language_model", {**LLAMA, "tie_word_embeddings": True}),
+    ("bert", "labels", BERT),
+    ("distilbert", "labels", DISTILBERT),
+    ("albert", "labels", {**BERT, "embedding_size": 16}),
+    ("llama", "tokens", LLAMA),
+    ("llama", "tokens", {**LLAMA, "tie_word_embeddings": True}),
 ]
 GPU = Machine("gpu", 80, {"fp32": 20.0, "bf16": 300.0}, 2000, mfu=(0.25, 0.5))
 CPU = replace(GPU, name="cpu", accelerator="cpu")
@@ -36,17 +36,17 @@ LLAMA_8B = {
 
 @pytest.fixture(scope="module")
 def base():
-    return Model.from_sizes({"model_type": "bert"}, "BERT base", "classification", "student.sizes")
+    return Model.from_sizes({"model_type": "bert"}, "BERT base", "labels", "student.sizes")
 
 
 @pytest.fixture(scope="module")
 def llama():
-    return Model.from_sizes(LLAMA_8B, "Llama 3 8B", "language_model", "student.sizes")
+    return Model.from_sizes(LLAMA_8B, "Llama 3 8B", "tokens", "student.sizes")
 
 
 def built(kind, sizes, head):
     torch.manual_seed(0)
-    auto = AutoModelForCausalLM if head == "language_model" else AutoModelForSequenceClassification
+    auto = AutoModelForCausalLM if head == "tokens" else AutoModelForSequenceClassification
     config = AutoConfig.for_model(kind, **sizes)
     return auto.from_config(config), Model.from_config(config, kind, head, "student.path")
 
@@ -72,14 +72,14 @@ def test_flops_are_those_that_torch_counts(kind, head, sizes):
 
 
 def test_an_ensemble_is_its_members_one_after_another():
-    _, one = built("bert", BERT, "classification")
+    _, one = built("bert", BERT, "labels")
     three = one.times(3)
     assert three.parameters == 3 * one.parameters and three.layer == one.layer
     assert three.forward_flops(4, 16) == 3 * one.forward_flops(4, 16)
 
 
 def test_lora_counts_both_factors_of_every_matrix():
-    _, sized = built("bert", BERT, "classification")
+    _, sized = built("bert", BERT, "labels")
     # Each layer: query, key, value, output 32→32; 32→64; 64→32. The classifier's pooler and head learn too.
     each = 4 * (32 + 32) + 2 * (32 + 64)
     assert trainable(sized, replace(JOB, lora=3)) == 3 * 2 * each + 32 * 32 + 32 * 2
@@ -256,8 +256,8 @@ def test_durations(seconds, shown):
 
 def test_mistakes_are_named(base):
     with pytest.raises(UserError, match=r"student\.sizes=.*Unrecognized"):
-        Model.from_sizes({"model_type": "brt"}, "x", "classification", "student.sizes")
-    with pytest.raises(UserError, match=r"task family=vision is unknown"):
+        Model.from_sizes({"model_type": "brt"}, "x", "labels", "student.sizes")
+    with pytest.raises(UserError, match=r"task\.kind=vision is unknown"):
         Model.from_sizes({"model_type": "bert"}, "x", "vision", "student.sizes")
     with pytest.raises(UserError, match=r"precision=bf16 is unknown"):
         replace(JOB, precision="bf16")

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from contract.tiny_models import LABELS, VOCAB, WORDS, config, encoder, inputs, model, texts, tokenizer
+from contract.tiny_models import HEAD, LABELS, SEVERAL, VOCAB, WORDS, config, encoder, inputs, model, texts, tokenizer
 from transformers import BertConfig, DistilBertConfig
 
 from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
-from mangakd.core.spec import ModelSpec
+from mangakd.core.spec import Head, ModelSpec
 from mangakd.data.encoded import EncodedSplit, Sides
 from mangakd.data.tokenising import tokenise
 from mangakd.losses.attention import AttentionLoss
@@ -49,15 +49,15 @@ def test_the_sizes_of_the_config_are_the_students(name: str) -> None:
     taught = encoder(config("distilbert"))
     student = Student(sizes=SIZED[name])
     with torch.device("meta"):
-        built = student.build(taught, tokenizer(), LABELS, "single_label")
-    spec = student.spec(taught.model.config, tokenizer(), LABELS, "single_label")
+        built = student.build(taught, tokenizer(), HEAD)
+    spec = student.spec(taught.model.config, tokenizer(), HEAD)
     assert built.spec == spec, "preflight checks the student that will be built"
     wanted = BertConfig(**SIZED[name]) if SIZED[name]["model_type"] == "bert" else DistilBertConfig(**SIZED[name])
     assert (spec.layers, spec.hidden, spec.heads) == (
         wanted.num_hidden_layers, wanted.hidden_size, wanted.num_attention_heads,
     )  # fmt: skip
     assert built.model.get_input_embeddings().weight.shape == (VOCAB, spec.hidden)
-    assert spec.labels == LABELS and spec.vocabulary == load.vocabulary_digest(tokenizer())
+    assert spec.head.names == LABELS and spec.vocabulary == load.vocabulary_digest(tokenizer())
 
 
 def test_random_parts_follow_the_seed_and_the_mode_is_training() -> None:
@@ -65,16 +65,16 @@ def test_random_parts_follow_the_seed_and_the_mode_is_training() -> None:
     made = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        made.append(Student(sizes=SMALL).build(taught, tokenizer(), LABELS, "multi_label"))
+        made.append(Student(sizes=SMALL).build(taught, tokenizer(), SEVERAL))
     digests = [weights_digest(student.model) for student in made]
     assert digests[0] == digests[1] != digests[2]
     assert all(module.training for module in made[0].modules())
-    assert made[0].spec.problem == "multi_label" and made[0].model.config.pad_token_id == 0
+    assert made[0].spec.head.several and made[0].model.config.pad_token_id == 0
 
 
 def test_a_student_without_a_source_is_refused() -> None:
     with pytest.raises(UserError, match=r"student\.path, student\.layers nor student\.sizes"):
-        Student().build(encoder(config("bert")), tokenizer(), LABELS, "single_label")
+        Student().build(encoder(config("bert")), tokenizer(), HEAD)
 
 
 # --- from the teacher's layers ---------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ def test_a_student_without_a_source_is_refused() -> None:
 def test_all_layers_make_the_teacher_again(kind: str) -> None:
     taught = encoder(config(kind))
     taught.require(Need(attention=frozenset({1})))  # a tapped teacher must not hand its taps on
-    student = Student(layers=[1, 2, 3]).build(taught, tokenizer(), LABELS, "single_label")
+    student = Student(layers=[1, 2, 3]).build(taught, tokenizer(), HEAD)
     assert student.model.config._attn_implementation == "sdpa"
     torch.testing.assert_close(answer(student), answer(taught.require(Need(True))), rtol=0, atol=0)
     student.model.get_input_embeddings().weight.data.zero_()
@@ -95,8 +95,8 @@ def test_all_layers_make_the_teacher_again(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["bert", "distilbert"])
 def test_any_layers_in_any_order(kind: str, layers: list[int]) -> None:
     taught = encoder(config(kind))
-    student = Student(layers=layers).build(taught, tokenizer(), LABELS, "single_label")
-    assert student.spec == Student(layers=layers).spec(taught.model.config, tokenizer(), LABELS, "single_label")
+    student = Student(layers=layers).build(taught, tokenizer(), HEAD)
+    assert student.spec == Student(layers=layers).spec(taught.model.config, tokenizer(), HEAD)
     names = {"bert": "bert.encoder.layer", "distilbert": "distilbert.transformer.layer"}
     source, made = (e.model.state_dict() for e in (taught, student))
     for name, tensor in made.items():
@@ -111,24 +111,24 @@ def test_any_layers_in_any_order(kind: str, layers: list[int]) -> None:
 def test_the_kind_of_each_layer_is_kept() -> None:
     taught = encoder(config("modernbert", layers=4))
     types = taught.model.config.layer_types
-    student = Student(layers=[1, 2, 4]).build(taught, tokenizer(), LABELS, "single_label")
+    student = Student(layers=[1, 2, 4]).build(taught, tokenizer(), HEAD)
     assert student.model.config.layer_types == [types[0], types[1], types[3]] and len(set(types)) == 2
     with pytest.raises(UserError, match=r"student\.layers=\[2, 4\] does not fit modernbert"):
-        Student(layers=[2, 4]).build(taught, tokenizer(), LABELS, "single_label")
+        Student(layers=[2, 4]).build(taught, tokenizer(), HEAD)
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta"])
 def test_the_head_is_put_into_the_datas_order(kind: str) -> None:
     taught = encoder(config(kind, hidden=len(LABELS) * 2))  # sizes that could be mistaken for one another
-    student = Student(layers=[1, 2, 3]).build(taught, tokenizer(), LABELS[::-1], "single_label")
-    assert student.spec.labels == LABELS[::-1]
+    student = Student(layers=[1, 2, 3]).build(taught, tokenizer(), Head.of_labels(LABELS[::-1]))
+    assert student.spec.head.names == LABELS[::-1]
     torch.testing.assert_close(answer(student), answer(taught).flip(-1), rtol=0, atol=0)
 
 
 def test_other_labels_get_a_new_head_and_a_notice(caplog: pytest.LogCaptureFixture) -> None:
     taught = encoder(config("bert"))
     with caplog.at_level(logging.INFO):
-        student = Student(layers=[1, 3]).build(taught, tokenizer(), ("a", "b"), "single_label")
+        student = Student(layers=[1, 3]).build(taught, tokenizer(), Head.of_labels("ab"))
     assert "head is new" in caplog.text and answer(student).shape == (3, 2)
     assert torch.equal(student.model.bert.pooler.dense.weight, taught.model.bert.pooler.dense.weight)
 
@@ -136,12 +136,12 @@ def test_other_labels_get_a_new_head_and_a_notice(caplog: pytest.LogCaptureFixtu
 @pytest.mark.parametrize("layers", [[0, 1], [4], [], [-1]], ids=str)
 def test_layers_that_are_not_there_are_refused(layers: list[int]) -> None:
     with pytest.raises(UserError, match=r"student\.layers=.* must name teacher layers 1…3"):
-        Student(layers=layers).spec(encoder(config("bert")).model.config, tokenizer(), LABELS, "single_label")
+        Student(layers=layers).spec(encoder(config("bert")).model.config, tokenizer(), HEAD)
 
 
 def test_layers_of_a_model_that_shares_them_are_refused() -> None:
     with pytest.raises(UserError, match="albert shares its layers"):
-        Student(layers=[1]).build(encoder(config("albert")), tokenizer(), LABELS, "single_label")
+        Student(layers=[1]).build(encoder(config("albert")), tokenizer(), HEAD)
 
 
 # --- from a folder ---------------------------------------------------------------------------------------------------
@@ -161,11 +161,11 @@ def folder(path: Path, built: Any, reader: Any = None, legacy: bool = False) -> 
 def test_a_folder_is_read_as_it_is(legacy: bool, tmp_path: Path) -> None:
     saved = model(config("bert"), seed=4)
     student = Student(path=folder(tmp_path, saved, legacy=legacy))
-    built = student.build(encoder(config("bert")), load.load_tokenizer(str(tmp_path)), LABELS, "single_label")
+    built = student.build(encoder(config("bert")), load.load_tokenizer(str(tmp_path)), HEAD)
     assert weights_digest(built.model) == weights_digest(saved) and built.training
     assert built.spec.vocabulary == load.vocabulary_digest(tokenizer()), "the same vocabulary, saved and read again"
-    new = student.build(encoder(config("bert")), tokenizer(), ("a", "b", "c"), "single_label")
-    assert new.spec.labels == ("a", "b", "c") and answer(new).shape == (3, 3)
+    new = student.build(encoder(config("bert")), tokenizer(), Head.of_labels("abc"))
+    assert new.spec.head.names == ("a", "b", "c") and answer(new).shape == (3, 3)
     assert torch.equal(new.model.bert.pooler.dense.weight, saved.bert.pooler.dense.weight)
 
 
@@ -184,7 +184,7 @@ def test_a_bin_file_with_code_in_it_is_refused_and_not_run(tmp_path: Path) -> No
     path, mark = folder(tmp_path / "model", saved, legacy=True), tmp_path / "it ran"
     torch.save({**saved.state_dict(), "extra": Payload(mark)}, tmp_path / "model" / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"student\.path=.* holds a \.bin file with something else than tensors"):
-        Student(path=path).build(encoder(config("bert")), tokenizer(), LABELS, "single_label")
+        Student(path=path).build(encoder(config("bert")), tokenizer(), HEAD)
     assert not mark.exists()
     torch.load(tmp_path / "model" / "pytorch_model.bin", weights_only=False)
     assert mark.exists(), "the file would have run code"
@@ -195,7 +195,7 @@ def test_a_torn_safetensors_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"student\.path=.* could not be loaded from this folder"):
-        Student(path=path).build(encoder(config("bert")), tokenizer(), LABELS, "single_label")
+        Student(path=path).build(encoder(config("bert")), tokenizer(), HEAD)
 
 
 # --- the pair that users have: DistilBERT → TinyBERT, each with its own tokenizer files ------------------------------
@@ -205,11 +205,11 @@ def the_pair(tmp_path: Path, student_reader: Any) -> tuple[LocalTeacher, Encoder
     big = DistilBertConfig(**{**STUDENTS["distilbert"]["sizes"], "hidden_dim": 64}, vocab_size=VOCAB)
     small = BertConfig(**{**SIZED["tinybert_4l_312d"], "intermediate_size": 64}, vocab_size=VOCAB)
     teacher_path = folder(tmp_path / "teacher", model(big))
-    student_path = folder(tmp_path / "student", model(small, ("LABEL_0", "LABEL_1")), student_reader, legacy=True)
+    student_path = folder(tmp_path / "student", model(small, Head("labels", 2)), student_reader, legacy=True)
     readers = [load.load_tokenizer(path) for path in (teacher_path, student_path)]
     taught = load.trained_classifier(teacher_path, "teacher.path")
-    teacher = LocalTeacher(load.encoder(taught, "teacher distilbert", readers[0]), LABELS)
-    student = Student(path=student_path).build(teacher.encoder, readers[1], LABELS, "single_label")
+    teacher = LocalTeacher(load.encoder(taught, HEAD, "teacher distilbert", readers[0]), HEAD)
+    student = Student(path=student_path).build(teacher.encoder, readers[1], HEAD)
     sides = [tokenise(texts(12), reader, 16, tmp_path / "tokens") for reader in readers]
     labels = torch.arange(12).numpy() % len(LABELS)
     return teacher, student, labelled(Sides(sides[1], sides[0], 0, 0), labels)
@@ -257,5 +257,5 @@ def test_other_vocabularies_can_share_logits_and_nothing_else(tmp_path: Path) ->
 
 
 def test_a_spec_knows_what_the_config_says() -> None:
-    spec = ModelSpec.from_config(config("distilbert", layers=5, hidden=24), "x")
+    spec = ModelSpec.from_config(config("distilbert", layers=5, hidden=24), "x", HEAD)
     assert (spec.layers, spec.hidden, spec.heads) == (5, 24, 2)

@@ -9,7 +9,7 @@ from torch import Tensor
 from mangakd.core.errors import UserError
 from mangakd.core.outputs import Outputs
 from mangakd.core.schedule import Cosine, Linear
-from mangakd.core.spec import ModelSpec
+from mangakd.core.spec import Head, ModelSpec
 from mangakd.losses.loss_set import LossSet, LossSetOutput
 from mangakd.losses.output import OutputLoss
 
@@ -17,8 +17,8 @@ TEACHER = torch.tensor([[3.0, 0.0, -1.0], [0.2, 0.1, 0.0], [-1.0, 2.0, 0.5]])
 STUDENT = torch.tensor([[0.5, 0.4, -2.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 
 
-def bound(problem: str = "single_label", **options: object) -> LossSet:
-    spec = ModelSpec("m", layers=1, hidden=2, heads=1, labels=("a", "b", "c"), problem=problem)  # type: ignore[arg-type]
+def bound(several: bool = False, **options: object) -> LossSet:
+    spec = ModelSpec("m", layers=1, hidden=2, heads=1, head=Head.of_labels("abc", several))
     losses = LossSet({"output": OutputLoss(**options)})  # type: ignore[arg-type]
     losses.bind(spec, spec)
     return losses

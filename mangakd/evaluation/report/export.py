@@ -188,7 +188,7 @@ def _likeness(record: Record, value: float) -> str:
 
 def _format(record: Record) -> str:
     """Of its score and of likenesses. Folders that were exported before do not say it."""
-    return record.get("score_format", "{:.4f}" if record["problem"] in ("regression", "embedding") else "{:.1%}")
+    return record.get("score_format", "{:.4f}" if record.get("problem") in ("regression", "embedding") else "{:.1%}")
 
 
 def _points(value: float) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mangakd.core.errors import UserError
-from mangakd.core.spec import Head, Problem
+from mangakd.core.spec import Head, Kind, Problem
 from mangakd.data import checks
 from mangakd.data.encoded import EncodedSplit, Tokenise
 from mangakd.data.rows import Columns, Rows, names_of
@@ -25,7 +25,7 @@ class Classification(Task):
     """problem: single_label, or multi_label, where a row may have any number of the labels."""
 
     name: str = "intent"
-    family: str = "classification"
+    kind: Kind = "labels"
     problem: Problem = "single_label"
     judge: Judge = field(default_factory=ClassificationJudge)
     monitor: str = "accuracy"
@@ -64,7 +64,7 @@ class Classification(Task):
             )
 
     def head(self, corpus: Corpus, tokenizer: Any) -> Head:
-        return Head("labels", len(corpus.labels), corpus.labels, several=self.problem == "multi_label")
+        return Head.of_labels(corpus.labels, several=self.problem == "multi_label")
 
     def encode(self, rows: Rows, head: Head, tokenise: Tokenise) -> EncodedSplit:
         return labelled(tokenise(rows["text"]), targets(rows, head))

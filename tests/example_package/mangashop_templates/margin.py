@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mangakd.core.errors import UserError
 from mangakd.core.outputs import Batch, Outputs
-from mangakd.core.requires import Need, Requires
+from mangakd.core.requires import CLASSES, Fits, Need, Requires
 from mangakd.core.schedule import Schedule
 from mangakd.core.spec import ModelSpec
 from mangakd.losses.base import LossCallback, LossOutput
@@ -22,6 +22,10 @@ class MarginLoss(LossCallback):
     def __init__(self, *, weight: Schedule = 1.0, most: float = 5.0) -> None:
         super().__init__(weight=weight)
         self.most = most
+
+    @property
+    def fits(self) -> Fits:
+        return CLASSES
 
     def bind(self, student: ModelSpec, teacher: ModelSpec | None) -> None:
         self.teacher_spec(teacher)

@@ -1,0 +1,105 @@
+"""Kinds of head and the models of transformers that have them. No other file knows Hugging Face's auto classes.
+
+A kind that can be trained has a row in HEADS. Its checkpoints are told by their weights (models/load.py) and their config.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from mangakd.core.errors import UserError
+from mangakd.core.spec import Head, Kind
+
+AUTO: dict[Kind, Any] = {
+    "labels": AutoModelForSequenceClassification,
+    "score": AutoModelForSequenceClassification,
+    "vector": AutoModel,
+    "tokens": AutoModelForCausalLM,
+}
+"""The class whose `from_pretrained` and `from_config` give a model with such a head; that of a vector is the pooling's."""
+# Heads of these tasks may have the weights of a sequence classifier, name by name.
+_OTHER_TASKS = ("ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering")
+
+
+@dataclass(frozen=True)
+class HeadRow:
+    """architecture: ends the name of the classes that have such a head. entries: config entries that give a model this head.
+
+    fields: what the model returns → fields of `Outputs`.
+    """
+
+    architecture: str
+    entries: Callable[[Head], dict[str, Any]]
+    fields: Callable[[Any], Mapping[str, Tensor]]
+
+
+def named(names: Sequence[str]) -> dict[str, Any]:
+    """Config entries that name the outputs of a head."""
+    return {
+        "num_labels": len(names),
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: i for i, name in enumerate(names)},
+    }
+
+
+def _classifier(head: Head) -> dict[str, Any]:
+    return {**(named(head.names) if head.names else {"num_labels": head.outputs}), "problem_type": head.problem_type}
+
+
+def _logits(raw: Any) -> Mapping[str, Tensor]:
+    return {"logits": raw.logits}
+
+
+_SEQUENCE = HeadRow("ForSequenceClassification", _classifier, _logits)
+HEADS: dict[Kind, HeadRow] = {"labels": _SEQUENCE, "score": _SEQUENCE}
+
+
+def row(kind: Kind) -> HeadRow:
+    """Raises UserError for a kind of head that no model can be trained with yet."""
+    if kind not in HEADS:
+        raise UserError(f"a model with a head of kind {kind} cannot be trained yet. Known kinds: {', '.join(HEADS)}.")
+    return HEADS[kind]
+
+
+def entries(head: Head) -> dict[str, Any]:
+    """Config entries that give a model this head."""
+    return row(head.kind).entries(head)
+
+
+def has_class(config: Any, kind: Kind) -> bool:
+    """Whether transformers has such a head on the architecture of `config`."""
+    return type(config) in AUTO[kind]._model_mapping
+
+
+def class_of(config: Any, kind: Kind) -> Any:
+    """The class of transformers with such a head on the architecture of `config`."""
+    return AUTO[kind]._model_mapping[type(config)]
+
+
+def claims(config: Any, kind: Kind) -> bool:
+    """Whether a config says that its weights hold a head of this kind."""
+    return any(row(kind).architecture in name for name in config.architectures or [])
+
+
+def claims_other(config: Any) -> bool:
+    """Whether a config says that its weights hold a head that only looks like a sequence classifier's."""
+    return any(task in name for name in config.architectures or [] for task in _OTHER_TASKS)
+
+
+def trained_head(config: Any, task: Head | None = None) -> Head:
+    """The head of a trained sequence classifier, read from its config.
+
+    task: the head that is looked for; it decides between one label and several if the config has no `problem_type`. Without it
+    transformers' own rule holds. Raises UserError for a `problem_type` that transformers does not know.
+    """
+    names = tuple(str(config.id2label[i]) for i in range(config.num_labels))
+    stated = getattr(config, "problem_type", None)
+    if stated is None and task is not None and task.kind == "labels":
+        stated = task.problem_type
+    try:
+        return Head.of_problem(stated, names)
+    except KeyError as error:
+        raise UserError(f"config.json has problem_type={stated!r}, which transformers does not know.") from error
