@@ -22,6 +22,7 @@ from mangakd.cli.setup import Setup
 from mangakd.cli.values import misspelt, warn_ignored, wrong_values
 from mangakd.core.errors import UserError, near
 from mangakd.core.requires import Need
+from mangakd.core.spec import numbered
 from mangakd.evaluation import gate
 from mangakd.store.manifest import MANIFEST_FILE, Manifest
 from mangakd.teachers.base import all_layers
@@ -177,7 +178,10 @@ def store(setup: Setup) -> None:
     if (folder / MANIFEST_FILE).is_file():
         found = Manifest.load(folder)
         expected = replace(
-            found, tokenizer=setup.teacher_spec.vocabulary, labels=setup.corpus.labels, members=len(options.models)
+            found,
+            tokenizer=setup.teacher_spec.vocabulary,
+            labels=setup.teacher_spec.head.names or numbered(setup.teacher_spec.head.outputs),
+            members=len(options.models),
         )
         found.compare(expected, folder, options.allow_mismatch)
 

@@ -53,7 +53,8 @@ def distil(setup: Setup, teacher: TeacherProvider, reference: Answers) -> Distil
         todo = _fit(setup, title, folder, reference, setup.identity(provider, stage), stage)
         todo.loggers = loggers
         losses = setup.stage_losses(stage, model.spec, provider.spec)
-        losses.calibrate(reference["logits"])
+        if "logits" in reference:
+            losses.calibrate(reference["logits"])
         with stage.freezing(model), quantising(stage, model, setup.splits["train"]) as quantised:
             result = fit(model, losses, provider, todo)
         steps += result.steps

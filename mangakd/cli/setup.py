@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -79,7 +80,7 @@ class Setup:
         """The data as it is read, before the task has looked at it."""
         try:
             columns = self.task.columns
-        except UserError:  # told as the task's; it must not hide what is wrong with the data
+        except (UserError, InstantiationException):  # told as the task's; it must not hide what is wrong with the data
             columns = CLASSES
         return instantiate(self.config.data).load(columns)
 

@@ -189,10 +189,15 @@ def write(setup: Setup, metrics: Metrics) -> None:
 def summary(setup: Setup) -> str:
     corpus = setup.corpus
     return (
-        f"{corpus.name}: {len(corpus.train)} / {len(corpus.validation)} / {len(corpus.test)} rows, {len(corpus.labels)} labels; "
+        f"{corpus.name}: {len(corpus.train)} / {len(corpus.validation)} / {len(corpus.test)} rows, {_learnt(setup)}; "
         f"{setup.teacher_spec.sizes()} → {setup.student_spec.sizes()}; losses {', '.join(setup.losses.callbacks)}; "
         f"steps of {spread(setup.hardware)} in {arithmetic(setup)}"
     )
+
+
+def _learnt(setup: Setup) -> str:
+    """`3 labels`, or the head in words."""
+    return f"{len(setup.head.names)} labels" if setup.head.kind == "labels" else str(setup.head)
 
 
 def arithmetic(setup: Setup) -> str:
@@ -245,7 +250,7 @@ def keep(setup: Setup, said: dict[str, Answers]) -> None:
 
 
 def save(setup: Setup, student: Encoder, teacher: TeacherProvider, metrics: Metrics, quantised: Any) -> None:
-    title = f"{setup.task.name} classifier, {parameters(student) / 1e6:.1f}M parameters"
+    title = f"{setup.task.name} {'classifier' if setup.head.kind == 'labels' else 'model'}, {parameters(student) / 1e6:.1f}M parameters"
     paths = ", ".join(dict.fromkeys(member.path for member in setup.teacher.models))
     data = f"{setup.corpus.name} ({len(setup.corpus.train)} rows)"
     card = model_card(title, f"{teacher.spec.name} ({paths})", data, setup.losses, metrics, shlex.join(typed.command()))

@@ -12,6 +12,7 @@ from mangakd.data.columns import Column, table_rows
 from mangakd.data.rows import Rows, whole_texts
 from mangakd.data.tables import Table, existing, read_table, read_texts
 from mangakd.evaluation import predictions
+from mangakd.evaluation.predictions import Predictions
 from mangakd.export.spread import spread
 from mangakd.runtime.manifest import Manifest
 
@@ -79,6 +80,8 @@ class Split:
         """(N, C) in the order of the student's labels."""
         if self.teacher is None or set(self.columns) != set(manifest.head.names):
             return None
+        if not self.columns:  # of scores
+            return self.teacher
         return self.teacher[:, [self.columns.index(label) for label in manifest.head.names]]
 
 
@@ -98,12 +101,21 @@ def of_run(run: Path, calibration: Sequence[str]) -> Data:
 
 def _kept(run: Path, split: str) -> Split:
     found = predictions.load(run, split)
-    names, targets = found.head.names, found.truth["labels"]
+    return Split(
+        found.texts, _truth(found), found.answers["teacher"].get("logits"), found.head.names, f"{run}, {split}"
+    )
+
+
+def _truth(found: Predictions) -> list[tuple[str, ...]] | None:
+    """Names of labels, or numbers as text; None for heads whose truth a variant cannot be judged on."""
+    names, truth = found.head.names, found.truth.get(found.head.kind)
+    if truth is None:
+        return None
+    if found.head.kind == "score":
+        return [(repr(value),) for value in truth.tolist()]
     if found.head.several:
-        rows = [tuple(name for name, on in zip(names, row, strict=True) if on) for row in targets]
-    else:
-        rows = [(names[i],) for i in targets]
-    return Split(found.texts, rows, found.answers["teacher"]["logits"], names, f"{run}, {split}")
+        return [tuple(name for name, on in zip(names, row, strict=True) if on) for row in truth]
+    return [(names[i],) for i in truth]
 
 
 def of_file(path: str, key: str, text_column: str, label_column: str) -> Split:

@@ -167,7 +167,7 @@ class DistillModule(L.LightningModule):
         """The losses as they stand at the end of training, means over rows."""
         result = self._losses_of(batch, 1.0)
         values = {f"{split}/loss": result.total} | {f"{split}/loss/{name}": term for name, term in result.terms.items()}
-        self.log_dict(values, batch_size=len(batch["labels"]), sync_dist=True, prog_bar=False)
+        self.log_dict(values, batch_size=len(batch["student"]["input_ids"]), sync_dist=True, prog_bar=False)
 
     def _logged(self, batch_idx: int) -> bool:
         """Whether loggers write this step, or it is the first or the last of an epoch, which the progress line shows.
