@@ -22,6 +22,7 @@ from mangakd.evaluation.report.export import FOLDER
 from mangakd.export.data import Data, of_file, of_run, of_texts
 from mangakd.export.pooling import Pooling
 from mangakd.export.variants import CALIBRATION
+from mangakd.tasks.base import Task
 from mangakd.training.callbacks.export import export_student
 
 FILES = ("config.yaml", predictions.FOLDER)  # what a run's folder has beside student/
@@ -89,7 +90,7 @@ def _data(config: DictConfig, folder: Path, settings: DictConfig | None, calibra
 def _train_texts(settings: DictConfig) -> Sequence[str]:
     """Those that the run was trained on, read again from its data."""
     try:
-        problem = OmegaConf.select(settings, "task.problem", default="single_label")
-        return instantiate(settings.data).load(problem).train.texts
+        task: Task = instantiate(settings.task)
+        return instantiate(settings.data).load(task.columns).train["text"]
     except UserError as error:
         raise UserError(f"the run's training texts cannot be read again; give texts=<file>. {error}") from error

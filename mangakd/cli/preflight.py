@@ -41,8 +41,8 @@ def check(setup: Setup) -> None:
     values = list(wrong_values(setup.config))
     problems = [*values, *misspelt(setup.config)]
     checks: list[Callable[[Setup], object]] = [
-        machine, trainer, folders, run_folder, lambda s: s.task, lambda s: s.optim, lambda s: s.loggers, lambda s: s.corpus,
-        targets, gate_lines, lambda s: s.teacher, lambda s: s.teacher_tokenizer, models.teachers, store,
+        machine, trainer, folders, run_folder, lambda s: s.task, lambda s: s.optim, lambda s: s.loggers, lambda s: s.rows,
+        lambda s: s.corpus, monitor, gate_lines, lambda s: s.teacher, lambda s: s.teacher_tokenizer, models.teachers, store,
         lambda s: s.student_tokenizer, models.student, models.lengths, lambda s: s.losses, recipe, provided, models.taps,
         models.resumed, disk, exports,
     ]  # fmt: skip
@@ -151,11 +151,9 @@ def disk(setup: Setup) -> None:
         )
 
 
-def targets(setup: Setup) -> None:
-    """Labels that the task cannot use, and a metric that it does not have."""
-    task, corpus = setup.task, setup.corpus
-    for rows in corpus.splits.values():
-        task.targets(rows, corpus.labels)
+def monitor(setup: Setup) -> None:
+    """A metric that the task does not have."""
+    task = setup.task
     known = task.judge.monitors
     if task.monitor not in known:
         raise UserError(
@@ -184,7 +182,7 @@ def store(setup: Setup) -> None:
 
 def recipe(setup: Setup) -> None:
     """Stages that name losses, texts, parts or models that are not there."""
-    texts = {"labelled": True, "unlabelled": bool(setup.corpus.unlabelled), "augmented": setup.augment.copies > 0}
+    texts = {"labelled": True, "unlabelled": len(setup.corpus.unlabelled) > 0, "augmented": setup.augment.copies > 0}
     for number, stage in enumerate(setup.stages):
         stage.select(setup.losses.callbacks)
         stage.check_frozen(setup.student_spec.layers)

@@ -7,12 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from mangakd.cli.scores import Answers
 from mangakd.cli.setup import Setup
 from mangakd.core import ranks
 from mangakd.core.errors import UserError
-from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
 from mangakd.teachers.base import TeacherProvider
@@ -40,8 +38,8 @@ class Distilled:
     quantised: Any = None
 
 
-def distil(setup: Setup, teacher: TeacherProvider, reference: torch.Tensor) -> Distilled:
-    """All stages. reference: the teacher's validation logits (N, C)."""
+def distil(setup: Setup, teacher: TeacherProvider, reference: Answers) -> Distilled:
+    """All stages. reference: the teacher's answers on validation."""
     stages = setup.stages
     loggers = [] if not setup.loggers else [RunLogger(setup.loggers, setup.resolved())]
     model: Encoder | None = None
@@ -55,7 +53,8 @@ def distil(setup: Setup, teacher: TeacherProvider, reference: torch.Tensor) -> D
         todo = _fit(setup, title, folder, reference, setup.identity(provider, stage), stage)
         todo.loggers = loggers
         losses = setup.stage_losses(stage, model.spec, provider.spec)
-        losses.calibrate(reference)
+        if "logits" in reference:
+            losses.calibrate(reference["logits"])
         with stage.freezing(model), quantising(stage, model, setup.splits["train"]) as quantised:
             result = fit(model, losses, provider, todo)
         steps += result.steps
@@ -76,9 +75,9 @@ def _teacher(setup: Setup, stage: Stage, teacher: TeacherProvider, model: Encode
     return LocalTeacher(copy.deepcopy(model), setup.head)
 
 
-def without_teacher(setup: Setup, student: Encoder, reference: torch.Tensor, steps: int) -> FitResult:
+def without_teacher(setup: Setup, student: Encoder, reference: Answers, steps: int) -> FitResult:
     """The same student, seed and number of steps, on the labelled texts alone."""
-    losses = LossSet({"hard_label": HardLabelLoss()})
+    losses = LossSet({"own_loss": setup.task.own_loss()})
     losses.bind(student.spec, None)
     epochs = max(round(steps / math.ceil(len(setup.splits["train"]) / setup.hardware.step_rows)), 1)
     alone = Stage("baseline", epochs=epochs, keep="best")
@@ -87,7 +86,7 @@ def without_teacher(setup: Setup, student: Encoder, reference: torch.Tensor, ste
     return fit(student, losses, None, todo)
 
 
-def _fit(setup: Setup, title: str, folder: Path, reference: torch.Tensor, identity: Identity, stage: Stage) -> Fit:
+def _fit(setup: Setup, title: str, folder: Path, reference: Answers, identity: Identity, stage: Stage) -> Fit:
     """`resume=auto` goes on from the folder's newest whole checkpoint, if there is one."""
     trainer: dict[str, Any] = dict(setup.config.trainer)
     trainer["max_epochs"] = stage.epochs or trainer["max_epochs"]

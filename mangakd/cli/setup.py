@@ -5,12 +5,13 @@ Preflight asks for all of them and collects what goes wrong; a run asks for the 
 
 import copy
 import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -25,7 +26,8 @@ from mangakd.core.invocation import command
 from mangakd.core.requires import Need
 from mangakd.core.spec import Head, ModelSpec
 from mangakd.data.augment import Augment, Neighbours, kept
-from mangakd.data.loader import NO_LABEL, EncodedSplit, joined
+from mangakd.data.encoded import EncodedSplit, Sides, joined
+from mangakd.data.rows import CLASSES, Rows, inputs
 from mangakd.data.source import Corpus
 from mangakd.data.tokenising import tokenise
 from mangakd.losses.loss_set import LossSet
@@ -74,9 +76,17 @@ class Setup:
         return instantiate(task)
 
     @part
+    def rows(self) -> Corpus:
+        """The data as it is read, before the task has looked at it."""
+        try:
+            columns = self.task.columns
+        except (UserError, InstantiationException):  # told as the task's; it must not hide what is wrong with the data
+            columns = CLASSES
+        return instantiate(self.config.data).load(columns)
+
+    @part
     def corpus(self) -> Corpus:
-        # From the config: a task that cannot be made must not hide what is wrong with the data.
-        return instantiate(self.config.data).load(self.config.task.get("problem", "single_label"))
+        return self.task.prepare(self.rows)
 
     @part
     def hardware(self) -> Hardware:
@@ -193,33 +203,34 @@ class Setup:
     @part
     def splits(self) -> dict[str, EncodedSplit]:
         """train, validation and test, and the texts without labels that a stage reads."""
-        labelled = {
-            name: self._encoded(rows.texts, self.task.targets(rows, self.corpus.labels))
-            for name, rows in self.corpus.splits.items()
-        }
         kinds = [kind for kind in ("unlabelled", "augmented") if any(kind in stage.texts for stage in self.stages)]
-        return labelled | {kind: self._without_labels(kind, labelled["train"]) for kind in kinds}
+        rows = self.corpus.splits | {kind: self._without_labels(kind) for kind in kinds}
+        return {name: self.task.encode(each, self.head, self._tokenised) for name, each in rows.items()}
 
-    def _encoded(self, texts: list[str], targets: np.ndarray) -> EncodedSplit:
+    def _tokenised(self, texts: Sequence[str]) -> Sides:
         cache, length = self.cache / "tokens", self.config.data.max_length
         teacher = tokenise(texts, self.teacher_tokenizer, length, cache, progress)
         same = load.vocabulary_digest(self.student_tokenizer) == load.vocabulary_digest(self.teacher_tokenizer)
         student = teacher if same else tokenise(texts, self.student_tokenizer, length, cache, progress)
-        pads = (self.student_tokenizer.pad_token_id, self.teacher_tokenizer.pad_token_id)
-        return EncodedSplit(student, teacher, targets, *pads)
+        return Sides(student, teacher, self.student_tokenizer.pad_token_id, self.teacher_tokenizer.pad_token_id)
 
-    def _without_labels(self, kind: str, train: EncodedSplit) -> EncodedSplit:
-        texts = self._augmented() if kind == "augmented" else list(self.corpus.unlabelled)
-        if not texts:
+    def _without_labels(self, kind: str) -> Rows:
+        rows = Rows({"text": self._augmented()}) if kind == "augmented" else self.corpus.unlabelled
+        if not len(rows):
             key = "augment.copies" if kind == "augmented" else "data.unlabelled_path or data.labelled_share"
             raise UserError(f"a stage reads {kind} texts and there are none: set {key}.")
-        return self._encoded(texts, np.full((len(texts), *train.labels.shape[1:]), NO_LABEL, train.labels.dtype))
+        return rows
 
     def _augmented(self) -> list[str]:
         """Made once, kept in the cache."""
         corpus, head = self.corpus, self.head
-        texts = [*corpus.train.texts, *corpus.unlabelled]
-        held_out = [*corpus.validation.texts, *corpus.test.texts]
+        if inputs(self.task.columns) != ["text"]:
+            raise UserError(
+                f"new texts are made of rows of one text, and task={self.task.name} reads "
+                f"{', '.join(inputs(self.task.columns))}: leave `augmented` out of the stages' texts."
+            )
+        texts = [*corpus.train["text"], *corpus.unlabelled["text"]]
+        held_out = [*corpus.validation["text"], *corpus.test["text"]]
         path = self.teacher.models[0].path
 
         def make() -> list[str]:

@@ -10,11 +10,10 @@ import math
 import shlex
 import shutil
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import setup_globals
@@ -24,16 +23,16 @@ from mangakd.cli import finished, preflight, recipe, typed
 from mangakd.cli.app import explain, register_resolvers
 from mangakd.cli.logs import start_logging
 from mangakd.cli.plan import planned
-from mangakd.cli.scores import member_scores, student_scores, teacher_scores
+from mangakd.cli.scores import arrays, member_scores, student_scores, teacher_scores
 from mangakd.cli.setup import Setup
 from mangakd.cli.sweep import sweeping
 from mangakd.core import ranks
 from mangakd.core.errors import UserError
 from mangakd.core.locks import waiting_lock
-from mangakd.core.outputs import Batch
 from mangakd.core.requires import Need
-from mangakd.data.gather import gather
+from mangakd.data.gather import gather_all
 from mangakd.data.loader import EvalBatches
+from mangakd.data.rows import inputs
 from mangakd.evaluation import predictions, table
 from mangakd.evaluation.predictions import Predictions
 from mangakd.evaluation.report.export import FOLDER
@@ -41,6 +40,7 @@ from mangakd.evaluation.report.write import write_report
 from mangakd.export.data import of_run
 from mangakd.export.hf import model_card, save_student
 from mangakd.models.encoder import Encoder
+from mangakd.tasks.base import Model
 from mangakd.teachers.base import TeacherProvider
 from mangakd.training import launch
 from mangakd.training.callbacks.export import export_student
@@ -50,7 +50,7 @@ from mangakd.training.hardware import Hardware
 from mangakd.training.wandb_run import keep_in_wandb
 
 Metrics = dict[str, float]
-Answers = dict[str, torch.Tensor]  # split → logits
+Answers = dict[str, dict[str, torch.Tensor]]  # split → what Task.ask gives, for all its rows
 
 
 def run(config: DictConfig) -> float | None:
@@ -188,10 +188,15 @@ def write(setup: Setup, metrics: Metrics) -> None:
 def summary(setup: Setup) -> str:
     corpus = setup.corpus
     return (
-        f"{corpus.name}: {len(corpus.train)} / {len(corpus.validation)} / {len(corpus.test)} rows, {len(corpus.labels)} labels; "
+        f"{corpus.name}: {len(corpus.train)} / {len(corpus.validation)} / {len(corpus.test)} rows, {_learnt(setup)}; "
         f"{setup.teacher_spec.sizes()} → {setup.student_spec.sizes()}; losses {', '.join(setup.losses.callbacks)}; "
         f"steps of {spread(setup.hardware)} in {arithmetic(setup)}"
     )
+
+
+def _learnt(setup: Setup) -> str:
+    """`3 labels`, or the head in words."""
+    return f"{len(setup.head.names)} labels" if setup.head.kind == "labels" else str(setup.head)
 
 
 def arithmetic(setup: Setup) -> str:
@@ -212,41 +217,40 @@ def spread(hardware: Hardware) -> str:
 
 def teacher_answers(setup: Setup, teacher: TeacherProvider) -> Answers:
     teacher.prepare(setup.device, Need(logits=True))
-    return answers_of(setup, "teacher", lambda batch: teacher(batch).logits, setup.hardware.precision)
+    return answers_of(setup, "teacher", teacher, setup.hardware.precision)
 
 
 def student_answers(setup: Setup, student: Encoder, title: str) -> Answers:
     student.to(setup.device).eval().require(Need(logits=True))
-    answers = answers_of(setup, title, lambda batch: student(batch["student"]).logits)
+    answers = answers_of(setup, title, lambda batch: student(batch["student"]))
     student.cpu()
     return answers
 
 
-def answers_of(
-    setup: Setup, title: str, logits: Callable[[Batch], torch.Tensor], precision: str = "32-true"
-) -> Answers:
-    """Logits (N, C) on validation and test, asked for once. A student answers in fp32, as its folder does."""
+def answers_of(setup: Setup, title: str, model: Model, precision: str = "32-true") -> Answers:
+    """On validation and test, asked for once. A student answers in fp32, as its folder does."""
     answers = {}
     for name in ("validation", "test"):
         split = setup.splits[name]
         with progress(f"{title} on {name}", len(split)) as advance:
             batches = EvalBatches(split, setup.hardware.eval_batch_size)
-            answers[name] = gather(logits, batches, setup.device, advance, precision)
+            ask = partial(setup.task.ask, model)
+            answers[name] = gather_all(ask, batches, setup.device, advance, precision)
     return answers
 
 
 def keep(setup: Setup, said: dict[str, Answers]) -> None:
     """Predictions for the report. said: teacher, student, baseline → their answers."""
-    train, classes = setup.splits["train"].labels, len(setup.corpus.labels)
-    counts = train.sum(0) if train.ndim == 2 else np.bincount(train, minlength=classes)
+    facts, text = setup.task.facts(setup.splits["train"], setup.head), inputs(setup.task.columns)[0]
     for split in ("validation", "test"):
-        logits = {name: answers[split].numpy() for name, answers in said.items()}
-        texts, targets = list(setup.corpus.splits[split].texts), setup.splits[split].labels
-        predictions.save(Predictions(setup.corpus.labels, texts, targets, counts, logits), setup.folder, split)
+        answers = {name: arrays(each[split]) for name, each in said.items()}
+        texts, truth = setup.corpus.splits[split][text], setup.splits[split].columns
+        predictions.save(Predictions(setup.head, texts, truth, answers, facts), setup.folder, split)
 
 
 def save(setup: Setup, student: Encoder, teacher: TeacherProvider, metrics: Metrics, quantised: Any) -> None:
-    title = f"{setup.task.name} classifier, {parameters(student) / 1e6:.1f}M parameters"
+    kind = "classifier" if setup.head.kind == "labels" else "model"
+    title = f"{setup.task.name} {kind}, {parameters(student) / 1e6:.1f}M parameters"
     paths = ", ".join(dict.fromkeys(member.path for member in setup.teacher.models))
     data = f"{setup.corpus.name} ({len(setup.corpus.train)} rows)"
     card = model_card(title, f"{teacher.spec.name} ({paths})", data, setup.losses, metrics, shlex.join(typed.command()))
@@ -258,7 +262,7 @@ def exported(setup: Setup) -> None:
     """What the callbacks of export=[…] make of the student's folder. Before the baseline: a resumed run would train that again,
     while variants that are made are found."""
     if setup.exports.callbacks:
-        data, folder = of_run(setup.folder, setup.corpus.train.texts), setup.folder
+        data, folder = of_run(setup.folder, setup.corpus.train["text"]), setup.folder
         export_student(setup.exports.callbacks, folder / "student", folder / FOLDER, data, setup.exports.options)
 
 

@@ -17,9 +17,8 @@ import torch
 from mangakd.core.errors import UserError
 from mangakd.core.locks import waiting_lock
 from mangakd.core.spec import Head
-from mangakd.data.loader import EncodedSplit
+from mangakd.data.encoded import EncodedSplit
 from mangakd.data.source import Corpus
-from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.losses.loss_set import LossSet
 from mangakd.models import heads, load
 from mangakd.models.outline import Outline
@@ -89,13 +88,12 @@ def _train(
 ) -> None:  # fmt: skip
     scratch = folder.with_name(f"{folder.name}.partial")
     encoder = load.encoder(model, head, f"teacher {model.config.model_type}", tokenizer).train()
-    losses = LossSet({"hard_label": HardLabelLoss()})
+    losses = LossSet({"own_loss": task.own_loss()})
     losses.bind(encoder.spec, None)
-    # The teacher is the student of this fit, so the teacher's tokens become the student's tokens.
-    own = {name: EncodedSplit(s.teacher, s.teacher, s.labels, s.pads[1], s.pads[1]) for name, s in splits.items()}
     setup = Fit(
-        f"fine-tune teacher (seed {member.seed})", scratch, task, own["train"], own["validation"], Optim(lr=options.lr),
-        hardware.alone, member.seed, trainer={"max_epochs": options.epochs},
+        f"fine-tune teacher (seed {member.seed})", scratch, task, splits["train"].of_teacher,
+        splits["validation"].of_teacher, Optim(lr=options.lr), hardware.alone, member.seed,
+        trainer={"max_epochs": options.epochs},
     )  # fmt: skip
     setup.resume = newest(setup.checkpoints)  # of an interrupted fine-tuning
     result = fit(encoder, losses, None, setup)

@@ -22,11 +22,11 @@ def check_metrics(run: Path) -> None:
     """metrics.json holds what the judge makes of the run's predictions; validation while training said the same."""
     metrics, judge = json.loads((run / "metrics.json").read_text()), ClassificationJudge()
     test, validation = (predictions.load(run, split) for split in ("test", "validation"))
-    values = judge.values(test.logits["student"], test.targets, test.logits["teacher"])
+    values = judge.values(test.head, test.answers["student"], test.truth, test.answers["teacher"])
     assert {name: metrics[f"test/{name}"] for name in values} == values
-    whole = judge.values(test.logits["teacher"], test.targets)["accuracy"]
+    whole = judge.values(test.head, test.answers["teacher"], test.truth)["accuracy"]
     assert metrics["test/retention"] == values["accuracy"] / whole
-    accuracy = judge.values(validation.logits["student"], validation.targets)["accuracy"]
+    accuracy = judge.values(validation.head, validation.answers["student"], validation.truth)["accuracy"]
     assert metrics["val/accuracy"] == round(accuracy, 6)
 
 

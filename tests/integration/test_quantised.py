@@ -26,7 +26,7 @@ from mangakd.cli.setup import Setup
 from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
-from mangakd.data.loader import EncodedSplit
+from mangakd.data.encoded import EncodedSplit, Sides
 from mangakd.data.tokenising import tokenise
 from mangakd.evaluation.report.export import read
 from mangakd.export import quantised as quantisers
@@ -56,7 +56,7 @@ def test_the_variant_answers_as_the_trained_model_with_its_quantisers(kind: str,
     tokenizer = AutoTokenizer.from_pretrained(before)
     encoder = Encoder(*loaded(before))
     tokens = tokenise(CALIBRATION, tokenizer, MAX_LENGTH, tmp_path / "cache")
-    texts = EncodedSplit(tokens, tokens, np.zeros(len(tokens), dtype=np.int64), 0, 0)
+    texts = EncodedSplit(Sides(tokens, tokens, 0, 0), {})
     with quantising(STAGE, encoder, texts) as quantised:
         optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-3)
         for _ in range(3):

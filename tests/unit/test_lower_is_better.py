@@ -20,6 +20,7 @@ from mangakd.cli import judges, scores
 from mangakd.cli.app import CONF, register_resolvers
 from mangakd.core.errors import UserError
 from mangakd.core.run_folder import COMMAND
+from mangakd.core.spec import Head
 from mangakd.evaluation import gate, predictions, sweep, table
 from mangakd.evaluation.predictions import Predictions
 from mangakd.evaluation.report import compare, curves
@@ -78,9 +79,10 @@ def swept(folder: Path) -> Path:
         (run / COMMAND).write_text(f"mangakd train distill.temperature={temperature} distill.alpha={alpha}\n")
         targets = np.arange(ROWS) % 3
         logits = sure * np.eye(3)[targets]
-        saved = Predictions(("a", "b", "c"), list(map(str, range(ROWS))), targets, np.ones(3), {"student": logits})
+        head, truth, answers = Head("labels", 3, ("a", "b", "c")), {"labels": targets}, {"logits": logits}
+        saved = Predictions(head, list(map(str, range(ROWS))), truth, {"student": answers})
         predictions.save(saved, run, "validation")
-        nll = JUDGE.values(logits, targets)["nll"]
+        nll = JUDGE.values(head, answers, truth)["nll"]
         scores = {"val/nll": nll, "test/nll": nll, "baseline/test/nll": nll + 0.25, "run/seconds": 60.0}
         (run / "metrics.json").write_text(json.dumps(scores))
     return folder
@@ -148,8 +150,8 @@ def test_curves_and_the_table_show_the_judge_s_scores(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("nll", "refused"), [(1.0, True), (0.5, False)])
 def test_a_teacher_that_is_no_better_than_chance_is_refused(nll: float, refused: bool) -> None:
     """ln 3 = 1.1 nats is chance; 0.99 is a tenth of the way to 0."""
-    split = SimpleNamespace(labels=np.arange(9) % 3)
-    setup = SimpleNamespace(task=SimpleNamespace(judge=JUDGE), splits={"validation": split})
+    split = SimpleNamespace(columns={"labels": np.arange(9) % 3})
+    setup = SimpleNamespace(task=SimpleNamespace(judge=JUDGE), head=Head("labels", 3), splits={"validation": split})
     if not refused:
         scores.check_above_chance(setup, {"nll": nll})  # type: ignore[arg-type]
         return
