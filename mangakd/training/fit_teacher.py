@@ -35,10 +35,13 @@ KEY = "teacher.path"
 
 
 def fitted(
-    member: Member, options: FitOptions, labels: Sequence[str] | None, corpus: Corpus, task: Task,
+    member: Member, options: FitOptions, labels: Sequence[str] | None, corpus: Corpus, data: str, task: Task,
     splits: dict[str, EncodedSplit], tokenizer: Any, hardware: Hardware, cache: Path,
 ) -> Outline:  # fmt: skip
-    """The member with a head for the task, unread. Raises UserError for a new head with teacher.fit.mode=never."""
+    """The member with a head for the task, unread. data: digest of the labelled rows.
+
+    Raises UserError for a new head with teacher.fit.mode=never.
+    """
     if options.mode != "always" and (trained := load.outline_trained(member.path, KEY, labels)) is not None:
         return trained
     check_may_fit(member, options)
@@ -48,7 +51,7 @@ def fitted(
     # The splits' content is in here with the order of labels; of the hardware only the step, as nothing else of it changes what
     # is learnt.
     mark = digest(
-        base.digest(torch.float32), corpus.digest("train", "validation"), splits["train"].teacher.keys.sum(), options.epochs,
+        base.digest(torch.float32), data, splits["train"].teacher.keys.sum(), options.epochs,
         options.lr, hardware.step_rows, member.seed, task.problem,
     )  # fmt: skip
     folder = cache / "teachers" / mark
