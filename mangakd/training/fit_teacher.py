@@ -18,7 +18,6 @@ from mangakd.core.errors import UserError
 from mangakd.core.locks import waiting_lock
 from mangakd.core.spec import Head
 from mangakd.data.encoded import EncodedSplit
-from mangakd.data.source import Corpus
 from mangakd.losses.loss_set import LossSet
 from mangakd.models import heads, load
 from mangakd.models.outline import Outline
@@ -36,12 +35,12 @@ KEY = "teacher.path"
 
 
 def fitted(
-    member: Member, options: FitOptions, names: Sequence[str] | None, corpus: Corpus, task: Task, head: Head,
+    member: Member, options: FitOptions, names: Sequence[str] | None, data: str, task: Task, head: Head,
     splits: dict[str, EncodedSplit], tokenizer: Any, hardware: Hardware, cache: Path,
 ) -> Outline:  # fmt: skip
-    """The member with the task's head, unread. names: of the outputs of its own head, where its config has none.
+    """The member with the task's head, unread. data: digest of the labelled rows.
 
-    Raises UserError for a new head with teacher.fit.mode=never.
+    names: of the outputs of its own head, where its config has none. Raises UserError for a new head with teacher.fit.mode=never.
     """
     if options.mode != "always" and (trained := load.outline_trained(member.path, KEY, head.kind, names)) is not None:
         return replace(trained, head=heads.trained_head(trained.model.config, head))
@@ -52,8 +51,8 @@ def fitted(
     # The splits' content is in here with the order of labels; of the hardware only the step, as nothing else of it changes what
     # is learnt.
     mark = digest(
-        base.digest(torch.float32), corpus.digest("train", "validation"), splits["train"].teacher.keys.sum(), options.epochs,
-        options.lr, hardware.step_rows, member.seed, (head.problem_type or head.kind).removesuffix("_classification"),
+        base.digest(torch.float32), data, splits["train"].teacher.keys.sum(), options.epochs, options.lr, hardware.step_rows,
+        member.seed, (head.problem_type or head.kind).removesuffix("_classification"),
     )  # fmt: skip
     folder = cache / "teachers" / mark
     with waiting_lock(cache / "locks" / mark, "fine-tuning the teacher"):  # a parallel sweep shares one
