@@ -12,7 +12,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from mangakd.cli.exports import Exports
+from mangakd.cli.exports import exports_of
 from mangakd.cli.logs import start_logging
 from mangakd.core.errors import UserError
 from mangakd.core.invocation import command
@@ -34,7 +34,7 @@ def run(config: DictConfig) -> None:
     student = _student(config.export.student)
     folder = student.absolute().parent
     settings = _of_run(folder)
-    exports = Exports.of(config, None if settings is None else OmegaConf.select(settings, "data.max_length"))
+    exports = exports_of(config, None if settings is None else OmegaConf.select(settings, "data.max_length"))
     if not exports.callbacks:
         raise UserError("export=[] makes nothing: export=[openvino,onnx], or one of them.")
     pooling = Pooling(config.pooling, bool(config.normalize)) if config.pooling is not None else None

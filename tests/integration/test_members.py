@@ -50,6 +50,6 @@ def test_members_are_scored_one_by_one(
     accuracy, ece = (sum(both) / 2 for both in zip(*alone, strict=True))
     assert metrics["members/test/accuracy"] == pytest.approx(accuracy)
     assert metrics["members/test/ece"] == pytest.approx(ece, abs=1e-4) and alone[0][1] != pytest.approx(ece, abs=1e-4)
-    assert [name for name, _ in rows(metrics, ClassificationJudge())] == ["its members, mean", "student"]
+    assert [name for name, _ in rows(metrics, ClassificationJudge())] == ["teacher", "its members, mean", "student"]
     headline = str(sections.headline(measure(tmp_path / "both", ClassificationJudge(), 10), []).blocks[0])
     assert f"The mean of the ensemble's members is {accuracy:.1%}" in headline

@@ -16,13 +16,11 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from conftest import REPO
+from conftest import REPO, checked
 from omegaconf import DictConfig
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mangakd import runtime
-from mangakd.cli import preflight
-from mangakd.cli.setup import Setup
 from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
@@ -169,7 +167,7 @@ def test_what_cannot_be_quantised(
     overrides: list[str], words: str, typed: list[str], compose: Compose, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=words):
-        preflight.check(Setup(compose(*typed, *overrides), tmp_path / "run"))
+        checked(compose(*typed, *overrides), tmp_path / "run")
 
 
 def test_a_variant_that_no_stage_trains_is_told_before_training(
@@ -177,7 +175,7 @@ def test_a_variant_that_no_stage_trains_is_told_before_training(
 ) -> None:
     wanted = ["export=[openvino]", "export.openvino.variants=[openvino_int8_qat]"]
     with pytest.raises(UserError, match="openvino_int8_qat comes of a last stage with quantisers, and there is none"):
-        preflight.check(Setup(compose(*small_run, *wanted), tmp_path / "run"))
+        checked(compose(*small_run, *wanted), tmp_path / "run")
 
 
 def test_a_missing_package_is_told(
@@ -186,7 +184,7 @@ def test_a_missing_package_is_told(
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nncf" else find(name))
     with pytest.raises(UserError, match=r"quantise=int8: nncf not installed.*pip install 'mangakd\[openvino\]'"):
-        preflight.check(Setup(compose(*typed), tmp_path / "run"))
+        checked(compose(*typed), tmp_path / "run")
 
 
 def test_a_student_is_saved_though_its_ir_cannot_be(
