@@ -42,7 +42,7 @@ def named(word: str) -> tuple[str, Any]:
 
 
 def parts(name: str, record: export.Record) -> list[str]:
-    words = [f"## {name}", export.said(record), *export.tested(record)]
+    words = [f"## {name}", export.summary(record), *export.test_sentences(record)]
     return [*words, table(export.quality(record)), export.notes(record), table(export.cost(record))]
 
 

@@ -84,9 +84,9 @@ def settle() -> None:
 
 def _refuse_at_once(config: DictConfig) -> None:
     """A profile that this machine cannot serve is told before the slow imports; preflight tells all other problems."""
-    from mangakd.training.machine import not_served
+    from mangakd.training.machine import missing_devices
 
-    told = not_served(hydra.utils.instantiate(config.hardware), HydraConfig.get().runtime.choices["hardware"])
+    told = missing_devices(hydra.utils.instantiate(config.hardware), HydraConfig.get().runtime.choices["hardware"])
     if told:
         with contextlib.suppress(OSError):
             Path(HydraConfig.get().runtime.output_dir).rmdir()

@@ -9,8 +9,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from mangakd.cli import preflight
+from mangakd.cli.given import run_of
 from mangakd.cli.logs import start_logging
-from mangakd.cli.setup import Setup
 from mangakd.core.errors import UserError
 from mangakd.core.numbers import largest
 from mangakd.teachers.cached import Cached
@@ -23,16 +23,16 @@ TOLERANCE, TOLERANCE_16_BITS = 1e-3, 0.5
 
 def run(config: DictConfig) -> None:
     """Fill or verify. Raises UserError when the store and the live teacher differ."""
-    setup = Setup(config, Path(HydraConfig.get().runtime.output_dir))
+    this = run_of(config, Path(HydraConfig.get().runtime.output_dir))
     start_logging(None)
-    preflight.check(setup)
-    options, context = setup.teacher, setup.context
+    preflight.check(config, this)
+    options, context = this.parts.teacher, this.material.context
     if not isinstance(options, Cached):
         raise UserError(
             f"cache_teacher fills the store of teacher=cached; teacher={type(options).__name__.lower()} has none."
         )
     teacher = options.live(context)
-    manifest = manifest_of(teacher, setup.hardware.precision)
+    manifest = manifest_of(teacher, context.precision)
     folder = options.folder(manifest, context)
     if config.verify:
         difference = largest(verify(folder, teacher, name, context) for name in context.splits)

@@ -26,8 +26,8 @@ from mangakd.models.labels import alignment
 def run(config: DictConfig) -> None:
     """One check. Raises SystemExit(1) when the student has drifted, UserError for models that cannot be compared."""
     start_logging(None)
-    for key, given in config.compare.items():
-        if given is None:
+    for key, value in config.compare.items():
+        if value is None:
             usage = f"{command('check_drift')} student=<folder> teacher=<folder> data=<file>"
             raise UserError(f"{key} is not set: {usage}")
     check = _check(config)
@@ -41,8 +41,8 @@ def run(config: DictConfig) -> None:
         f"{check.agreement:.1%} [{check.agreement_interval[0]:.1%}, {check.agreement_interval[1]:.1%}]\n"
         f"history: {history}, plotted in {history.with_suffix('.html').name}"
     )
-    if passed := check.drifted(limits):
-        print(f"the student has drifted: {'; '.join(passed)}. {drift.advice(_alpha(student))}")
+    if breaches := check.breaches(limits):
+        print(f"the student has drifted: {'; '.join(breaches)}. {drift.advice(_alpha(student))}")
         sys.exit(1)
 
 
@@ -56,7 +56,7 @@ def _check(config: DictConfig) -> drift.Check:
     several = head.several
     about["at"] = datetime.now(UTC).isoformat(timespec="seconds")
     wanted = wanted if order is None else wanted[:, order.numpy()]
-    return drift.compared(said, wanted, several, about, config.resamples, config.seed)
+    return drift.compare(said, wanted, several, about, config.resamples, config.seed)
 
 
 def _model(path: str, key: str) -> tuple[Any, Any]:

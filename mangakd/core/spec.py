@@ -19,11 +19,9 @@ PROBLEM_TYPES: dict[str, tuple[Kind, bool]] = {
 class Head:
     """What a model's head answers with: the one vocabulary for "kind of task".
 
-    kind: labels (logits of C classes), score (one number a sequence), vector (an embedding), tokens (logits of a vocabulary).
-    outputs: C, 1, D or V. names: of the outputs, in the head's order; empty if nobody named them. several: any set of labels
-    holds at once, each by a sigmoid.
-
-    A head of scores with more than one output (a regression of several values) can be exported and served, not trained.
+    kind: labels (logits of C classes), score (a number; a regression of several values has several), vector (an embedding),
+    tokens (logits of a vocabulary). outputs: C, 1, D or V. names: of the outputs, in the head's order; empty if nobody named
+    them. several: any set of labels holds at once, each by a sigmoid.
     """
 
     kind: Kind

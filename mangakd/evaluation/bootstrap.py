@@ -1,12 +1,12 @@
-"""Bootstrap intervals: how far a score would move had other rows been drawn for the test.
+"""Bootstrap intervals: how far a score would move if the test had other rows.
 
 Every score here is a function of sums over rows (accuracy and KL of one sum, macro-F1 of counts per class, ECE of sums per
-bin). So a resample is a vector of how often each row was drawn, and all scores of all resamples come from one product
+bin). A resample is a vector of counts: how often each row was drawn. So one product gives all scores of all resamples
 
     counts (resamples, rows) @ features (rows, columns)
 
-in seconds, where a loop over 10,000 resamples takes many minutes. All scores see the same resamples, so the difference of
-two of them is paired: what makes a row hard for both models cancels.
+in seconds. A loop over 10,000 resamples takes many minutes. All scores use the same resamples, so a difference of two scores
+is paired: the difficulty of a row cancels.
 Source: Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapters 10 (bias) and 13 (percentile interval).
 """
 
@@ -22,7 +22,7 @@ _CELLS = 2_000_000  # of `counts` at a time, so that memory does not grow with t
 
 @dataclass(frozen=True)
 class Statistic:
-    """features: (N, F) of each row. score: (…, F) sums over N rows → (…), from 0 to `most`."""
+    """features: (N, F), the numbers of each row. score: (…, F) sums over N rows → (…), from 0 to `most`."""
 
     features: np.ndarray
     score: Callable[[np.ndarray], np.ndarray]
@@ -30,15 +30,15 @@ class Statistic:
 
     @property
     def value(self) -> float:
-        """On the rows as they are."""
+        """The score on the rows themselves, without resampling."""
         return float(self.score(self.features.sum(axis=0, dtype=np.float64)))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score on the rows as they are, and its draws (R) on the resamples. Differences and ratios are paired.
+    """A score. value: on the rows themselves. draws: (R) on the resamples. bounds: the smallest and the largest possible value.
 
-    bounds: what it can be at all.
+    Differences and ratios of estimates are paired.
     """
 
     value: float
@@ -59,24 +59,24 @@ class Estimate:
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """The middle 95 % of the draws, moved by their bias where they have one.
+        """The middle 95 % of the draws, corrected for their bias.
 
-        Means have none. ECE's draws lie above its value, as gaps within bins that are due to chance add up and never cancel;
-        unmoved, its interval often would not even hold the value. A draw without any row of the kind that is scored has no
-        score and is left out.
+        The draws of a mean have no bias. The draws of ECE lie above its value, because the gaps of the bins that are due to
+        chance add up and never cancel. Without the correction the interval of ECE would often miss its value. A NaN draw is
+        ignored: the resample has no row that the score is about.
         """
-        held = self.draws[~np.isnan(self.draws)]
-        if not len(held) or np.isinf(self.value):
+        valid = self.draws[~np.isnan(self.draws)]
+        if not len(valid) or np.isinf(self.value):
             return np.nan, np.nan
-        bias = held.mean() - self.value
-        if abs(bias) < 4 * held.std() / np.sqrt(len(held)):  # no more than the luck of the draws
+        bias = valid.mean() - self.value
+        if abs(bias) < 4 * valid.std() / np.sqrt(len(valid)):  # within four standard errors: chance explains the bias
             bias = 0.0
-        low, high = np.percentile(held, [50 * (1 - LEVEL), 50 * (1 + LEVEL)]) - bias
+        low, high = np.percentile(valid, [50 * (1 - LEVEL), 50 * (1 + LEVEL)]) - bias
         return float(max(low, self.bounds[0])), float(min(high, self.bounds[1]))
 
 
 def bootstrap(statistics: Mapping[str, Statistic], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Estimate]:
-    """Every statistic on the rows and on the same resamples of them."""
+    """Estimate every statistic on the rows and on resamples of the rows. All statistics share the resamples."""
     if not statistics:
         return {}
     single = np.concatenate([s.features.astype(np.float32) for s in statistics.values()], axis=1)  # counts are exact
@@ -92,17 +92,17 @@ def bootstrap(statistics: Mapping[str, Statistic], resamples: int = RESAMPLES, s
 
 
 def draws(rows: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each row is drawn, (some resamples, rows) at a time."""
+    """Yield counts (resamples of a chunk, rows): how often each row is drawn."""
     rng = np.random.default_rng(seed)
     step = max(_CELLS // rows, 1)
     for start in range(0, resamples, step):
         count = min(step, resamples - start)
-        drawn = rng.integers(0, rows, (count, rows)) + np.arange(count)[:, None] * rows
-        yield np.bincount(drawn.ravel(), minlength=count * rows).reshape(count, rows)
+        indices = rng.integers(0, rows, (count, rows)) + np.arange(count)[:, None] * rows
+        yield np.bincount(indices.ravel(), minlength=count * rows).reshape(count, rows)
 
 
 def _cut(statistics: Mapping[str, Statistic], sums: np.ndarray) -> Iterator[tuple[Statistic, np.ndarray]]:
-    """Each statistic with its own columns of the sums."""
+    """Yield each statistic with its columns of the sums."""
     start = 0
     for statistic in statistics.values():
         width = statistic.features.shape[1]

@@ -1,8 +1,8 @@
-"""How far confidence can be believed, and the one number that mends most of it.
+"""Calibration: does the confidence of a model match its accuracy? One temperature fixes most of the gap.
 
-Dividing logits by a temperature changes no answer, only how sure it is. It is refit on validation and judged on test: a
-distilled student is often under-confident, because it was taught softened targets. Source: Guo et al. 2017,
-On Calibration of Modern Neural Networks (arXiv:1706.04599).
+Dividing logits by a temperature changes the confidence of an answer and no answer. The temperature is refit on validation and
+judged on test. A distilled student is often under-confident, because its soft targets were softened by T.
+Source: Guo et al. 2017, On Calibration of Modern Neural Networks (arXiv:1706.04599).
 """
 
 import math
@@ -14,18 +14,19 @@ import numpy as np
 
 from mangakd.evaluation.statistics import BINS, Answers, bin_of
 
-COLDEST, HOTTEST = 0.05, 20.0  # a model without a mistake on validation would be made infinitely sure
+COLDEST, HOTTEST = 0.05, 20.0  # limits: without a mistake on validation, the best temperature would be 0
 _STEPS = 25  # golden-section steps: T to 0.01 %
 
 
-def fitted_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
-    """T with the smallest negative log-likelihood of the targets; 1.0 leaves the model as it is.
+def fit_temperature(logits: np.ndarray, targets: np.ndarray, several: bool = False) -> float:
+    """Fit T to the targets: the T with the smallest negative log-likelihood. 1.0 changes nothing.
 
-    The likelihood is convex in 1/T, so it has one minimum in log T, which a golden-section search finds without a gradient.
+    The negative log-likelihood is convex in 1/T. So the loss has one minimum in log T, and a golden-section search finds the
+    minimum without a gradient.
     """
 
     scores = logits.astype(np.float64)
-    if targets.ndim == 2:
+    if several:
         signed = np.where(targets.astype(bool), scores, -scores)
         loss = partial(_binary_loss, signed)
     else:
@@ -39,12 +40,12 @@ def _loss(scores: np.ndarray, targets: np.ndarray, log_temperature: float) -> fl
 
 
 def _binary_loss(signed: np.ndarray, log_temperature: float) -> float:
-    """signed: logits whose sign is turned where the label is off."""
+    """signed: logits, negated for labels that are off."""
     return float(np.logaddexp(0, -signed * math.exp(-log_temperature)).mean())
 
 
 def _smallest(loss: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function with one minimum in [low, high] has it."""
+    """Minimise a function that has one minimum in [low, high]; returns its argument."""
     golden = (math.sqrt(5) - 1) / 2
     left, right = high - golden * (high - low), low + golden * (high - low)
     at_left, at_right = loss(left), loss(right)
@@ -62,7 +63,7 @@ def _smallest(loss: Callable[[float], float], low: float, high: float) -> float:
 
 @dataclass(frozen=True)
 class Bins:
-    """Bins that hold something: share of all answers, mean confidence, share that was right; each (B)."""
+    """The bins that are not empty, each (bins). share: of answers. confidence: the mean. right: the share of right answers."""
 
     share: np.ndarray
     confidence: np.ndarray
@@ -75,6 +76,6 @@ class Bins:
             np.bincount(place, weights, minlength=BINS)
             for weights in (None, answers.confidence.ravel(), answers.hits.ravel())
         )
-        held = count > 0
-        count, sure, hits = count[held], sure[held], hits[held]
+        filled = count > 0
+        count, sure, hits = count[filled], sure[filled], hits[filled]
         return cls(count / count.sum(), sure / count, hits / count)

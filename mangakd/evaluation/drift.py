@@ -1,4 +1,4 @@
-"""Does a student in service still say what its teacher says? On new text, without labels, check after check."""
+"""Drift checks: does a student in service still agree with its teacher on new texts? The texts need no labels."""
 
 import json
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the history. kl, agreement: with the ends of their 95 % intervals."""
+    """One line of the history. kl_interval, agreement_interval: the ends of the 95 % intervals."""
 
     at: str
     student: str
@@ -38,22 +38,22 @@ class Check:
     agreement: float
     agreement_interval: tuple[float, float]
 
-    def drifted(self, limits: Limits) -> list[str]:
-        """A sentence for each limit that is passed."""
-        passed = []
+    def breaches(self, limits: Limits) -> list[str]:
+        """A sentence for each limit that the check exceeds."""
+        sentences = []
         if self.kl > limits.kl:
-            passed.append(f"{KL.meaning} {KL.format.format(self.kl)} > {limits.kl}")
+            sentences.append(f"{KL.meaning} {KL.format.format(self.kl)} > {limits.kl}")
         if self.agreement < limits.agreement:
-            passed.append(f"{AGREEMENT.title} {AGREEMENT.format.format(self.agreement)} < {limits.agreement:.1%}")
-        return passed
+            sentences.append(f"{AGREEMENT.title} {AGREEMENT.format.format(self.agreement)} < {limits.agreement:.1%}")
+        return sentences
 
 
-def compared(
-    student: np.ndarray, teacher: np.ndarray, multi_label: bool, about: Mapping[str, str], resamples: int, seed: int
+def compare(
+    student: np.ndarray, teacher: np.ndarray, several: bool, about: Mapping[str, str], resamples: int, seed: int
 ) -> Check:
-    """student, teacher: logits (N, C). about: at, student, teacher and data of the check."""
-    nothing = np.zeros(student.shape if multi_label else len(student), dtype=np.int64)  # neither score reads targets
-    t, s = Answers(teacher, nothing), Answers(student, nothing)
+    """Compare two models. student, teacher: logits (N, C). about: at, student, teacher and data of the check."""
+    nothing = np.zeros(student.shape if several else len(student), dtype=np.int64)  # neither score reads targets
+    t, s = (Answers(logits, nothing, several=several) for logits in (teacher, student))
     scores = {"kl": statistics.mean(statistics.divergence(t, s)), "agreement": statistics.agreement(t, s)}
     kl, agreement = bootstrap(scores, resamples, seed).values()
     return Check(
@@ -63,7 +63,7 @@ def compared(
 
 
 def append(history: Path, check: Check) -> list[Check]:
-    """Add one line. Returns all checks, the oldest first; raises UserError for a line that is none, before adding."""
+    """Add one line; returns all checks, oldest first. Raises UserError, and adds nothing, if a line of the file is no check."""
     history.parent.mkdir(parents=True, exist_ok=True)
     before = _read(history)
     with history.open("a", encoding="utf-8") as file:
@@ -88,7 +88,7 @@ def sections(checks: list[Check], limits: Limits) -> list[Section]:
     rows: list[list[str | Value]] = [
         [
             c.at, str(c.rows), _value(KL, c.kl, c.kl_interval), _value(AGREEMENT, c.agreement, c.agreement_interval),
-            "drifted" if c.drifted(limits) else "good", c.data,
+            "drifted" if c.breaches(limits) else "good", c.data,
         ]
         for c in reversed(checks)
     ]  # fmt: skip
@@ -113,7 +113,7 @@ def _figure(title: str, axis: Axis, values: list[float], limit: float) -> Figure
 
 
 def advice(alpha: float | None) -> str:
-    """alpha: what the student was distilled with, where that is known."""
+    """alpha: the distill.alpha of the student's run, None if unknown."""
     if alpha is None:
         return "Distil again on newer texts, with distill.alpha lowered by 0.1."
     lower = max(alpha - 0.1, 0.0)

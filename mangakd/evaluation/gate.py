@@ -1,8 +1,8 @@
 """May this student ship? Each line of conf/gate compares one number of the report with a threshold.
 
-`tested: estimate` compares the number itself, `tested: bound` the worse end of its 95 % interval: for claims that must hold
-whatever rows the test happened to draw, such as a lift above 0. What was not measured neither passes nor fails; the line
-says how to measure it.
+`tested: estimate` compares the number itself. `tested: bound` compares the worse end of its 95 % interval, for claims that must
+hold for any test rows, such as a lift above 0. A number that the run lacks neither passes nor fails; the line says how to
+measure the number.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _BASELINE = "train again with baseline=true"
 
 
 class Measure(NamedTuple):
-    """What a line can test: its title, how a value is shown, which direction is better, how to get it where it is missing."""
+    """A number that a line can test. format: of a value. missing: how to get the number if the run lacks it."""
 
     title: str
     format: str
@@ -61,7 +61,7 @@ TESTED = ("estimate", "bound")
 
 @dataclass(frozen=True)
 class Line:
-    """One entry of conf/gate: a measure and what it is about, what of it is tested, and one threshold."""
+    """One entry of conf/gate. measure: a key of `measures`. about: its measure. tested: estimate or bound of the interval."""
 
     name: str
     measure: str
@@ -71,29 +71,29 @@ class Line:
     tested: str = "estimate"
 
     @classmethod
-    def of(cls, name: str, entry: Mapping[str, Any], known: Mapping[str, Measure]) -> "Line":
-        """known: see `measures`. Raises UserError naming the key for an entry that cannot be tested."""
-        given = {key: value for key, value in entry.items() if key in THRESHOLDS and value is not None}
+    def of(cls, name: str, entry: Mapping[str, Any], table: Mapping[str, Measure]) -> "Line":
+        """Read an entry. table: see `measures`. Raises UserError that names the wrong key."""
+        thresholds = {key: value for key, value in entry.items() if key in THRESHOLDS and value is not None}
         unknown = [key for key in entry if key not in (*THRESHOLDS, "measure", "tested")]
         if unknown:
             raise UserError(
                 f"gate.{name}.{unknown[0]} is unknown{near(unknown[0], [*THRESHOLDS, 'measure', 'tested'])}"
             )
         measure, tested = str(entry.get("measure")), entry.get("tested", "estimate")
-        if measure not in known:
+        if measure not in table:
             raise UserError(
-                f"gate.{name}.measure={measure} is unknown{near(measure, known)} Known: {', '.join(known)}."
+                f"gate.{name}.measure={measure} is unknown{near(measure, table)} Known: {', '.join(table)}."
             )
         if tested not in TESTED:
             raise UserError(f"gate.{name}.tested={tested} must be one of {', '.join(TESTED)}.")
-        if len(given) != 1:
+        if len(thresholds) != 1:
             raise UserError(
-                f"gate.{name} needs one threshold of {', '.join(THRESHOLDS)}; found {list(given) or 'none'}."
+                f"gate.{name} needs one threshold of {', '.join(THRESHOLDS)}; found {list(thresholds) or 'none'}."
             )
-        ((threshold, limit),) = given.items()
+        ((threshold, limit),) = thresholds.items()
         if isinstance(limit, bool) or not isinstance(limit, int | float):
             raise UserError(f"gate.{name}.{threshold}={limit} must be a number.")
-        about = known[measure]
+        about = table[measure]
         if threshold not in _FITTING[about.better]:
             raise UserError(
                 f"gate.{name}.{threshold}={limit} passes bad students: of {measure}, {about.better} is better. Use "
@@ -101,29 +101,29 @@ class Line:
             )
         return cls(name, measure, about, threshold, float(limit), tested)
 
-    def verdict(self, measured: Estimate | float | None, run: str) -> "Verdict":
+    def verdict(self, number: Estimate | float | None, run: str) -> "Verdict":
         form = self.about.format
-        required = f"{self.about.title} {THRESHOLDS[self.threshold]} {form.format(self.limit)}"
-        if measured is None:
+        requirement = f"{self.about.title} {THRESHOLDS[self.threshold]} {form.format(self.limit)}"
+        if number is None:
             cure = self.about.missing.format(run=run, report=command("report"))
-            return Verdict(self.name, required, f"not measured: {cure}", None)
-        value, interval = (measured.value, measured.interval) if isinstance(measured, Estimate) else (measured, None)
+            return Verdict(self.name, requirement, f"not measured: {cure}", None)
+        value, interval = (number.value, number.interval) if isinstance(number, Estimate) else (number, None)
         result = form.format(value)
         if interval is not None:
             result += f" [{', '.join(map(form.format, interval))}]"
         if self.tested == "bound" and interval is not None:
             value = interval[0] if self.threshold in ("at_least", "above") else interval[1]
-            required += " at 95 %"
-        passed = {
+            requirement += " at 95 %"
+        passes = {
             "at_least": value >= self.limit, "at_most": value <= self.limit,
             "above": value > self.limit, "below": value < self.limit,
         }[self.threshold]  # fmt: skip
-        return Verdict(self.name, required, result, bool(passed))
+        return Verdict(self.name, requirement, result, bool(passes))
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """passed: None where it was not measured."""
+    """The result of a line. passed: None if the run lacks the number."""
 
     name: str
     required: str
@@ -135,25 +135,23 @@ class Verdict:
         return {True: "pass", False: "FAIL", None: "not measured"}[self.passed]
 
 
-def verdicts(
-    gate: Mapping[str, Any], judge: Judge, measured: Mapping[str, Estimate | float], run: str
-) -> list[Verdict]:
-    """gate: the entries of conf/gate; null leaves a line out. measured: measure → the run's number."""
-    return [line.verdict(measured.get(line.measure), run) for line in lines(gate, judge)]
+def verdicts(gate: Mapping[str, Any], judge: Judge, numbers: Mapping[str, Estimate | float], run: str) -> list[Verdict]:
+    """gate: the entries of conf/gate; null removes a line. numbers: measure → the run's number."""
+    return [line.verdict(numbers.get(line.measure), run) for line in lines(gate, judge)]
 
 
 def lines(gate: Mapping[str, Any], judge: Judge) -> list[Line]:
-    """Raises UserError naming the key for an entry that cannot be tested."""
-    known = measures(judge)
-    return [Line.of(str(name), entry, known) for name, entry in gate.items() if entry is not None]
+    """Read all entries. Raises UserError that names the wrong key."""
+    table = measures(judge)
+    return [Line.of(str(name), entry, table) for name, entry in gate.items() if entry is not None]
 
 
 def summary(results: list[Verdict]) -> str:
-    """One sentence."""
+    """Summarise all lines in one sentence."""
     failed = [verdict.name for verdict in results if verdict.passed is False]
     missing = [verdict.name for verdict in results if verdict.passed is None]
-    passed = len(results) - len(failed) - len(missing)
-    parts = [f"{passed} of {len(results)} lines pass"]
+    passes = len(results) - len(failed) - len(missing)
+    parts = [f"{passes} of {len(results)} lines pass"]
     parts += [f"failed: {', '.join(failed)}"] if failed else []
     parts += [f"not measured: {', '.join(missing)}"] if missing else []
     return "; ".join(parts) + "."

@@ -1,6 +1,7 @@
-"""`Judge`: what a model's answers are worth. Its `Score` table is the one place that names, formats and ranks scores.
+"""`Judge` scores a model's answers. Its table of `Score`s is the one place that names, formats and ranks scores.
 
-Tables, gate, curves, progress, sweeps, checkpoints and exports read that table. numpy only: a report is written without torch.
+Tables, gate, curves, progress, sweeps, checkpoints and exports read that table. The module imports numpy and no torch, so that
+a report needs no torch.
 """
 
 import math
@@ -12,23 +13,25 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 
 from mangakd.core.errors import UserError, near
+from mangakd.core.spec import Head
 from mangakd.evaluation.bootstrap import Estimate, Statistic
 
 if TYPE_CHECKING:
     from mangakd.evaluation.predictions import Predictions
     from mangakd.evaluation.report.blocks import Section
-    from mangakd.evaluation.report.measure import Measured
+    from mangakd.evaluation.report.measure import RunResult
 
 Better = Literal["higher", "lower"]
+Arrays = Mapping[str, np.ndarray]
+"""Name → (N, …): a model's answers (`Task.ask`), or the truth (the columns of the split)."""
 Number = TypeVar("Number", float, np.ndarray, Estimate)
 
 
 @dataclass(frozen=True)
 class Score:
-    """title: heads a column. format: of a value; a percentage has differences in points. better: higher or lower.
+    """title: the header of a column. format: of a value; a percentage has differences in points. better: higher or lower.
 
-    meaning: the title where there is room for more words. unit: of the values, such as nats. missing: why a run may lack the
-    score, and how to get it.
+    meaning: a longer title. unit: of the values, such as nats. missing: why a run may lack the score, and how to get the score.
     """
 
     title: str
@@ -36,7 +39,7 @@ class Score:
     better: Better = "higher"
     meaning: str = ""
     unit: str = ""
-    missing: str = "train again: the run kept no predictions"
+    missing: str = "train again: the run has no predictions"
 
     @property
     def text(self) -> str:
@@ -54,7 +57,7 @@ class Score:
 
     @property
     def factor(self) -> int:
-        """From a difference to the number that is shown: 100 for points."""
+        """The factor from a difference to its display: 100 for points."""
         return 100 if self.percent else 1
 
     @property
@@ -63,7 +66,7 @@ class Score:
 
     @property
     def difference_unit(self) -> str:
-        """To be appended to a title."""
+        """The suffix for a title."""
         return ", points" if self.percent else ""
 
     @property
@@ -81,7 +84,7 @@ class Score:
         return "maximize" if self.higher else "minimize"
 
     def gain(self, new: Number, old: Number) -> Number:
-        """How much better `new` is than `old`: above 0 where it is better, whatever the direction."""
+        """How much better `new` is than `old`. Above 0, `new` is better, whatever the score's direction."""
         return new - old if self.higher else old - new  # type: ignore[return-value]
 
     def retention(self, student: Number, teacher: Number) -> Number:
@@ -95,7 +98,7 @@ class Score:
 
 
 class Details:
-    """What one kind of task adds to a report. statistics: (model, score) → more scores than `Judge.statistics` gives.
+    """Additions of a task to a report. statistics: (model, score) → scores that `Judge.statistics` lacks.
 
     notes: paragraphs below the table of scores.
     """
@@ -103,16 +106,16 @@ class Details:
     statistics: Mapping[tuple[str, str], Statistic] = {}
     notes: Sequence[str] = ()
 
-    def sections(self, measured: "Measured") -> list["Section"]:
+    def sections(self, result: "RunResult") -> list["Section"]:
         return []
 
 
 class Judge(ABC):
-    """scores: name → Score, in the order of tables. main: the score that retention, lift and headlines are about.
+    """scores: name → Score, in the order of the tables. main: the score of retention, lift and headlines.
 
-    monitors: scores that need no teacher, by which epochs can be chosen. watched: scores that the progress line and the
-    learning curves show.
-    Arrays hold one entry a row: answers (N, …) as the task's models give them, truth (N, …).
+    monitors: scores that can choose an epoch; they need no teacher. watched: scores of the progress line and the learning
+    curves.
+    head: of the models. answers, teacher: of student and teacher, as `Task.ask` gives them. truth: the columns of the split.
     """
 
     scores: Mapping[str, Score]
@@ -122,25 +125,25 @@ class Judge(ABC):
 
     @abstractmethod
     def statistics(
-        self, answers: np.ndarray, truth: np.ndarray, teacher: np.ndarray | None = None
+        self, head: Head, answers: Arrays, truth: Arrays, teacher: Arrays | None = None
     ) -> dict[str, Statistic]:
-        """Score → its statistic over rows; scores against a teacher only with the teacher's answers."""
+        """Score → its statistic over rows. Scores that compare with a teacher need the teacher's answers."""
 
     @abstractmethod
-    def chance(self, truth: np.ndarray) -> dict[str, float]:
-        """Score → its value for a model that has learnt nothing. Only of scores whose best is 1, or 0 where lower is better."""
+    def chance(self, head: Head, truth: Arrays) -> dict[str, float]:
+        """Score → its value for a model that guesses. Only for scores whose best value is 1, or 0 if lower is better."""
 
     def details(self, test: "Predictions", validation: "Predictions | None" = None) -> Details:
-        """What the report of a run has beside `statistics`."""
+        """What the report of a run shows beside `statistics`."""
         return Details()
 
-    def values(self, answers: np.ndarray, truth: np.ndarray, teacher: np.ndarray | None = None) -> dict[str, float]:
-        """Score → value; a score that is not defined on these rows is left out."""
-        values = {name: statistic.value for name, statistic in self.statistics(answers, truth, teacher).items()}
+    def values(self, head: Head, answers: Arrays, truth: Arrays, teacher: Arrays | None = None) -> dict[str, float]:
+        """Score → value, without scores that are undefined on these rows."""
+        values = {name: each.value for name, each in self.statistics(head, answers, truth, teacher).items()}
         return {name: value for name, value in values.items() if not math.isnan(value)}
 
     def score(self, name: str) -> Score:
-        """Raises UserError for a name that the judge does not have."""
+        """Raises UserError for an unknown name."""
         if name not in self.scores:
             raise UserError(f"{name!r} is no score{near(name, self.scores)} Known: {', '.join(self.scores)}.")
         return self.scores[name]

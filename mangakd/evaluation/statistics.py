@@ -1,12 +1,12 @@
-"""The scores of a classifier, each as sums over rows: the one definition that metrics.json, report, gate and sweeps share.
+"""The scores of a classifier, each as sums over rows. metrics.json, report, gate and sweeps share this one definition.
 
-accuracy: share of rows that are right (multi-label: the whole label set). macro_f1: mean F1 over the classes that occur in
-answers or targets. ece: expected calibration error, 15 equal bins. agreement: share of rows where student and teacher give the
-same answer. kl: mean KL(teacher ‖ student) at T = 1, in nats. rare_accuracy: of the rows whose class is rare in training, the
-share that is right (multi-label: of the rare labels that are on, the share that is found). entropy: of the predicted
-distribution, mean over rows, in nats.
-The answer is the class with the largest logit, the first of equal ones; a label is on where its logit is above 0. A class that
-a model rules out (-inf) adds 0 to kl and entropy; kl is infinite where the student rules out a class that the teacher does not.
+accuracy: share of rows that are right (multi-label: the whole label set is right). macro_f1: mean F1 over the classes that
+occur in answers or targets. ece: expected calibration error, 15 equal bins. agreement: share of rows for which student and
+teacher give the same answer. kl: mean KL(teacher ‖ student) at T = 1, in nats. rare_accuracy: accuracy on the rows whose class
+is rare in training (multi-label: recall of the rare labels). entropy: of the predicted distribution, mean over rows, in nats.
+
+The answer is the class with the largest logit; of equal logits the first. A label is on if its logit is above 0. A class with
+logit -inf in the teacher adds 0 to kl and entropy. A class with logit -inf in the student alone makes kl infinite.
 """
 
 from functools import partial
@@ -17,7 +17,7 @@ from mangakd.evaluation.bootstrap import Statistic
 from mangakd.evaluation.judge import Score
 
 BINS = 15
-# Inner edges. 1/3 and 1/5, which rows of equal logits have as probabilities, are edges: rounding must not choose the bin.
+# Inner edges. Equal logits have probabilities such as 1/3 and 1/5, which are edges: the shift keeps rounding out of the choice.
 EDGES = np.arange(1, BINS) / BINS - 1e-6
 SCORES = {
     "accuracy": Score("accuracy", "{:.1%}"),
@@ -34,16 +34,18 @@ SCORES = {
 
 
 class Answers:
-    """One model's answers: logits (N, C), divided by `temperature`, beside targets (N) or (N, C).
+    """One model's answers: logits (N, C), divided by `temperature`, beside targets (N), or with `several` (N, C).
 
-    predicted, truth: (N, C) bool. log_on: (N, C) log-probabilities; log_off: of the opposite, for multi-label tasks.
-    confidence, hits: (N, K) probabilities and whether they came true, K = 1 (the answer), or C for multi-label tasks.
+    predicted, truth: (N, C) bool. log_on: (N, C) log-probabilities. log_off: log-probabilities of "off", for multi-label tasks.
+    confidence, hits: (N, K) probabilities, and whether the target agrees. K = 1 (the answer), or C for multi-label tasks.
     """
 
-    def __init__(self, logits: np.ndarray, targets: np.ndarray, temperature: float = 1.0) -> None:
+    def __init__(
+        self, logits: np.ndarray, targets: np.ndarray, *, several: bool = False, temperature: float = 1.0
+    ) -> None:
         scaled = logits.astype(np.float64) / temperature
-        self.multi_label = targets.ndim == 2
-        if self.multi_label:
+        self.several = several
+        if several:
             self.truth, self.predicted = targets.astype(bool), scaled > 0
             self.log_on, self.log_off = -np.logaddexp(0, -scaled), -np.logaddexp(0, scaled)
             self.confidence, self.hits = np.exp(self.log_on), self.truth
@@ -57,43 +59,43 @@ class Answers:
 
     @property
     def right(self) -> np.ndarray:
-        """(N) bool; multi-label: the whole label set."""
+        """(N) bool; multi-label: whether the whole label set is right."""
         return (self.predicted == self.truth).all(-1)
 
     @property
     def entropy(self) -> np.ndarray:
         """(N) nats."""
-        return -_expected(self, self.log_on, self.log_off)
+        return -_expectation(self, self.log_on, self.log_off)
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    relative = logits - logits.max(-1, keepdims=True)
+    return relative - np.log(np.exp(relative).sum(-1, keepdims=True))
 
 
 def divergence(teacher: Answers, student: Answers) -> np.ndarray:
     """(N) KL(teacher ‖ student) in nats; multi-label: summed over labels."""
-    with np.errstate(invalid="ignore"):  # -inf − -inf, where both rule a class out
+    with np.errstate(invalid="ignore"):  # -inf − -inf, if both models rule out a class
         on, off = teacher.log_on - student.log_on, teacher.log_off - student.log_off
-    return _expected(teacher, on, off)
+    return _expectation(teacher, on, off)
 
 
-def _expected(answers: Answers, on: np.ndarray, off: np.ndarray) -> np.ndarray:
+def _expectation(answers: Answers, on: np.ndarray, off: np.ndarray) -> np.ndarray:
     """Mean of `on` (and of `off`, for labels that may be off) under the answers' distribution."""
-    total = _weighted(answers.log_on, on)
-    if answers.multi_label:
-        total = total + _weighted(answers.log_off, off)
+    total = _products(answers.log_on, on)
+    if answers.several:
+        total = total + _products(answers.log_off, off)
     return total.sum(-1)
 
 
-def _weighted(log_p: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """p · values, and 0 where p is 0, whatever the value."""
+def _products(log_p: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """p · values; 0 if p is 0, even if the value is infinite."""
     p = np.exp(log_p)
     return np.multiply(p, values, out=np.zeros_like(p), where=p > 0)
 
 
 def scores(answers: Answers, teacher: Answers | None = None) -> dict[str, Statistic]:
-    """Score → its statistic; agreement and kl where there is a teacher."""
+    """Score → its statistic. agreement and kl need a teacher."""
     statistics = {"accuracy": accuracy(answers), "macro_f1": macro_f1(answers), "ece": ece(answers)}
     if teacher is not None:
         statistics |= {"agreement": agreement(teacher, answers), "kl": mean(divergence(teacher, answers))}
@@ -126,7 +128,7 @@ def rare_accuracy(answers: Answers, rare: np.ndarray) -> Statistic:
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):  # no such row: NaN
+    with np.errstate(invalid="ignore"):  # NaN without a rare row
         return sums[..., 0] / sums[..., 1]
 
 
@@ -139,7 +141,7 @@ def macro_f1(answers: Answers) -> Statistic:
 def macro_f1_of(sums: np.ndarray, rows: int = 0) -> np.ndarray:
     """sums: (…, 2 C), hits and (predicted + true) of each class."""
     hits, either = np.split(sums, 2, axis=-1)
-    with np.errstate(invalid="ignore"):  # no class at all, as with empty label sets alone: NaN
+    with np.errstate(invalid="ignore"):  # NaN without any class, as with empty label sets only
         return (2 * hits / np.maximum(either, 1)).sum(-1) / (either > 0).sum(-1)
 
 

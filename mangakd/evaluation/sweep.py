@@ -1,7 +1,7 @@
-"""The runs of a sweep as they lie on disk, grouped into points: runs that differ in nothing but their seed are one point.
+"""The runs of a sweep, read from disk and grouped into points. Runs that differ only in their seed are one point.
 
-The score is the validation score that the run is kept by. Which point is best is decided on validation alone; test scores
-are for the one that won.
+A point's score is the validation score by which the runs chose their checkpoint (task.monitor). Validation alone decides which
+point is best. Test scores are shown for the best point only.
 """
 
 import math
@@ -28,7 +28,7 @@ _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 @dataclass(frozen=True)
 class SweepRun:
-    """One folder. settings: what was typed, key → value. metrics: of a finished run, else empty. error: why it failed."""
+    """One folder. settings: the command's overrides, key → value. metrics: empty unless finished. error: why the run failed."""
 
     folder: Path
     settings: Mapping[str, str]
@@ -59,7 +59,7 @@ class SweepRun:
 
 @dataclass(frozen=True)
 class Spread:
-    """A number of runs that differ in their seeds. values: (n), one of each run."""
+    """One number over runs that differ in their seeds. values: (n), one value a run."""
 
     values: np.ndarray
 
@@ -80,7 +80,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Point:
-    """values: of the swept keys, in the sweep's order. runs: the finished ones, one for each seed."""
+    """values: of the sweep's keys, in their order. runs: the finished runs, one for each seed."""
 
     values: tuple[str, ...]
     runs: Sequence[SweepRun]
@@ -103,9 +103,9 @@ class Point:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """keys: what was swept, without the seed. points: best first. runs: all, also failed and unfinished ones.
+    """keys: the keys that the sweep varies, without the seed. points: best first. runs: all, finished or not.
 
-    score: the name of the validation score that runs are kept by.
+    score: the name of the validation score by which the runs chose their checkpoint.
     """
 
     folder: Path
@@ -121,14 +121,14 @@ class SweepResult:
 
     @property
     def repeats(self) -> bool:
-        """Whether it is one run under several seeds."""
+        """Whether the sweep is one run under several seeds."""
         return not self.keys and len(self.points[0].runs) > 1
 
     def winning_command(self) -> str:
-        """The first seed's command of the best point, without its seed."""
+        """The command of the best point, without a seed."""
         settings = self.points[0].runs[0].settings
-        typed = [f"{key}={value}" for key, value in settings.items() if key != SEED]
-        return shlex.join([*command_words("train"), *typed])
+        overrides = [f"{key}={value}" for key, value in settings.items() if key != SEED]
+        return shlex.join([*command_words("train"), *overrides])
 
 
 def quantile(freedom: int) -> float:
@@ -145,12 +145,12 @@ def is_sweep(folder: Path) -> bool:
 
 
 def _folders(folder: Path) -> list[Path]:
-    kept = {file.parent for name in (COMMAND, ERROR) for file in folder.glob(f"*/{name}")}
-    return sorted(kept, key=lambda p: (not p.name.isdigit(), int(p.name) if p.name.isdigit() else 0, p.name))
+    folders = {file.parent for name in (COMMAND, ERROR) for file in folder.glob(f"*/{name}")}
+    return sorted(folders, key=lambda p: (not p.name.isdigit(), int(p.name) if p.name.isdigit() else 0, p.name))
 
 
 def read(folder: Path) -> list[SweepRun]:
-    """Every run that was begun."""
+    """Every run that has started."""
     return [_read(run) for run in _folders(folder)]
 
 
@@ -165,7 +165,7 @@ def _read(folder: Path) -> SweepRun:
 
 
 def result(folder: Path, judge: Judge) -> SweepResult:
-    """Raises UserError where no run has finished, or runs are kept by different scores."""
+    """Raises UserError if no run has finished, or if the runs have different monitors."""
     runs = read(folder)
     done = [run for run in runs if run.finished]
     if not done:
@@ -188,23 +188,23 @@ def _common_score(folder: Path, runs: Sequence[SweepRun]) -> str:
     for run in runs:
         if run.score[0] != first:
             raise UserError(
-                f"{folder}: run {runs[0].folder.name} was kept by {first}, run {run.folder.name} by {run.score[0]}. Runs are "
-                "ranked by one score; give task.monitor one value."
+                f"{folder}: run {runs[0].folder.name} has task.monitor={first}, run {run.folder.name} has {run.score[0]}. A "
+                "sweep ranks its runs by one score: give task.monitor one value."
             )
     return first
 
 
 def behind(sweep: SweepResult, resamples: int, seed: int) -> list[Estimate] | None:
-    """Each point's validation score minus the best one's, paired over rows (a point's score is the mean over its seeds).
+    """Each point's validation score minus the best point's, paired over rows. A point's score is the mean over its seeds.
 
-    In points where the score is a percentage. None where runs kept no predictions or were validated on different rows.
+    The difference of a percentage is in points. None if a run has no predictions, or if the runs have different validation rows.
     """
     runs = [run for point in sweep.points for run in point.runs]
     splits = [run.validation for run in runs if run.validation is not None]
     if len(splits) < len(runs) or not all(splits[0].same_rows(split) for split in splits):
         return None
     statistics = {
-        str(run.folder): sweep.judge.statistics(split.logits["student"], split.targets)[sweep.score]
+        str(run.folder): sweep.judge.statistics(split.head, split.answers["student"], split.truth)[sweep.score]
         for run, split in zip(runs, splits, strict=True)
     }
     estimates = iter(bootstrap(statistics, resamples, seed).values())
@@ -213,5 +213,5 @@ def behind(sweep: SweepResult, resamples: int, seed: int) -> list[Estimate] | No
 
 
 def _mean(estimates: Sequence[Estimate]) -> Estimate:
-    """All on the same resamples."""
+    """The mean of estimates that share their resamples."""
     return Estimate(float(np.mean([e.value for e in estimates])), np.mean([e.draws for e in estimates], axis=0))

@@ -1,4 +1,4 @@
-"""The table at the end of a run: teacher (an ensemble's members beside it), the same student without a teacher, student."""
+"""The table at the end of a run: teacher, mean of an ensemble's members, student without KD, student."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mangakd.evaluation.judge import Judge
-from mangakd.evaluation.report.blocks import Table as Shown
+from mangakd.evaluation.report.blocks import Table as Block
 from mangakd.evaluation.report.blocks import Value
 
 MORE = {  # column → its title and format, beside the judge's scores
@@ -18,7 +18,7 @@ ROWS = {"teacher/": "teacher", "members/": "its members, mean", "baseline/": "st
 
 
 def columns(metrics: Mapping[str, float], judge: Judge) -> dict[str, tuple[str, str]]:
-    """Column → its title and format: the scores that some model has, then sizes and retention."""
+    """Column → its title and format: the scores that a model has, then sizes and retention."""
     scores = {
         name: (score.title, score.format)
         for name, score in judge.scores.items()
@@ -41,8 +41,8 @@ def rows(metrics: Mapping[str, float], judge: Judge) -> list[tuple[str, list[str
 
 
 def _value(metrics: Mapping[str, float], prefix: str, column: str) -> float | None:
-    sized = "student/" if prefix in ("", "baseline/") else prefix
-    return metrics.get(f"{prefix}test/{column}", metrics.get(f"{sized}{column}"))
+    owner = "student/" if prefix in ("", "baseline/") else prefix
+    return metrics.get(f"{prefix}test/{column}", metrics.get(f"{owner}{column}"))
 
 
 def show(metrics: Mapping[str, float], judge: Judge, title: str) -> None:
@@ -52,15 +52,15 @@ def show(metrics: Mapping[str, float], judge: Judge, title: str) -> None:
         table.add_column(header, justify="right")
     for name, cells in rows(metrics, judge):
         table.add_row(name, *cells)
-    # A log file has no width; the table must not be folded there.
+    # A log file has no width, and rich would fold the table to 80 columns.
     Console(width=None if Console().is_terminal else 140).print(table)
 
 
-def show_blocks(shown: Shown, title: str) -> None:
-    """A table of the report, on the terminal."""
+def show_blocks(block: Block, title: str) -> None:
+    """Print a table of the report on the terminal."""
     table = Table(title=title)
-    for i, header in enumerate(shown.headers):
+    for i, header in enumerate(block.headers):
         table.add_column(header, justify="right" if i else "left")
-    for row in shown.rows:
+    for row in block.rows:
         table.add_row(*(" ".join(filter(None, cell)) if isinstance(cell, Value) else cell for cell in row))
     Console(width=None if Console().is_terminal else 160, markup=False).print(table)

@@ -1,8 +1,8 @@
-"""Which variant ships: the fastest of those that lose no more than `max_drop` points against the fp32 student.
+"""Chooses the variant that ships: the fastest variant that loses no more than `max_drop` points against the fp32 student.
 
-The drop is paired: variant and student answer the same rows, and what makes a row hard for both cancels in its interval. What
-is compared with the limit is the drop itself; its interval is shown, because a validation split of a few hundred rows
-cannot tell 0.3 points from none. Test scores have no part in it: they are for the variant that was chosen, once.
+The drop is paired: variant and student answer the same rows, so the difficulty of a row cancels in the interval. The limit
+applies to the drop itself. The report shows the interval, because a validation split of a few hundred rows cannot distinguish
+0.3 points from 0. Test scores do not influence the choice; only the chosen variant is tested, once.
 """
 
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ from mangakd.evaluation import statistics
 from mangakd.evaluation.bootstrap import RESAMPLES, Estimate, Statistic, bootstrap
 from mangakd.evaluation.judge import Score
 from mangakd.evaluation.statistics import Answers, accuracy, agreement, mean
-from mangakd.export.measure import Measured
+from mangakd.export.measure import Measurement
 
 MAX_DROP = 0.3  # points, a hundredth of the score
-AS_FAST = 1.05  # times the fastest: closer than two measurements of one variant often are
+AS_FAST = 1.05  # times the fastest: two measurements of one variant often differ by more
 ROUNDING = 1e-9  # 0.90 − 0.88 is a little more than 0.02
-_STUDENT = ""  # its name among the variants'
+_STUDENT = ""  # the student's key among the variants' names
 NAMES: dict[Kind, str] = {"labels": "accuracy", "score": "pearson", "vector": "cosine"}
 SCORES = {
     "accuracy": statistics.SCORES["accuracy"], "pearson": Score("Pearson's r", "{:.4f}"), "cosine": Score("cosine", "{:.4f}"),
@@ -32,14 +32,14 @@ SCORES = {
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A variant beside the student. score: accuracy (several labels: the whole set), Pearson's r, or cosine to the student.
+class Comparison:
+    """A variant compared with the student. score: accuracy (several labels: of the set), Pearson's r, or cosine to the student.
 
-    drop: points that the variant is worse than the student. agreement with student and teacher: share of equal answers, r, or
-    mean cosine. difference: largest |Δ output|, infinity where an output is no number.
+    drop: points by which the variant is worse than the student. agreement_student, agreement_teacher: share of equal answers, r,
+    or mean cosine. difference: largest |Δ output|; infinity if an output is NaN or infinite.
     """
 
-    measured: Measured
+    measurement: Measurement
     score: Estimate
     drop: Estimate
     agreement_student: float
@@ -49,40 +49,40 @@ class Judged:
 
     @property
     def name(self) -> str:
-        return self.measured.name
+        return self.measurement.name
 
     def words(self) -> str:
         if not np.isfinite(self.difference):
-            return f"{self.name} answers some texts with no number (NaN or infinity)"
+            return f"{self.name} answers some texts with NaN or infinity"
         drop, (low, high) = self.drop.value, self.drop.interval
         if drop < 0:
             return f"{self.name} gains {-drop:.2f} points [{0 - high:.2f}, {0 - low:.2f}]"
         return f"{self.name} loses {drop:.2f} points [{low:.2f}, {high:.2f}]"
 
     def metrics(self, head: Head) -> dict[str, Any]:
-        """For the manifest, under the name of the split."""
-        measured = self.measured
+        """The entry in the manifest, under the name of the split."""
+        measurement = self.measurement
         return {
             NAMES[head.kind]: self.score.value, "drop_points": self.drop.value, "drop_interval": list(self.drop.interval),
             "agreement_student": self.agreement_student, "agreement_teacher": self.agreement_teacher,
-            "max_difference": self.difference, "passed": self.passed, "megabytes": measured.megabytes,
-            "load_seconds": measured.load_seconds, "peak_rss_mb": measured.peak_rss_mb,
-            "latency_ms": {str(length): dict(found) for length, found in measured.latency_ms.items()},
-            "batch_ms": measured.batch_ms, "company": measured.company.metrics(),
+            "max_difference": self.difference, "passed": self.passed, "megabytes": measurement.megabytes,
+            "load_seconds": measurement.load_seconds, "peak_rss_mb": measurement.peak_rss_mb,
+            "latency_ms": {str(length): dict(times) for length, times in measurement.latency_ms.items()},
+            "batch_ms": measurement.batch_ms, "company": measurement.company.metrics(),
         }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Choice:
-    """name: of the variant that ships. reason: one sentence on why. judged: all variants, in the order given."""
+    """name: of the variant that ships. reason: one sentence. comparisons: all variants, in the order given."""
 
     name: str
     reason: str
-    judged: tuple[Judged, ...]
+    comparisons: tuple[Comparison, ...]
 
 
 def choose(
-    variants: Sequence[Measured],
+    variants: Sequence[Measurement],
     fp32: Sequence[str],
     student: np.ndarray,
     head: Head,
@@ -91,87 +91,90 @@ def choose(
     max_drop: float = MAX_DROP,
     resamples: int = RESAMPLES,
 ) -> Choice:
-    """The variant that ships, from answers on validation.
+    """Choose the variant that ships, from answers on validation.
 
-    student, teacher: (N, C) or (N, D), what PyTorch says. fp32: names of the variants that compute as the student does; the
-    fastest of them ships where nothing passes. targets: (N) class ids, (N, C) 0 and 1, or (N) or (N, C) values; None for
-    embeddings, which are scored by their cosine to the student's. Raises UserError where nothing passes and no variant is fp32.
+    student, teacher: (N, C) or (N, D), PyTorch's outputs. fp32: names of the variants in full precision; the fastest of them
+    ships if no variant passes. targets: (N) class ids, (N, C) 0 and 1, or (N) or (N, C) values; None for embeddings, which are
+    scored by their cosine to the student's. Raises UserError if no variant passes and no variant is fp32.
     """
-    judged = judge(variants, student, head, targets, teacher, max_drop, resamples)
-    passed = [each for each in judged if each.passed]
-    if passed:
-        best = _cheapest(passed)
-        return Choice(best.name, f"{best.words()}; the limit is {max_drop:g}, and none that passes is faster.", judged)
-    exact = [each for each in judged if each.name in fp32 and np.isfinite(each.difference)]
-    lost = "; ".join(each.words() for each in judged)
+    comparisons = judge(variants, student, head, targets, teacher, max_drop, resamples)
+    candidates = [each for each in comparisons if each.passed]
+    if candidates:
+        best = _cheapest(candidates)
+        return Choice(
+            best.name, f"{best.words()}; the limit is {max_drop:g}, and no faster variant passes.", comparisons
+        )
+    exact = [each for each in comparisons if each.name in fp32 and np.isfinite(each.difference)]
+    drops = "; ".join(each.words() for each in comparisons)
     if not exact:
         raise UserError(
-            f"no variant passes export.max_drop={max_drop:g} and none in fp32 can ship: {lost}. Export onnx_fp32 or "
+            f"no variant passes export.max_drop={max_drop:g} and none in fp32 can ship: {drops}. Export onnx_fp32 or "
             "openvino_fp32 too, or raise export.max_drop."
         )
     best = _cheapest(exact)
-    return Choice(best.name, f"No variant passes the limit of {max_drop:g} points, so fp32 ships: {lost}.", judged)
+    return Choice(
+        best.name, f"No variant passes the limit of {max_drop:g} points, so fp32 ships: {drops}.", comparisons
+    )
 
 
 def judge(
-    variants: Sequence[Measured],
+    variants: Sequence[Measurement],
     student: np.ndarray,
     head: Head,
     targets: np.ndarray | None,
     teacher: np.ndarray | None,
     max_drop: float,
     resamples: int = RESAMPLES,
-) -> tuple[Judged, ...]:
-    """All of them on the same resamples of the rows."""
+) -> tuple[Comparison, ...]:
+    """Compare all variants with the student, on the same resamples of the rows."""
     outputs = {_STUDENT: student, **{each.name: each.outputs for each in variants}}
     for name, own in outputs.items():
         if own.shape != student.shape:
             raise ValueError(f"{name} answers in shape {own.shape}, the student in {student.shape}")
     truth = student if targets is None else targets
     scores = bootstrap({name: score(head, own, truth) for name, own in outputs.items()}, resamples)
-    found = []
+    results = []
     for each in variants:
         drop = SCORES[NAMES[head.kind]].gain(scores[_STUDENT], scores[each.name]) * 100
         difference = largest_difference(each.outputs, student)
-        found.append(
-            Judged(
+        results.append(
+            Comparison(
                 each, scores[each.name], drop, likeness(head, each.outputs, student),
                 None if teacher is None else likeness(head, each.outputs, teacher),
                 difference, bool(np.isfinite(difference)) and drop.value <= max_drop + ROUNDING,
             )
         )  # fmt: skip
-    return tuple(found)
+    return tuple(results)
 
 
-def _cheapest(judged: Sequence[Judged]) -> Judged:
-    """The smallest of those that are as fast as the fastest."""
-    fastest = min(each.measured.milliseconds for each in judged)
-    as_fast = [each for each in judged if each.measured.milliseconds <= AS_FAST * fastest]
-    return min(as_fast, key=lambda each: each.measured.megabytes)
+def _cheapest(comparisons: Sequence[Comparison]) -> Comparison:
+    """The smallest variant among those that are as fast as the fastest."""
+    fastest = min(each.measurement.milliseconds for each in comparisons)
+    as_fast = [each for each in comparisons if each.measurement.milliseconds <= AS_FAST * fastest]
+    return min(as_fast, key=lambda each: each.measurement.megabytes)
 
 
 def score(head: Head, outputs: np.ndarray, truth: np.ndarray) -> Statistic:
-    """As a function of sums over rows, for the bootstrap; 1 is perfect."""
+    """The score as a function of sums over rows, for the bootstrap; 1 is perfect."""
     if head.kind == "score":
         return pearson(outputs, truth)
     if head.kind == "vector":
         return mean(cosine(outputs, truth), most=1)
-    return accuracy(Answers(outputs, truth))
+    return accuracy(Answers(outputs, truth, several=head.several))
 
 
 def likeness(head: Head, one: np.ndarray, other: np.ndarray) -> float:
-    """How alike two models answer, 1 where they agree."""
+    """How similar the answers of two models are; 1 if they agree."""
     if head.kind != "labels":
         statistic = score(head, one, other)
     else:
-        # Only what they say counts; targets decide no more than whether there are several.
-        blank = np.zeros_like(one) if head.several else np.zeros(len(one), dtype=int)
-        statistic = agreement(Answers(other, blank), Answers(one, blank))
+        blank = np.zeros_like(one) if head.several else np.zeros(len(one), dtype=int)  # agreement reads no targets
+        statistic = agreement(*(Answers(each, blank, several=head.several) for each in (other, one)))
     return float(statistic.score(statistic.features.sum(axis=0, dtype=np.float64)))
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """(N) of two (N, D)."""
+    """(N), the cosines of the rows of two (N, D)."""
     a, b = one.astype(np.float64), other.astype(np.float64)
     return (a * b).sum(-1) / np.maximum(np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1), 1e-12)
 
@@ -179,15 +182,15 @@ def cosine(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def pearson(outputs: np.ndarray, targets: np.ndarray) -> Statistic:
     """Pearson's r of (N, C) with (N, C) or (N), mean over C.
 
-    Both are standardised first: r does not change, and the sums keep their digits in fp32.
+    Both are standardised first. r does not change, and fp32 sums stay precise.
     """
     x, y = (_standard(values.reshape(len(values), -1)) for values in (outputs, targets))
     return Statistic(np.concatenate([x, y, x * x, y * y, x * y], axis=1), partial(_pearson, rows=len(x)))
 
 
 def _standard(values: np.ndarray) -> np.ndarray:
-    centred = values.astype(np.float64) - values.mean(0, dtype=np.float64)
-    return centred / np.maximum(centred.std(0), 1e-12)
+    deviations = values.astype(np.float64) - values.mean(0, dtype=np.float64)
+    return deviations / np.maximum(deviations.std(0), 1e-12)
 
 
 def _pearson(sums: np.ndarray, rows: int) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""Whether a text's answer depends on its own text alone.
+"""Measures whether a text's answer depends on the other texts of its batch.
 
-Dynamic INT8 scales activations over the whole batch, so its answers depend on the company. A batch of another shape also runs
-through other kernels, which round otherwise; a static INT8 activation may then fall on the other side of a step. So two things
-are measured: how far other texts in a batch of the same shape move an answer, and how far answers alone are from those in batches
-of mixed lengths.
+Dynamic INT8 scales activations over the whole batch, so its answers depend on the other texts. A batch of another shape also
+uses other kernels, which round differently; a static INT8 activation may then round to another step. So there are two
+measurements: how far other texts in a batch of the same shape shift an answer, and how far the answers in batches of mixed
+lengths are from the answers to single texts.
 """
 
 from collections.abc import Mapping
@@ -16,37 +16,37 @@ from mangakd.core.numbers import largest_difference
 from mangakd.core.spec import Head
 from mangakd.runtime.answers import sigmoid, softmax
 
-TEXTS = 512  # asked both ways
-SAME, ROUNDING = 1e-5, 1e-2  # of the largest output: what other texts, and what other shapes may move an answer by
+TEXTS = 512  # measured alone and in batches
+SAME, ROUNDING = 1e-5, 1e-2  # largest shift by other texts and by other shapes, in shares of the largest output
 
 
 @dataclass(frozen=True)
 class Company:
-    """texts: how many were asked both ways. moved: largest |Δ output| by other texts in a batch of the same shape.
+    """texts: their number. shift: largest |Δ output| that other texts cause in a batch of the same shape.
 
-    output: largest |Δ output| alone and in batches. probability: largest |Δp|, None where there is none. independent: whether
-    `moved` is no more than SAME · max |output|, and `output` than ROUNDING · max |output|.
+    output: largest |Δ output| between a text alone and in batches. probability: largest |Δp|, None without probabilities.
+    independent: shift ≤ SAME · max |output| and output ≤ ROUNDING · max |output|.
     """
 
     texts: int
-    moved: float
+    shift: float
     output: float
     probability: float | None
     independent: bool
 
     def metrics(self) -> Mapping[str, Any]:
         return {
-            "independent": self.independent, "texts": self.texts, "moved": self.moved, "max_difference": self.output,
+            "independent": self.independent, "texts": self.texts, "moved": self.shift, "max_difference": self.output,
             "max_probability_difference": self.probability,
         }  # fmt: skip
 
 
-def compare(alone: np.ndarray, together: np.ndarray, moved: float, head: Head) -> Company:
-    """alone, together: (N, C) or (N, D) of the same texts."""
+def compare(alone: np.ndarray, together: np.ndarray, shift: float, head: Head) -> Company:
+    """alone, together: (N, C) or (N, D), outputs for the same texts. shift: see `Company`."""
     probabilities = (sigmoid if head.several else softmax) if head.kind == "labels" else None
     output, largest = largest_difference(alone, together), float(np.abs(alone).max(initial=0.0))
     return Company(
-        len(alone), moved, output,
+        len(alone), shift, output,
         None if probabilities is None else largest_difference(probabilities(alone), probabilities(together)),
-        bool(moved <= SAME * largest and output <= ROUNDING * largest),
+        bool(shift <= SAME * largest and output <= ROUNDING * largest),
     )  # fmt: skip

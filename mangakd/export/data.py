@@ -1,4 +1,4 @@
-"""What an export is calibrated and judged on: texts of a run, or texts and labels of files."""
+"""The texts that calibrate and judge an export: of a run, or of files with or without labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,22 +8,23 @@ import numpy as np
 
 from mangakd.core.errors import UserError, near
 from mangakd.data.cells import SEPARATOR, split_joined
-from mangakd.data.columns import table_rows
+from mangakd.data.columns import Column, table_rows
 from mangakd.data.rows import Rows, whole_texts
 from mangakd.data.tables import Table, existing, read_table, read_texts
 from mangakd.evaluation import predictions
+from mangakd.evaluation.predictions import Predictions
 from mangakd.export.spread import spread
 from mangakd.runtime.manifest import Manifest
 
-MOST = 3000  # texts without labels that variants are compared on: more say no more, and each is asked of every variant
+MOST = 3000  # texts without labels for the comparison: more texts add time for every variant and no information
 
 
 @dataclass(frozen=True)
 class Split:
-    """labels: what each text should get, as names (classifiers) or numbers (regression); None where nobody knows.
+    """labels: of each text, names (classifiers) or numbers (regression); None without labels.
 
     teacher: (N, C) logits of the teacher, in the order of `columns`. joined: several labels of a text are one name, a|b.
-    rows: where the texts come from, for messages.
+    rows: the source of the texts, for messages.
     """
 
     texts: Sequence[str]
@@ -37,7 +38,7 @@ class Split:
     def targets(self, manifest: Manifest) -> np.ndarray | None:
         """(N) class ids, (N, C) 0 and 1, or (N) values, as the variant's head has them; None without labels.
 
-        Raises UserError for a label that the student does not know, several where it gives one, and what is no number.
+        Raises UserError for an unknown label, for several labels if the student gives one, and for a value that is no number.
         """
         head = manifest.head
         if self.labels is None or head.kind == "vector":
@@ -57,9 +58,9 @@ class Split:
         if head.several:
             return np.array([[name in row for name in head.names] for row in labels], dtype=np.float32)
         if several := [i for i, row in enumerate(labels) if len(row) != 1]:
-            found = ", ".join(labels[several[0]]) or "none"
+            names = ", ".join(labels[several[0]]) or "none"
             raise UserError(
-                f"{self._where(several[0])} has not one label ({found}), but the student gives one. If it gives "
+                f"{self._where(several[0])} has not one label ({names}), but the student gives one. If it gives "
                 "several, say so in its config.json: problem_type=multi_label_classification."
             )
         return np.array([place[row[0]] for row in labels], dtype=np.int64)
@@ -79,6 +80,8 @@ class Split:
         """(N, C) in the order of the student's labels."""
         if self.teacher is None or set(self.columns) != set(manifest.head.names):
             return None
+        if not self.columns:  # of scores
+            return self.teacher
         return self.teacher[:, [self.columns.index(label) for label in manifest.head.names]]
 
 
@@ -92,40 +95,54 @@ class Data:
 
 
 def of_run(run: Path, calibration: Sequence[str]) -> Data:
-    """Validation and test of a run, from its predictions. Raises UserError where it kept none."""
-    return Data(calibration, _kept(run, "validation"), _kept(run, "test"))
+    """Validation and test of a run, from its predictions. Raises UserError if the run has none."""
+    return Data(calibration, _saved_split(run, "validation"), _saved_split(run, "test"))
 
 
-def _kept(run: Path, split: str) -> Split:
+def _saved_split(run: Path, split: str) -> Split:
     found = predictions.load(run, split)
-    if found.multi_label:
-        rows = [tuple(name for name, on in zip(found.labels, row, strict=True) if on) for row in found.targets]
-    else:
-        rows = [(found.labels[i],) for i in found.targets]
-    return Split(found.texts, rows, found.logits.get("teacher"), found.labels, f"{run}, {split}")
+    return Split(
+        found.texts, _truth(found), found.answers["teacher"].get("logits"), found.head.names, f"{run}, {split}"
+    )
+
+
+def _truth(found: Predictions) -> list[tuple[str, ...]] | None:
+    """Names of labels, or numbers as text; None for heads whose truth a variant cannot be judged on."""
+    names, truth = found.head.names, found.truth.get(found.head.kind)
+    if truth is None:
+        return None
+    if found.head.kind == "score":
+        return [(repr(value),) for value in truth.tolist()]
+    if found.head.several:
+        return [tuple(name for name, on in zip(names, row, strict=True) if on) for row in truth]
+    return [(names[i],) for i in truth]
 
 
 def of_file(path: str, key: str, text_column: str, label_column: str) -> Split:
-    """A table with texts and, where it has such a column, labels; or a .txt of texts. Raises UserError naming the row."""
+    """Read a table with texts and an optional column of labels, or a .txt of texts. Raises UserError that names the row."""
     file = existing(path, key)
     table = Table([], lambda name: []) if file.suffix.lower() == ".txt" else read_table(file, key)
     if label_column not in table.names:
         return unlabelled(read_texts(path, text_column, key, "text_column"), f"{key}={path}")
     origin = f"{key}={path}"
-    rows = table_rows(table, text_column, label_column, origin, keys=("text_column", "label_column"))
+    columns = {
+        "text": Column("text", text_column, "text_column"),
+        "label": Column("label", label_column, "label_column"),
+    }
+    rows = table_rows(table, columns, origin)
     if not len(rows):
         raise UserError(f"{origin} holds no rows.")
-    texts = whole_texts(rows.texts, rows.numbers, origin, rows.unit)
-    return Split(texts, rows.labels, origin=origin, joined=table.joined, rows=rows)
+    texts = whole_texts(rows["text"], rows.numbers, origin, rows.unit)
+    return Split(texts, rows["label"], origin=origin, joined=table.joined, rows=rows)
 
 
 def unlabelled(texts: Sequence[str], origin: str) -> Split:
-    """Texts that variants are compared with the student on."""
+    """Texts for the comparison of variants and student."""
     return Split(spread(texts, MOST), origin=origin)
 
 
 def of_texts(texts: Sequence[str], calibration: int, origin: str) -> Data:
-    """Where there is nothing but texts: half of them, at most `calibration`, are calibrated on, the others judged on."""
+    """Split texts without labels: half of them, at most `calibration`, calibrate; the others judge."""
     unique = list(dict.fromkeys(texts))
-    chosen = set(spread(unique, min(calibration, len(unique) // 2)))
-    return Data([t for t in unique if t in chosen], unlabelled([t for t in unique if t not in chosen], origin))
+    fitting = set(spread(unique, min(calibration, len(unique) // 2)))
+    return Data([t for t in unique if t in fitting], unlabelled([t for t in unique if t not in fitting], origin))

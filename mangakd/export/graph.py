@@ -1,7 +1,7 @@
 """A Hugging Face encoder folder as one graph: int64 arrays in, float32 logits or embeddings out.
 
-torch.export traces it once, with the batch and the length left open, and ONNX and OpenVINO are both made of that one program:
-what differs between two variants is then the backend and the precision, never the model.
+torch.export traces the model once, with dynamic batch size and length. ONNX and OpenVINO both convert that program. So two
+variants differ in backend and precision, never in the model.
 Source: torch.export, https://docs.pytorch.org/docs/stable/export.html
 """
 
@@ -35,14 +35,13 @@ from mangakd.store.files import sha256
 KEY = "export.student"
 DEFAULT_LENGTH = 128
 Batches = Sequence[dict[str, np.ndarray]]
-_WRITES = ("CausalLM", "LMHeadModel", "ConditionalGeneration")  # in the names of architectures that generate
-# An encoder that was saved with the head it was pretrained with; the head is left out.
-_PRETRAINED = ("MaskedLM", "PreTraining")
+_WRITES = ("CausalLM", "LMHeadModel", "ConditionalGeneration")  # in the names of architectures that generate text
+_PRETRAINED = ("MaskedLM", "PreTraining")  # pretraining heads; an encoder is exported without such a head
 _ALWAYS = ("input_ids", "attention_mask")
 
 
 class Answer(nn.Module):
-    """forward(input_ids, attention_mask, token_type_ids) → (B, C) logits, or (B, D) where `pooling` is given."""
+    """forward(input_ids, attention_mask, token_type_ids) → (B, C) logits, or (B, D) with `pooling`."""
 
     def __init__(self, model: Any, pooling: Pooling | None) -> None:
         super().__init__()
@@ -58,7 +57,7 @@ class Answer(nn.Module):
 
 @dataclass(frozen=True)
 class Graph:
-    """A student as it is exported: its module in eval mode, what it is asked, and what it answers."""
+    """A student for the export: its module in eval mode, its inputs and its outputs."""
 
     folder: Path
     module: Answer
@@ -73,7 +72,7 @@ class Graph:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """For the manifest. Padding is on the right, whatever the tokenizer did in training: masks hide it."""
+        """The manifest's tokenizer entry. Padding is on the right, whatever the side in training: masks hide padding."""
         tokenizer = self.tokenizer
         return {
             "file": TOKENIZER_FILE, "max_length": self.max_length, "truncation_side": tokenizer.truncation_side,
@@ -81,16 +80,16 @@ class Graph:
         }  # fmt: skip
 
     def source(self) -> dict[str, Any]:
-        """For the manifest: where the weights came from."""
+        """The manifest's source entry: the origin of the weights."""
         weights = self.folder / "model.safetensors"
         digest = sha256(weights) if weights.is_file() else weights_digest(self.module.model)
-        found = {"folder": self.folder.resolve().name, "sha256": digest}
+        identity = {"folder": self.folder.resolve().name, "sha256": digest}
         pooling = self.module.pooling
         head = {} if pooling is None else {"pooling": pooling.pooling, "normalize": pooling.normalize}
-        return {**found, "parameters": sum(p.numel() for p in self.module.parameters()), **head}
+        return {**identity, "parameters": sum(p.numel() for p in self.module.parameters()), **head}
 
     def encode(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """Input arrays (B, T) int64, T the longest of these texts."""
+        """Input arrays (B, T) int64, T the length of the longest text."""
         batch = self.tokenizer(
             [whole(text) for text in texts], truncation=True, max_length=self.max_length, padding=True, padding_side="right",
             return_token_type_ids="token_type_ids" in self.inputs, return_attention_mask=True, return_tensors="np",
@@ -100,20 +99,21 @@ class Graph:
 
     @torch.no_grad()
     def answer(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
-        """What PyTorch says, which every variant is compared with."""
+        """PyTorch's outputs, the reference for every variant."""
         return self.module(*(torch.from_numpy(arrays[name]) for name in self.inputs)).numpy()
 
     @cached_property
     def served_tokenizer(self) -> Any:
-        """A copy that cuts at max_length and pads as the runtime does, for tools that read the folder without the manifest."""
+        """A copy that truncates and pads as the runtime does, for tools that read the folder without the manifest."""
         tokenizer = copy.deepcopy(self.tokenizer)
         tokenizer.model_max_length, tokenizer.padding_side = self.max_length, "right"
         return tokenizer
 
     def save_settings(self, folder: Path) -> None:
-        """config.json and the tokenizer's files, as transformers and optimum-intel look for them beside a model.
+        """Save config.json and the tokenizer's files, which transformers and optimum-intel expect beside a model.
 
-        tokenizer.json neither cuts nor pads: the runtime has both from the manifest, transformers from tokenizer_config.json.
+        tokenizer.json neither truncates nor pads. The runtime reads both settings from the manifest, transformers from
+        tokenizer_config.json.
         """
         config = copy.deepcopy(self.module.model.config)
         if self.head.problem_type is not None:
@@ -126,7 +126,7 @@ class Graph:
 
     @cached_property
     def program(self) -> torch.export.ExportedProgram:
-        """Traced on two rows of different length; torch refuses to trace where a size would be fixed by that."""
+        """The traced program. The example has two rows of different length; torch raises if a size cannot be dynamic."""
         arrays = self.encode(["a b c d e", "a b"])
         open_sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
         example = tuple(torch.from_numpy(arrays[name]) for name in self.inputs)
@@ -135,7 +135,7 @@ class Graph:
             with torch.no_grad(), warnings.catch_warnings(), quiet_logs("torch"):
                 warnings.simplefilter("ignore")
                 return torch.export.export(self.module, example, dynamic_shapes=shapes)
-        except Exception as error:  # torch raises a dozen kinds, none of them public
+        except Exception as error:  # torch raises a dozen private exception types
             raise UserError(
                 f"{self.folder} ({self.module.model.config.model_type}) cannot be traced by torch.export: "
                 f"{str(error).strip().splitlines()[0]} Its architecture computes sizes from values; "
@@ -145,7 +145,7 @@ class Graph:
 
 @contextlib.contextmanager
 def quiet_logs(*names: str) -> Iterator[None]:
-    """Within it these loggers say errors only: exporters warn about packages that no encoder needs."""
+    """Context in which these loggers log errors only: exporters warn about packages that no encoder needs."""
     before = {name: logging.getLogger(name).level for name in names}
     for name in names:
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -157,11 +157,11 @@ def quiet_logs(*names: str) -> Iterator[None]:
 
 
 def read(folder: Path, max_length: int | None = None, pooling: Pooling | None = None) -> Graph:
-    """Any encoder folder, also one that mangakd did not train.
+    """Read any encoder folder, including folders that mangakd did not train.
 
-    max_length: in tokens; None takes what the folder says, else 128. pooling: for a folder without a classification head; None
-    takes what its modules.json says. Raises UserError for a folder that is no encoder or has no tokenizer, a head that was never
-    trained or is none of those known, labels without names, and a length that the model has no positions for.
+    max_length: in tokens; None reads the folder's setting, 128 without one. pooling: for a folder without a classification head;
+    None reads modules.json. Raises UserError for a folder that is no encoder or has no tokenizer, for an untrained or unknown
+    head, for labels without names, and for a length beyond the model's positions.
     """
     tokenizer = load.load_tokenizer(str(folder), KEY)
     outline = load.outline_trained(str(folder), KEY)
@@ -175,27 +175,27 @@ def read(folder: Path, max_length: int | None = None, pooling: Pooling | None = 
     config = model.config
     load.pad_alike(model, tokenizer)
     attention.keep_finite(model)
-    config.use_cache = False  # what decoders keep for the next token; its operators cannot all be converted
+    config.use_cache = False  # the cache of decoders; some of its operators cannot be converted
     module = Answer(model.eval().requires_grad_(False), None if outline else pooling or of_folder(folder))
     length = _length(folder, tokenizer, model, max_length)
     return Graph(folder, module, inputs_of(model, tokenizer), head, tokenizer, length)
 
 
 def _check_no_head(config: Any, folder: Path) -> None:
-    """A folder that is taken for an encoder alone must be one, or be saved with the head that it was pretrained with."""
-    said = " ".join(config.architectures or ())
-    if config.is_encoder_decoder or any(word in said for word in _WRITES):
+    """Raises UserError unless a folder without a classification head is an encoder, alone or with its pretraining head."""
+    architectures = " ".join(config.architectures or ())
+    if config.is_encoder_decoder or any(word in architectures for word in _WRITES):
         raise UserError(f"{KEY}={folder} is a {config.model_type} that generates text; encoders can be exported.")
-    head = said.partition("For")[2]
+    head = architectures.partition("For")[2]
     if head and head not in _PRETRAINED:
         raise UserError(
-            f"{KEY}={folder} has a head for {head}; those that can be exported are sequence classification (one label, several "
-            "labels, or regression) and none (embeddings)."
+            f"{KEY}={folder} has a head for {head}. Exportable models have a head for sequence classification (one label, "
+            "several labels, or regression) or no head (embeddings)."
         )
 
 
 def _check_names(head: Head, folder: Path) -> None:
-    """`LABEL_3` is what transformers says where nobody named it, and what a server would tell its callers."""
+    """Raises UserError for equal names, and for `LABEL_3`, transformers' default: a server would return it to its callers."""
     if len(set(head.names)) < len(head.names):
         raise UserError(
             f"{KEY}={folder} has two labels of one name in config.json (id2label); answers would be ambiguous."
@@ -215,23 +215,23 @@ def _encoder(folder: Path, config: Any) -> Any:
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise UserError(f"{KEY}={folder} could not be loaded: {str(error).strip().splitlines()[0]}") from error
-    lost = sorted(str(name) for name in info["missing_keys"] if "pooler." not in str(name))
-    if lost:
+    missing = sorted(str(name) for name in info["missing_keys"] if "pooler." not in str(name))
+    if missing:
         raise UserError(
-            f"{KEY}={folder} lacks {len(lost)} encoder weights (such as {lost[0]}): damaged or another model."
+            f"{KEY}={folder} lacks {len(missing)} encoder weights (such as {missing[0]}): damaged or another model."
         )
     return model
 
 
 def inputs_of(model: Any, tokenizer: Any) -> tuple[str, ...]:
-    """token_type_ids if the model reads them and the tokenizer makes them: other types than 0, or for several types."""
+    """The model's inputs. token_type_ids belong to them if the model reads them and the tokenizer makes several types."""
     reads = "token_type_ids" in inspect.signature(model.forward).parameters
     several = "token_type_ids" in tokenizer.model_input_names and getattr(model.config, "type_vocab_size", 0) > 1
     return (*_ALWAYS, "token_type_ids") if reads and (several or makes_types(tokenizer)) else _ALWAYS
 
 
 def _at_least_one_token(arrays: dict[str, np.ndarray], tokenizer: Any) -> dict[str, np.ndarray]:
-    """A text without tokens becomes one padding token that is attended to, as in mangakd/runtime/tokenise.py."""
+    """Replace a text without tokens by one visible padding token, as mangakd/runtime/tokenise.py does."""
     if not arrays["attention_mask"].shape[1]:
         fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
         arrays = {name: np.full((len(rows), 1), fill.get(name, 0)) for name, rows in arrays.items()}
@@ -240,12 +240,14 @@ def _at_least_one_token(arrays: dict[str, np.ndarray], tokenizer: Any) -> dict[s
     return arrays
 
 
-def _length(folder: Path, tokenizer: Any, model: Any, wanted: int | None) -> int:
+def _length(folder: Path, tokenizer: Any, model: Any, max_length: int | None) -> int:
     most = load.positions(model)
-    if wanted is not None:
-        if wanted < 2 or (most is not None and wanted > most):
-            raise UserError(f"max_length={wanted}, but {folder} takes texts of 2 to {most or 'any number of'} tokens.")
-        return wanted
+    if max_length is not None:
+        if max_length < 2 or (most is not None and max_length > most):
+            raise UserError(
+                f"max_length={max_length}, but {folder} takes texts of 2 to {most or 'any number of'} tokens."
+            )
+        return max_length
     file = folder / "sentence_bert_config.json"
-    said = json.loads(file.read_text()).get("max_seq_length") if file.is_file() else None
-    return min(said or DEFAULT_LENGTH, most or tokenizer.model_max_length, tokenizer.model_max_length)
+    length = json.loads(file.read_text()).get("max_seq_length") if file.is_file() else None
+    return min(length or DEFAULT_LENGTH, most or tokenizer.model_max_length, tokenizer.model_max_length)

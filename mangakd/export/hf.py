@@ -1,7 +1,7 @@
 """The student as a plain Hugging Face folder: safetensors, config with label names, tokenizer, model card.
 
-It loads with AutoModelForSequenceClassification and without mangakd. Written aside and renamed at the end, so that a folder
-called `student` is always whole.
+The folder loads with AutoModelForSequenceClassification and without mangakd. It is written under another name and renamed at
+the end, so a folder called `student` is always whole.
 """
 
 import inspect
@@ -21,26 +21,25 @@ from mangakd.losses.loss_set import LossSet
 from mangakd.models.load import quiet
 from mangakd.models.trial import two_texts
 
-SAME = 1e-3  # |Δ output| of a model and itself; batches of other shapes change the last bits
+SAME = 1e-3  # largest |Δ output| of equal models; batches of other shapes change the last bits
 log = logging.getLogger(__name__)
 
 
 def save_student(model: Any, tokenizer: Any, folder: Path, card: str, quantised: Any = None) -> None:
-    """Raises UserError where the folder, loaded again, is not the model that was saved; it then stays as `student.partial`.
+    """Save the student. Raises UserError if the reloaded folder answers differently; the folder then stays `student.partial`.
 
-    quantised: the same model with quantisers that were trained; it becomes an IR inside the folder, for the export.
-
-    Where it cannot be converted, that is logged, and the folder is the plain student: training has taken hours by then.
+    quantised: the same model with trained quantisers; it becomes an IR in the folder, for the export. If the conversion fails,
+    that is logged and the folder holds the plain student, because the training may have taken hours.
     """
     scratch = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(scratch, ignore_errors=True)
-    # Our attention function is a matter of training; the saved config must not name it.
+    # Our attention function is for training only; the saved config must not name the function.
     model.config._attn_implementation = "sdpa" if model._supports_sdpa else "eager"
     with quiet():
         model.eval().save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
     if quantised is not None:
-        from mangakd.export import quantised as quantisers  # registers an operator, which no other student needs
+        from mangakd.export import quantised as quantisers  # a late import: the module registers an operator
 
         try:
             quantisers.save(quantised, tokenizer, scratch)
@@ -54,7 +53,7 @@ def save_student(model: Any, tokenizer: Any, folder: Path, card: str, quantised:
 
 @torch.no_grad()
 def check_reloads(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Raises UserError where the folder cannot be loaded, or answers texts unlike `model`, which is in eval mode."""
+    """Raises UserError if the folder cannot be loaded or answers differently from `model`, which is in eval mode."""
     inputs = two_texts(tokenizer)
     names = inspect.signature(model.forward).parameters
     inputs = {name: value.to(model.device) for name, value in inputs.items() if name in names}
@@ -64,20 +63,20 @@ def check_reloads(model: Any, tokenizer: Any, folder: Path) -> None:
             AutoTokenizer.from_pretrained(folder)
         apart = float((other(**inputs)[0] - model(**inputs)[0]).abs().max())
         reason = "" if apart <= SAME else f"its outputs differ by {apart:.3g} from those of the model that was saved"
-    except Exception as error:  # whatever an architecture's config, tokenizer or weights stumble over
+    except Exception as error:  # config, tokenizer and weights of an architecture may raise any exception
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
     if reason:
         raise UserError(
             f"the student was trained, but transformers {transformers.__version__} cannot load it again from {folder}: {reason}. "
-            "Its weights are kept there and in checkpoints/; choose another architecture or other student.layers."
+            "Its weights are there and in checkpoints/; choose another architecture or other student.layers."
         )
 
 
 def model_card(title: str, teacher: str, data: str, losses: LossSet, metrics: Mapping[str, float], command: str) -> str:
-    """Markdown: what it is, what it was distilled from and how, what it scored, whom to cite."""
+    """Markdown with title, teacher, data, command, scores, losses and citations."""
     scores = "\n".join(f"| {name} | {value:.4g} |" for name, value in sorted(metrics.items()))
     terms = "\n".join(f"- `{name}`: {loss.config}" for name, loss in losses.callbacks.items())
-    cited = "\n".join(
+    sources = "\n".join(
         f"- {text}" for text in dict.fromkeys(loss.citation for loss in losses.callbacks.values()) if text
     )
     return f"""---
@@ -105,5 +104,5 @@ pipeline("text-classification", "path/to/this/folder")("where is my order?")
 {terms}
 
 ## Sources
-{cited}
+{sources}
 """

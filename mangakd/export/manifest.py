@@ -1,7 +1,7 @@
-"""Writing manifest.json, the last file of an exported variant; mangakd.runtime.manifest says what is in it and reads it.
+"""Writes manifest.json, the last file of an exported variant. mangakd.runtime.manifest defines its content and reads it.
 
-A server that starts from a half-written or exchanged file answers, and answers wrongly. So a variant is written to
-`<name>.partial`, its files are hashed and listed at the very end, and the folder gets its name after that.
+A server that loads a partial or exchanged file gives wrong answers. So a variant is written to `<name>.partial`; at the end its
+files are hashed and listed, and then the folder gets its name.
 """
 
 import json
@@ -18,11 +18,11 @@ from mangakd.store.files import sha256, write_atomic
 
 MANIFEST_FILE, TOKENIZER_FILE = "manifest.json", "tokenizer.json"
 Content = Mapping[str, Any]
-__all__ = ["PARTIAL", "add_metrics", "copy", "place", "read", "seal", "unsealed"]
+__all__ = ["PARTIAL", "add_metrics", "copy", "place", "read", "seal", "draft"]
 
 
-def unsealed(folder: Path, content: Content) -> Manifest:
-    """As `read` would give it, of a folder that is still being written and has no manifest yet."""
+def draft(folder: Path, content: Content) -> Manifest:
+    """The Manifest of a folder that is being written and has no manifest.json yet; otherwise as `read` returns it."""
     tokenizer = content["tokenizer"]
     return Manifest(
         folder=folder, variant=content["variant"], backend=content["backend"], model=folder / content["model"],
@@ -34,28 +34,28 @@ def unsealed(folder: Path, content: Content) -> Manifest:
 
 
 def seal(folder: Path, content: Content) -> None:
-    """Hash and flush what lies in `folder`, then write the manifest."""
-    held = sorted(path for path in folder.iterdir() if path.name != MANIFEST_FILE)
+    """Hash and flush the files of `folder`, then write the manifest."""
+    paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST_FILE)
     _flush(folder)
-    _write(folder, {"format": FORMAT, **content, "files": {path.name: sha256(path) for path in held}})
+    _write(folder, {"format": FORMAT, **content, "files": {path.name: sha256(path) for path in paths}})
 
 
 def add_metrics(folder: Path, metrics: Mapping[str, Any], difference: float = 0.0, **keys: Any) -> None:
-    """Put what was measured into a finished variant's manifest, beside what is there. Raises UserError as `read` does.
+    """Add measurements to a finished variant's manifest. Raises UserError as `read` does.
 
-    difference: largest |Δ output| that was seen. The tolerance, until then that of a few texts, is widened to it. keys: of the
-    manifest, which get these values.
+    difference: the largest measured |Δ output|. A smaller tolerance, which comes from a few texts, is raised to this value.
+    keys: entries of the manifest to set.
     """
     content = read(folder).content
-    found = {
+    updates = {
         "tolerance": largest([content["tolerance"], difference]),
         "metrics": {**content.get("metrics", {}), **metrics},
     }
-    _write(folder, {**content, **found, **keys})
+    _write(folder, {**content, **updates, **keys})
 
 
 def place(folder: Path, name: Path) -> Path:
-    """Rename a sealed folder to its name. What has that name is set aside first: a folder half deleted never has it."""
+    """Rename a sealed folder to its name. The old folder is renamed before it is deleted, so the name is never partial."""
     old = name.with_name(f"{name.name}.old{PARTIAL}")
     shutil.rmtree(old, ignore_errors=True)
     if name.exists():
@@ -67,7 +67,7 @@ def place(folder: Path, name: Path) -> Path:
 
 
 def copy(folder: Path, name: Path) -> Path:
-    """A finished variant under a second name, such as `best`; whole or not there. Raises UserError as `read` does."""
+    """Copy a finished variant to a second name, such as `best`. The copy is whole or absent. Raises UserError as `read` does."""
     read(folder)
     partial = name.with_name(f"{name.name}{PARTIAL}")
     shutil.rmtree(partial, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What variants and the student itself answer and what they cost, each measured in a fresh process (mangakd/export/worker.py)."""
+"""Measures answers, time and memory of variants and of the student, each in a fresh process (mangakd/export/worker.py)."""
 
 import contextlib
 import json
@@ -21,21 +21,20 @@ from mangakd.export.spread import spread
 from mangakd.runtime.manifest import Manifest
 
 LENGTHS = (32, 64, 128)  # tokens
-RUNS, TURNS = 100, 5  # of each length; they are shared by so many turns
-TIMED = 128  # texts whose time in batches is measured
+RUNS, TURNS = 100, 5  # runs of each length, divided over the turns
+TIMED = 128  # texts for the time in batches
 PERCENTILES = (50, 95, 99)
 PYTORCH = "pytorch"
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """One variant, or the student, on one split.
 
-    outputs: (N, C) or (N, D) float32 as they will be served: in batches, or text by text where rows depend on each other.
-    megabytes: of the model's files. load_seconds: from a Python that has imported nothing of it to a model that can be asked,
-    hashes compared. peak_rss_mb: of the whole process. company: the same texts alone and in batches. latency_ms: tokens → p50,
-    p95, p99 of one text at a time, from token ids to the answer. batch_ms: median time of a text in batches, as they will be
-    served.
+    outputs: (N, C) or (N, D) float32 as served: in batches, or text by text if rows depend on each other. megabytes: of the
+    model's files. load_seconds: imports, check of hashes and loading. peak_rss_mb: of the whole process. company: the same texts
+    alone and in batches. latency_ms: tokens → p50, p95, p99 of one text at a time, from token ids to the answer. batch_ms:
+    median time of a text in batches, as served.
     """
 
     name: str
@@ -49,7 +48,7 @@ class Measured:
 
     @property
     def milliseconds(self) -> float:
-        """What variants are compared by: the geometric mean of latency (p50 at the middle length) and time in batches."""
+        """The time that compares variants: the geometric mean of latency (p50 at the middle length) and time in batches."""
         lengths = sorted(self.latency_ms)
         assert self.batch_ms is not None, "measured without latency"
         return math.sqrt(self.latency_ms[lengths[len(lengths) // 2]]["p50"] * self.batch_ms)
@@ -57,7 +56,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: its name, the module whose process holds it, and what that must be told."""
+    """A variant or the student. module: the Python module of its process. job: the content of the process's job file."""
 
     name: str
     module: str
@@ -76,7 +75,7 @@ def of_variant(folder: Path) -> Subject:
 
 
 def of_student(folder: Path, like: Manifest) -> Subject:
-    """The Hugging Face folder in PyTorch fp32, asked as its variant `like`."""
+    """The Hugging Face folder in PyTorch fp32, with the settings of its variant `like`."""
     source = like.content["source"]
     pooling = {key: source[key] for key in ("pooling", "normalize") if key in source}
     job = {"folder": str(folder.resolve()), "max_length": like.max_length, "pooling": pooling}
@@ -93,61 +92,61 @@ def measure(
     lengths: Sequence[int] = LENGTHS,
     runs: int = RUNS,
     progress: Callable[[str], None] = lambda doing: None,
-) -> list[Measured]:
-    """In the order given. lengths: those that a text may have, or the largest such one where none fits.
+) -> list[Measurement]:
+    """Measure the subjects; returns results in their order. lengths: in tokens; lengths beyond the subjects' limit are skipped.
 
-    lengths=() measures no times. progress: called once before each subject is scored and once before times. Raises UserError
-    where there is no text, and where one cannot be served.
+    If all lengths are beyond the limit, the limit is measured. lengths=() measures no times. progress: called before each
+    subject is scored and once before times. Raises UserError without texts, and if a subject fails.
     """
     if not texts:
         raise UserError("variants cannot be measured without a text.")
     with contextlib.ExitStack() as stack:
-        asked = [stack.enter_context(_started(each, texts, threads)) for each in subjects]
-        for each in asked:
+        workers = [stack.enter_context(_start(each, texts, threads)) for each in subjects]
+        for each in workers:
             progress(f"scoring {each.subject.name} on {len(texts)} texts")
             each.score(len(texts), batch_size)
         most = min(each.max_length for each in subjects)
         fitting = [length for length in lengths if length <= most] or list(lengths and [most])
         if fitting:
             progress(f"latency at {', '.join(map(str, fitting))} tokens")
-        latencies = _latencies(asked, fitting, runs)
-        batches = _batch_latencies(asked) if fitting else [None for _ in asked]
+        latencies = _latencies(workers, fitting, runs)
+        batches = _batch_latencies(workers) if fitting else [None for _ in workers]
         return [
-            Measured(
+            Measurement(
                 each.subject.name, each.outputs, each.subject.megabytes, each.load_seconds, each.peak_rss_mb, each.company,
                 own, batch_ms,
             )
-            for each, own, batch_ms in zip(asked, latencies, batches, strict=True)
+            for each, own, batch_ms in zip(workers, latencies, batches, strict=True)
         ]  # fmt: skip
 
 
-def _latencies(asked: Sequence["_Asked"], lengths: Sequence[int], runs: int) -> list[dict[int, dict[str, float]]]:
-    """Turn by turn, the order turned around each time: what else the machine does slows none of them alone."""
-    times: list[dict[int, list[float]]] = [{length: [] for length in lengths} for _ in asked]
+def _latencies(workers: Sequence["_Worker"], lengths: Sequence[int], runs: int) -> list[dict[int, dict[str, float]]]:
+    """Interleave the models and reverse the order each round, so background load affects all of them equally."""
+    times: list[dict[int, list[float]]] = [{length: [] for length in lengths} for _ in workers]
     for turn in range(TURNS):
         for length in lengths:
-            for i in range(len(asked))[:: 1 if turn % 2 == 0 else -1]:
-                times[i][length] += asked[i].ask(length=length, runs=-(-runs // TURNS))["ms"]
-    return [{length: _percentiles(found) for length, found in own.items()} for own in times]
+            for i in range(len(workers))[:: 1 if turn % 2 == 0 else -1]:
+                times[i][length] += workers[i].ask(length=length, runs=-(-runs // TURNS))["ms"]
+    return [{length: _percentiles(own_times) for length, own_times in own.items()} for own in times]
 
 
-def _batch_latencies(asked: Sequence["_Asked"]) -> list[float]:
-    """In turns, as latencies."""
-    times: list[list[float]] = [[] for _ in asked]
+def _batch_latencies(workers: Sequence["_Worker"]) -> list[float]:
+    """Interleaved as in `_latencies`."""
+    times: list[list[float]] = [[] for _ in workers]
     for turn in range(TURNS):
-        for i in range(len(asked))[:: 1 if turn % 2 == 0 else -1]:
-            times[i].append(asked[i].ask(batch=asked[i].size, most=TIMED)["ms"])
+        for i in range(len(workers))[:: 1 if turn % 2 == 0 else -1]:
+            times[i].append(workers[i].ask(batch=workers[i].size, most=TIMED)["ms"])
     return [float(np.median(own)) for own in times]
 
 
 def _percentiles(times: Sequence[float]) -> dict[str, float]:
-    found = np.percentile(times, PERCENTILES)
-    return {f"p{percent}": float(value) for percent, value in zip(PERCENTILES, found, strict=True)}
+    values = np.percentile(times, PERCENTILES)
+    return {f"p{percent}": float(value) for percent, value in zip(PERCENTILES, values, strict=True)}
 
 
 @dataclass
-class _Asked:
-    """A process that holds one subject. scratch: a folder of its own; its stderr is in there. size: of the batches it serves."""
+class _Worker:
+    """A process that holds one subject. scratch: its folder, with its stderr. size: of the batches that it serves."""
 
     subject: Subject
     process: "subprocess.Popen[str]"
@@ -159,11 +158,11 @@ class _Asked:
     company: Company = field(init=False)
 
     def score(self, texts: int, batch_size: int) -> None:
-        """Fill `outputs`, `size` and `company`. texts: how many the process holds."""
+        """Fill `outputs`, `size` and `company`. texts: the number of texts of the process."""
         self.size, self.outputs = batch_size, self._answers(batch_size, texts)
         together = self.outputs[spread(range(texts), TEXTS)]
-        moved = self.ask(company=max(batch_size, 2), most=TEXTS)["moved"]
-        self.company = compare(self._answers(1, TEXTS), together, moved, self.subject.head)
+        shift = self.ask(company=max(batch_size, 2), most=TEXTS)["moved"]
+        self.company = compare(self._answers(1, TEXTS), together, shift, self.subject.head)
         if not self.company.independent:
             self.size, self.outputs = 1, self._answers(1, texts)
 
@@ -173,25 +172,25 @@ class _Asked:
 
     def ask(self, **question: int) -> dict[str, Any]:
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has died; `answer` says of what
+        with contextlib.suppress(BrokenPipeError):  # the process has died; `answer` reports the reason
             self.process.stdin.write(json.dumps(question) + "\n")
             self.process.stdin.flush()
-        found = self.answer()
-        self.peak_rss_mb = found["peak_rss_mb"]
-        return found
+        answer = self.answer()
+        self.peak_rss_mb = answer["peak_rss_mb"]
+        return answer
 
     def answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         if line := self.process.stdout.readline():
             return json.loads(line)
-        status = self.process.wait()  # its pipe is closed before its error is written
-        said = (self.scratch / "stderr").read_text(errors="replace").strip().splitlines()
-        reason = said[-1] if said else f"exit status {status}"
-        raise UserError(f"{self.subject.job['folder']} could not be measured in a process of its own: {reason}")
+        status = self.process.wait()  # the pipe closes before the error is written
+        lines = (self.scratch / "stderr").read_text(errors="replace").strip().splitlines()
+        reason = lines[-1] if lines else f"exit status {status}"
+        raise UserError(f"{self.subject.job['folder']} could not be measured in its process: {reason}")
 
 
 @contextlib.contextmanager
-def _started(subject: Subject, texts: Sequence[str], threads: int) -> Any:
+def _start(subject: Subject, texts: Sequence[str], threads: int) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         file = scratch / "job.json"
@@ -200,8 +199,8 @@ def _started(subject: Subject, texts: Sequence[str], threads: int) -> Any:
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         with (scratch / "stderr").open("w") as stderr, subprocess.Popen(command, stderr=stderr, **pipes) as process:
             try:
-                asked = _Asked(subject, process, scratch)
-                asked.load_seconds = asked.answer()["load_seconds"]
-                yield asked
+                worker = _Worker(subject, process, scratch)
+                worker.load_seconds = worker.answer()["load_seconds"]
+                yield worker
             finally:
                 process.kill()

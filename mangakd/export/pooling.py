@@ -1,7 +1,8 @@
-"""How an encoder without a classification head answers with one vector a text: pooling, then L2 norm.
+"""Pooling: turns the outputs of an encoder without a classification head into one vector a text, then normalises.
 
-sentence-transformers writes both into the folder: modules.json lists what follows the encoder, 1_Pooling/config.json says
-how it pools. A folder without them is pooled by the mean over real tokens and normalised, which is what most of them do.
+sentence-transformers writes the settings to the folder: modules.json lists the modules after the encoder, and
+1_Pooling/config.json has the pooling. Without these files the default is the mean over real tokens, normalised, the most common
+setting.
 """
 
 import json
@@ -41,7 +42,7 @@ class Pooling:
 
 
 def of_folder(folder: Path) -> Pooling:
-    """What the folder's modules.json says. Raises UserError for modules that are not exported, such as Dense."""
+    """Read the folder's modules.json. Raises UserError for modules that the export does not support, such as Dense."""
     file = folder / "modules.json"
     if not file.is_file():
         return Pooling()
@@ -49,7 +50,7 @@ def of_folder(folder: Path) -> Pooling:
     others = sorted(set(modules) - {"Transformer", "Pooling", "Normalize"})
     if others:
         raise UserError(
-            f"{file} lists {', '.join(others)}, which the export does not know; its embeddings would be others. "
+            f"{file} lists {', '.join(others)}, which the export does not support; the embeddings would differ. "
             "Known: Transformer, Pooling, Normalize."
         )
     if modules.get("Transformer"):
@@ -59,12 +60,12 @@ def of_folder(folder: Path) -> Pooling:
 
 
 def _mode(settings: dict[str, Any], file: Path) -> str:
-    """Older folders have a switch for each mode, newer ones one `pooling_mode`."""
+    """The pooling mode. Older folders have one boolean a mode, newer folders one `pooling_mode`."""
     names = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_max_tokens": "max"}
-    chosen = [names.get(key, key) for key, on in settings.items() if key.startswith("pooling_mode_") and on is True]
-    chosen = chosen or [settings.get("pooling_mode", "mean")]
-    if len(chosen) > 1:
+    modes = [names.get(key, key) for key, on in settings.items() if key.startswith("pooling_mode_") and on is True]
+    modes = modes or [settings.get("pooling_mode", "mean")]
+    if len(modes) > 1:
         raise UserError(
-            f"{file}: several poolings are joined ({', '.join(chosen)}); one of {', '.join(POOLINGS)} is known."
+            f"{file}: several poolings are joined ({', '.join(modes)}); the export supports one of {', '.join(POOLINGS)}."
         )
-    return chosen[0]
+    return modes[0]

@@ -1,8 +1,9 @@
-"""A student trained with fake quantisers, as INT8 IR: each quantiser becomes OpenVINO's FakeQuantize with the range it learnt.
+"""Saves a student trained with fake quantisers as INT8 IR: each quantiser becomes OpenVINO's FakeQuantize with its trained range.
 
-nncf.strip would do the first half, but imports torchao, and its native modules cannot be traced by torch.export. An operator
-of our own can, and FakeQuantize is what it is converted to, so that IR and trained model round alike; OpenVINO then stores
-the weights in INT8. Source: FakeQuantize-1 of OpenVINO's operation sets, https://docs.openvino.ai/2026/documentation/openvino-ir-format.html
+nncf.strip imports torchao, and torch.export cannot trace its native modules. So each quantiser becomes a custom operator, which
+torch.export traces and OpenVINO converts to FakeQuantize. IR and trained model then round alike, and OpenVINO stores the weights
+in INT8. Source: FakeQuantize-1 of OpenVINO's operation sets,
+https://docs.openvino.ai/2026/documentation/openvino-ir-format.html
 """
 
 import copy
@@ -14,17 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from mangakd.export.graph import Answer, Graph, inputs_of
-from mangakd.export.to_openvino import IN_STUDENT, TRAINED, named
+from mangakd.export.to_openvino import IN_STUDENT, TRAINED, set_names
 from mangakd.models.heads import trained_head
 
-LENGTH = 16  # tokens that the graph is traced with at most; it is open
+LENGTH = 16  # largest number of tokens in the traced example; the length is dynamic
 
 
 @torch.library.custom_op("mangakd::fake_quantize", mutates_args=())
 def fake_quantize(x: Tensor, low: Tensor, high: Tensor, levels: int) -> Tensor:
-    """x clipped to [low, high] and rounded to the nearest of `levels` equally spaced values, the ends among them.
+    """Clip x to [low, high] and round to the nearest of `levels` equally spaced values, which include both ends.
 
-    low, high: of a shape that broadcasts to x, low < high.
+    low, high: shapes broadcast to x; low < high.
     """
     step = (high - low) / (levels - 1)
     return torch.round((torch.clamp(x, low, high) - low) / step) * step + low
@@ -36,7 +37,7 @@ def _(x: Tensor, low: Tensor, high: Tensor, levels: int) -> Tensor:
 
 
 class Range(nn.Module):
-    """What a trained quantiser does, with its range as it is now. forward(x) → x rounded to its levels."""
+    """A trained quantiser with a constant range. forward(x) → x rounded to its levels."""
 
     def __init__(self, quantiser: Any) -> None:
         super().__init__()
@@ -50,8 +51,8 @@ class Range(nn.Module):
         return fake_quantize(x, self.low, self.high, self.levels)
 
 
-def fixed(model: Any) -> Any:
-    """A copy of a model that mangakd.training.quantise has put quantisers in, whose ranges learn no more."""
+def freeze_ranges(model: Any) -> Any:
+    """Copy a model with the quantisers of mangakd.training.quantise; the copy's ranges are constant."""
     from nncf.torch.function_hook.wrapper import get_hook_storage
     from nncf.torch.quantization.layers import BaseQuantizer
 
@@ -64,20 +65,19 @@ def fixed(model: Any) -> Any:
 
 
 def save(model: Any, tokenizer: Any, student: Path) -> None:
-    """Write the IR of a trained model with quantisers into the folder `student`, where the variant openvino_int8_qat finds it.
+    """Write the IR of a trained model with quantisers to the folder `student`; the variant openvino_int8_qat reads the IR.
 
-    Raises UserError where torch.export cannot trace the model.
+    Raises UserError if torch.export cannot trace the model.
     """
     import openvino as ov
 
-    graph = Graph(
-        student, Answer(fixed(model), None), inputs_of(model, tokenizer), trained_head(model.config), tokenizer, LENGTH
-    )
+    module, head = Answer(freeze_ranges(model), None), trained_head(model.config)
+    graph = Graph(student, module, inputs_of(model, tokenizer), head, tokenizer, LENGTH)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        converted = ov.convert_model(graph.program, extension=[_extension()])
+        ir = ov.convert_model(graph.program, extension=[_extension()])
     (student / IN_STUDENT).mkdir(exist_ok=True)
-    ov.save_model(named(graph, converted), student / IN_STUDENT / TRAINED, compress_to_fp16=True)
+    ov.save_model(set_names(graph, ir), student / IN_STUDENT / TRAINED, compress_to_fp16=True)
 
 
 def _extension() -> Any:

@@ -1,7 +1,7 @@
-"""From a student's folder to the variant that ships: make → measure on validation → choose → test once → export/best.
+"""Exports a student's folder: make variants → measure on validation → choose → test once → export/best.
 
-`export.json` is the record of it, for the report and for whoever asks later why this one ships. It is written last; what a
-killed export has finished is kept, and is not made again when it is repeated.
+`export.json` is the record of the export, for the report and as the reason for the choice. It is written last. After a kill,
+finished variants stay, and the next export does not make them again.
 """
 
 import json
@@ -18,12 +18,12 @@ from mangakd.core.errors import UserError
 from mangakd.core.locks import waiting_lock
 from mangakd.core.spec import Head
 from mangakd.evaluation.report.export import FILE
-from mangakd.export.choose import MAX_DROP, NAMES, SCORES, Choice, Judged, choose, judge
+from mangakd.export.choose import MAX_DROP, NAMES, SCORES, Choice, Comparison, choose, judge
 from mangakd.export.data import Data, Split
+from mangakd.export.disk import explain_full_disk
 from mangakd.export.manifest import add_metrics, copy, read
-from mangakd.export.measure import Measured, Subject, measure, of_student, of_variant
+from mangakd.export.measure import Measurement, Subject, measure, of_student, of_variant
 from mangakd.export.pooling import Pooling
-from mangakd.export.room import told_when_full
 from mangakd.export.smooth_quant import OFF
 from mangakd.export.variants import CALIBRATION, VARIANTS, make
 from mangakd.runtime.manifest import Manifest
@@ -38,9 +38,9 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """max_drop: points of the score that a variant may lose on validation. batch_size: texts at a time when it is scored.
+    """max_drop: points of the score that a variant may lose on validation. batch_size: of the scoring.
 
-    threads: that it is measured on. max_length: tokens a text is cut to; None: as the folder says.
+    threads: of the measurement. max_length: texts are truncated to this number of tokens; None reads the folder's setting.
     """
 
     max_drop: float = MAX_DROP
@@ -61,7 +61,7 @@ class Options:
 
 
 def steps(names: Sequence[str]) -> int:
-    """How often `export` calls its progress, at most: each variant is made and scored, PyTorch too; latency, choice, test."""
+    """The largest number of calls of `progress`: two a variant (make, score), and four for PyTorch, latency, choice and test."""
     return 2 * len(names) + 4
 
 
@@ -74,79 +74,81 @@ def export(
     pooling: Pooling | None = None,
     progress: Progress = lambda doing: None,
 ) -> dict[str, Any]:
-    """Make the variants `names` of the Hugging Face folder `student` in `out`, and `out`/best, the one that ships.
+    """Make the variants `names` of the Hugging Face folder `student` in `out`, and `out`/best, a copy of the chosen variant.
 
-    Returns what export.json holds (docs/how-to/export.md). pooling: as graph.read. progress: called with what is done next.
-    Raises UserError for all that `make`, `measure` and `choose` refuse, and for labels that the student does not have.
+    Returns the content of export.json (docs/how-to/export.md). pooling: as in graph.read. progress: called with the next step.
+    Raises UserError as `make`, `measure` and `choose` do, and for labels that the student does not have.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with waiting_lock(out / ".choosing.lock", "exporting to this folder"), told_when_full(out):
-        (out / FILE).unlink(missing_ok=True)  # of an earlier export, whose variants are about to change
-        made = make(
+    with waiting_lock(out / ".choosing.lock", "exporting to this folder"), explain_full_disk(out):
+        (out / FILE).unlink(missing_ok=True)  # the record of an earlier export, whose variants change now
+        folders = make(
             student, out, names, data.calibration, options.max_length, pooling, lambda name: progress(f"making {name}")
         )
-        manifest = read(made[0])
+        manifest = read(folders[0])
         targets = data.validation.targets(manifest)
-        subjects = [of_student(student, manifest), *map(of_variant, made)]
-        measured = measure(subjects, data.validation.texts, options.batch_size, options.threads, progress=progress)
+        subjects = [of_student(student, manifest), *map(of_variant, folders)]
+        measurements = measure(subjects, data.validation.texts, options.batch_size, options.threads, progress=progress)
         progress("choosing")
-        choice, pytorch = _choice(measured, manifest, data.validation, targets, options.max_drop)
-        for each in choice.judged:
-            found = {"validation": each.metrics(manifest.head)}
-            add_metrics(out / each.name, found, each.difference, rows_independent=each.measured.company.independent)
-        tested = None
+        choice, pytorch = _choice(measurements, manifest, data.validation, targets, options.max_drop)
+        for each in choice.comparisons:
+            metrics = {"validation": each.metrics(manifest.head)}
+            add_metrics(
+                out / each.name, metrics, each.difference, rows_independent=each.measurement.company.independent
+            )
+        test = None
         if data.test is not None:
             progress(f"testing {choice.name} on {len(data.test.texts)} texts")
-            chosen = [subjects[0], of_variant(out / choice.name)]
-            tested = _tested(chosen, manifest, data.test, options)
-            add_metrics(out / choice.name, {"test": tested.metrics(manifest.head)}, tested.difference)
+            pair = [subjects[0], of_variant(out / choice.name)]
+            test = _test(pair, manifest, data.test, options)
+            add_metrics(out / choice.name, {"test": test.metrics(manifest.head)}, test.difference)
         copy(out / choice.name, out / BEST)
-        record = _record(out, manifest, data, options, choice, pytorch, tested)
+        record = _record(out, manifest, data, options, choice, pytorch, test)
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         write_atomic(out / FILE, lambda file: file.write(text.encode()))
     return record
 
 
 def _choice(
-    measured: Sequence[Measured], manifest: Manifest, split: Split, targets: np.ndarray | None, max_drop: float
-) -> tuple[Choice, Judged]:
-    """The choice among the variants, and PyTorch judged as they are."""
-    pytorch, variants = measured[0], measured[1:]
-    said = pytorch.outputs
-    truth = _or_students(targets, said, manifest.head)
+    measurements: Sequence[Measurement], manifest: Manifest, split: Split, targets: np.ndarray | None, max_drop: float
+) -> tuple[Choice, Comparison]:
+    """The choice among the variants, and the comparison of PyTorch with itself."""
+    pytorch, variants = measurements[0], measurements[1:]
+    answers = pytorch.outputs
+    truth = _or_students(targets, answers, manifest.head)
     precise = [row.name for row in VARIANTS.values() if row.fp32]
     teacher = split.of_teacher(manifest)
-    choice = choose(variants, precise, said, manifest.head, truth, teacher, max_drop)
-    return choice, judge([pytorch], said, manifest.head, truth, teacher, max_drop)[0]
+    choice = choose(variants, precise, answers, manifest.head, truth, teacher, max_drop)
+    return choice, judge([pytorch], answers, manifest.head, truth, teacher, max_drop)[0]
 
 
-def _tested(subjects: Sequence[Subject], manifest: Manifest, split: Split, options: Options) -> Judged:
-    student, chosen = measure(subjects, split.texts, options.batch_size, options.threads, lengths=())
+def _test(subjects: Sequence[Subject], manifest: Manifest, split: Split, options: Options) -> Comparison:
+    student, variant = measure(subjects, split.texts, options.batch_size, options.threads, lengths=())
     truth = _or_students(split.targets(manifest), student.outputs, manifest.head)
     teacher = split.of_teacher(manifest)
-    return judge([chosen], student.outputs, manifest.head, truth, teacher, options.max_drop)[0]
+    return judge([variant], student.outputs, manifest.head, truth, teacher, options.max_drop)[0]
 
 
-def _or_students(targets: np.ndarray | None, said: np.ndarray, head: Head) -> np.ndarray | None:
-    """Where nobody knows what is right, what the student says is: the score is then the agreement with it."""
+def _or_students(targets: np.ndarray | None, answers: np.ndarray, head: Head) -> np.ndarray | None:
+    """The targets. Without labels, the student's answers are the targets, and the score is the agreement with the student."""
     if targets is not None or head.kind == "vector":
         return targets
     if head.kind == "score":
-        return said
-    return (said > 0).astype(np.float32) if head.several else said.argmax(-1)
+        return answers
+    return (answers > 0).astype(np.float32) if head.several else answers.argmax(-1)
 
 
-def _advice(judged: Sequence[Judged]) -> str:
-    """Where INT8 fails that was made after training: there is a stage for that."""
-    lost = [each.name for each in judged if "int8" in each.name and not each.passed]
-    if not lost or any(VARIANTS[each.name].trained for each in judged):
+def _advice(comparisons: Sequence[Comparison]) -> str:
+    """If a post-training INT8 variant fails, suggest quantisation-aware training."""
+    failures = [each.name for each in comparisons if "int8" in each.name and not each.passed]
+    if not failures or any(VARIANTS[each.name].trained for each in comparisons):
         return ""
-    names = ", ".join(lost)
+    names = ", ".join(failures)
     return f" Trained with its quantisers, a student may lose less than {names}: stages=quantised (docs/how-to/recipes.md)."
 
 
 def _how(how: str, quantisation: Mapping[str, Any] | None) -> str:
-    """With the alpha that was chosen for this student."""
+    """The recipe, with the SmoothQuant alpha that was chosen for the student."""
     if not quantisation:
         return how
     alpha = quantisation["smooth_quant_alpha"]
@@ -154,36 +156,35 @@ def _how(how: str, quantisation: Mapping[str, Any] | None) -> str:
 
 
 def _record(
-    out: Path, manifest: Manifest, data: Data, options: Options, choice: Choice, pytorch: Judged, tested: Judged | None
-) -> dict[str, Any]:
+    out: Path, manifest: Manifest, data: Data, options: Options, choice: Choice, pytorch: Comparison, test: Comparison | None
+) -> dict[str, Any]:  # fmt: skip
     head = manifest.head
-    labelled = data.validation.labels is not None and head.kind != "vector"
-    score = NAMES[head.kind] if labelled else LIKENESS.get(head.kind, "agreement with the student")
-    calibrated = any(VARIANTS[each.name].calibrated for each in choice.judged)
-    rows = {"calibration": min(len(data.calibration), CALIBRATION) if calibrated else 0}
+    has_labels = data.validation.labels is not None and head.kind != "vector"
+    score = NAMES[head.kind] if has_labels else LIKENESS.get(head.kind, "agreement with the student")
+    calibrates = any(VARIANTS[each.name].calibrated for each in choice.comparisons)
+    rows = {"calibration": min(len(data.calibration), CALIBRATION) if calibrates else 0}
     rows["validation"] = len(data.validation.texts)
     if data.test is not None:
         rows["test"] = len(data.test.texts)
 
-    def shown(judged: Judged, **more: Any) -> Mapping[str, Any]:
-        found = judged.metrics(head)
-        return {**more, "score": found.pop(NAMES[head.kind]), "score_interval": list(judged.score.interval), **found}
+    def entry(comparison: Comparison, **more: Any) -> Mapping[str, Any]:
+        metrics = comparison.metrics(head)
+        score, interval = metrics.pop(NAMES[head.kind]), list(comparison.score.interval)
+        return {**more, "score": score, "score_interval": interval, **metrics}
 
-    variants = {
-        each.name: shown(
-            each, backend=VARIANTS[each.name].backend, how=_how(VARIANTS[each.name].how, found), quantisation=found
-        )
-        for each in choice.judged
-        for found in (read(out / each.name).content["quantisation"],)
-    }
+    variants = {}
+    for each in choice.comparisons:
+        row, quantisation = VARIANTS[each.name], read(out / each.name).content["quantisation"]
+        how = _how(row.how, quantisation)
+        variants[each.name] = entry(each, backend=row.backend, how=how, quantisation=quantisation)
     return {
         "format": FORMAT, "kind": head.kind, "several": head.several,
         "score": score, "score_format": SCORES[NAMES[head.kind]].format,
-        "labelled": labelled, "student": manifest.content["source"],
+        "labelled": has_labels, "student": manifest.content["source"],
         "max_drop": options.max_drop, "batch_size": options.batch_size, "threads": options.threads,
         "max_length": manifest.max_length, "rows": rows, "machine": f"{platform.system()} {platform.machine()}",
         "cpu": cpu.name(), "int8_units": cpu.int8_units(),
-        "chosen": choice.name, "reason": choice.reason + _advice(choice.judged),
-        "pytorch": shown(pytorch, backend="pytorch", how="fp32, as trained"), "variants": variants,
-        "test": None if tested is None else shown(tested),
+        "chosen": choice.name, "reason": choice.reason + _advice(choice.comparisons),
+        "pytorch": entry(pytorch, backend="pytorch", how="fp32, as trained"), "variants": variants,
+        "test": None if test is None else entry(test),
     }  # fmt: skip

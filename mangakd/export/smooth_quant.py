@@ -1,8 +1,8 @@
-"""Full INT8 by NNCF, with the SmoothQuant alpha that keeps this student's answers nearest to fp32.
+"""Full INT8 by NNCF, with the SmoothQuant alpha whose answers are nearest to the fp32 student's.
 
-SmoothQuant moves a share alpha of the activations' spread into the weights: s_j = max|X_j|^alpha / max|W_j|^(1 − alpha). Which
-share is best depends on the model: NNCF's default of 0.95 costs MiniLM most of what INT8 loses. The TRANSFORMER scheme leaves
-alone what attention needs in full precision: without it accuracy fell from 90.5 to 80.7.
+SmoothQuant moves a share alpha of the activations' spread into the weights: s_j = max|X_j|^alpha / max|W_j|^(1 − alpha). The
+best share depends on the model: NNCF's default of 0.95 causes most of MiniLM's loss. The TRANSFORMER scheme skips the parts of
+attention that need full precision: without the scheme accuracy fell from 90.5 to 80.7.
 Source: SmoothQuant, https://arxiv.org/abs/2211.10438; NNCF, see to_openvino.py
 """
 
@@ -16,36 +16,37 @@ import numpy as np
 
 from mangakd.export.graph import Batches, quiet_logs
 
-OFF = -1.0  # NNCF's word for no SmoothQuant
+OFF = -1.0  # NNCF's value for no SmoothQuant
 ALPHAS = (0.95, 0.8, 0.65, 0.5, OFF)
 
 
 def best(base: Callable[[], Any], output: str, calibration: Batches) -> tuple[Any, float, dict[str, float]]:
-    """The INT8 model whose alpha has the smallest root mean square of Δ output to fp32, that alpha, and what each of ALPHAS had.
+    """Choose the alpha with the smallest root mean square of Δ output to fp32.
 
-    base: gives a fresh fp32 model. Each alpha is calibrated on all of `calibration` and judged on it. Calibrated on 64 texts
-    instead of 300, another alpha looked best, and the largest Δ logit of a student was 1.7 times as large.
+    Returns the INT8 model, its alpha, and the root mean square of each alpha. base: returns a fresh fp32 model. All of
+    `calibration` calibrates and judges each alpha. With 64 texts instead of 300, another alpha looked best, and the largest
+    Δ logit of a student was 1.7 times as large.
     """
-    exact, differences, kept = _outputs(base(), output, calibration), dict[float, float](), None
+    exact, differences, choice = _outputs(base(), output, calibration), dict[float, float](), None
     for alpha in ALPHAS:
         model = quantise(base(), calibration, alpha)
         delta = _outputs(model, output, calibration) - exact
         differences[alpha] = float(np.sqrt(np.mean(delta**2))) if np.isfinite(delta).all() else float("inf")
-        if kept is None or differences[alpha] < differences[kept[1]]:
-            kept = model, alpha
-    assert kept is not None
-    return *kept, {f"{alpha:g}": difference for alpha, difference in differences.items()}
+        if choice is None or differences[alpha] < differences[choice[1]]:
+            choice = model, alpha
+    assert choice is not None
+    return *choice, {f"{alpha:g}": difference for alpha, difference in differences.items()}
 
 
 def quantise(model: Any, calibration: Batches, alpha: float) -> Any:
     import nncf
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, AdvancedSmoothQuantParameters
 
-    advanced = AdvancedQuantizationParameters(smooth_quant_alphas=AdvancedSmoothQuantParameters(matmul=alpha))
+    parameters = AdvancedQuantizationParameters(smooth_quant_alphas=AdvancedSmoothQuantParameters(matmul=alpha))
     with quiet_nncf():
         return nncf.quantize(
             model, nncf.Dataset(list(calibration)), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(calibration),
-            advanced_parameters=advanced,
+            advanced_parameters=parameters,
         )  # fmt: skip
 
 
@@ -59,7 +60,7 @@ def _outputs(model: Any, output: str, batches: Sequence[dict[str, np.ndarray]]) 
 
 @contextlib.contextmanager
 def quiet_nncf() -> Iterator[None]:
-    """NNCF draws bars on stdout and logs its advice."""
+    """Context without NNCF's progress bars on stdout and without its advice in the log."""
     with contextlib.redirect_stdout(io.StringIO()), quiet_logs("nncf"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

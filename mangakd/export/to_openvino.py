@@ -1,7 +1,7 @@
 """OpenVINO variants: IR in fp32 and fp16, INT8 weights, and full INT8 by post-training quantisation.
 
-Full INT8 is calibrated on training text (mangakd/export/smooth_quant.py). The tokenizer becomes an IR of its own. It is not
-joined with the model: the joined graph answered an empty batch for some inputs, without an error.
+Full INT8 is calibrated on training texts (mangakd/export/smooth_quant.py). The tokenizer becomes a separate IR. A joint IR of
+tokenizer and model answered some inputs with an empty batch, without an error.
 Source: NNCF, https://docs.openvino.ai/2026/openvino-workflow/model-optimization-guide/quantizing-models-post-training.html
 """
 
@@ -19,15 +19,15 @@ from mangakd.core.errors import UserError
 from mangakd.export import smooth_quant
 from mangakd.export.graph import Batches, Graph, quiet_logs
 
-MODEL, TOKENIZER = "openvino_model.xml", "openvino_tokenizer.xml"  # as optimum-intel names them
-# In a student's folder: the IR of a stage that trained it with quantisers (export/quantised.py).
+MODEL, TOKENIZER = "openvino_model.xml", "openvino_tokenizer.xml"  # optimum-intel's names
+# In a student's folder: the IR of a student trained with quantisers (export/quantised.py).
 IN_STUDENT, TRAINED = "quantised", "model.xml"
 _PROBES = (
     ["Don't ship the Café box to 東京, 12.50 €\tplease!", ""],
     ["a long text " * 400, "and", "short  ones"],
     ["[SEP] </s> a [MASK]<mask>"],
 )
-_NEVER = "\U0010fffe" * 2  # two code points that are no characters
+_NEVER = "\U0010fffe" * 2  # two noncharacters
 log = logging.getLogger(__name__)
 
 
@@ -36,7 +36,7 @@ def fp32(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> Non
 
 
 def fp16(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> None:
-    """Weights in fp16; CPUs compute in fp32 all the same."""
+    """Weights in fp16; CPUs still compute in fp32."""
     _save(graph, _base(graph, scratch), folder, compress=True)
 
 
@@ -49,7 +49,7 @@ def int8_weights(graph: Graph, calibration: Batches, scratch: Path, folder: Path
 
 
 def int8(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> dict[str, Any]:
-    """Returns the SmoothQuant alpha that was chosen, and what was seen of the others."""
+    """Returns the chosen SmoothQuant alpha and the difference of each alpha, for the manifest."""
     start = time.process_time()
     model, alpha, differences = smooth_quant.best(partial(_base, graph, scratch), graph.output, calibration)
     seconds = round(time.process_time() - start, 1)
@@ -58,20 +58,20 @@ def int8(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> dic
 
 
 def int8_qat(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> None:
-    """The one that was made when the student was trained; nothing is quantised here."""
+    """Copies the IR from the student's folder; training has already quantised the model."""
     import openvino as ov
 
     file = graph.folder / IN_STUDENT / TRAINED
     if not file.is_file():
         raise UserError(
-            f"openvino_int8_qat needs a student that was trained with quantisers, and {graph.folder} has no {IN_STUDENT}/. "
-            "Train it with stages=quantised, or leave the variant out."
+            f"openvino_int8_qat needs a student trained with quantisers, and {graph.folder} has no {IN_STUDENT}/. "
+            "Train the student with stages=quantised, or remove the variant."
         )
     _save(graph, ov.Core().read_model(file), folder, compress=True)
 
 
 def _base(graph: Graph, scratch: Path) -> Any:
-    """The fp32 model, converted once and read again for each variant, as the quantisers change it in place."""
+    """The fp32 model. It is converted once and read for each variant, because the quantisers change the model in place."""
     import openvino as ov
 
     file = scratch / MODEL
@@ -79,12 +79,12 @@ def _base(graph: Graph, scratch: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = ov.convert_model(graph.program)
-        ov.save_model(named(graph, model), file, compress_to_fp16=False)
+        ov.save_model(set_names(graph, model), file, compress_to_fp16=False)
     return ov.Core().read_model(file)
 
 
-def named(graph: Graph, model: Any) -> Any:
-    """The converted model with the graph's names on its inputs and its output."""
+def set_names(graph: Graph, model: Any) -> Any:
+    """Give the inputs and the output of the converted model the graph's names."""
     for port, name in zip(model.inputs, graph.inputs, strict=True):
         port.get_tensor().set_names({name})
     model.outputs[0].get_tensor().set_names({graph.output})
@@ -99,30 +99,30 @@ def _save(graph: Graph, model: Any, folder: Path, compress: bool) -> None:
 
 
 def _save_tokenizer(graph: Graph, folder: Path) -> None:
-    """As an IR beside the model, kept only where it says what the tokenizer says; tokenizer.json is there in any case."""
+    """Save the tokenizer as an IR if the IR gives the tokenizer's tokens. tokenizer.json exists in any case."""
     import openvino as ov
     from openvino_tokenizers import convert_tokenizer
 
     try:
         with warnings.catch_warnings(), quiet_logs("openvino_tokenizers"):
             warnings.simplefilter("ignore")
-            # Its option max_length changes nothing; the tokenizer says where it cuts.
-            made = convert_tokenizer(_convertible(graph), truncation=True)
-        compiled = ov.compile_model(made, "CPU")
+            # The converter ignores its option max_length; the tokenizer's setting decides the truncation.
+            ir = convert_tokenizer(_convertible(graph), truncation=True)
+        tokenizer = ov.compile_model(ir, "CPU")
         for texts in _PROBES:
-            said, wanted = compiled(texts), graph.encode(texts)
-            if not np.array_equal(said["input_ids"], wanted["input_ids"]):
+            answer, expected = tokenizer(texts), graph.encode(texts)
+            if not np.array_equal(answer["input_ids"], expected["input_ids"]):
                 raise ValueError(f"it reads {texts[0][:40]!r} as other tokens")
-    except Exception as error:  # kinds of tokenizer that it does not know raise whatever they stumble over
+    except Exception as error:  # an unsupported tokenizer may raise any exception
         log.info("no tokenizer IR in %s: %s. tokenizer.json is there.", folder.name, str(error).strip().splitlines()[0])
         return
-    ov.save_model(made, folder / TOKENIZER, compress_to_fp16=False)
+    ov.save_model(ir, folder / TOKENIZER, compress_to_fp16=False)
 
 
 def _convertible(graph: Graph) -> Any:
-    """The tokenizer with special tokens named by a text that does not occur.
+    """The tokenizer with special tokens renamed to a text that never occurs.
 
-    The converter ignores split_special_tokens; so where the tokens' own names stand in a text, they are text.
+    The converter ignores split_special_tokens, so the name of a special token in a text would become that token.
     """
     tokenizer = graph.served_tokenizer
     kind = type(tokenizer)

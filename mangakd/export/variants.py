@@ -1,8 +1,7 @@
-"""The variants of a student and how a folder of each is made: aside, checked against PyTorch, sealed, then renamed.
+"""The table of variants, and `make`, which writes a variant to a scratch folder, compares it with PyTorch, seals and renames it.
 
-A folder with a variant's name is whole whenever the export is killed. What was there before is set aside first and thrown
-away last, so that a server that restarts in between finds no mixture of two exports. One that is there and would come out the
-same is not made again.
+A folder with a variant's name is whole even if the export is killed. The old folder is renamed first and deleted last, so a
+server that restarts in between never reads a mixture of two exports. A variant that would not change is not made again.
 """
 
 import contextlib
@@ -23,31 +22,31 @@ from mangakd.core.errors import UserError, near
 from mangakd.core.locks import waiting_lock
 from mangakd.core.numbers import largest, largest_difference
 from mangakd.export import graph, to_onnx, to_openvino
+from mangakd.export.disk import check_space, explain_full_disk
 from mangakd.export.graph import Batches, Graph
-from mangakd.export.manifest import PARTIAL, place, read, seal, unsealed
+from mangakd.export.manifest import PARTIAL, draft, place, read, seal
 from mangakd.export.pooling import Pooling
-from mangakd.export.room import check_room, told_when_full
 from mangakd.export.spread import spread
 from mangakd.runtime.backends import open_model
 from mangakd.runtime.manifest import Manifest
 from mangakd.runtime.model import Model
-from mangakd.runtime.signal_stack import kept_signal_stack
+from mangakd.runtime.signal_stack import keep_signal_stack
 from mangakd.runtime.tokenise import Tokeniser
 
-# (graph, calibration batches, folder that all variants share, folder of this one): writes the model's files, and returns what was
-# chosen by measurement, for the manifest
+# (graph, calibration batches, folder that all variants share, folder of this variant): writes the model's files. Returns settings
+# that were chosen by measurement, for the manifest.
 Maker = Callable[[Graph, Batches, Path, Path], dict[str, Any] | None]
-WORK = f"work{PARTIAL}"  # files that several variants are made of
-CALIBRATION, LEAST = 300, 16  # texts; ranges of activations have settled long before 300, and have not at a handful
-CHECKED, BATCH = 64, 7  # texts, in batches of an odd size, that a variant and PyTorch are compared on
-LAYOUT = "hugging_face"  # of the folder: variants that were made in another are made again
-EXACT = 1e-3  # of the largest output: how far fp32 may be from PyTorch, fp16 ten times that
+WORK = f"work{PARTIAL}"  # base files of several variants
+CALIBRATION, LEAST = 300, 16  # texts; ranges of activations settle long before 300, but need more than a handful
+CHECKED, BATCH = 64, 7  # texts for the comparison with PyTorch, in batches of an odd size
+LAYOUT = "hugging_face"  # of the folder; a variant with another layout is made again
+EXACT = 1e-3  # largest |Δ| of fp32 to PyTorch, in shares of the largest output; fp16 may have ten times as much
 REFERENCES = ("The quick brown fox jumps over the lazy dog.", "Yes", "where is my order 12345, please? " * 30, "")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the table. needs: package → pip extra. within: largest |Δ| that is no error, in shares of the output."""
+    """One row of the table. needs: package → pip extra. within: largest allowed |Δ|, in shares of the output."""
 
     name: str
     backend: str
@@ -57,7 +56,7 @@ class Variant:
     needs: Mapping[str, str]
     within: float = np.inf
     calibrated: bool = False
-    trained: bool = False  # made while the student was trained, so that only some students have it
+    trained: bool = False  # training makes the variant, so only some students have it
 
     @property
     def fp32(self) -> bool:
@@ -95,14 +94,13 @@ def make(
     pooling: Pooling | None = None,
     progress: Callable[[str], None] = lambda name: None,
 ) -> list[Path]:
-    """Make `names` of the Hugging Face folder `student` in `out`; returns their folders, in that order.
+    """Make the variants `names` of the Hugging Face folder `student` in `out`; returns their folders, in that order.
 
-    calibration: training texts, for variants that fix ranges of activations, and to compare with PyTorch on. max_length,
-    pooling: as `graph.read`. progress: called with each name before it is made. Raises UserError for unknown names, packages
-    that are not installed, too few texts, too little room on the disk, and a precise variant that does not answer as PyTorch
-    does.
+    calibration: training texts that calibrate ranges of activations and serve for the comparison with PyTorch. max_length,
+    pooling: as in `graph.read`. progress: called with each name before the variant is made. Raises UserError for unknown names,
+    missing packages, too few texts, too little disk space, and a precise variant that answers differently from PyTorch.
     """
-    rows = known(names)
+    rows = find_variants(names)
     check_installed(rows)
     source = graph.read(student, max_length, pooling)
     texts = spread(calibration, CALIBRATION)
@@ -111,28 +109,28 @@ def make(
     with waiting_lock(out / ".lock", "exporting to this folder"):
         _sweep(out)
         parameters = sum(p.numel() for p in source.module.parameters())
-        check_room(parameters, out, len(rows))
+        check_space(parameters, out, len(rows))
         folders = []
         try:
-            with told_when_full(out, parameters), kept_signal_stack():
+            with explain_full_disk(out, parameters), keep_signal_stack():
                 (out / WORK).mkdir()
                 for row in rows:
                     progress(row.name)
-                    folders.append(_made(row, source, texts, out))
+                    folders.append(_make(row, source, texts, out))
         finally:
             _sweep(out)
     return folders
 
 
-def with_trained(names: Sequence[str], student: Path) -> list[str]:
-    """`names`, and what `student` was trained to become, where other variants of that backend are among them."""
-    backends = {row.backend for row in known(names)}
+def add_trained(names: Sequence[str], student: Path) -> list[str]:
+    """Add to `names` the variants that training has made in `student`, if `names` include other variants of that backend."""
+    backends = {row.backend for row in find_variants(names)}
     own = [row.name for row in VARIANTS.values() if row.trained and row.backend in backends and row.name not in names]
     return [*names, *(own if (student / to_openvino.IN_STUDENT).is_dir() else ())]
 
 
-def known(names: Sequence[str]) -> list[Variant]:
-    """Their rows. Raises UserError for an unknown name, one that is there twice, and for none."""
+def find_variants(names: Sequence[str]) -> list[Variant]:
+    """The rows of the table. Raises UserError for an unknown name, for a repeated name, and without names."""
     if not names:
         raise UserError(f"there is no variant to make; choose some of {', '.join(VARIANTS)}.")
     twice = sorted({name for name in names if list(names).count(name) > 1})
@@ -142,23 +140,21 @@ def known(names: Sequence[str]) -> list[Variant]:
 
 
 def _check_texts(rows: Sequence[Variant], texts: Sequence[str], source: Graph) -> None:
-    """Ranges that are fixed on a handful of texts, or on empty ones, cut off what real texts give."""
+    """Raises UserError for too few texts: ranges calibrated on a handful of texts, or on empty texts, clip real activations."""
     wanting = ", ".join(row.name for row in rows if row.calibrated)
     if not wanting:
         return
     empty = source.encode([""])["input_ids"].shape[1]
-    told = len({text for text in texts if source.encode([text])["input_ids"].shape[1] > empty})
-    if told < LEAST:
-        found = (
-            "none were given" if not texts else f"of {len(texts)} texts that were given {told} differ and hold a word"
-        )
+    usable = len({text for text in texts if source.encode([text])["input_ids"].shape[1] > empty})
+    if usable < LEAST:
+        reason = "there are none" if not texts else f"of {len(texts)} texts {usable} are different and not empty"
         raise UserError(
-            f"{wanting} needs training texts to calibrate on, {LEAST} or more, and {found}; give more texts, or leave it out."
+            f"{wanting} needs {LEAST} or more training texts for its calibration, and {reason}. Give more texts, or remove it."
         )
 
 
 def check_installed(rows: Sequence[Variant]) -> None:
-    """Raises UserError naming all missing packages and the extras that bring them."""
+    """Raises UserError that names all missing packages and the extras that install them."""
     missing = {
         package: extra
         for row in rows
@@ -179,7 +175,7 @@ def _row(name: str) -> Variant:
     return VARIANTS[name]
 
 
-def _made(row: Variant, source: Graph, texts: Sequence[str], out: Path) -> Path:
+def _make(row: Variant, source: Graph, texts: Sequence[str], out: Path) -> Path:
     content = {
         "variant": row.name, "layout": LAYOUT, "backend": row.backend, "model": row.model, "inputs": list(source.inputs),
         "output": source.output, "head": {**asdict(source.head), "names": list(source.head.names)}, "tokenizer": source.settings,
@@ -190,17 +186,17 @@ def _made(row: Variant, source: Graph, texts: Sequence[str], out: Path) -> Path:
     folder = out / f"{row.name}{PARTIAL}"
     folder.mkdir()
     batches = [source.encode([text]) for text in texts] if row.calibrated else []
-    with _told(row, source), told_when_full(out, sum(p.numel() for p in source.module.parameters())):
+    with _explain_failure(row, source), explain_full_disk(out, sum(p.numel() for p in source.module.parameters())):
         quantisation = row.make(source, batches, out / WORK, folder)
     source.save_settings(folder)
-    tolerance = _difference(row, source, unsealed(folder, content), [*REFERENCES, *texts[:CHECKED]])
+    tolerance = _difference(row, source, draft(folder, content), [*REFERENCES, *texts[:CHECKED]])
     seal(folder, {**content, "quantisation": quantisation, "tolerance": tolerance, "metrics": {}})
     return place(folder, out / row.name)
 
 
 @contextlib.contextmanager
-def _told(row: Variant, source: Graph) -> Iterator[None]:
-    """Converters raise what they stumble over; a user needs the variant, the architecture and the way out."""
+def _explain_failure(row: Variant, source: Graph) -> Iterator[None]:
+    """Context that turns a converter's exception into a UserError with the variant, the architecture and the fix."""
     try:
         yield
     except (UserError, OSError, MemoryError):
@@ -208,18 +204,18 @@ def _told(row: Variant, source: Graph) -> Iterator[None]:
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{row.name} cannot be made of {source.folder} ({source.module.model.config.model_type}): {reason} Leave "
-            f"{row.name} out."
+            f"{row.name} cannot be made of {source.folder} ({source.module.model.config.model_type}): {reason} Remove "
+            f"{row.name}."
         ) from error
 
 
 def _there(folder: Path, content: dict[str, Any]) -> bool:
-    """Whether an earlier export has made this very variant, and it is whole."""
+    """Whether the folder holds this very variant, whole, from an earlier export."""
     try:
-        found = read(folder).content
+        before = read(folder).content
     except UserError:
         return False
-    return all(found.get(key) == value for key, value in content.items())
+    return all(before.get(key) == value for key, value in content.items())
 
 
 def _digest(texts: Sequence[str]) -> str:
@@ -227,24 +223,24 @@ def _digest(texts: Sequence[str]) -> str:
 
 
 def _difference(row: Variant, source: Graph, manifest: Manifest, texts: Sequence[str]) -> float:
-    """Largest |Δ output| against PyTorch, through the tokenizer and the backend that will serve.
+    """The largest |Δ output| to PyTorch, with the runtime's tokenizer and backend.
 
-    Raises UserError where a precise variant is further off than rounding explains, or answers in another shape.
+    Raises UserError if the difference of a precise variant is larger than rounding explains, and for another shape of answers.
     """
-    served = opened(manifest)
+    model = open_unsealed(manifest)
     worst, size = 0.0, 1e-6
     for start in range(0, len(texts), BATCH):
         part = texts[start : start + BATCH]
-        wanted, said = source.answer(source.encode(part)), served.outputs(part, BATCH)
-        if said.shape != wanted.shape:
+        expected, answer = source.answer(source.encode(part)), model.outputs(part, BATCH)
+        if answer.shape != expected.shape:
             raise UserError(
-                f"{row.name} answers in shape {said.shape} where PyTorch answers in {wanted.shape}; not kept."
+                f"{row.name} answers in shape {answer.shape} where PyTorch answers in {expected.shape}; the variant is removed."
             )
-        worst, size = max(worst, largest_difference(said, wanted)), largest([size, np.abs(wanted).max()])
+        worst, size = max(worst, largest_difference(answer, expected)), largest([size, np.abs(expected).max()])
     if not np.isfinite(worst):
         raise UserError(
-            f"{row.name} answers some texts with what is no number (NaN or infinity), where PyTorch answers up to {size:.3g}; "
-            "not kept. Leave it out, or report it with the model's config.json."
+            f"{row.name} answers some texts with NaN or infinity, where PyTorch answers up to {size:.3g}; the variant is "
+            "removed. Leave it out, or report it with the model's config.json."
         )
     if not worst <= row.within * size:
         raise UserError(
@@ -254,8 +250,8 @@ def _difference(row: Variant, source: Graph, manifest: Manifest, texts: Sequence
     return worst
 
 
-def opened(manifest: Manifest) -> Model:
-    """As mangakd.runtime serves it, on one thread, of a folder that may not be sealed yet."""
+def open_unsealed(manifest: Manifest) -> Model:
+    """Open a variant as mangakd.runtime does, on one thread. The folder may be unsealed."""
     settings = (manifest.max_length, manifest.pad_id, manifest.pad_type_id, manifest.truncation_side)
     model = Model(manifest, Tokeniser(manifest.tokenizer, *settings), open_model(manifest, 1))
     model.check()
@@ -263,16 +259,16 @@ def opened(manifest: Manifest) -> Model:
 
 
 def _sweep(out: Path) -> None:
-    """Away with what this or a killed export left."""
+    """Delete the partial folders of this export or of a killed export."""
     for path in out.glob(f"*{PARTIAL}"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _versions(row: Variant) -> dict[str, str]:
-    found = {"mangakd": __version__, "python": platform.python_version()}
+    versions = {"mangakd": __version__, "python": platform.python_version()}
     for package in ("torch", "transformers", "tokenizers", *row.needs):
         try:
-            found[package] = version(package.replace("_", "-"))
-        except PackageNotFoundError:  # found as a module, installed under another name
+            versions[package] = version(package.replace("_", "-"))
+        except PackageNotFoundError:  # the module's package has another name
             continue
-    return found
+    return versions

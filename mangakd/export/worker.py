@@ -1,8 +1,8 @@
-"""Run as `python -m mangakd.export.worker job.json`: a variant in a process of its own, which is asked over its pipes.
+"""Run as `python -m mangakd.export.worker job.json`: a process that holds one variant and answers questions over its pipes.
 
-There a model has its own memory and its own threads, and nothing is warm. Only the runtime is imported, as where it will serve:
-no torch, whose threads and memory would be measured with it. All variants are held open at a time and asked in turn, so that
-what else the machine does meanwhile slows all of them (mangakd/export/measure.py).
+In a separate process a model has its own memory and threads, and starts cold. The process imports the runtime only, as a server
+does: torch would add threads and memory to the measurement. The processes of all variants are open at once and answer in turns,
+so background load affects all of them (mangakd/export/measure.py).
 """
 
 import json
@@ -23,64 +23,66 @@ from mangakd.runtime.backends import Run, open_model
 from mangakd.runtime.manifest import read
 from mangakd.runtime.tokenise import Tokeniser
 
-WARM_UP = 5  # of each turn: the caches are another model's by then
+WARM_UP = 5  # runs of each turn: before it, the caches hold another model
 Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Opened:
-    """batch: texts → named arrays (B, T). run: these → float32 (B, C)."""
+class OpenModel:
+    """batch: texts → named arrays (B, T). run: named arrays → float32 (B, C)."""
 
     batch: Callable[[list[str]], Arrays]
     run: Run
 
 
-def variant(job: dict[str, Any]) -> Opened:
+def variant(job: dict[str, Any]) -> OpenModel:
     manifest = read(job["folder"])
     settings = (manifest.max_length, manifest.pad_id, manifest.pad_type_id, manifest.truncation_side)
     tokeniser = Tokeniser(manifest.tokenizer, *settings)
-    return Opened(lambda texts: tokeniser.pad(tokeniser(texts), manifest.inputs), open_model(manifest, job["threads"]))
+    return OpenModel(
+        lambda texts: tokeniser.pad(tokeniser(texts), manifest.inputs), open_model(manifest, job["threads"])
+    )
 
 
-def serve(file: Path, opener: Callable[[dict[str, Any]], Opened]) -> None:
-    """Answer each line of stdin with one on stdout.
+def serve(file: Path, opener: Callable[[dict[str, Any]], OpenModel]) -> None:
+    """Answer each line of stdin with one line on stdout.
 
     {"score": batch size, "most": n} writes outputs.npy (N, C), of at most n texts, beside the job. {"company": batch size,
-    "most": n} gives how far other texts of a batch move an answer. {"length": tokens, "runs": n}
-    gives the milliseconds of one text at a time. {"batch": size, "most": n} gives the milliseconds that a text takes in batches.
+    "most": n} gives the largest shift of an answer by other texts of a batch. {"length": tokens, "runs": n} gives the
+    milliseconds of one text at a time. {"batch": size, "most": n} gives the milliseconds of a text in batches.
     """
-    # What libraries print must not come between the answers.
+    # Redirect the prints of libraries to stderr, so that stdout holds answers only.
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
         job = json.loads(file.read_text(encoding="utf-8"))
-        started = time.perf_counter()
+        start = time.perf_counter()
         model = opener(job)
-        print(json.dumps({"load_seconds": time.perf_counter() - started}), file=answers, flush=True)
+        print(json.dumps({"load_seconds": time.perf_counter() - start}), file=answers, flush=True)
         for line in sys.stdin:
-            asked = json.loads(line)
-            found: dict[str, Any] = {}
-            texts = spread(job["texts"], asked.get("most", len(job["texts"])))
-            if "score" in asked:
-                np.save(file.with_name("outputs.npy"), outputs(model, texts, asked["score"]))
-            elif "company" in asked:
-                found["moved"] = moved(model, texts, asked["company"])
-            elif "batch" in asked:
-                found["ms"] = batch_latency(model, texts, asked["batch"])
+            question = json.loads(line)
+            answer: dict[str, Any] = {}
+            texts = spread(job["texts"], question.get("most", len(job["texts"])))
+            if "score" in question:
+                np.save(file.with_name("outputs.npy"), outputs(model, texts, question["score"]))
+            elif "company" in question:
+                answer["moved"] = largest_shift(model, texts, question["company"])
+            elif "batch" in question:
+                answer["ms"] = batch_latency(model, texts, question["batch"])
             else:
-                found["ms"] = latency(model.run, row(model, job["texts"], asked["length"]), asked["runs"])
-            print(json.dumps({**found, "peak_rss_mb": peak_rss_mb()}), file=answers, flush=True)
+                answer["ms"] = latency(model.run, row(model, job["texts"], question["length"]), question["runs"])
+            print(json.dumps({**answer, "peak_rss_mb": peak_rss_mb()}), file=answers, flush=True)
 
 
-def outputs(model: Opened, texts: list[str], size: int) -> np.ndarray:
+def outputs(model: OpenModel, texts: list[str], size: int) -> np.ndarray:
     """(N, C), `size` texts at a time, in the order given."""
     batches = (model.batch(texts[start : start + size]) for start in range(0, len(texts), size))
     return np.concatenate([model.run(batch) for batch in batches])
 
 
-def moved(model: Opened, texts: list[str], size: int) -> float:
-    """Largest |Δ output| of the first half of each batch where copies of its first row take the place of its second half.
+def largest_shift(model: OpenModel, texts: list[str], size: int) -> float:
+    """The largest |Δ output| of the first half of each batch if copies of the first row replace the second half.
 
-    Shapes, and so kernels and their rounding, stay the same: where no text has a part in another's answer, this is 0.
+    Shapes stay the same, and so do kernels and rounding. If no text influences another text's answer, the shift is 0.
     """
     largest = 0.0
     for start in range(0, len(texts) - 1, size):
@@ -92,12 +94,12 @@ def moved(model: Opened, texts: list[str], size: int) -> float:
     return largest
 
 
-def row(model: Opened, texts: list[str], length: int) -> Arrays:
-    """One row of exactly `length` tokens, all real, out of the texts."""
+def row(model: OpenModel, texts: list[str], length: int) -> Arrays:
+    """One row of exactly `length` real tokens, from the texts."""
     batches = [model.batch([text]) for text in texts[:length]]
     ids = np.concatenate([batch["input_ids"][batch["attention_mask"] == 1] for batch in batches])
-    filled = {"input_ids": np.resize(ids, (1, length)), "attention_mask": np.ones((1, length), dtype=np.int64)}
-    return {name: filled.get(name, np.zeros((1, length), dtype=np.int64)) for name in batches[0]}
+    inputs = {"input_ids": np.resize(ids, (1, length)), "attention_mask": np.ones((1, length), dtype=np.int64)}
+    return {name: inputs.get(name, np.zeros((1, length), dtype=np.int64)) for name in batches[0]}
 
 
 def latency(run: Run, arrays: Arrays, runs: int) -> list[float]:
@@ -110,10 +112,10 @@ def latency(run: Run, arrays: Arrays, runs: int) -> list[float]:
     return times[WARM_UP:]
 
 
-def batch_latency(model: Opened, texts: list[str], size: int) -> float:
-    """Milliseconds that a text takes from token ids to the answer, `size` texts of about one length at a time."""
-    ordered = sorted(texts, key=len)
-    batches = [model.batch(ordered[start : start + size]) for start in range(0, len(ordered), size)]
+def batch_latency(model: OpenModel, texts: list[str], size: int) -> float:
+    """Milliseconds of a text from token ids to the answer, in batches of `size` texts of similar length."""
+    by_length = sorted(texts, key=len)
+    batches = [model.batch(by_length[start : start + size]) for start in range(0, len(by_length), size)]
     model.run(batches[-1])
     start = time.perf_counter()
     for batch in batches:
@@ -122,7 +124,7 @@ def batch_latency(model: Opened, texts: list[str], size: int) -> float:
 
 
 def peak_rss_mb() -> float:
-    """Of this process alone. getrusage would say the parent's peak where that is larger: Linux hands it on to children."""
+    """The peak of this process. getrusage also counts the parent's larger peak, which children inherit on Linux."""
     status = Path("/proc/self/status")
     if status.is_file():
         lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]

@@ -1,14 +1,14 @@
-"""Run as `python -m mangakd.export.worker_torch job.json`: the student itself in PyTorch fp32, asked as the variants are."""
+"""Run as `python -m mangakd.export.worker_torch job.json`: as worker.py, with the student in PyTorch fp32."""
 
 import sys
 from pathlib import Path
 from typing import Any
 
-from mangakd.export.worker import Opened, serve
+from mangakd.export.worker import OpenModel, serve
 
 
-def student(job: dict[str, Any]) -> Opened:
-    """torch is imported here, as the variants' backends are where they are opened: loading it is part of loading a model."""
+def student(job: dict[str, Any]) -> OpenModel:
+    """Imports torch here, as variants import their backend when they are opened: the import is a part of the load time."""
     import torch
 
     from mangakd.export import graph
@@ -17,7 +17,7 @@ def student(job: dict[str, Any]) -> Opened:
     torch.set_num_threads(job["threads"])
     pooling = Pooling(**job["pooling"]) if job["pooling"] else None
     source = graph.read(Path(job["folder"]), job["max_length"], pooling)
-    return Opened(source.encode, source.answer)
+    return OpenModel(source.encode, source.answer)
 
 
 if __name__ == "__main__":

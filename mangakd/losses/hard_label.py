@@ -95,5 +95,6 @@ class HardLabelLoss(LossCallback):
         if labels.shape != wanted:
             raise UserError(
                 f"losses.{self.name}: a {'multi' if self.several else 'single'}_label model with logits {tuple(logits.shape)} "
-                f"needs labels of shape {tuple(wanted)}; found {tuple(labels.shape)}. Check task.problem and the label column."
+                f"needs labels of shape {tuple(wanted)}; found {tuple(labels.shape)}. Check the model's problem type and the "
+                "labels."
             )

@@ -56,8 +56,8 @@ class OutputLoss(LossCallback):
     dkd_alpha, dkd_beta: weights ≥ 0 of the target and the non-target part (1 and 8 on CIFAR-100 in the paper). dkd needs
     hard labels and skips rows without one.
 
-    Raises UserError in `bind`: an option outside its range, no teacher, heads that differ, dkd
-    with several labels a row.
+    Raises UserError in `bind`: an option outside its range, no teacher, heads that differ, dkd with several
+    labels a row.
     """
 
     citation: ClassVar[str] = (

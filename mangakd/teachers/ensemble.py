@@ -15,8 +15,9 @@ from mangakd.core.errors import UserError
 from mangakd.core.outputs import Batch, Outputs, mixture
 from mangakd.core.requires import Need
 from mangakd.core.spec import Head, ModelSpec
+from mangakd.data.encoded import EncodedSplit
 from mangakd.data.gather import gather
-from mangakd.data.loader import EncodedSplit, EvalBatches
+from mangakd.data.loader import EvalBatches
 from mangakd.models.encoder import Encoder
 from mangakd.teachers.base import TeacherProvider, digest
 from mangakd.teachers.local import LocalTeacher
@@ -153,5 +154,5 @@ def validation_weights(teacher: TeacherProvider, split: EncodedSplit, context: T
         logits = gather(
             lambda batch: member_logits(teacher(batch)), batches, context.device, advance, context.precision
         )
-    targets = torch.from_numpy(split.labels)
+    targets = torch.from_numpy(split.columns["labels"])
     return torch.tensor(learned_weights(logits.transpose(0, 1), targets, head.several))

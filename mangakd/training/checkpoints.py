@@ -1,9 +1,9 @@
-"""Checkpoints that a kill at any moment cannot spoil, and that say what they belong to.
+"""Checkpoints that survive a kill at any moment, and that record the inputs of their run.
 
-Written aside, flushed to the disk, renamed; `last.ckpt` moves to `last-previous.ckpt` in between, so that one whole file is
-there at every moment. A file is whole when its zip directory is there and every record has its CRC-32, which torch.save
-writes. Optimizer states are stored under parameter names: Lightning numbers them by group without sharding and by module with
-it, and would load one as the other, into the wrong parameters.
+A checkpoint is written to a scratch file, flushed to the disk and renamed. Before the rename `last.ckpt` moves to
+`last-previous.ckpt`, so one whole file exists at every moment. A file is whole if it has its zip directory and if every record
+matches its CRC-32, which torch.save writes. Optimizer states are stored under parameter names. Lightning stores numbers: by
+group without sharding, by module with sharding. A state of one numbering would load into the wrong parameters of the other.
 """
 
 import logging
@@ -24,11 +24,11 @@ from mangakd.training.hardware import Hardware
 
 log = logging.getLogger(__name__)
 LAST, PREVIOUS = "last.ckpt", "last-previous.ckpt"
-KEY = "mangakd"  # of what we add to Lightning's checkpoint
+KEY = "mangakd"  # our entry in Lightning's checkpoint
 
 
 class AtomicIO(TorchCheckpointIO):
-    """Raises UserError when the disk is full or the folder is gone; what was there before stays."""
+    """Raises UserError if the disk is full or the folder is gone. The previous checkpoint stays."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         file = Path(path)
@@ -39,11 +39,11 @@ class AtomicIO(TorchCheckpointIO):
                 torch.save(checkpoint, handle)
                 handle.flush()
                 os.fsync(handle.fileno())
-        except (OSError, RuntimeError) as error:  # torch tells of a full disk as a RuntimeError
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError for a full disk
             scratch.unlink(missing_ok=True)
             raise UserError(
-                f"the checkpoint {file} could not be written: {str(error).splitlines()[0]}. The one before it is kept. Free "
-                "some disk and go on with resume=auto."
+                f"the checkpoint {file} could not be written: {str(error).splitlines()[0]}. The previous checkpoint is intact. "
+                "Free disk space and resume with resume=auto."
             ) from error
         if file.name == LAST and file.exists():
             file.replace(file.with_name(PREVIOUS))
@@ -52,27 +52,30 @@ class AtomicIO(TorchCheckpointIO):
 
 
 def damage(file: Path) -> str:
-    """What is wrong with a checkpoint's bytes; empty for a whole one."""
+    """Why a checkpoint's bytes are damaged; empty for a whole file."""
     try:
         with zipfile.ZipFile(file) as archive:
-            broken = archive.testzip()
+            member = archive.testzip()
     except (zipfile.BadZipFile, OSError, EOFError) as error:
         return str(error)
-    return f"{broken} has another checksum" if broken else ""
+    return f"{member} has another checksum" if member else ""
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a fit's folder, None where none was written.
+    """The newest whole checkpoint of a fit's folder, None if the folder has no checkpoint.
 
-    Says so where it is not the last one. Raises UserError when all are damaged.
+    Logs a warning for a damaged file. Raises UserError if all files are damaged.
     """
     files = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
     for file in files:
-        what = damage(file)
-        if not what:
+        reason = damage(file)
+        if not reason:
             return file
         log.warning(
-            "%s is damaged (%s)%s.", file, what, "; going on from the one before it" if file.name == LAST else ""
+            "%s is damaged (%s)%s.",
+            file,
+            reason,
+            "; resuming from the previous checkpoint" if file.name == LAST else "",
         )
     if files:
         raise UserError(f"no whole checkpoint is left in {folder}. Delete that folder to start from the beginning.")
@@ -81,10 +84,10 @@ def newest(folder: Path) -> Path | None:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a run learns from. A checkpoint goes on only where all of it is the same; `settings` may differ, and are said.
+    """The inputs of a fit. A checkpoint resumes only with equal inputs. Other `settings` are logged and do not prevent resuming.
 
-    teacher: fingerprint, or None. data: digest of the rows that are trained and validated on. labels: names in the head's
-    order. stage: which fit this is.
+    teacher: fingerprint, or None. data: digest of the training and validation rows. labels: names in the head's order. stage:
+    the name of the fit.
     """
 
     teacher: str | None = None
@@ -97,20 +100,20 @@ class Identity:
 WORDS = {"labels": "the label set", "data": "the data", "teacher": "the teacher", "stage": "the stage"}
 
 
-def check_same(file: Path, found: Mapping[str, Any], now: Identity) -> None:
-    """Raises UserError naming what differs; logs settings that do."""
+def check_same(file: Path, record: Mapping[str, Any], now: Identity) -> None:
+    """Raises UserError that names the input that differs. Logs settings that differ."""
     for name, words in WORDS.items():
-        before, after = found.get(name), getattr(now, name)
+        before, after = record.get(name), getattr(now, name)
         before, after = (tuple(x) if isinstance(x, list | tuple) else x for x in (before, after))
         if before != after:
             raise UserError(
-                f"{file} was written with other inputs: {words} changed, from {_short(before)} to {_short(after)}. Go on with "
-                "what it was written with, or start anew with resume=false and another hydra.run.dir."
+                f"{file} was written with other inputs: {words} changed, from {_short(before)} to {_short(after)}. Resume with "
+                "the inputs of the checkpoint, or start a new run with resume=false and another hydra.run.dir."
             )
-    before, after = found.get("settings") or {}, now.settings or {}
-    changed = [f"{k} {before.get(k)} → {after.get(k)}" for k in {**before, **after} if before.get(k) != after.get(k)]
-    if changed:
-        log.warning("resumed with other settings, so not what one run would give: %s.", "; ".join(changed))
+    before, after = record.get("settings") or {}, now.settings or {}
+    changes = [f"{k} {before.get(k)} → {after.get(k)}" for k in {**before, **after} if before.get(k) != after.get(k)]
+    if changes:
+        log.warning("resumed with other settings, so not what one run would give: %s.", "; ".join(changes))
 
 
 def _short(value: Any) -> str:
@@ -118,28 +121,28 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}…"
 
 
-def kept_step(file: Path, found: Mapping[str, Any], hardware: Hardware) -> tuple[int, int]:
-    """(step_rows, accumulate) to resume with: the optimizer's step is the run's own, whatever devices share it."""
-    rows, world = found["step_rows"], found["world"]
+def resume_step(file: Path, record: Mapping[str, Any], hardware: Hardware) -> tuple[int, int]:
+    """(step_rows, accumulate) to resume with. A step keeps the run's number of rows, whatever devices share the step."""
+    rows, world = record["step_rows"], record["world"]
     accumulate = -(-rows // (hardware.world * hardware.batch_size))
     if rows == hardware.step_rows:
         accumulate = hardware.accumulate
-    if (world, found["accumulate"]) != (hardware.world, accumulate):
+    if (world, record["accumulate"]) != (hardware.world, accumulate):
         log.warning(
-            "%s was written by %d processes × %d micro-batches and goes on with %d × %d: the same %d rows a step, the same "
+            "%s was written by %d processes × %d micro-batches and resumes with %d × %d: the same %d rows a step, the same "
             "order. Sums are rounded in another order, so the weights will not be equal bit for bit.",
-            file, world, found["accumulate"], hardware.world, accumulate, rows,
+            file, world, record["accumulate"], hardware.world, accumulate, rows,
         )  # fmt: skip
     return rows, accumulate
 
 
 def read(file: Path) -> dict[str, Any]:
-    """A checkpoint without reading its tensors yet. Raises UserError when it is none of ours."""
-    what = damage(file)
-    if what:
+    """Read a checkpoint; tensors are memory-mapped. Raises UserError if the file is damaged or no resumable checkpoint."""
+    reason = damage(file)
+    if reason:
         whole = [str(other) for other in file.parent.glob("*.ckpt") if other != file and not damage(other)]
-        hint = f" Whole ones beside it: {', '.join(whole)}." if whole else ""
-        raise UserError(f"{file} is damaged or no checkpoint ({what}).{hint} Use resume=auto, or resume=false.")
+        hint = f" Whole checkpoints in the folder: {', '.join(whole)}." if whole else ""
+        raise UserError(f"{file} is damaged or no checkpoint ({reason}).{hint} Use resume=auto, or resume=false.")
     content = torch.load(file, map_location="cpu", mmap=True, weights_only=False)
     if KEY not in content:
         raise UserError(f"{file} is not a checkpoint to resume from (best.ckpt holds weights alone). Use resume=auto.")
@@ -147,11 +150,11 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def name_states(state: dict[str, Any], module: nn.Module, groups: Sequence[Mapping[str, Any]], by_module: bool) -> None:
-    """Puts parameter names in place of an optimizer state's numbers.
+    """Replace the numbers in an optimizer's state with parameter names.
 
-    by_module: numbered in the order of module.parameters(), as under FSDP; else in the order of the groups.
+    by_module: the numbers follow module.parameters(), as under FSDP; otherwise the order of the groups.
     """
-    if not state:  # ranks that write nothing
+    if not state:  # this rank does not write
         return
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     order = list(names.values()) if by_module else [names[id(p)] for group in groups for p in group["params"]]

@@ -1,13 +1,13 @@
-"""One fit: module, loaders, callbacks and a Lightning Trainer. Teacher, baseline and student all go through here.
+"""One fit: module, loaders, callbacks and a Lightning Trainer. `fit` trains teacher, baseline and student.
 
-Under a profile with several devices every rank calls `fit` with the same arguments, and gets the same result back.
+With several devices every rank calls `fit` with the same arguments and gets the same result.
 """
 
 import copy
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 
 from mangakd.core import ranks
 from mangakd.core.errors import UserError
-from mangakd.data.loader import EncodedSplit, TrainLoader
+from mangakd.data.encoded import EncodedSplit
+from mangakd.data.loader import TrainLoader
 from mangakd.data.sampler import Share
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
@@ -38,11 +39,11 @@ from mangakd.training.validation import Validation
 
 @dataclass
 class Fit:
-    """What one fit needs. reference: the teacher's validation logits (N, C), for agreement and KL while training.
+    """The inputs of one fit. reference: the teacher's answers on validation (`Task.ask`), for agreement and KL while training.
 
-    trainer: further arguments of lightning.Trainer, such as max_epochs. identity: what it learns from, for its checkpoints.
-    keep: best (validation epoch) or last; None: best where the losses read the logits, else their score says nothing.
-    patience: epochs without a better score after which it ends.
+    trainer: further arguments of lightning.Trainer, such as max_epochs. identity: see `Identity`; saved in the checkpoints.
+    keep: best (validation epoch) or last; None: best if the losses read the logits, because otherwise the score says nothing.
+    patience: the fit ends after this number of epochs without a better score.
     """
 
     title: str
@@ -54,7 +55,7 @@ class Fit:
     hardware: Hardware
     seed: int
     trainer: dict[str, Any] = field(default_factory=dict)
-    reference: torch.Tensor | None = None
+    reference: Mapping[str, torch.Tensor] | None = None
     loggers: Sequence[Any] = ()
     resume: Path | None = None
     save_every: SaveEvery = field(default_factory=SaveEvery)
@@ -69,120 +70,122 @@ class Fit:
 
 @dataclass(frozen=True)
 class FitResult:
-    """score: best `val/<monitor>`. samples_per_second: over training steps alone, on all devices. steps: that were taken."""
+    """score: the best `val/<monitor>`. samples_per_second: in training steps only, on all devices. steps: of the optimizer."""
 
     score: float
     samples_per_second: float
     steps: int
 
 
-def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, plan: Fit) -> FitResult:
-    """Train, and leave the weights that are kept (see Fit) in `student`, on the CPU.
+def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, setup: Fit) -> FitResult:
+    """Train `student` in place; it ends on the CPU with the weights that `Fit.keep` selects.
 
-    Leaves checkpoints/best.ckpt (weights) and checkpoints/last.ckpt (everything, resumable) in plan.folder.
-    Raises UserError when the checkpoint to resume from is damaged, or was written with other inputs.
+    Writes checkpoints/best.ckpt (weights) and checkpoints/last.ckpt (everything, resumable) to setup.folder.
+    Raises UserError if the checkpoint to resume from is damaged or was written with other inputs.
     """
-    L.seed_everything(plan.seed, verbose=False)
-    hardware = plan.hardware
+    L.seed_everything(setup.seed, verbose=False)
+    hardware = setup.hardware
     sharded = hardware.strategy == "fsdp"
-    # Shards cannot be put together again in place: a twin is trained, and its weights come back through best.ckpt.
-    trained, terms = copy.deepcopy((student, losses)) if sharded else (student, losses)
-    step_rows, accumulate = _step(plan, losses, student)
+    # FSDP cannot unshard a model in place. So a copy is trained, and the student loads the copy's weights from the checkpoint.
+    model, terms = copy.deepcopy((student, losses)) if sharded else (student, losses)
+    step_rows, accumulate = _step(setup, losses, student)
     share = _share(hardware, accumulate)
-    loader = TrainLoader(plan.train, step_rows, plan.seed, share, hardware.workers, hardware.pin_memory)
-    _check_filled(plan, share)
-    step = Step(total_steps(len(loader), accumulate, **plan.trainer), step_rows, accumulate)
-    validation = Validation(plan.task, plan.validation, hardware.eval_batch_size, share, plan.reference)
-    module = RunModule(trained, terms, teacher, plan.optim, validation, step, plan.seed, hardware, plan.identity)
-    judge, monitor = plan.task.judge, f"val/{plan.task.monitor}"
-    mode = judge.score(plan.task.monitor).mode
-    progress = RunProgress(plan.title, step.count, hardware.world, dict.fromkeys([plan.task.monitor, *judge.watched]))
-    best = Best(plan.checkpoints, monitor, mode)
-    last = SaveLast(plan.checkpoints, plan.save_every, accumulate, hardware.world > 1, loader)
-    stop = [Patience(monitor, patience=plan.patience, mode=mode)] if plan.patience else []
-    trainer = _trainer(plan, parallel.strategy(hardware, losses), accumulate, [progress, best, last, *stop])
-    with trained.compiled(hardware.compile):
-        trainer.fit(module, loader, validation.batches, ckpt_path=plan.resume, weights_only=False)
-    keep = plan.keep or ("best" if losses.requires.student.logits else "last")
-    kept = plan.checkpoints / ("best.ckpt" if keep == "best" else checkpoints.LAST)
-    if kept.is_file():  # absent with trainer.fast_dev_run
-        _bring_back(student, kept)
+    loader = TrainLoader(setup.train, step_rows, setup.seed, share, hardware.workers, hardware.pin_memory)
+    _check_rows(setup, share)
+    step = Step(total_steps(len(loader), accumulate, **setup.trainer), step_rows, accumulate)
+    validation = Validation(
+        setup.task, student.spec.head, setup.validation, hardware.eval_batch_size, share, setup.reference
+    )
+    module = RunModule(model, terms, teacher, setup.optim, validation, step, setup.seed, hardware, setup.identity)
+    judge, monitor = setup.task.judge, f"val/{setup.task.monitor}"
+    mode = judge.score(setup.task.monitor).mode
+    progress = RunProgress(setup.title, step.count, hardware.world, dict.fromkeys([setup.task.monitor, *judge.watched]))
+    best = Best(setup.checkpoints, monitor, mode)
+    last = SaveLast(setup.checkpoints, setup.save_every, accumulate, hardware.world > 1, loader)
+    stop = [Patience(monitor, patience=setup.patience, mode=mode)] if setup.patience else []
+    trainer = _trainer(setup, parallel.strategy(hardware, losses), accumulate, [progress, best, last, *stop])
+    with model.compiled(hardware.compile):
+        trainer.fit(module, loader, validation.batches, ckpt_path=setup.resume, weights_only=False)
+    keep = setup.keep or ("best" if losses.requires.student.logits else "last")
+    file = setup.checkpoints / ("best.ckpt" if keep == "best" else checkpoints.LAST)
+    if file.is_file():  # absent with trainer.fast_dev_run
+        _load_weights(student, file)
     score = round(float(best.best_model_score), 6) if best.best_model_score is not None else 0.0
     student.cpu()
     return FitResult(score, progress.samples / max(progress.seconds, 1e-9), trainer.global_step)
 
 
-def _step(plan: Fit, losses: LossSet, student: Encoder) -> tuple[int, int]:
-    """(rows of an optimizer step, micro-batches of it on this rank): the profile's, or those of the run that goes on."""
-    if plan.resume is None:
-        return plan.hardware.step_rows, plan.hardware.accumulate
-    found = checkpoints.read(plan.resume)[checkpoints.KEY]
-    checkpoints.check_same(plan.resume, found, plan.identity)
-    expected = [group["name"] for group in parameter_groups(student, losses)]
-    if found["groups"] != expected:
+def _step(setup: Fit, losses: LossSet, student: Encoder) -> tuple[int, int]:
+    """(rows of an optimizer step, its micro-batches on this rank): the profile's, or the checkpoint's if the fit resumes."""
+    if setup.resume is None:
+        return setup.hardware.step_rows, setup.hardware.accumulate
+    record = checkpoints.read(setup.resume)[checkpoints.KEY]
+    checkpoints.check_same(setup.resume, record, setup.identity)
+    groups = [group["name"] for group in parameter_groups(student, losses)]
+    if record["groups"] != groups:
         raise UserError(
-            f"the optimizer of {plan.resume} holds the groups {found['groups']}, this run has {expected}: the losses differ. "
-            "Resume with the losses of the first run, or start anew with resume=false and another hydra.run.dir."
+            f"the optimizer of {setup.resume} holds the groups {record['groups']}, this run has {groups}: the losses differ. "
+            "Resume with the losses of the first run, or start a new run with resume=false and another hydra.run.dir."
         )
-    return checkpoints.kept_step(plan.resume, found, plan.hardware)
+    return checkpoints.resume_step(setup.resume, record, setup.hardware)
 
 
 def _share(hardware: Hardware, accumulate: int) -> Share:
-    """Of this process. A fit on one device may run on one rank of many (the teacher's fine-tuning)."""
+    """The share of this process. A fit on one device may run on one of many ranks (the teacher's fine-tuning)."""
     if hardware.world > 1:
-        ranks.wait()  # the first rank may have worked alone for longer than the strategy's group has patience
+        ranks.wait()  # the first rank may have worked alone for longer than the timeout of the strategy's group
         return Share(ranks.rank(), hardware.world, accumulate)
     return Share(accumulate=accumulate)
 
 
-def _check_filled(plan: Fit, share: Share) -> None:
-    if len(plan.train) < share.parts:
+def _check_rows(setup: Fit, share: Share) -> None:
+    if len(setup.train) < share.parts:
         raise UserError(
-            f"{len(plan.train)} training rows cannot be shared by {share.world} devices × {share.accumulate} micro-batches. "
+            f"{len(setup.train)} training rows cannot be shared by {share.world} devices × {share.accumulate} micro-batches. "
             "Use fewer devices (hardware=cpu), hardware.accumulate=1 or more rows (data.train_limit)."
         )
 
 
-def _bring_back(student: Encoder, kept: Path) -> None:
-    saved = torch.load(kept, map_location="cpu", weights_only=False)["state_dict"]
-    own = {name.removeprefix("student."): value for name, value in saved.items() if name.startswith("student.")}
+def _load_weights(student: Encoder, file: Path) -> None:
+    state = torch.load(file, map_location="cpu", weights_only=False)["state_dict"]
+    own = {name.removeprefix("student."): value for name, value in state.items() if name.startswith("student.")}
     student.load_state_dict(own)
 
 
 def total_steps(
     batches: int, accumulate: int = 1, max_epochs: int = 1, max_steps: int = -1, limit_train_batches: float = 1.0, **_: Any
 ) -> int:  # fmt: skip
-    """Optimizer steps of a fit with these arguments of lightning.Trainer.
+    """The number of optimizer steps of a fit with these arguments of lightning.Trainer.
 
-    Not trainer.estimated_stepping_batches: asking for it in configure_optimizers builds the loaders before a checkpoint is
-    restored, and their position is then dropped without a word (pytorch-lightning#20550).
+    trainer.estimated_stepping_batches would be wrong here: configure_optimizers needs the number, so the property would build
+    the loaders before the checkpoint is restored. Lightning then silently drops their position (pytorch-lightning#20550).
     """
     limit = limit_train_batches
-    used = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    steps = math.ceil(used / accumulate) * max_epochs
+    batches_used = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    steps = math.ceil(batches_used / accumulate) * max_epochs
     return min(steps, max_steps) if max_steps > 0 else steps
 
 
-def _trainer(plan: Fit, strategy: Any, accumulate: int, callbacks: list[Any]) -> L.Trainer:
+def _trainer(setup: Fit, strategy: Any, accumulate: int, callbacks: list[Any]) -> L.Trainer:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*Trying to infer the `batch_size`.*")
     warnings.filterwarnings("ignore", message=".*returned a view tensor.*")  # taps; no loss writes into them
-    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # metrics are of all ranks' rows already
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # metrics already cover the rows of all ranks
     warnings.filterwarnings("ignore", message=".*(LeafSpec|functional.all_gather).*")  # Lightning's own deprecations
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-    options: dict[str, Any] = {"num_sanity_val_steps": 0, "log_every_n_steps": 10, **plan.trainer}
+    options: dict[str, Any] = {"num_sanity_val_steps": 0, "log_every_n_steps": 10, **setup.trainer}
     return L.Trainer(
-        accelerator=plan.hardware.accelerator,
-        devices=plan.hardware.devices,
-        num_nodes=plan.hardware.nodes,
+        accelerator=setup.hardware.accelerator,
+        devices=setup.hardware.devices,
+        num_nodes=setup.hardware.nodes,
         strategy=strategy,
-        precision=plan.hardware.precision,  # type: ignore[arg-type]
+        precision=setup.hardware.precision,  # type: ignore[arg-type]
         accumulate_grad_batches=accumulate,
-        # Ours are the processes, whoever started them: a fit on one device must not think itself part of a larger job.
+        # mangakd starts the processes. Without LightningEnvironment a fit on one device could join a larger SLURM job.
         plugins=[AtomicIO(), LightningEnvironment()],
-        default_root_dir=plan.folder,
+        default_root_dir=setup.folder,
         callbacks=callbacks,
-        logger=list(plan.loggers) or False,
+        logger=list(setup.loggers) or False,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,

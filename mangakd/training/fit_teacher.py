@@ -1,7 +1,7 @@
-"""`fit_teacher`: fine-tune a teacher that has no head for the task, once, and keep it.
+"""`fit_teacher`: fine-tune a teacher that has no head for the task, and cache the model.
 
-A teacher with a random head is the most expensive silent mistake in distillation. The fitted model is cached by a
-fingerprint of its initial weights, the data and the settings, so that a sweep pays for it once.
+A teacher with a random head is the most expensive silent mistake in distillation. The cache key is a fingerprint of the
+initial weights, the data and the settings, so a sweep fine-tunes a teacher once.
 """
 
 import json
@@ -17,9 +17,7 @@ import torch
 from mangakd.core.errors import UserError
 from mangakd.core.locks import waiting_lock
 from mangakd.core.spec import Head
-from mangakd.data.loader import EncodedSplit
-from mangakd.data.source import Corpus
-from mangakd.losses.hard_label import HardLabelLoss
+from mangakd.data.encoded import EncodedSplit
 from mangakd.losses.loss_set import LossSet
 from mangakd.models import heads, load
 from mangakd.models.outline import Outline
@@ -36,45 +34,46 @@ log = logging.getLogger(__name__)
 KEY = "teacher.path"
 
 
-def fitted(
-    member: Member, options: FitOptions, names: Sequence[str] | None, corpus: Corpus, task: Task, head: Head,
+def fit_teacher(
+    member: Member, options: FitOptions, names: Sequence[str] | None, data: str, task: Task, head: Head,
     splits: dict[str, EncodedSplit], tokenizer: Any, hardware: Hardware, cache: Path,
 ) -> Outline:  # fmt: skip
-    """The member with the task's head, unread. names: of the outputs of its own head, where its config has none.
+    """The outline of a member with the task's head; the weights are not read. data: digest of the labelled rows.
 
-    Raises UserError for a new head with teacher.fit.mode=never.
+    names: of the outputs, if the member's config has none. Raises UserError if the member needs a new head and
+    teacher.fit.mode=never.
     """
-    if options.mode != "always" and (trained := load.outline_trained(member.path, KEY, head.kind, names)) is not None:
-        return replace(trained, head=heads.trained_head(trained.model.config, head))
+    if options.mode != "always" and (outline := load.outline_trained(member.path, KEY, head.kind, names)) is not None:
+        return replace(outline, head=heads.trained_head(outline.model.config, head))
     check_may_fit(member, options)
     member = options.member(member)
     torch.manual_seed(member.seed)  # the new head
     base = load.outline_for(member.path, head, KEY)
-    # The splits' content is in here with the order of labels; of the hardware only the step, as nothing else of it changes what
-    # is learnt.
+    # The fingerprint covers the data and its label order. From the hardware config it includes only the step size, the one
+    # setting that affects training.
     mark = digest(
-        base.digest(torch.float32), corpus.digest("train", "validation"), splits["train"].teacher.keys.sum(), options.epochs,
-        options.lr, hardware.step_rows, member.seed, (head.problem_type or head.kind).removesuffix("_classification"),
+        base.digest(torch.float32), data, splits["train"].teacher.keys.sum(), options.epochs, options.lr, hardware.step_rows,
+        member.seed, (head.problem_type or head.kind).removesuffix("_classification"),
     )  # fmt: skip
     folder = cache / "teachers" / mark
-    with waiting_lock(cache / "locks" / mark, "fine-tuning the teacher"):  # a parallel sweep shares one
+    with waiting_lock(cache / "locks" / mark, "fine-tuning the teacher"):  # parallel runs of a sweep share the teacher
         if not (folder / "done.json").is_file():
             model = load.read_model(base, member.path, KEY)
             check_numbers(load.encoder(model, head, KEY, tokenizer), tokenizer, f"{KEY}={member.path}")
             _train(model, head, folder, member, options, task, splits, tokenizer, hardware)
     log.info("teacher %s (seed %d), fine-tuned: %s", member.path, member.seed, folder)
     try:
-        trained = load.outline_trained(str(folder), KEY, head.kind)
+        outline = load.outline_trained(str(folder), KEY, head.kind)
     except UserError as error:
         raise UserError(
-            f"the cached teacher {folder} is damaged ({error}) Delete that folder; it is made again."
+            f"the cached teacher {folder} is damaged ({error}) Delete that folder; the next run fine-tunes the teacher again."
         ) from error
-    assert trained is not None  # its config.json says that it is a classifier
-    return trained
+    assert outline is not None  # its config.json says that it is a classifier
+    return outline
 
 
 def check_may_fit(member: Member, options: FitOptions) -> None:
-    """Raises UserError for a model without a head that must not be fine-tuned."""
+    """Raises UserError if teacher.fit.mode forbids fine-tuning the model."""
     if options.mode == "never":
         config = load.load_config(member.path)
         raise UserError(
@@ -89,16 +88,15 @@ def _train(
 ) -> None:  # fmt: skip
     scratch = folder.with_name(f"{folder.name}.partial")
     encoder = load.encoder(model, head, f"teacher {model.config.model_type}", tokenizer).train()
-    losses = LossSet({"hard_label": HardLabelLoss()})
+    losses = LossSet({"own_loss": task.own_loss()})
     losses.bind(encoder.spec, None)
-    # The teacher reads its own tokens; as the student of this fit it must be given them as the student's.
-    own = {name: EncodedSplit(s.teacher, s.teacher, s.labels, s.pads[1], s.pads[1]) for name, s in splits.items()}
-    plan = Fit(
-        f"fine-tune teacher (seed {member.seed})", scratch, task, own["train"], own["validation"], Optim(lr=options.lr),
-        hardware.alone, member.seed, trainer={"max_epochs": options.epochs},
+    setup = Fit(
+        f"fine-tune teacher (seed {member.seed})", scratch, task, splits["train"].of_teacher,
+        splits["validation"].of_teacher, Optim(lr=options.lr), hardware.alone, member.seed,
+        trainer={"max_epochs": options.epochs},
     )  # fmt: skip
-    plan.resume = newest(plan.checkpoints)  # of a fine-tuning that was interrupted
-    result = fit(encoder, losses, None, plan)
+    setup.resume = newest(setup.checkpoints)  # of an interrupted fine-tuning
+    result = fit(encoder, losses, None, setup)
     shutil.rmtree(scratch / "checkpoints")
     with load.quiet():
         model.save_pretrained(scratch)

@@ -1,7 +1,7 @@
-"""`Hardware`: what conf/hardware holds, and what of it a process needs to know about itself.
+"""`Hardware`: a profile of conf/hardware, with derived values such as the number of processes.
 
-A profile says how a run is spread and how much a device takes at a time. What is learnt from is `step_rows`, the rows of
-one optimizer step: devices × nodes × batch_size × accumulate.
+A profile sets the devices of a run and the rows of a forward pass. Training depends only on `step_rows`, the rows of one
+optimizer step: devices × nodes × batch_size × accumulate.
 """
 
 from dataclasses import dataclass, field, replace
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mangakd.core import cpu
+from mangakd.core import cpu, ranks
 
 STRATEGIES = ("one", "ddp", "fsdp")
 PLACEMENTS = ("replicated", "sharded", "cached")
@@ -20,16 +20,16 @@ ATTENTION = ("sdpa", "eager", "flash_attention_2")
 
 @dataclass(frozen=True)
 class TeacherPlace:
-    """placement: replicated on every device, sharded over them (fsdp), or cached (in no memory).
+    """placement: replicated on every device, sharded over the devices (fsdp), or cached (the teacher is not in memory).
 
-    dtype: of its weights; auto is the checkpoint's.
+    dtype: of the teacher's weights; auto is the checkpoint's dtype.
     """
 
     placement: str = "replicated"
     dtype: str = "auto"
 
     def weights(self, checkpoint: torch.dtype = torch.float32) -> torch.dtype:
-        """The dtype of a teacher's weights, given that of its checkpoint."""
+        """The dtype of a teacher's weights. checkpoint: the dtype of the checkpoint."""
         dtype: torch.dtype = checkpoint if self.dtype == "auto" else getattr(torch, self.dtype)
         return dtype
 
@@ -39,8 +39,8 @@ class Hardware:
     """devices: on each node. batch_size: rows of one device in one forward pass. accumulate: passes of an optimizer step.
 
     precision: `auto` becomes bf16-mixed on a CPU with bf16 units, and 32-true elsewhere.
-    tasks: batch_size, accumulate, max_length and teacher by the kind of the task's head, where the profile's own come from.
-    machine: figures for planning, read by nothing else.
+    tasks: batch_size, accumulate, max_length and teacher for each kind of head; the profile's values come from here. machine:
+    figures for planning only.
     """
 
     accelerator: str = "auto"
@@ -78,7 +78,7 @@ class Hardware:
 
     @property
     def alone(self) -> "Hardware":
-        """One device of it that takes the same steps."""
+        """The profile for one device, with the same rows a step."""
         return replace(self, devices=1, nodes=1, strategy="one", accumulate=self.accumulate * self.world)
 
     @property
@@ -89,6 +89,11 @@ class Hardware:
         return "cuda" if self.accelerator == "gpu" else self.accelerator
 
     @property
+    def device(self) -> torch.device:
+        """Where this process predicts outside a fit."""
+        return torch.device(self.kind, ranks.local_rank()) if self.kind == "cuda" else torch.device(self.kind)
+
+    @property
     def backend(self) -> str:
-        """Of torch.distributed."""
+        """The backend of torch.distributed."""
         return "nccl" if self.kind == "cuda" else "gloo"

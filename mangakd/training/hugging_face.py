@@ -1,6 +1,6 @@
-"""What a Lightning user gives a DistillModule, Hugging Face's models and batches, as our own objects.
+"""Converts the arguments of a DistillModule, Hugging Face models and batches, to mangakd's objects.
 
-Errors name the argument: there is no config here whose key could be named.
+Errors name the argument, because a Lightning user has no config keys.
 """
 
 import logging
@@ -77,7 +77,7 @@ def _names(head: Head) -> tuple[str, ...]:
 def losses(
     losses: Mapping[str, LossCallback] | LossSet | None, student: ModelSpec, teacher: TeacherProvider | None, seed: int
 ) -> LossSet:
-    """Bound to both models. Projections start from random weights that follow `seed`."""
+    """Bind the losses to both models. `seed` determines the initial weights of projections."""
     if isinstance(losses, LossSet):
         return losses
     terms = LossSet(losses or {})
@@ -92,7 +92,7 @@ def losses(
 
 
 def batch(collated: Any, student: Encoder, teacher: TeacherProvider | None) -> Batch:
-    """A collated batch as `{"student": …, "teacher": …, "labels": …}`; one that has this form already is left as it is."""
+    """Convert a collated batch to `{"student": …, "teacher": …, "labels": …}`. A batch of that form stays unchanged."""
     if not isinstance(collated, Mapping):
         raise UserError(
             f"a batch is a {type(collated).__name__}; a mapping is needed, as DataCollatorWithPadding makes it."
@@ -121,6 +121,6 @@ def _labels(collated: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> Tensor
 
 
 def _one_vocabulary(student: Encoder, teacher: TeacherProvider | None) -> bool:
-    """Whether one batch of token ids may be read by both. Vocabularies of one size are taken for the same."""
+    """Whether both models can read the same token ids. Vocabularies of equal size count as equal."""
     encoders = [student, *(teacher.encoders if teacher is not None else ())]
     return len({each.model.config.vocab_size for each in encoders}) == 1

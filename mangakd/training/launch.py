@@ -1,7 +1,7 @@
-"""One process for each device of a profile: started here, or found to be started by torchrun or SLURM.
+"""One process for each device of a profile. torchrun or SLURM has started the processes, or `start` starts them.
 
-Here: torch.multiprocessing starts them, brings the others down when one dies, and stops them when this process dies; what is
-added is signals handed on, and the error of the rank that failed first.
+`start` uses torch.multiprocessing, which stops all processes when one process or the parent dies. `start` adds two things: it
+forwards signals to the processes, and it reports the error of the rank that failed first.
 """
 
 import contextlib
@@ -28,23 +28,23 @@ from mangakd.core.invocation import command_words
 from mangakd.training.hardware import Hardware
 
 GRACE = 15.0  # seconds for the other ranks to end by themselves, and again after SIGTERM, before SIGKILL
-FRAMES = 12  # of a traceback that is told: the pipe that all ranks share holds 64 kB
+FRAMES = 12  # of a reported traceback: the ranks share a pipe of 64 kB
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of ranks that have written a checkpoint
 Explain = Callable[[BaseException], str | None]
 
 
 class RankDied(UserError):
-    """What brought a run of several processes down; a bug comes with its traceback."""
+    """The error of the rank that stopped a run of several processes; for a bug, its traceback."""
 
 
-def started() -> int:
-    """Processes of this run that torchrun or srun started; 1 where neither did."""
+def launcher_processes() -> int:
+    """The number of processes that torchrun or srun started for this run; 1 without a launcher."""
     _name_slurm_as_torchrun_does()
     return int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else 1
 
 
 def _name_slurm_as_torchrun_does() -> None:
-    """Under srun. In an sbatch script and in a shell of salloc SLURM_NTASKS is set, too, though one process runs there."""
+    """Set torchrun's variables under srun. sbatch and salloc set SLURM_NTASKS for one process, too; only srun sets the step's."""
     env = os.environ
     if "RANK" in env or int(env.get("SLURM_STEP_NUM_TASKS", 1)) == 1:
         return
@@ -56,16 +56,16 @@ def _name_slurm_as_torchrun_does() -> None:
         "WORLD_SIZE": env["SLURM_STEP_NUM_TASKS"],
     }
     env.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(env["SLURM_STEP_NODELIST"]))
-    env.setdefault("MASTER_PORT", str(15_000 + step % 10_000))  # steps side by side on a node have different ones
+    env.setdefault("MASTER_PORT", str(15_000 + step % 10_000))  # parallel steps on a node need different ports
 
 
 def join(hardware: Hardware) -> bool:
-    """Joins the others where torchrun or srun started them; whether it did.
+    """Join the other processes if torchrun or srun started this process; returns whether a launcher started it.
 
-    Raises UserError where they are not as many as the profile has devices, or where several machines or tasks are wanted
-    and neither of them started this process.
+    Raises UserError if the profile has another number of devices, or if several machines or tasks need a launcher and none
+    started this process.
     """
-    world = started()
+    world = launcher_processes()
     if world == 1:
         _check_alone(hardware)
         return False
@@ -82,45 +82,45 @@ def join(hardware: Hardware) -> bool:
 def _check_alone(hardware: Hardware) -> None:
     if hardware.nodes > 1:
         words = command_words("train")
-        started = " ".join(words[1:] if words[0] == "python" else ["-m", *words])
+        program = " ".join(words[1:] if words[0] == "python" else ["-m", *words])
         raise UserError(
-            f"hardware.nodes={hardware.nodes}: several machines are started by torchrun or srun, on each of them. "
+            f"hardware.nodes={hardware.nodes}: several machines need torchrun or srun on each machine. "
             f"torchrun --nnodes={hardware.nodes} --nproc-per-node={hardware.devices} --rdzv-backend=c10d "
-            f"--rdzv-endpoint=<first host>:29500 {started} …; docs/how-to/hardware.md has both commands."
+            f"--rdzv-endpoint=<first host>:29500 {program} …; docs/how-to/hardware.md has both commands."
         )
     tasks = int(os.environ.get("SUBMITIT_LOCAL_NTASKS", 1))
     if tasks > 1:
         raise UserError(
-            f"hydra.launcher.tasks_per_node={tasks}: submitit's local executor would run the whole job {tasks} times. Leave it "
-            "at 1; the job starts a process for each device by itself."
+            f"hydra.launcher.tasks_per_node={tasks}: submitit's local executor would run the whole job {tasks} times. Set "
+            "1; the job itself starts a process for each device."
         )
 
 
 def start(work: Callable[..., None], args: tuple[Any, ...], hardware: Hardware, folder: Path, explain: Explain) -> None:
-    """Run work(*args) in a process for each device and wait for them.
+    """Run work(*args) in a process for each device and wait for all processes.
 
-    explain: an error that a user can mend → its message. Raises RankDied, within about 30 seconds of a rank's death, and
-    SystemExit when a signal has stopped the run, which rank 0 tells by itself.
+    explain: an error → its message for the user, None for a bug. Raises RankDied within about 30 seconds of a rank's death.
+    Raises SystemExit if a signal has stopped the run; rank 0 has reported the stop.
     """
-    told = multiprocessing.get_context("spawn").SimpleQueue()
-    # Ranks find each other through this process, at a port that the system chose: no other run can take it in between.
+    queue = multiprocessing.get_context("spawn").SimpleQueue()
+    # This process hosts the ranks' store at a port that the system chose, so no other run can take the port before they start.
     book = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     context = torch.multiprocessing.start_processes(
-        _process, (work, args, hardware, book.port, explain, told), hardware.devices, join=False
+        _process, (work, args, hardware, book.port, explain, queue), hardware.devices, join=False
     )
     assert context is not None
     with _Children(context) as children:
-        failed = children.first_failure()
-    if failed is None:
+        failure = children.first_failure()
+    if failure is None:
         return
-    rank, code = failed
-    if code in STOPPED or (children.received and code < 0):  # the latter before training, with nothing to save yet
+    rank, code = failure
+    if code in STOPPED or (children.received and code < 0):  # code < 0: stopped before training, without a checkpoint
         raise SystemExit(128 + children.received if children.received else code)
-    raise _death(rank, code, told, folder)
+    raise _death(rank, code, queue, folder)
 
 
 class _Children:
-    """The ranks' processes. Signals that this process gets go to all of them as SIGTERM; it waits for their checkpoint."""
+    """The ranks' processes. Forwards this process's signals to all ranks as SIGTERM, and waits for their checkpoint."""
 
     def __init__(self, context: Any) -> None:
         self._context, self._processes = context, context.processes
@@ -142,15 +142,15 @@ class _Children:
                 process.terminate()
 
     def first_failure(self) -> tuple[int, int] | None:
-        """(rank, exit code), when one has failed; None when all have succeeded.
+        """Wait for (rank, exit code) of the first rank that fails; None if all ranks succeed.
 
-        Of several at once the one that was killed: the others fail because it is gone.
+        Of several failures at once, returns a rank that was killed: the other ranks fail because that rank is gone.
         """
         while True:
             codes = [process.exitcode for process in self._processes]
-            failed = [(code, rank) for rank, code in enumerate(codes) if code]
-            if failed:
-                code, rank = min(failed)
+            failure = [(code, rank) for rank, code in enumerate(codes) if code]
+            if failure:
+                code, rank = min(failure)
                 return rank, code
             running = [p.sentinel for p, code in zip(self._processes, codes, strict=True) if code is None]
             if not running:
@@ -158,7 +158,7 @@ class _Children:
             multiprocessing.connection.wait(running)
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None:  # something else ended the wait, such as a scheduler's handler of its own signal
+        if kind is not None:  # an exception ended the wait, for example from a scheduler's signal handler
             self._terminate()
         with contextlib.suppress(ProcessException):
             while not self._context.join(grace_period=GRACE):
@@ -169,12 +169,12 @@ class _Children:
 
 def _process(
     rank: int, work: Callable[..., None], args: tuple[Any, ...], hardware: Hardware, port: int, explain: Explain,
-    told: Any,
+    queue: Any,
 ) -> None:  # fmt: skip
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(hardware.world)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     rank_zero_only.rank = rank  # type: ignore[attr-defined]  # lightning read RANK on import, before this
-    # torch asks the kernel for SIGINT when the parent dies, which comes once for each thread of it: as Ctrl-C pressed twice.
+    # torch requests SIGINT on the parent's death. The kernel sends one per thread of the parent, like pressing Ctrl-C twice.
     torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGTERM)  # type: ignore[attr-defined]
     torch.set_num_threads(max(torch.get_num_threads() // hardware.devices, 1))
     try:
@@ -184,27 +184,27 @@ def _process(
     except KeyboardInterrupt:  # a second Ctrl-C
         os._exit(128 + signal.SIGINT)
     except Exception as error:
-        told.put((time.time(), rank, explain(error) or traceback.format_exc(limit=-FRAMES)))
+        queue.put((time.time(), rank, explain(error) or traceback.format_exc(limit=-FRAMES)))
         if rank > 0:
             traceback.print_exc(file=sys.stdout)  # into its log
         sys.stdout.flush()
-        os._exit(1)  # without waiting for a group whose other members may be gone
+        os._exit(1)  # a regular exit would wait for the process group, whose other members may be gone
 
 
-def _death(rank: int, code: int, told: Any, folder: Path) -> RankDied:
-    """What the rank that failed first said; one that was killed could say nothing."""
+def _death(rank: int, code: int, queue: Any, folder: Path) -> RankDied:
+    """The error of the rank that failed first. A killed rank has sent no message."""
     log = f"; {folder / 'logs' / f'rank{rank}.log'} is its log" if rank else ""
     if code < 0:
         name = signal.Signals(-code).name
         memory = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
         return RankDied(
-            f"rank {rank} was killed by {name}{memory}{log}. The other ranks were stopped. Go on with resume=auto and "
+            f"rank {rank} was killed by {name}{memory}{log}. The other ranks were stopped. Resume with resume=auto and "
             f"hydra.run.dir={folder}."
         )
-    said = []
-    while not told.empty():
-        said.append(told.get())
-    if not said:
+    messages = []
+    while not queue.empty():
+        messages.append(queue.get())
+    if not messages:
         return RankDied(f"rank {rank} ended with exit code {code}{log}.")
-    _, rank, message = min(said)
+    _, rank, message = min(messages)
     return RankDied(f"rank {rank}: {message}")

@@ -1,7 +1,7 @@
-"""One curve for a whole run: over its stages, and over the starts of a run that was killed and resumed.
+"""One curve for a whole run, over all stages and over all starts of a resumed run.
 
-`Continued`: Lightning's loggers count steps from 0 in each fit; a run's stages follow each other. `KeptCsv`: its CSV logger
-deletes the file that it finds.
+`RunLogger` adds the steps of earlier stages, because Lightning's loggers count steps from 0 in each fit. `KeptCsv` appends to
+an existing metrics.csv, which Lightning's CSVLogger deletes.
 """
 
 import csv
@@ -16,8 +16,8 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 
-class Continued(Logger):
-    """Hands everything to `loggers`, with the steps of the fits before added."""
+class RunLogger(Logger):
+    """Forwards everything to `loggers`, and adds the steps of earlier fits to `step`."""
 
     def __init__(self, loggers: Sequence[Logger], hyperparameters: dict[str, Any]) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Continued(Logger):
         return 0
 
     def move_on(self, steps: int) -> None:
-        """A fit of so many steps has ended."""
+        """Add the steps of a fit that has ended."""
         self._offset += steps
 
     @rank_zero_only
@@ -57,7 +57,7 @@ class Continued(Logger):
 
 
 class KeptCsv(CSVLogger):
-    """metrics.csv of a resumed run goes on; rows from the first step that is taken again are replaced."""
+    """Appends to the metrics.csv of a resumed run. Removes the rows of steps that the resumed run repeats."""
 
     _resumed = False
 
@@ -66,12 +66,12 @@ class KeptCsv(CSVLogger):
     def experiment(self) -> Any:
         if self._experiment is not None:
             return self._experiment
-        # Out of its reach while it deletes; a start that was killed in between has left it there.
+        # CSVLogger deletes metrics.csv here, so the file moves away. After a kill in between, the moved file is still there.
         aside = self._file.with_suffix(".earlier")
         if self._file.is_file():
             self._file.replace(aside)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that earlier files will be deleted, which is not so
+            warnings.simplefilter("ignore")  # the warning that earlier files will be deleted: they are not
             writer = super().experiment
         if aside.is_file():
             aside.replace(self._file)

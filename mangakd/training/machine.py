@@ -1,4 +1,4 @@
-"""Whether this machine can serve a hardware profile. Imports torch and nothing slower, so that the answer comes at once."""
+"""Checks whether this machine can run a hardware profile. Imports torch and nothing slower, so the check is fast."""
 
 import importlib.util
 import os
@@ -13,10 +13,10 @@ from mangakd.training.hardware import Hardware
 
 
 def wrong_profile(hardware: Hardware, name: str) -> Iterator[str]:
-    """One sentence for each reason why this machine, or any, cannot serve the profile `name`."""
-    unserved = not_served(hardware, name)
-    if unserved:
-        yield unserved
+    """Yield one sentence for each reason why the profile `name` cannot run on this machine or on any machine."""
+    lack = missing_devices(hardware, name)
+    if lack:
+        yield lack
     if (hardware.strategy == "one") != (hardware.world == 1):
         yield (
             f"hardware.strategy={hardware.strategy} with {hardware.devices} devices × {hardware.nodes} nodes: one device has "
@@ -35,7 +35,7 @@ def wrong_profile(hardware: Hardware, name: str) -> Iterator[str]:
 
 
 def slow_profile(hardware: Hardware) -> str:
-    """One sentence where this CPU has to emulate the precision; else empty."""
+    """One sentence if this CPU must emulate the precision; otherwise empty."""
     if hardware.kind != "cpu" or not hardware.precision.startswith("bf16"):
         return ""
     if cpu.native_bf16():
@@ -46,19 +46,22 @@ def slow_profile(hardware: Hardware) -> str:
     )
 
 
-def not_served(hardware: Hardware, name: str) -> str:
-    """What the profile needs, what was found and which profile fits; empty where this machine has it."""
-    found = {"cpu": 1, "gpu": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+def missing_devices(hardware: Hardware, name: str) -> str:
+    """One sentence with the devices that the profile needs, the devices of this machine and a profile that fits.
+
+    Empty if this machine has the devices.
+    """
+    devices = {"cpu": 1, "gpu": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     kind, count = hardware.accelerator, hardware.devices
-    if kind not in (*found, "auto"):
-        return f"hardware.accelerator={kind} is unknown{near(str(kind), found)} Known: auto, {', '.join(found)}."
-    if kind not in ("gpu", "mps") or not isinstance(count, int) or found[kind] >= count:
+    if kind not in (*devices, "auto"):
+        return f"hardware.accelerator={kind} is unknown{near(str(kind), devices)} Known: auto, {', '.join(devices)}."
+    if kind not in ("gpu", "mps") or not isinstance(count, int) or devices[kind] >= count:
         return ""
-    have = " and ".join(f"{n} {what}" for what, n in (("GPU", found["gpu"]), ("MPS device", found["mps"])) if n)
+    have = " and ".join(f"{n} {title}" for title, n in (("GPU", devices["gpu"]), ("MPS device", devices["mps"])) if n)
     fits = "hardware=cpu"
-    if kind == "gpu" and found["gpu"]:
-        fits = f"hardware.devices={found['gpu']}" if found["gpu"] > 1 else "hardware=auto, which takes the one GPU"
-    elif found["gpu"] or found["mps"]:
-        fits = "hardware=auto, which takes what there is"
+    if kind == "gpu" and devices["gpu"]:
+        fits = f"hardware.devices={devices['gpu']}" if devices["gpu"] > 1 else "hardware=auto, which takes the one GPU"
+    elif devices["gpu"] or devices["mps"]:
+        fits = "hardware=auto, which takes the devices of this machine"
     wants = f"{count} {'GPU' if kind == 'gpu' else 'MPS device'}{'s' if count > 1 else ''}"
     return f"hardware={name} needs {wants}; this machine has {have or 'a CPU and no GPU'}. Use {fits}."

@@ -3,8 +3,8 @@
     batch ──► student ──► Outputs ─┐
       └─────► teacher ──► Outputs ─┴─► LossSet ──► weighted sum, per-term logs
 
-Any lightning.Trainer trains it: models and batches are those of Hugging Face, or ours. The command's fits use the subclass in
-run_module.py, which adds validation by the task's scores, shards, and checkpoints that resume bit for bit.
+Any lightning.Trainer trains the module, with models and batches of Hugging Face or of mangakd. The command's fits use the
+subclass in run_module.py, which adds the task's validation scores, shards, and checkpoints that resume bit for bit.
 """
 
 import logging
@@ -33,12 +33,13 @@ log = logging.getLogger(__name__)
 
 
 class DistillModule(L.LightningModule):
-    """student and losses are trained, saved and sharded; the teacher is a plain object and none of these.
+    """Student and losses are submodules: Lightning trains, saves and shards them. The teacher is a plain attribute.
 
-    student: a Hugging Face classifier, trained in place. teacher: another one, several as an ensemble, a TeacherProvider, or None
-    where no loss needs it. losses: name → loss. Batches: what a Hugging Face collator makes (`input_ids` and `attention_mask`
-    (B, T), `labels` (B), or (B, C) for multi-label heads; both models read them), or {"student": …, "teacher": …, "labels": …}
-    where the models have tokenizers of their own. optim: AdamW and its schedule; override `configure_optimizers` for another.
+    student: a Hugging Face classifier, trained in place. teacher: a classifier, a list of classifiers as an ensemble, a
+    TeacherProvider, or None if no loss needs a teacher. losses: name → loss. optim: AdamW and its schedule; override
+    `configure_optimizers` for another optimizer.
+    Batches of a Hugging Face collator go to both models: `input_ids` and `attention_mask` (B, T), `labels` (B), or (B, C) for
+    multi-label heads. Models with different tokenizers need batches {"student": …, "teacher": …, "labels": …}.
 
         module = DistillModule(
             student=student, teacher=teacher,
@@ -47,12 +48,12 @@ class DistillModule(L.LightningModule):
         lightning.Trainer(max_epochs=3).fit(module, loader)
         module.student.save_pretrained("student")
 
-    With `accumulate_grad_batches` each micro-batch is a mean of its own, as everywhere in Lightning; only the command's loader
-    divides by the whole step. A loss that does not read the student's logits leaves the head without gradients, for which DDP
-    needs strategy="ddp_find_unused_parameters_true".
-    seed: randomness of a micro-batch is a function of (seed, step, rank, micro-batch), so that a resumed run draws what the
-    uninterrupted one draws.
-    Raises UserError naming the argument that does not fit, and, before the weights are touched, the loss term that is not finite.
+    With `accumulate_grad_batches` each micro-batch has its own mean, as everywhere in Lightning. Only the command's loader
+    divides by the whole step. If no loss reads the student's logits, the head gets no gradients; DDP then needs
+    strategy="ddp_find_unused_parameters_true".
+    seed: the random state of a micro-batch is a function of (seed, step, rank, micro-batch). So a resumed run draws the same
+    random numbers as an uninterrupted run.
+    Raises UserError that names the wrong argument. Raises UserError that names a non-finite loss term, before an update.
     """
 
     def __init__(
@@ -66,13 +67,13 @@ class DistillModule(L.LightningModule):
         self.student = student.require(self.losses.requires.student)
         self.teacher = provider if self.losses.needs_teacher else None
         self._optim, self._seed = optim or Optim(), seed
-        self._broken: Tensor | None = None
-        self._shown: Tensor | None = None
+        self._nonfinite: Tensor | None = None
+        self._loss_sum: Tensor | None = None
         self._norms = GradientNorms(student) if self._optim.gradient_norms else None
 
     @cached_property
     def steps(self) -> int:
-        """Optimizer steps of the whole fit. Raises UserError where the Trainer has no end and the schedule needs one."""
+        """Optimizer steps of the whole fit. Raises UserError if the schedule needs the last step and the Trainer has no end."""
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
             raise UserError(
@@ -92,18 +93,18 @@ class DistillModule(L.LightningModule):
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Any]) -> None:
-        """Before training: what a temperature by class or by entropy learns from the teacher's answers (losses/temperature.py).
+        """Fit temperatures by class or by entropy to the teacher's answers, before training (losses/temperature.py).
 
-        batches: of the validation rows.
+        batches: of the validation rows. Raises UserError without a teacher.
         """
         if self.teacher is None:
-            raise UserError("calibrate asks the teacher, and no loss learns from one: leave the call out.")
+            raise UserError("calibrate needs a teacher, and no loss uses a teacher: remove the call.")
         self.teacher.prepare(self.device, self.losses.requires.teacher)
         answers = [self.teacher(to_device(self._ours(batch), self.device)).logits for batch in batches]
         self.losses.calibrate(torch.cat(answers))
 
     def setup(self, stage: str) -> None:
-        self.__dict__.pop("steps", None)  # of an earlier fit
+        self.__dict__.pop("steps", None)  # the cached value of an earlier fit
 
     def on_fit_start(self) -> None:
         self._prepare_teacher()
@@ -126,13 +127,13 @@ class DistillModule(L.LightningModule):
         return self._ours(batch)
 
     def on_train_start(self) -> None:
-        self.student.train()  # from_pretrained returns eval mode and Lightning leaves it so
+        self.student.train()  # from_pretrained returns eval mode, and Lightning does not change the mode
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return to_device(batch, device)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # torch.manual_seed would also format a stack trace for every backend that is not there: half a millisecond a step.
+        # torch.manual_seed also formats a stack trace for every absent backend, which takes half a millisecond a step.
         part = self.rank * self.accumulate + batch_idx % self.accumulate
         seed = self._seed * 1_000_003 + self.global_step + (part << 44)
         torch.default_generator.manual_seed(seed)
@@ -142,9 +143,9 @@ class DistillModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         result = self._losses_of(batch, self.progress)
         self._guard(result)
-        if self._norms is not None and self._written and self.loggers and self._pulls_due:
+        if self._norms is not None and self._writes_step and self.loggers and self._pulls_due:
             self._norms.add(result.weighted, 1 / self.accumulate)
-        if self._logged(batch_idx):
+        if self._logs_step(batch_idx):
             self._log(result, batch_idx)
         return result.total
 
@@ -164,21 +165,21 @@ class DistillModule(L.LightningModule):
         return self.student(batch["student"]).logits
 
     def _log_losses(self, batch: Batch, split: str) -> None:
-        """The losses as they stand at the end of training, means over rows."""
+        """Log the losses with the weights of the end of training (progress 1), as means over rows."""
         result = self._losses_of(batch, 1.0)
         values = {f"{split}/loss": result.total} | {f"{split}/loss/{name}": term for name, term in result.terms.items()}
-        self.log_dict(values, batch_size=len(batch["labels"]), sync_dist=True, prog_bar=False)
+        self.log_dict(values, batch_size=len(batch["student"]["input_ids"]), sync_dist=True, prog_bar=False)
 
-    def _logged(self, batch_idx: int) -> bool:
-        """Whether loggers write this step, or it is the first or the last of an epoch, which the progress line shows.
+    def _logs_step(self, batch_idx: int) -> bool:
+        """Whether to log this step: loggers write the step, or the progress line shows the step (an epoch's first or last).
 
-        Lightning's log() takes a third of a millisecond for each value, at every step, written or not.
+        Lightning's log() takes a third of a millisecond for each value at every step, even if no logger writes the step.
         """
         last = batch_idx // self.accumulate == (self.trainer.num_training_batches - 1) // self.accumulate
-        return self._written or self.global_step == 0 or last
+        return self._writes_step or self.global_step == 0 or last
 
     @property
-    def _written(self) -> bool:
+    def _writes_step(self) -> bool:
         """Whether loggers write this step."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         return every > 0 and (self.global_step + 1) % every == 0
@@ -188,26 +189,26 @@ class DistillModule(L.LightningModule):
         return (self.global_step + 1) % (self._optim.gradient_norms or 1) == 0
 
     def _log(self, result: LossSetOutput, batch_idx: int) -> None:
-        """The step's losses: means over its micro-batches and over ranks, in one exchange."""
+        """Log the step's losses: means over its micro-batches and over ranks, in one all-reduce."""
         values = {"train/loss": result.total.detach()}
         values |= {f"train/loss/{name}": value for name, value in result.terms.items()}
         values |= {f"train/{name}": value for name, value in result.logs.items()}
-        shown = torch.stack([value.float() for value in values.values()]) / self.accumulate
+        losses = torch.stack([value.float() for value in values.values()]) / self.accumulate
         micro = batch_idx % self.accumulate
-        self._shown = shown if micro == 0 or self._shown is None else self._shown + shown
+        self._loss_sum = losses if micro == 0 or self._loss_sum is None else self._loss_sum + losses
         if micro < self.accumulate - 1 and not self.trainer.is_last_batch:
             return
-        whole = self._mean(self._shown)
+        whole = self._mean(self._loss_sum)
         weights = {f"train/weight/{name}": value for name, value in result.weights.items()}
         self.log_dict({**dict(zip(values, whole, strict=True)), **weights}, batch_size=1)
         pulls = self._norms.taken(self._mean) if self._norms is not None else {}
-        # Lightning's log() would write them again at the steps that follow.
+        # Lightning's log() would write the norms again at later steps.
         for logger in self.loggers if pulls else ():
-            named = {f"train/gradient_norm/{name}": value.item() for name, value in pulls.items()}
-            logger.log_metrics(named, step=self.global_step)
+            norms = {f"train/gradient_norm/{name}": value.item() for name, value in pulls.items()}
+            logger.log_metrics(norms, step=self.global_step)
 
     def _mean(self, value: Tensor) -> Tensor:
-        """Over ranks."""
+        """The mean over ranks."""
         return self.trainer.strategy.reduce(value, reduce_op="mean")  # type: ignore[return-value]
 
     @property
@@ -216,24 +217,24 @@ class DistillModule(L.LightningModule):
         return self.global_step / max(self.steps, 1)
 
     def _guard(self, result: LossSetOutput) -> None:
-        """Remember on the device whether a term was not finite; look at once on a CPU, every 20 steps elsewhere."""
+        """Record on the device whether a term is not finite. Read the record at once on a CPU, every 20 steps elsewhere."""
         names = list(result.terms)
         bad = ~torch.stack([result.terms[name].float() for name in names]).isfinite()
-        self._broken = bad if self._broken is None else self._broken | bad
+        self._nonfinite = bad if self._nonfinite is None else self._nonfinite | bad
         if bad.device.type == "cpu" or self.global_step % 20 == 0:
             self.check_finite(names)
 
     def check_finite(self, names: list[str] | None = None) -> None:
         names = names or list(self.losses.losses)
-        if self._broken is not None and bool(self._broken.any()):
-            term = ", ".join(name for name, bad in zip(names, self._broken.tolist(), strict=True) if bad)
+        if self._nonfinite is not None and bool(self._nonfinite.any()):
+            term = ", ".join(name for name, bad in zip(names, self._nonfinite.tolist(), strict=True) if bad)
             raise UserError(
                 f"the loss term {term} is not finite (NaN or infinity) at step {self.global_step}. Earlier checkpoints are kept. "
                 "Lower optim.lr, raise optim.warmup, or look at this term's weight and temperature."
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.check_finite()  # a checkpoint is only ever written from a finite run
+        self.check_finite()  # a checkpoint must not hold weights of a run with NaN losses
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(
@@ -247,15 +248,15 @@ class DistillModule(L.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
-        if gradient_clip_val is not None:  # the Trainer's own wins
+        if gradient_clip_val is not None:  # the Trainer's argument wins
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
         if self._optim.clip is None:
             return
-        # A T²-scaled KD loss is cut harder than plain cross-entropy, so how often it happens is logged.
+        # Clipping cuts a T²-scaled KD loss more than plain cross-entropy. So the share of clipped steps is logged.
         norm = nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], self._optim.clip)
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()
-        if self._shown is not None:  # this step is logged
-            self._shown = None
+        if self._loss_sum is not None:  # log this step
+            self._loss_sum = None
             self.log("train/clipped", (norm > self._optim.clip).float(), batch_size=1, on_step=True, on_epoch=False)

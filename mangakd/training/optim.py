@@ -1,4 +1,4 @@
-"""`Optim`: AdamW's settings and the learning rate's schedule; and what is decayed."""
+"""`Optim`: AdamW's settings, the learning rate's schedule, and the parameters with weight decay."""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ SCHEDULES = ("linear", "cosine", "constant")
 class Optim:
     """lr: peak. warmup: share of steps; then linear or cosine to 0, or constant. clip: largest gradient norm, or None.
 
-    gradient_norms: every so many steps, log how hard each loss term pulls, at a backward pass for each term; None never.
+    gradient_norms: interval in steps at which to log each loss term's gradient norm, at the cost of one backward pass a term;
+    None never.
     """
 
     lr: float = 5e-4
@@ -35,23 +36,23 @@ class Optim:
         ramp = max(round(self.warmup * steps), 1)
         if step < ramp:
             return (step + 1) / ramp
-        done = (step - ramp) / max(steps - ramp, 1)
-        return {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2, "constant": 1.0}[self.schedule]
+        share = (step - ramp) / max(steps - ramp, 1)
+        return {"linear": 1 - share, "cosine": (1 + math.cos(math.pi * share)) / 2, "constant": 1.0}[self.schedule]
 
 
 def parameter_groups(student: Encoder, losses: LossSet, weight_decay: float = 0.0) -> list[dict[str, Any]]:
-    """Optimizer groups `student` and `losses.<name>`, each with its part that is not decayed (biases, norms)."""
+    """Optimizer groups `student` and `losses.<name>`, each with a group `.no_decay` for biases and norms."""
     owners: dict[str, nn.Module] = {"student": student}
     owners |= {f"losses.{name}": loss for name, loss in losses.losses.items()}
     groups = []
     for name, module in owners.items():
-        named = [(key, p) for key, p in module.named_parameters() if p.requires_grad]
-        # Ranges of quantisers, one for each channel of a weight, have its number of dimensions and are not weights.
-        decays = [p.dim() > 1 and HOOKS not in key for key, p in named]
-        for suffix, decay, chosen in (
-            ("", weight_decay, [p for (_, p), yes in zip(named, decays, strict=True) if yes]),
-            (".no_decay", 0.0, [p for (_, p), yes in zip(named, decays, strict=True) if not yes]),
+        parameters = [(key, p) for key, p in module.named_parameters() if p.requires_grad]
+        # A quantiser's ranges per channel have as many dimensions as the weight, but must not decay.
+        decays = [p.dim() > 1 and HOOKS not in key for key, p in parameters]
+        for suffix, decay, group in (
+            ("", weight_decay, [p for (_, p), yes in zip(parameters, decays, strict=True) if yes]),
+            (".no_decay", 0.0, [p for (_, p), yes in zip(parameters, decays, strict=True) if not yes]),
         ):
-            if chosen:
-                groups.append({"params": chosen, "weight_decay": decay, "name": name + suffix})
+            if group:
+                groups.append({"params": group, "weight_decay": decay, "name": name + suffix})
     return groups

@@ -1,8 +1,7 @@
-"""How a fit is spread over processes: the strategy, and what FSDP shards.
+"""The strategy of a fit over several processes, and the modules that FSDP shards.
 
-FSDP2 (`fully_shard`) averages gradients of the modules it was given, and of no others: a trainable module that was forgotten,
-such as a projection, gets different weights on each rank without a word. So what is sharded is listed here, and anything
-trainable outside the list is refused.
+FSDP2 (`fully_shard`) averages the gradients of sharded modules only. Any other trainable module, such as a projection, would
+silently get different weights on each rank. So `shard` lists its modules and raises for a trainable parameter outside them.
 """
 
 from typing import Any
@@ -26,16 +25,16 @@ def strategy(hardware: Hardware, losses: LossSet) -> Strategy | str:
     if hardware.strategy == "fsdp":
         return ModelParallelStrategy(hardware.world, 1, False, process_group_backend=hardware.backend)
     if hardware.strategy == "ddp":
-        # Losses that read no logits leave head and upper layers without gradients; else every parameter has one.
+        # Losses that read no logits leave the head and upper layers without gradients. Otherwise every parameter has a gradient.
         unused = not losses.requires.student.logits
         return DDPStrategy(find_unused_parameters=unused, process_group_backend=hardware.backend)
     return "auto"
 
 
 def shard(module: nn.Module, student: Encoder, losses: LossSet, mesh: DeviceMesh, precision: str) -> list[str]:
-    """Shards the student, layer by layer, and every loss with parameters; returns the names of what is sharded.
+    """Shard the student, layer by layer, and every loss with parameters; returns the names of the sharded modules.
 
-    Raises RuntimeError naming the parameters of `module` that would be trained and are not sharded.
+    Raises RuntimeError that names trainable parameters of `module` outside the shards.
     """
     _flatten_outputs()
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if precision == "bf16-mixed" else None
@@ -50,7 +49,7 @@ def shard(module: nn.Module, student: Encoder, losses: LossSet, mesh: DeviceMesh
 
 
 def shard_encoder(encoder: Encoder, mesh: DeviceMesh, policy: MixedPrecisionPolicy | None = None) -> None:
-    """In shards of a layer each, and one for the rest."""
+    """Shard each layer, and all other parameters together."""
     options: dict[str, Any] = {"mesh": mesh} | ({"mp_policy": policy} if policy else {})
     for layer in layer_list(encoder.model, encoder.spec.layers) or ():
         fully_shard(layer, **options)
@@ -70,7 +69,7 @@ _flat = False
 
 
 def _flatten_outputs() -> None:
-    """Lets FSDP find the tensors in our dataclasses; it puts its backward hooks on those that it can see."""
+    """Register our dataclasses, so that FSDP finds the tensors that need its backward hooks."""
     global _flat
     if _flat:
         return

@@ -1,4 +1,4 @@
-"""`RunModule`: a DistillModule in the command's fits: the task's scores on validation, shards, checkpoints with names."""
+"""`RunModule`: the DistillModule of the command's fits. Adds the task's validation scores, shards and named checkpoints."""
 
 import logging
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Step:
-    """The optimizer's steps: how many in the whole fit, rows of each on all ranks, micro-batches of each on this rank."""
+    """The optimizer's steps. count: in the whole fit. rows: of a step on all ranks. accumulate: micro-batches on this rank."""
 
     count: int
     rows: int
@@ -29,7 +29,7 @@ class Step:
 
 
 class RunModule(DistillModule):
-    """losses: bound. step: see above. identity: what its checkpoints say they belong to."""
+    """losses: already bound. identity: the inputs of the fit, saved in its checkpoints."""
 
     def __init__(
         self, student: Encoder, losses: LossSet, teacher: TeacherProvider | None, optim: Optim,
@@ -51,7 +51,7 @@ class RunModule(DistillModule):
 
     @property
     def rank(self) -> int:
-        return ranks.rank() if self._hardware.world > 1 else 0  # a fit on one device may run on one rank of many
+        return ranks.rank() if self._hardware.world > 1 else 0  # a fit on one device may run on one of many ranks
 
     def configure_model(self) -> None:
         if self._hardware.strategy != "fsdp":
@@ -63,7 +63,7 @@ class RunModule(DistillModule):
                 parallel.shard_encoder(encoder, mesh)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Lightning counts micro-batches; on other devices a step may have more or fewer of them."""
+        """Rescale Lightning's count of micro-batches: a step has another number of micro-batches on other devices."""
         before, now = checkpoint[checkpoints.KEY]["accumulate"], self._step.accumulate
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         for counts in (progress["total"], progress["current"]):
@@ -71,7 +71,7 @@ class RunModule(DistillModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        if "optimizer_states" not in checkpoint:  # weights alone
+        if "optimizer_states" not in checkpoint:  # a checkpoint of weights only
             return
         groups = self.trainer.optimizers[0].param_groups
         checkpoints.name_states(checkpoint["optimizer_states"][0], self, groups, self._hardware.strategy == "fsdp")
@@ -79,20 +79,21 @@ class RunModule(DistillModule):
         checkpoint[checkpoints.KEY] = {**vars(self._identity), **run, "groups": [group["name"] for group in groups]}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._validation.add(self.student(batch["student"]).logits, batch["labels"])
+        self._validation.add(lambda batch: self.student(batch["student"]), batch)
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict({f"val/{name}": value for name, value in self._validation.scores().items()}, batch_size=1)
 
 
 def _whole(hardware: Hardware) -> bool:
-    """Whether each term's whole gradient can be had; told where not. It is on by default, so that is no warning."""
+    """Whether each term's whole gradient is available. If not, log at level INFO, because the option is on by default."""
     reasons = {
         "hardware.strategy=fsdp": hardware.strategy == "fsdp",  # shards
-        "hardware.compile=true": hardware.compile,  # a compiled graph is gone after one backward pass
-        "hardware.precision=16-mixed": hardware.precision == "16-mixed",  # small gradients are 0 before they are scaled
+        "hardware.compile=true": hardware.compile,  # a compiled graph allows one backward pass
+        "hardware.precision=16-mixed": hardware.precision
+        == "16-mixed",  # small gradients underflow without loss scaling
     }
-    found = [reason for reason, holds in reasons.items() if holds]
-    if found and ranks.is_first():
-        log.info("optim.gradient_norms is ignored: it does not go with %s.", ", ".join(found))
-    return not found
+    conflicts = [reason for reason, holds in reasons.items() if holds]
+    if conflicts and ranks.is_first():
+        log.info("optim.gradient_norms is ignored: it does not work with %s.", ", ".join(conflicts))
+    return not conflicts

@@ -1,8 +1,8 @@
-"""`Stage`: one fit of a recipe. Weights are carried over; losses, texts, epochs and learning rate are the stage's own.
+"""`Stage`: one fit of a recipe. A stage starts from the weights of the previous stage.
 
-A recipe is a list of stages (conf/stages). TinyBERT's first learns features without labels, then soft targets; progressive
-distillation thaws the student from the top; a chain puts an assistant between teacher and student. What a stage leaves out
-it inherits from the run.
+A recipe is a list of stages (conf/stages). TinyBERT first learns features without labels, then soft targets. Progressive
+distillation unfreezes the student from the top. A chain puts an assistant between teacher and student. A stage inherits from
+the run every setting that the stage does not set.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ QUANTISES = (None, "int8")
 class Stage:
     """losses: names of the run's losses, or None for all. texts: some of labelled, augmented, unlabelled.
 
-    epochs, lr: None for the run's. frozen: `embeddings` and layers 1…L that do not learn. patience: epochs without a better
-    validation score after which the stage ends. keep: best (validation epoch) | last; None: best where the losses read the
-    logits, as a score before that says nothing. teacher: run | stored (the same, its logits kept on disk and read again in
-    every epoch) | previous (the model that the stage before has trained).
-    quantise: int8 trains the student with fake quantisers in it (training/quantise.py), in the last stage.
-    student: entries of conf/student for a model of this stage's own, such as an assistant; the next stage starts afresh.
+    epochs, lr: None for the run's. frozen: `embeddings` and layers 1…L that do not learn. patience: the stage ends after this
+    number of epochs without a better validation score. keep: best (validation epoch) | last; None: best if the losses read the
+    logits, because otherwise the score says nothing. teacher: run | stored (the run's teacher, with logits that are stored on
+    disk and read in every epoch) | previous (the model of the previous stage).
+    quantise: int8 trains the student with fake quantisers (training/quantise.py); for the last stage only.
+    student: entries of conf/student for another model in the stage, such as an assistant; the next stage starts from new weights.
     """
 
     name: str
@@ -46,9 +46,9 @@ class Stage:
     student: dict[str, Any] | None = field(default=None)
 
     def __post_init__(self) -> None:
-        for key, known in (("teacher", TEACHERS), ("keep", KEEPS), ("quantise", QUANTISES)):
-            if getattr(self, key) not in known:
-                raise UserError(f"{self.key(key)}={getattr(self, key)} must be one of {', '.join(map(str, known))}.")
+        for key, values in (("teacher", TEACHERS), ("keep", KEEPS), ("quantise", QUANTISES)):
+            if getattr(self, key) not in values:
+                raise UserError(f"{self.key(key)}={getattr(self, key)} must be one of {', '.join(map(str, values))}.")
         unknown = [name for name in self.texts if name not in TEXTS]
         if unknown or not self.texts:
             hint = near(str(unknown[0]), TEXTS) if unknown else ""
@@ -61,8 +61,8 @@ class Stage:
     def key(self, option: str) -> str:
         return f"stages.{self.name}.{option}"
 
-    def chosen(self, losses: dict[str, Any]) -> dict[str, Any]:
-        """Of the run's losses (name → anything), those of this stage. Raises UserError for a name that is not there."""
+    def select(self, losses: dict[str, Any]) -> dict[str, Any]:
+        """Select this stage's losses from the run's (name → anything). Raises UserError for an unknown name."""
         if self.losses is None:
             return losses
         missing = [name for name in self.losses if name not in losses]
@@ -74,7 +74,7 @@ class Stage:
         return {name: losses[name] for name in self.losses}
 
     def check_frozen(self, layers: int) -> None:
-        """Raises UserError for parts that a student of so many layers has not."""
+        """Raises UserError if `frozen` names parts that a student with this number of layers lacks."""
         wrong = [name for name in self.frozen if name != "embeddings" and name not in range(1, layers + 1)]
         if wrong:
             raise UserError(
@@ -83,7 +83,7 @@ class Stage:
 
     @contextlib.contextmanager
     def freezing(self, student: Encoder) -> Iterator[None]:
-        """The frozen parts do not learn while inside."""
+        """Context in which the frozen parts do not learn."""
         self.check_frozen(student.spec.layers)
         parts = [parameter for name in self.frozen for parameter in self._part(student, name).parameters()]
         before = [parameter.requires_grad for parameter in parts]

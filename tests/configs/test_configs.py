@@ -142,6 +142,14 @@ def test_the_command_line_wins_over_experiment_and_debug(compose: Compose) -> No
     assert config.baseline is True
 
 
+def test_a_task_of_scores_takes_its_batches_from_labels(compose: Compose) -> None:
+    """Its model is the same; every profile that changes one changes both."""
+    for profile in ("cpu", "mps", "a100_x4_fsdp"):
+        labels, score = (compose(f"hardware={profile}", f"task.kind={kind}").hardware for kind in ("labels", "score"))
+        for key in ("batch_size", "accumulate", "max_length"):
+            assert labels[key] == score[key], profile
+
+
 def test_alpha_weighs_both_terms(compose: Compose) -> None:
     config = compose("distill.alpha=0.25")
     assert config.losses.output.weight == 0.25

@@ -118,14 +118,14 @@ def batch(tasks: int = 2) -> dict[str, str]:
 )
 def test_who_started_this_process(found: dict[str, str], processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", dict(found))
-    assert launch.started() == processes
+    assert launch.launcher_processes() == processes
 
 
 def test_steps_of_a_job_on_one_node_have_ports_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     ports = []
     for step in ("0", "1"):
         monkeypatch.setattr(os, "environ", srun(0) | {"SLURM_STEP_ID": step})
-        launch.started()
+        launch.launcher_processes()
         ports.append(os.environ["MASTER_PORT"])
     assert ports[0] != ports[1]
 

@@ -8,7 +8,7 @@ from mangakd.core.spec import Head
 from mangakd.evaluation.judge import Score
 from mangakd.export.choose import SCORES, Choice, choose, cosine, likeness, pearson
 from mangakd.export.company import compare
-from mangakd.export.measure import Measured
+from mangakd.export.measure import Measurement
 
 ROWS = 1000
 TARGETS = np.arange(ROWS) % 2
@@ -27,39 +27,39 @@ def right_on(rows: int) -> np.ndarray:
     return np.eye(2, dtype=np.float32)[said]
 
 
-def variant(name: str, rows: int, ms: float, mb: float = 10.0, batch_ms: float | None = None) -> Measured:
+def variant(name: str, rows: int, ms: float, mb: float = 10.0, batch_ms: float | None = None) -> Measurement:
     """batch_ms: as long as a text alone, where it is not given."""
     said, times = right_on(rows), {32: {"p50": ms / 2}, 64: {"p50": ms}, 128: {"p50": 3 * ms}}
-    return Measured(name, said, mb, 0.1, 100.0, compare(said, said, 0.0, HEAD), times, batch_ms or ms)
+    return Measurement(name, said, mb, 0.1, 100.0, compare(said, said, 0.0, HEAD), times, batch_ms or ms)
 
 
-def measured(outputs: np.ndarray, head: Head) -> Measured:
-    return Measured("v", outputs, 1, 1, 1, compare(outputs, outputs, 0.0, head), {32: {"p50": 1.0}}, 1.0)
+def measured(outputs: np.ndarray, head: Head) -> Measurement:
+    return Measurement("v", outputs, 1, 1, 1, compare(outputs, outputs, 0.0, head), {32: {"p50": 1.0}}, 1.0)
 
 
-def chosen(*variants: Measured, **options: object) -> Choice:
+def chosen(*variants: Measurement, **options: object) -> Choice:
     return choose(variants, FP32, right_on(900), HEAD, TARGETS, **options)  # type: ignore[arg-type]
 
 
 def test_the_fastest_that_loses_no_more_than_the_limit() -> None:
     found = chosen(variant("fp32", 900, 20), variant("good", 898, 10), variant("bad", 896, 5), variant("slow", 900, 15))
     assert found.name == "good"
-    assert [each.passed for each in found.judged] == [True, True, False, True]
-    assert [round(each.drop.value, 9) for each in found.judged] == [0.0, 0.2, 0.4, 0.0]
+    assert [each.passed for each in found.comparisons] == [True, True, False, True]
+    assert [round(each.drop.value, 9) for each in found.comparisons] == [0.0, 0.2, 0.4, 0.0]
     # Two rows of 1000 differ. The quantiles of a binomial (1000, 0.002) are 0 rows and 5 rows.
-    assert found.judged[1].drop.interval == pytest.approx((0.0, 0.5), abs=1e-9)
-    assert found.judged[0].drop.interval == pytest.approx(
+    assert found.comparisons[1].drop.interval == pytest.approx((0.0, 0.5), abs=1e-9)
+    assert found.comparisons[0].drop.interval == pytest.approx(
         (0.0, 0.0), abs=1e-9
     )  # paired: 900 of 1000 alone would have ±1.9
     assert "good loses 0.20 points [0.00, 0.50]" in found.reason and "0.3" in found.reason
-    assert found.judged[1].agreement_student == pytest.approx(0.998) and found.judged[1].difference == 1.0
+    assert found.comparisons[1].agreement_student == pytest.approx(0.998) and found.comparisons[1].difference == 1.0
 
 
 def test_of_a_score_where_lower_is_better_the_drop_is_what_the_variant_adds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SCORES, "accuracy", Score("mistakes", "{:.1%}", "lower"))
     choice = chosen(variant("fp32", 900, 20), variant("more", 904, 5), variant("fewer", 890, 10))
     assert choice.name == "fewer" and "fewer gains 1.00 points" in choice.reason
-    assert [each.passed for each in choice.judged] == [True, False, True]
+    assert [each.passed for each in choice.comparisons] == [True, False, True]
 
 
 def test_a_variant_that_is_better_than_the_student_gains() -> None:
@@ -106,14 +106,14 @@ def test_what_is_not_a_number_never_ships() -> None:
 def test_where_nothing_passes_fp32_ships_only_where_it_answers_in_numbers() -> None:
     broken, other = variant("fp32", 900, 5), variant("int8", 800, 10)
     broken.outputs[3] = np.nan
-    with pytest.raises(UserError, match=r"none in fp32 can ship: fp32 answers some texts with no number"):
+    with pytest.raises(UserError, match=r"none in fp32 can ship: fp32 answers some texts with NaN or infinity"):
         chosen(broken, other)
 
 
 def test_agreement_with_the_teacher_is_said() -> None:
     found = chosen(variant("fp32", 900, 20), teacher=right_on(950))
-    assert found.judged[0].agreement_teacher == pytest.approx(0.95)
-    written = found.judged[0].metrics(HEAD)
+    assert found.comparisons[0].agreement_teacher == pytest.approx(0.95)
+    written = found.comparisons[0].metrics(HEAD)
     assert written["accuracy"] == pytest.approx(0.9) and written["latency_ms"]["64"] == {"p50": 20}
     assert written["passed"] is True and written["drop_interval"] == pytest.approx([0, 0])
 
@@ -129,7 +129,7 @@ def test_several_labels_count_as_whole_sets() -> None:
     worse = student.copy()
     worse[0, 1] = 1
     made = measured(worse.astype(np.float32), SEVERAL)
-    (found,) = choose([made], ["v"], student, SEVERAL, targets, resamples=50).judged
+    (found,) = choose([made], ["v"], student, SEVERAL, targets, resamples=50).comparisons
     assert found.score.value == 0.75 and found.drop.value == 25.0 and found.agreement_student == 0.75
 
 
@@ -139,7 +139,7 @@ def test_regression_is_scored_by_pearson() -> None:
     student = (targets + rng.normal(size=targets.shape)).astype(np.float32)
     noisy = (student + rng.normal(size=targets.shape)).astype(np.float32)
     made = measured(noisy, SCORES_OF_2)
-    (found,) = choose([made], ["v"], student, SCORES_OF_2, targets, resamples=50).judged
+    (found,) = choose([made], ["v"], student, SCORES_OF_2, targets, resamples=50).comparisons
 
     def reference(one: np.ndarray, other: np.ndarray) -> float:
         return float(np.mean([np.corrcoef(one[:, c], other[:, c])[0, 1] for c in range(2)]))
@@ -155,6 +155,6 @@ def test_embeddings_are_scored_by_their_cosine_to_the_student() -> None:
     student = np.array([[1.0, 0.0], [0.0, 2.0]], dtype=np.float32)
     turned = np.array([[1.0, 0.0], [1.0, 1.0]], dtype=np.float32)
     made = measured(turned, VECTOR)
-    (found,) = choose([made], ["v"], student, VECTOR, None, resamples=50).judged
+    (found,) = choose([made], ["v"], student, VECTOR, None, resamples=50).comparisons
     assert found.score.value == pytest.approx((1 + np.sqrt(0.5)) / 2) and not found.passed
     assert cosine(student, student) == pytest.approx([1, 1]) and likeness(VECTOR, student, student) == pytest.approx(1)

@@ -163,7 +163,9 @@ def test_files(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_text("text,label\nwhere is it,order\n,refund\n")
     split = of_file(str(file), "validation", "text", "label")
-    assert split.texts == ["where is it", ""] and split.labels == [("order",), ("refund",)], "an empty text is a text"
+    assert split.texts == ["where is it", ""] and split.columns["labels"] == [("order",), ("refund",)], (
+        "an empty text is a text"
+    )
     without = of_file(str(file), "validation", "text", "intent")
     assert without.texts == ["where is it"] and without.labels is None
     with pytest.raises(UserError, match=r"validation=.* has no column 'question'"):
@@ -191,7 +193,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(
     broken = Variant(**{**row.__dict__, "make": full})
     monkeypatch.setitem(variants.VARIANTS, "onnx_int8", broken)
     while errors:
-        with pytest.raises(UserError, match=r"disk of .* is full; .*goes on with what is missing"):
+        with pytest.raises(UserError, match=r"disk of .* is full; .*only the missing variants are made"):
             make(source, tmp_path, NAMES, CALIBRATION, MAX_LENGTH)
         assert {path.name for path in tmp_path.iterdir()} == {"onnx_fp32", ".lock"}
         errors.pop(0)

@@ -163,7 +163,7 @@ def test_company_is_measured(whole: Whole) -> None:
         name: name != "onnx_int8" for name in names
     }
     moved = found["onnx_int8"].company
-    assert moved.texts == 40 and moved.moved > 1e-3 and moved.output > 1e-3 and 0 < moved.probability < 1
+    assert moved.texts == 40 and moved.shift > 1e-3 and moved.output > 1e-3 and 0 < moved.probability < 1
     model = runtime.load(out / "onnx_int8", threads=1)  # not measured yet, so its name says it
     np.testing.assert_array_equal(found["onnx_int8"].outputs, model.outputs(texts))
 
@@ -233,7 +233,7 @@ def test_a_variant_that_cannot_be_opened_says_why(whole: Whole, tmp_path: Path) 
     folder = copy(whole("classifier")[1] / "onnx_fp32", tmp_path / "changed")
     subject = of_variant(folder)
     (folder / "model.onnx").write_bytes(b"no model")
-    with pytest.raises(UserError, match=r"process of its own.*model\.onnx"):
+    with pytest.raises(UserError, match=r"measured in its process.*model\.onnx"):
         measure([subject], TEXTS, 3)
 
 
@@ -244,7 +244,7 @@ def test_from_variants_to_best(whole: Whole, tmp_path: Path) -> None:
     subjects = [of_variant(copy(held / name, out / name)) for name in ("onnx_fp32", "onnx_int8")]
     measured = measure(subjects, TEXTS, batch_size=3, lengths=(8,), runs=5)
     choice = choose(measured, [row.name for row in VARIANTS.values() if row.fp32], student, HEAD, student.argmax(1))
-    for each in choice.judged:
+    for each in choice.comparisons:
         add_metrics(out / each.name, {"validation": each.metrics(HEAD)}, each.difference)
     best = runtime.load(copy(out / choice.name, tmp_path / "best"), threads=1)
     found = best.manifest.content["metrics"]["validation"]

@@ -122,4 +122,4 @@ def test_where_they_cannot_be_had_it_is_said(
     student = tiny.encoder(2)
     losses = tiny.bound(student, None, hard_label=HardLabelLoss())
     RunModule(student, losses, None, MEASURED, Mock(Validation), Step(1, 1), hardware=Hardware(**profile))
-    assert f"optim.gradient_norms is ignored: it does not go with {word}" in caplog.text
+    assert f"optim.gradient_norms is ignored: it does not work with {word}" in caplog.text

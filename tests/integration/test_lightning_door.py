@@ -52,7 +52,7 @@ def rows(count: int, seed: int) -> list[dict[str, Any]]:
     """As a tokenised `datasets.Dataset` gives them."""
     data = split(count, seed)
     return [
-        {"input_ids": data.collate([i])["student"]["input_ids"][0].tolist(), "labels": int(data.labels[i])}
+        {"input_ids": data.collate([i])["student"]["input_ids"][0].tolist(), "labels": int(data.columns["labels"][i])}
         for i in range(count)
     ]
 
@@ -230,7 +230,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "nothing to calibrate": (
         lambda: DistillModule(encoder(1).model, losses=terms("hard_label")).calibrate(loader()),
-        "calibrate asks the teacher, and no loss learns from one",
+        "calibrate needs a teacher, and no loss uses a teacher",
     ),
     "no end": (lambda: trainer(max_epochs=-1).fit(module(), loader()), "has none: give it max_epochs or max_steps"),
 }  # fmt: skip

@@ -7,7 +7,7 @@ from scipy.special import expit, softmax
 
 from mangakd.evaluation import statistics
 from mangakd.evaluation.bootstrap import bootstrap
-from mangakd.evaluation.calibration import COLDEST, Bins, fitted_temperature
+from mangakd.evaluation.calibration import COLDEST, Bins, fit_temperature
 from mangakd.evaluation.statistics import Answers
 
 ROWS, CLASSES = 4000, 6
@@ -41,7 +41,7 @@ def by_lbfgs(logits: np.ndarray, targets: np.ndarray) -> float:
 @pytest.mark.parametrize("sharper", [0.4, 1.0, 3.0])
 def test_the_refit_is_that_of_lbfgs(sharper: float) -> None:
     logits, targets = calibrated()
-    found = fitted_temperature(logits * sharper, targets)
+    found = fit_temperature(logits * sharper, targets)
     assert found == pytest.approx(by_lbfgs(logits * sharper, targets), rel=1e-3)
     assert found == pytest.approx(sharper, rel=0.05), "it undoes what was done to calibrated logits"
 
@@ -50,13 +50,13 @@ def test_the_refit_of_several_labels_is_that_of_lbfgs() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(ROWS, CLASSES))
     targets = (expit(logits) > rng.random(logits.shape)).astype(np.float32)
-    assert fitted_temperature(logits * 2, targets) == pytest.approx(by_lbfgs(logits * 2, targets), rel=1e-3)
+    assert fit_temperature(logits * 2, targets, several=True) == pytest.approx(by_lbfgs(logits * 2, targets), rel=1e-3)
 
 
 def test_a_refit_changes_no_answer_and_mends_the_ece() -> None:
     validation, test = calibrated(0), calibrated(1)
-    temperature = fitted_temperature(validation[0] * 3, validation[1])
-    before, after = Answers(test[0] * 3, test[1]), Answers(test[0] * 3, test[1], temperature)
+    temperature = fit_temperature(validation[0] * 3, validation[1])
+    before, after = Answers(test[0] * 3, test[1]), Answers(test[0] * 3, test[1], temperature=temperature)
     assert np.array_equal(before.predicted, after.predicted)
     found = bootstrap({"before": statistics.ece(before), "after": statistics.ece(after)}, 2)
     assert found["after"].value < 0.03 < 0.1 < found["before"].value
@@ -64,7 +64,7 @@ def test_a_refit_changes_no_answer_and_mends_the_ece() -> None:
 
 def test_a_model_without_a_mistake_is_not_made_infinitely_sure() -> None:
     logits = np.eye(CLASSES)
-    assert fitted_temperature(logits, np.arange(CLASSES)) == pytest.approx(COLDEST, rel=1e-3)
+    assert fit_temperature(logits, np.arange(CLASSES)) == pytest.approx(COLDEST, rel=1e-3)
 
 
 def test_bins_hold_all_answers_and_give_the_ece() -> None:

@@ -17,10 +17,10 @@ from mangakd.training.checkpoints import (
     Identity,
     check_same,
     damage,
-    kept_step,
     name_states,
     newest,
     read,
+    resume_step,
 )  # fmt: skip
 from mangakd.training.hardware import Hardware
 
@@ -66,8 +66,8 @@ def test_a_damaged_checkpoint_is_passed_over_and_told(spoil, two: Path, caplog: 
     assert damage(two / LAST) and not damage(two / PREVIOUS)
     with caplog.at_level(logging.WARNING):
         assert step_of(newest(two)) == 1
-    assert f"{two / LAST} is damaged" in caplog.text and "the one before it" in caplog.text
-    with pytest.raises(UserError, match=rf"is damaged.*Whole ones beside it: .*{PREVIOUS}"):
+    assert f"{two / LAST} is damaged" in caplog.text and "the previous checkpoint" in caplog.text
+    with pytest.raises(UserError, match=rf"is damaged.*Whole checkpoints in the folder: .*{PREVIOUS}"):
         read(two / LAST)
 
 
@@ -90,7 +90,9 @@ def test_a_write_that_fails_keeps_what_was_there(two: Path, monkeypatch: pytest.
         raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed\nno space left")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(UserError, match=r"could not be written: PytorchStreamWriter.*The one before it is kept"):
+    with pytest.raises(
+        UserError, match=r"could not be written: PytorchStreamWriter.*The previous checkpoint is intact"
+    ):
         AtomicIO().save_checkpoint(content(3), two / LAST)
     assert {file.name for file in two.iterdir()} == {LAST, PREVIOUS} and step_of(newest(two)) == 2
 
@@ -137,7 +139,7 @@ def test_other_settings_are_told(caplog: pytest.LogCaptureFixture) -> None:
 )
 def test_a_resumed_step_keeps_its_rows(hardware: Hardware, accumulate: int, caplog: pytest.LogCaptureFixture) -> None:
     found = {"step_rows": 64, "world": 1, "accumulate": 1}
-    assert kept_step(Path("x.ckpt"), found, hardware) == (64, accumulate)
+    assert resume_step(Path("x.ckpt"), found, hardware) == (64, accumulate)
     assert ("not be equal bit for bit" in caplog.text) == (accumulate > 1 or hardware.world > 1)
 
 

@@ -24,6 +24,7 @@ TINY = [
     ("albert", "labels", {**BERT, "embedding_size": 16}),
     ("llama", "tokens", LLAMA),
     ("llama", "tokens", {**LLAMA, "tie_word_embeddings": True}),
+    ("bert", "score", {**BERT, "num_labels": 1}),
 ]
 GPU = Machine("gpu", 80, {"fp32": 20.0, "bf16": 300.0}, 2000, mfu=(0.25, 0.5))
 CPU = replace(GPU, name="cpu", accelerator="cpu")

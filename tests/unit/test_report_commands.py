@@ -150,11 +150,11 @@ def test_drift(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     teacher = rng.normal(size=(50, 3)) * 3
     about = {"at": "now", "student": "s", "teacher": "t", "data": "d"}
-    good = drift.compared(teacher, teacher, False, about, RESAMPLES, 0)
-    bad = drift.compared(-teacher, teacher, False, about, RESAMPLES, 0)
+    good = drift.compare(teacher, teacher, False, about, RESAMPLES, 0)
+    bad = drift.compare(-teacher, teacher, False, about, RESAMPLES, 0)
     limits = drift.Limits()
-    assert (good.kl, good.agreement, good.drifted(limits)) == (0.0, 1.0, [])
-    assert len(bad.drifted(limits)) == 2
+    assert (good.kl, good.agreement, good.breaches(limits)) == (0.0, 1.0, [])
+    assert len(bad.breaches(limits)) == 2
     file = tmp_path / "drift.jsonl"
     assert drift.append(file, good) == [good]
     checks = drift.append(file, bad)

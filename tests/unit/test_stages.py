@@ -26,10 +26,10 @@ def test_wrong_options(options: dict[str, object], words: str) -> None:
 
 def test_losses_are_chosen_by_name() -> None:
     losses = {"hard_label": 1, "output": 2}
-    assert Stage("a").chosen(losses) == losses
-    assert Stage("a", losses=["output"]).chosen(losses) == {"output": 2}
+    assert Stage("a").select(losses) == losses
+    assert Stage("a", losses=["output"]).select(losses) == {"output": 2}
     with pytest.raises(UserError, match=r"stages.a.losses names hiden.*losses=\[hard_label,output,hiden\]"):
-        Stage("a", losses=["hiden"]).chosen(losses)
+        Stage("a", losses=["hiden"]).select(losses)
 
 
 def test_frozen_parts_do_not_learn_and_thaw_again() -> None:

@@ -1,4 +1,4 @@
-"""What a report is made of, written once and rendered twice (html.py, markdown.py)."""
+"""The parts of a report. html.py and markdown.py render them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """rows: as long as `headers`; the first cell names the row. texts: cells are sentences, not numbers."""
+    """rows: each as long as `headers`; the first cell names the row. texts: cells hold sentences, not numbers."""
 
     headers: Sequence[str]
     rows: Sequence[Sequence[str | Value]]
@@ -25,7 +25,7 @@ class Table:
 class Figure:
     """svg: a whole element with its title. caption: the title in report.md.
 
-    numbers: what it shows, for readers of report.md and for those who cannot see it.
+    numbers: the figure's data as a table, for report.md and for readers who cannot see the figure.
     """
 
     svg: str
@@ -35,7 +35,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Verbatim:
-    """A file as it is, folded away."""
+    """The text of a file, collapsed in report.html."""
 
     title: str
     text: str

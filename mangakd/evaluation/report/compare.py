@@ -1,4 +1,4 @@
-"""Runs side by side. Where they were tested on the same rows, with paired intervals against the first of them."""
+"""Runs side by side. Runs with the same test rows get paired intervals against the first run."""
 
 import os
 from collections.abc import Mapping
@@ -15,28 +15,28 @@ from mangakd.evaluation.report import curves
 from mangakd.evaluation.report.blocks import Block, Section, Table, Value
 from mangakd.evaluation.report.curves import Curves
 from mangakd.evaluation.report.measure import read_metrics, statistics_of
-from mangakd.evaluation.report.sections import ROWS_ONLY, difference, shown
+from mangakd.evaluation.report.sections import ROWS_ONLY, cell, difference
 
 
 @dataclass(frozen=True)
 class Run:
-    """tested: None where the run kept no predictions."""
+    """test: None if the run has no predictions."""
 
     name: str
     metrics: Mapping[str, float]
     curves: Curves
-    tested: Predictions | None
+    test: Predictions | None
 
 
 def read(folders: list[Path]) -> list[Run]:
-    """Raises UserError where one is no finished run, or fewer than two are given."""
+    """Raises UserError for fewer than two folders, or if a folder is no finished run."""
     if len(set(folders)) < 2:
         raise UserError(
             f"give the folders of two or more runs: {command('compare_runs')} outputs/intent/a outputs/intent/b"
         )
     whole = [Path(os.path.abspath(folder)) for folder in folders]  # a link keeps its name
     names = [folder.name for folder in whole]
-    if len(set(names)) < len(names):  # runs of two sweeps: what tells them apart, from where their paths part
+    if len(set(names)) < len(names):  # runs of two sweeps may share names: use the paths below their common folder
         names = [os.path.relpath(folder, os.path.commonpath(whole)) for folder in whole]
     return [
         Run(name, read_metrics(folder), curves.read(folder), _predictions(folder))
@@ -55,11 +55,11 @@ def sections(runs: list[Run], judge: Judge, resamples: int, seed: int) -> list[S
 
 
 def _scores(runs: list[Run], judge: Judge, resamples: int, seed: int) -> list[Block]:
-    first = runs[0].tested
-    same = [run for run in runs if first is not None and run.tested is not None and first.same_rows(run.tested)]
+    first = runs[0].test
+    same = [run for run in runs if first is not None and run.test is not None and first.same_rows(run.test)]
     if len(same) < 2:
         return [
-            "No intervals: the first run kept no predictions, or no other was tested on the same rows.",
+            "No intervals: the first run has no predictions, or no other run has the same test rows.",
             _plain(runs, judge),
         ]
     estimates = {run.name: _estimates(run, judge, resamples, seed) for run in same}
@@ -74,17 +74,17 @@ def _scores(runs: list[Run], judge: Judge, resamples: int, seed: int) -> list[Bl
 
 
 def _estimates(run: Run, judge: Judge, resamples: int, seed: int) -> dict[str, Estimate]:
-    """The same seed and rows for every run: the same resamples, so that differences are paired."""
-    tested = run.tested
-    assert tested is not None
-    statistics = statistics_of(judge, tested) | dict(judge.details(tested).statistics)
+    """Every run has the same seed and the same rows, hence the same resamples. So differences are paired."""
+    test = run.test
+    assert test is not None
+    statistics = statistics_of(judge, test) | dict(judge.details(test).statistics)
     student = {name: statistics["student", name] for name in judge.scores if ("student", name) in statistics}
     return bootstrap(student, resamples, seed)
 
 
 def _table(runs: Mapping[str, Mapping[str, Estimate]], judge: Judge) -> Table:
     rows: list[list[str | Value]] = [
-        [score.text, *(shown(estimates.get(name), score.format) for estimates in runs.values())]
+        [score.text, *(cell(estimates.get(name), score.format) for estimates in runs.values())]
         for name, score in judge.scores.items()
         if any(name in estimates for estimates in runs.values())
     ]
@@ -113,15 +113,15 @@ def _plain(runs: list[Run], judge: Judge) -> Table:
 
 def _curves(runs: list[Run], judge: Judge) -> list[Block]:
     by_name = {run.name: run.curves for run in runs}
-    columns = list(dict.fromkeys(name for run in runs for name in run.curves.shown(judge)))
+    columns = list(dict.fromkeys(name for run in runs for name in run.curves.plotted(judge)))
     if not columns:
-        return ["None of the runs kept curves: train with logger=[csv]."]
-    drawn = [curves.figure(by_name, column, judge) for column in columns]
-    return ["Largest difference from the first run, at the steps that both logged:", _apart(runs, columns), *drawn]
+        return ["None of the runs has curves: train with logger=[csv]."]
+    figures = [curves.figure(by_name, column, judge) for column in columns]
+    return ["Largest difference from the first run, at the steps that both logged:", _apart(runs, columns), *figures]
 
 
 def _apart(runs: list[Run], columns: list[str]) -> Table:
-    """0 everywhere: the runs learned the same, which is what a refactoring has to show."""
+    """The largest difference of each column. All zeros prove that the runs learned the same, for example after a refactoring."""
     rows: list[list[str | Value]] = []
     for column in columns:
         base, *others = (dict(zip(*run.curves.columns.get(column, ((), ())), strict=True)) for run in runs)

@@ -1,4 +1,4 @@
-"""Learning curves out of logs/metrics.csv, and their figures."""
+"""Learning curves from logs/metrics.csv, and their figures."""
 
 import csv
 import itertools
@@ -16,7 +16,7 @@ LOSS, NORM, VALIDATION = "train/loss/", "train/gradient_norm/", "val/"
 
 @dataclass(frozen=True)
 class Curves:
-    """columns: name → (steps, values) where it was logged. stages: steps at which a second or later stage begins."""
+    """columns: name → (steps, values), the logged points. stages: steps at which a second or later stage begins."""
 
     columns: Mapping[str, tuple[list[int], list[float]]]
     stages: Sequence[int] = ()
@@ -24,7 +24,7 @@ class Curves:
     def terms(self, prefix: str) -> list[str]:
         return [name.removeprefix(prefix) for name in self.columns if name.startswith(prefix)]
 
-    def shown(self, judge: Judge) -> list[str]:
+    def plotted(self, judge: Judge) -> list[str]:
         """Columns of losses and of the validation scores that the judge watches."""
         losses = [f"{LOSS}{term}" for term in self.terms(LOSS)]
         scores = [f"{VALIDATION}{score}" for score in judge.watched]
@@ -32,7 +32,7 @@ class Curves:
 
 
 def read(run: Path) -> Curves:
-    """Empty where the run was made without logger=[csv]."""
+    """Read a run's curves; empty if the run had no logger=[csv]."""
     file = run / "logs" / "metrics.csv"
     if not file.is_file():
         return Curves({})
@@ -49,49 +49,51 @@ def read(run: Path) -> Curves:
 
 
 def _stages(rows: Sequence[Mapping[str, str]]) -> list[int]:
-    """A stage begins where the epoch falls back, or other terms are trained."""
+    """Find the steps at which a stage begins: the epoch falls back, or the loss terms change."""
     training = [row for row in rows if row.get("train/loss")]
-    found = []
+    steps = []
     for before, after in itertools.pairwise(training):
-        if int(float(after["epoch"])) < int(float(before["epoch"])) or _trained(after) != _trained(before):
-            found.append((int(before["step"]) + int(after["step"])) // 2 + 1)
-    return found
+        if int(float(after["epoch"])) < int(float(before["epoch"])) or _terms(after) != _terms(before):
+            steps.append((int(before["step"]) + int(after["step"])) // 2 + 1)
+    return steps
 
 
-def _trained(row: Mapping[str, str]) -> set[str]:
+def _terms(row: Mapping[str, str]) -> set[str]:
     return {name for name, value in row.items() if name and name.startswith(LOSS) and value}
 
 
 def blocks(curves: Curves, judge: Judge) -> list[Block]:
-    if not curves.shown(judge):
-        return ["The run kept no curves: train with logger=[csv]."]
-    drawn: list[Block] = []
+    if not curves.plotted(judge):
+        return ["The run has no curves: train with logger=[csv]."]
+    content: list[Block] = []
     if curves.stages:
-        drawn.append(f"Dashed lines: the next stage begins (step {', '.join(map(str, curves.stages))}).")
+        content.append(f"Dashed lines: the next stage begins (step {', '.join(map(str, curves.stages))}).")
     if "train/clipped" in curves.columns:
         clipped = curves.columns["train/clipped"][1]
-        drawn.append(
+        content.append(
             f"The gradient was clipped in {sum(clipped) / len(clipped):.0%} of the {len(clipped)} logged steps."
         )
-    drawn += [figure({"": curves}, name, judge, curves.stages) for name in curves.shown(judge)]
+    content += [figure({"": curves}, name, judge, curves.stages) for name in curves.plotted(judge)]
     if norms := curves.terms(NORM):
-        drawn.append(_shares(curves, norms))
-    return drawn
+        content.append(_shares(curves, norms))
+    return content
 
 
 def figure(runs: Mapping[str, Curves], column: str, judge: Judge, stages: Sequence[int] = ()) -> Figure:
-    """One column of one run, or of several over each other. runs: name → curves."""
+    """Draw one column, with a curve for each run. runs: name → curves."""
     logged = {name: curves.columns[column] for name, curves in runs.items() if column in curves.columns}
-    title, unit, percent = _described(column, judge)
-    series = [Series(name, *logged.get(name, ([], []))) for name in runs]  # all: a run has one colour in all figures
+    title, unit, percent = _caption_parts(column, judge)
+    series = [
+        Series(name, *logged.get(name, ([], []))) for name in runs
+    ]  # every run, even without points: a run keeps its colour in all figures
     y = Axis(unit, percent) if percent else Axis(unit, low=_floor(series))
     svg = chart(title, series, _steps(runs.values()), y, stages)
     rows = [[name or column, *_ends(values, percent)] for name, (_, values) in logged.items()]
     return Figure(svg, title, Table(["", "first", "last", "lowest", "highest"], rows))
 
 
-def _described(column: str, judge: Judge) -> tuple[str, str, bool]:
-    """Title, unit, and whether values are shown as percentages."""
+def _caption_parts(column: str, judge: Judge) -> tuple[str, str, bool]:
+    """Title, unit, and whether values are percentages."""
     score = judge.scores.get(column.removeprefix(VALIDATION)) if column.startswith(VALIDATION) else None
     if score is None:
         return column.replace("train/", "").replace("/", " · "), "loss", False
@@ -99,13 +101,13 @@ def _described(column: str, judge: Judge) -> tuple[str, str, bool]:
 
 
 def _steps(runs: Iterable[Curves]) -> Axis:
-    """The same for all figures: from 0 to the last logged step."""
+    """The x axis, shared by all figures: from 0 to the last logged step."""
     last = max((step for run in runs for steps, _ in run.columns.values() for step in steps), default=0)
     return Axis("optimizer step", low=0, high=max(last + 1, 1))
 
 
 def _floor(series: Sequence[Series]) -> float | None:
-    """Losses are drawn from 0 on, unless one is negative."""
+    """The axis starts at 0, unless a value is negative."""
     return 0.0 if all(v >= 0 for s in series for v in s.y if math.isfinite(v)) else None
 
 
@@ -115,7 +117,7 @@ def _ends(values: Sequence[float], percent: bool) -> list[str]:
 
 
 def _shares(curves: Curves, terms: Sequence[str]) -> Figure:
-    """Each term's gradient norm in the sum of all terms' norms, at the steps where it was logged."""
+    """Draw each term's share of the sum of gradient norms, at the logged steps."""
     norms = {term: dict(zip(*curves.columns[f"{NORM}{term}"], strict=True)) for term in terms}
     total: dict[int, float] = {}
     for values in norms.values():

@@ -1,7 +1,7 @@
-"""The section of a run's report on its exported variants, from export/export.json, which mangakd/export/run.py writes.
+"""The report's section on exported variants, from export/export.json, which mangakd/export/run.py writes.
 
-Times, memory and sizes are of the machine that exported; scores, and drops against the student in PyTorch fp32, are on
-validation, which chose. Test is for the one that was chosen.
+Times, memory and sizes are of the machine that exported. Scores, and drops against the student in PyTorch fp32, are on
+validation, because validation chose the variant. The chosen variant also has a test score.
 """
 
 import json
@@ -13,14 +13,14 @@ from mangakd.core.errors import UserError
 from mangakd.evaluation.report.blocks import Block, Figure, Section, Table, Value
 from mangakd.evaluation.report.svg import Axis, Series, chart
 
-FOLDER, FILE = "export", "export.json"  # in the run's folder, and in that
+FOLDER, FILE = "export", "export.json"  # the folder in the run's folder, and its record
 BACKENDS = {"pytorch": "PyTorch fp32", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 PERCENTILES = ("p50", "p95", "p99")
 Record = Mapping[str, Any]
 
 
 def read(folder: Path) -> Record | None:
-    """The record of an export folder, None where there is none. Raises UserError where it is damaged."""
+    """The record of an export folder, None without a record. Raises UserError if the record is damaged."""
     file = folder / FILE
     if not file.is_file():
         return None
@@ -32,20 +32,27 @@ def read(folder: Path) -> Record | None:
 
 
 def section(run: Path) -> list[Section]:
-    """None, or one, of what the run exported."""
+    """One section, or none if the run has no export."""
     record = read(run / FOLDER)
     if record is None:
         return []
-    blocks: list[Block] = [said(record), *tested(record), quality(record), notes(record), cost(record), figure(record)]
+    blocks: list[Block] = [
+        summary(record),
+        *test_sentences(record),
+        quality(record),
+        notes(record),
+        cost(record),
+        figure(record),
+    ]
     return [Section("Export", blocks)]
 
 
-def said(record: Record) -> str:
+def summary(record: Record) -> str:
     return f"{record['chosen']} ships. {record['reason']}"
 
 
-def tested(record: Record) -> list[str]:
-    """Its test score, in a sentence; none where there was no test split."""
+def test_sentences(record: Record) -> list[str]:
+    """One sentence with the test score; none without a test split."""
     test = record["test"]
     if test is None:
         return []
@@ -59,14 +66,14 @@ def tested(record: Record) -> list[str]:
 
 
 def rows(record: Record) -> dict[str, Record]:
-    """PyTorch first, then the variants in the order in which they were made."""
+    """PyTorch first, then the variants in the order of the export."""
     return {"pytorch": record["pytorch"], **record["variants"]}
 
 
 def quality(record: Record) -> Table:
-    """What each variant answers. Where nobody knows what is right, the score is the agreement with the student."""
-    labelled = record["labelled"]
-    agrees = ["agrees with student"] if labelled else []
+    """The quality of each variant. Without labels, the score is the agreement with the student."""
+    has_labels = record["labelled"]
+    agrees = ["agrees with student"] if has_labels else []
     headers = [
         "on validation",
         "how",
@@ -96,12 +103,12 @@ def quality(record: Record) -> Table:
 
 
 def cost(record: Record) -> Table:
-    """What each variant takes, and its share of what PyTorch takes."""
+    """Size, memory and times of each variant, and their shares of PyTorch's."""
     all_rows = rows(record)
     base = all_rows["pytorch"]
     lengths = list(base["latency_ms"])
-    timed = [f"ms at {length} tokens" for length in lengths] + ["ms a text, in batches"]
-    headers = ["", "MB", "load, s", "peak memory, MB", *timed]
+    time_headers = [f"ms at {length} tokens" for length in lengths] + ["ms a text, in batches"]
+    headers = ["", "MB", "load, s", "peak memory, MB", *time_headers]
     cells: list[Sequence[str | Value]] = []
     for name, row in all_rows.items():
         times = [_times(row["latency_ms"][length], base["latency_ms"][length]) for length in lengths]
@@ -118,18 +125,18 @@ def notes(record: Record) -> str:
     slow = f" {record.get('cpu')} has no units for INT8, which gains more where there are some (VNNI, AMX)."
     threads = f"{record['threads']} thread{'s' if record['threads'] > 1 else ''}"
     return (
-        f"{count:,} validation texts, {record['batch_size']} at a time, cut to {record['max_length']} tokens. A variant passes "
-        f"that loses no more than {record['max_drop']:g} points; brackets are 95 % of paired bootstrap resamples. In company: "
-        "how far the other texts of a batch move an answer. A variant that they move by more than rounding is served text by "
-        "text, and was measured so. Below: p50 / p95 / p99 milliseconds from token ids to the answer, one text at a time, and "
-        f"the time of a text in batches, on {threads}, all of them in turns; shares are of PyTorch fp32. Of those that pass, the "
-        "variant ships whose geometric mean of p50 and time in batches is smallest. Loading begins with a Python that has "
-        f"imported nothing yet.{slow if record.get('int8_units') is False else ''}"
+        f"{count:,} validation texts in batches of {record['batch_size']}, truncated to {record['max_length']} tokens. A variant "
+        f"passes if it loses no more than {record['max_drop']:g} points; brackets are 95 % of paired bootstrap resamples. In "
+        "company: how far the other texts of a batch move an answer. A variant whose answers move by more than rounding is "
+        "served and measured text by text. Below: p50 / p95 / p99 milliseconds from token ids to the answer, one text at a time, "
+        f"and the time of a text in batches, on {threads}. The variants were measured in turns; shares are of PyTorch fp32. Of "
+        "the variants that pass, the one with the smallest geometric mean of p50 and time in batches ships. Loading includes the "
+        f"start of Python and its imports.{slow if record.get('int8_units') is False else ''}"
     )
 
 
 def figure(record: Record) -> Figure:
-    """Size against median latency at the middle length, a curve for each backend; smaller and faster is down and left."""
+    """Draw size against median latency at the middle length, one curve a backend. Smaller and faster is down and left."""
     all_rows = rows(record)
     length = sorted(record["pytorch"]["latency_ms"], key=int)[len(record["pytorch"]["latency_ms"]) // 2]
     series = []
@@ -154,26 +161,26 @@ def _p50(row: Record, length: str) -> float:
     return row["latency_ms"][length]["p50"]
 
 
-def _times(found: Mapping[str, float], base: Mapping[str, float]) -> Value:
-    shown = " / ".join(f"{found[p]:.1f}" for p in PERCENTILES)
-    return Value(shown, f"{found['p50'] / base['p50']:.2f} ×")
+def _times(times: Mapping[str, float], base: Mapping[str, float]) -> Value:
+    text = " / ".join(f"{times[p]:.1f}" for p in PERCENTILES)
+    return Value(text, f"{times['p50'] / base['p50']:.2f} ×")
 
 
 def _batches(row: Record, base: Record) -> str | Value:
-    """Folders that were exported before have no such time."""
+    """A record of an older version has no time in batches."""
     if row.get("batch_ms") is None:
         return "–"
     return Value(f"{row['batch_ms']:.2f}", f"{row['batch_ms'] / base['batch_ms']:.2f} ×")
 
 
 def _company(row: Record) -> str:
-    """Largest difference that the other texts of a batch made, of a probability where there are some."""
+    """The largest difference that the other texts of a batch cause: of a probability if there are any, else of an output."""
     company = row.get("company")
     if company is None:
         return "–"
     output, probability = company["max_difference"], company["max_probability_difference"]
-    shown = f"Δ {output:.1g}" if probability is None else f"Δp {probability:.1g}"
-    return shown if company["independent"] else f"{shown}: text by text"
+    text = f"Δ {output:.1g}" if probability is None else f"Δp {probability:.1g}"
+    return text if company["independent"] else f"{text}: text by text"
 
 
 def _score(record: Record, row: Record) -> Value:
@@ -187,7 +194,7 @@ def _likeness(record: Record, value: float) -> str:
 
 
 def _format(record: Record) -> str:
-    """Of its score and of likenesses. Folders that were exported before do not say it."""
+    """The format of the score and of agreements. A record of an older version has no score_format."""
     return record.get("score_format", "{:.4f}" if record.get("problem") in ("regression", "embedding") else "{:.1%}")
 
 

@@ -1,4 +1,4 @@
-"""A heat map as SVG text: two swept keys, one score, its number in every cell. Light is bad, dark is good; the best is framed."""
+"""A heat map as SVG text: one score over two keys of a sweep, its number in every cell. Dark is good; the best has a frame."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ def heatmap(
     title: str, columns: Sequence[str], rows: Sequence[str], of: tuple[str, str], cells: Mapping[tuple[str, str], float],
     score: Score,
 ) -> str:  # fmt: skip
-    """of: names of columns and rows. cells: (column, row) → value of the score; a missing cell was not measured."""
+    """of: names of columns and rows. cells: (column, row) → value of the score; a missing cell has no finished run."""
     wide = (WIDTH - LEFT - 8) / len(columns)
     floor = TOP + CELL * len(rows)
     values = sorted((value for value in cells.values() if math.isfinite(value)), key=score.rank)
@@ -34,8 +34,8 @@ def heatmap(
     parts += [_text(LEFT - 6, TOP + CELL * (j + 0.5) + 4, name, "end") for j, name in enumerate(rows)]
     parts.append(_text(LEFT + (WIDTH - 8 - LEFT) / 2, floor + 36, of[0]))
     middle = TOP + CELL * len(rows) / 2
-    turned = f'x="13" y="{middle}" transform="rotate(-90 13 {middle})" text-anchor="middle"'
-    return "\n".join([*parts, f"<text {turned}>{escape(of[1])}</text>", "</svg>"])
+    rotation = f'x="13" y="{middle}" transform="rotate(-90 13 {middle})" text-anchor="middle"'
+    return "\n".join([*parts, f"<text {rotation}>{escape(of[1])}</text>", "</svg>"])
 
 
 def _cell(value: float, form: str, box: tuple[float, float, float], share: float, best: bool) -> list[str]:

@@ -1,4 +1,4 @@
-"""Sections → one HTML file that needs nothing else: no script, no font, no request. Wide tables scroll inside themselves."""
+"""Sections → one HTML file without scripts, fonts or requests. Wide tables scroll inside their own box."""
 
 import re
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ summary { font-size: 0.85rem; color: #444; }
 }
 pre { overflow-x: auto; font-size: 0.8rem; background: #f5f5f5; padding: 0.8rem; overflow-wrap: normal; }
 """
-_BREAKS = re.compile(r"(?<=[_,=/])")  # where a long name of a run may be broken
+_BREAKS = re.compile(r"(?<=[_,=/])")  # a browser may break a run's long name after these
 _CLASSES = {"pass": "pass", "FAIL": "fail"}
 
 
@@ -79,7 +79,7 @@ def _block(block: Block) -> str:
         return f"<details><summary>{escape(block.title)}</summary><pre>{escape(block.text)}</pre></details>"
     if isinstance(block, Figure):
         numbers = f"<details><summary>numbers</summary>{_table(block.numbers)}</details>"
-        return f"<figure>{block.svg}{numbers}</figure>"  # its title is drawn
+        return f"<figure>{block.svg}{numbers}</figure>"  # no caption: the svg contains its title
     return _table(block)
 
 
@@ -92,9 +92,9 @@ def _table(table: Table) -> str:
 
 
 def _cell(cell: str | Value, of: str) -> str:
-    """of: what a phone, which shows no header, writes before it."""
+    """of: the column's header, which a phone shows in front of the cell instead of a header row."""
     value = cell if isinstance(cell, Value) else Value(cell)
     small = f"<small>{escape(value.interval)}</small>" if value.interval else ""
     kind = f' class="{_CLASSES[value.text]}"' if value.text in _CLASSES else ""
-    named = f' data-of="{escape(of)}"' if of else ""
-    return f"<td{kind}{named}>{escape(value.text)}{small}</td>"
+    label = f' data-of="{escape(of)}"' if of else ""
+    return f"<td{kind}{label}>{escape(value.text)}{small}</td>"

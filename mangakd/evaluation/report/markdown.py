@@ -1,4 +1,4 @@
-"""Sections → Markdown. Figures are given as their numbers, which also read well in a terminal and in a diff."""
+"""Sections → Markdown. A figure becomes its table of numbers, which is readable in a terminal and in a diff."""
 
 from collections.abc import Sequence
 
@@ -22,17 +22,17 @@ def _block(block: Block) -> str:
     return table(block)
 
 
-def table(shown: Table) -> str:
-    align = "---" if shown.texts else "---:"
-    rules = ["---", *[align] * (len(shown.headers) - 1)]
-    rows = [shown.headers, rules, *([_cell(cell) for cell in row] for row in shown.rows)]
+def table(data: Table) -> str:
+    align = "---" if data.texts else "---:"
+    rules = ["---", *[align] * (len(data.headers) - 1)]
+    rows = [data.headers, rules, *([_cell(cell) for cell in row] for row in data.rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _cell(cell: str | Value) -> str:
     value = cell if isinstance(cell, Value) else Value(cell)
     text = f"{value.text} {value.interval}".strip()
-    # A text may hold what ends a cell or a row, or what Markdown or HTML would take for its own.
+    # Escape characters that end a cell or a row, or that mean something in Markdown or HTML.
     for special in ("\\", "|", "`", "*", "_", "<", "["):
         text = text.replace(special, f"\\{special}") if not value.interval else text
     return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""From a run's predictions to its numbers: every score of every model on the same resamples, and what the gate tests."""
+"""Computes a run's numbers from its predictions: every score of every model on the same resamples, and the gate's numbers."""
 
 import json
 import math
@@ -17,8 +17,8 @@ LATENCY = "latency.json"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """scores: (model, score) → estimate on test. details: what the judge adds. metrics: the run's metrics.json."""
+class RunResult:
+    """scores: (model, score) → estimate on test. details: the judge's additions. metrics: the run's metrics.json."""
 
     judge: Judge
     test: Predictions
@@ -38,7 +38,7 @@ class Measured:
         return mine - theirs if mine is not None and theirs is not None else None
 
     def gain(self, score: str, other: str) -> Estimate | None:
-        """How much better the student is than another model, paired; in points where the score is a percentage."""
+        """How much better the student is than another model, paired; in points if the score is a percentage."""
         mine, theirs = self.scores.get(("student", score)), self.scores.get((other, score))
         about = self.judge.scores[score]
         return about.gain(mine, theirs) * about.factor if mine is not None and theirs is not None else None
@@ -49,7 +49,7 @@ class Measured:
 
     @property
     def gate(self) -> dict[str, Estimate | float]:
-        """Measure → the run's number; what could not be measured is not there."""
+        """Measure → the run's number, without measures that the run lacks."""
         numbers: dict[str, Estimate | float | None] = {}
         for name in self.judge.scores:
             numbers[name] = self.scores.get(("student", name))
@@ -64,8 +64,8 @@ def _number(value: Estimate | float) -> float:
     return value.value if isinstance(value, Estimate) else value
 
 
-def measure(run: Path, judge: Judge, resamples: int = RESAMPLES, seed: int = 0) -> Measured:
-    """Raises UserError where the folder is no finished run."""
+def measure(run: Path, judge: Judge, resamples: int = RESAMPLES, seed: int = 0) -> RunResult:
+    """Compute a run's numbers. Raises UserError if the folder is no finished run."""
     metrics = read_metrics(run)
     test, validation = predictions.load(run, "test"), predictions.load(run, "validation")
     details = judge.details(test, validation)
@@ -74,7 +74,7 @@ def measure(run: Path, judge: Judge, resamples: int = RESAMPLES, seed: int = 0) 
     scores = {key: estimates["\0".join(key)] for key in statistics}
     file = run / LATENCY
     latency = json.loads(file.read_text()) if file.is_file() else None
-    return Measured(judge, test, details, scores, metrics, latency, resamples)
+    return RunResult(judge, test, details, scores, metrics, latency, resamples)
 
 
 def statistics_of(judge: Judge, split: Predictions) -> dict[tuple[str, str], Statistic]:
@@ -83,13 +83,13 @@ def statistics_of(judge: Judge, split: Predictions) -> dict[tuple[str, str], Sta
         (model, score): statistic
         for model in split.models
         for score, statistic in judge.statistics(
-            split.logits[model], split.targets, None if model == "teacher" else split.logits["teacher"]
+            split.head, split.answers[model], split.truth, None if model == "teacher" else split.answers["teacher"]
         ).items()
     }
 
 
 def read_metrics(run: Path) -> dict[str, float]:
-    """A run's metrics.json. Raises UserError where the folder holds no finished run."""
+    """Read a run's metrics.json. Raises UserError if the folder holds no finished run."""
     file = run / "metrics.json"
     if file.is_file():
         return json.loads(file.read_text())
@@ -98,9 +98,9 @@ def read_metrics(run: Path) -> dict[str, float]:
             f"{run}: there is no such folder. Give the folder of a run (hydra.run.dir), such as outputs/intent/…."
         )
     runs = sorted(p.parent.name for p in run.glob("*/metrics.json"))
-    held = (
+    contents = (
         f"it holds the runs {', '.join(runs[:5])}; give one of them"
         if runs
         else "the run has not finished, or this is no run"
     )
-    raise UserError(f"{run} has no metrics.json: {held}.")
+    raise UserError(f"{run} has no metrics.json: {contents}.")

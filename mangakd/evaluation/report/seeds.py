@@ -1,4 +1,4 @@
-"""One run under several seeds: how far each of its numbers moves, and what moves it."""
+"""One run under several seeds: the spread of each number, and the seeds that differ."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -27,41 +27,41 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class Line:
-    """One number of every run: its title, how it is shown, and its values (n), NaN where a run has none."""
+    """One number over all runs. form: its format. values: (n), NaN if a run lacks the number."""
 
     title: str
     form: str
     values: np.ndarray
 
-    def shown(self, number: float) -> str:
+    def text(self, number: float) -> str:
         return "–" if math.isnan(number) else self.form.format(number)
 
     @property
     def mean(self) -> Value:
-        """With its 95 % interval over seeds."""
+        """The mean with its 95 % interval over seeds."""
         spread = Spread(self.values)
         if math.isnan(spread.mean):
             return Value("–")
-        interval = f"[{', '.join(map(self.shown, spread.interval))}]" if np.ptp(self.values) else "(all the same)"
-        return Value(self.shown(spread.mean), interval)
+        interval = f"[{', '.join(map(self.text, spread.interval))}]" if np.ptp(self.values) else "(all the same)"
+        return Value(self.text(spread.mean), interval)
 
     @property
     def ends(self) -> tuple[str, str]:
-        return self.shown(self.values.min()), self.shown(self.values.max())
+        return self.text(self.values.min()), self.text(self.values.max())
 
 
 def sections(point: Point, score: str, judge: Judge) -> list[Section]:
-    """Of a point with several seeds. score: the name of the score that runs are kept by."""
+    """The sections on a point with several seeds. score: the name of the score by which the runs chose their checkpoint."""
     lines = [line for line in _lines(point, score, judge) if not np.isnan(line.values).all()]
     note = (
-        "Brackets: 95 % interval of the mean over seeds (Student's t). They say how far other seeds move it, not what other "
-        "test rows would do: that is in the report of each run."
+        "Brackets: 95 % interval of the mean over seeds (Student's t). This interval covers other seeds. The intervals in the "
+        "report of each run cover other test rows."
     )
     table = Table(["test", f"mean of {len(point.runs)} seeds", "lowest", "highest"], [
         [line.title, line.mean, *line.ends] for line in lines
     ])  # fmt: skip
     each = Table([SEED, *(line.title for line in lines), "run"], [
-        [_seed(run), *(line.shown(value) for line, value in zip(lines, values, strict=True)), run.folder.name]
+        [_seed(run), *(line.text(value) for line, value in zip(lines, values, strict=True)), run.folder.name]
         for run, values in zip(point.runs, np.transpose([line.values for line in lines]), strict=True)
     ])  # fmt: skip
     return [
@@ -72,25 +72,26 @@ def sections(point: Point, score: str, judge: Judge) -> list[Section]:
 
 def _lines(point: Point, name: str, judge: Judge) -> list[Line]:
     score = judge.score(name)
-    tested = {
-        model: Line(f"{score.text}, {NAMES[model]}", score.format, _tested(point, name, model)) for model in PREFIXES
+    lines = {
+        model: Line(f"{score.text}, {NAMES[model]}", score.format, _test_scores(point, name, model))
+        for model in PREFIXES
     }
     others = [other for other in judge.scores if other != name]
     return [
-        tested["student"], tested["baseline"], _gain(point, name, score), tested["teacher"],
-        Line("retention", "{:.1%}", _tested(point, "retention")),
-        *(Line(judge.scores[other].text, judge.scores[other].format, _tested(point, other)) for other in others),
+        lines["student"], lines["baseline"], _gain(point, name, score), lines["teacher"],
+        Line("retention", "{:.1%}", _test_scores(point, "retention")),
+        *(Line(judge.scores[other].text, judge.scores[other].format, _test_scores(point, other)) for other in others),
     ]  # fmt: skip
 
 
-def _tested(point: Point, score: str, model: str = "student") -> np.ndarray:
-    """(n), NaN where a run has none."""
+def _test_scores(point: Point, score: str, model: str = "student") -> np.ndarray:
+    """(n), NaN if a run lacks the score."""
     return np.array([run.metrics.get(f"{PREFIXES[model]}test/{score}", math.nan) for run in point.runs])
 
 
 def _gain(point: Point, name: str, score: Score) -> Line:
-    """What the teacher adds, seed by seed: both students have the same seed. Above 0 the student is better."""
-    gain = score.factor * score.gain(_tested(point, name), _tested(point, name, "baseline"))
+    """The teacher's effect for each seed: both students have the same seed. Above 0, the student with the teacher is better."""
+    gain = score.factor * score.gain(_test_scores(point, name), _test_scores(point, name, "baseline"))
     sides = [NAMES["student"], NAMES["baseline"]]
     title = " − ".join(sides if score.higher else sides[::-1])
     return Line(f"gain: {title}{score.difference_unit}", score.difference_format, gain)
@@ -98,7 +99,7 @@ def _gain(point: Point, name: str, score: Score) -> Line:
 
 def _headline(point: Point, name: str, score: Score) -> str:
     gain, runs = _gain(point, name, score), len(point.runs)
-    student = score.format.format(_tested(point, name).mean())
+    student = score.format.format(_test_scores(point, name).mean())
     sentence = f"{score.text} of the student on test: {student} in the mean of {runs} seeds."
     if np.isnan(gain.values).any():
         return f"{sentence} What the teacher adds is not known: the runs have no baseline (baseline=true)."
@@ -111,21 +112,21 @@ def _headline(point: Point, name: str, score: Score) -> str:
 
 
 def what_differs(point: Point) -> str:
-    """Which seeds differ, whether the runs have one teacher, and whether they were tested on the same rows."""
+    """Which seeds differ, whether the runs share a teacher, and whether the runs have the same test rows."""
     seeds = [dict(_seeds(run)) for run in point.runs]
     keys = list(dict.fromkeys(key for one in seeds for key in one))
     differ = [key for key in keys if any(one.get(key) != seeds[0].get(key) for one in seeds)]
-    moved = {MEANINGS.get(key, key) for key in differ}
-    same = [key for key in keys if MEANINGS.get(key, key) not in moved]
-    parts = [f"Differs from run to run: {_named(differ)}."] if differ else []
+    varying = {MEANINGS.get(key, key) for key in differ}
+    same = [key for key in keys if MEANINGS.get(key, key) not in varying]
+    parts = [f"Differs from run to run: {_describe_keys(differ)}."] if differ else []
     if same:
         one_each = {MEANINGS.get(key, key): key for key in reversed(same)}.values()
-        added = " ".join(f"'{key}=${{{SEED}}}'" for key in reversed(one_each))
-        parts.append(f"The same in all: {_named(same)}. To let them follow the seed, add {added}.")
+        overrides = " ".join(f"'{key}=${{{SEED}}}'" for key in reversed(one_each))
+        parts.append(f"The same in all: {_describe_keys(same)}. To let them follow the seed, add {overrides}.")
     teachers = {
         tuple(sorted(item for item in run.metrics.items() if item[0].startswith("teacher/test/"))) for run in point.runs
     }
-    if len(teachers) == 1 and TEACHER in moved:
+    if len(teachers) == 1 and TEACHER in varying:
         parts.append("All runs have the same teacher nevertheless: it was fine-tuned before.")
     first = point.runs[0].test
     if first is not None and not all(run.test is not None and first.same_rows(run.test) for run in point.runs):
@@ -133,8 +134,8 @@ def what_differs(point: Point) -> str:
     return " ".join(parts)
 
 
-def _named(keys: list[str]) -> str:
-    """Meanings, each with its keys."""
+def _describe_keys(keys: list[str]) -> str:
+    """The meanings of keys, each followed by its keys."""
     meanings: dict[str, list[str]] = {}
     for key in keys:
         meanings.setdefault(MEANINGS.get(key, ""), []).append(key)
@@ -148,7 +149,7 @@ def _seed(run: SweepRun) -> str:
 
 
 def _seeds(run: SweepRun) -> Iterator[tuple[str, Any]]:
-    """Key and value of every seed in the run's config."""
+    """Yield key and value of every seed in the run's config."""
     file = run.folder / "config.yaml"
     if file.is_file():
         yield from _within(yaml.safe_load(file.read_text()))

@@ -1,8 +1,8 @@
-"""Line and dot charts as SVG text: a report then needs no plotting package, and its figures stay sharp and searchable.
+"""Line and dot charts as SVG text. A report then needs no plotting package, and its figures stay sharp and searchable.
 
-Drawn 360 units wide in a 12-unit font, so that a phone shows them at about their own size. Dark on light; series differ in
-colour (Okabe & Ito's, told apart by the colour-blind) and in dashes. A browser measures the result in
-tests/integration/test_report_in_browser.py: no text may leave the drawing or touch another.
+A chart is 360 units wide with a 12-unit font, about its own size on a phone. Dark on light. Series differ in dashes and in
+colour (Okabe & Ito's palette, which colour-blind readers can distinguish). tests/integration/test_report_in_browser.py checks
+in a browser that no text leaves the drawing or overlaps another text.
 """
 
 import math
@@ -14,13 +14,13 @@ from html import escape
 COLOURS = ("#0072B2", "#D55E00", "#007A5A", "#A8457F", "#222222", "#7A6000")
 DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2", "10 4")
 WIDTH, PLOT_HEIGHT, LEFT, RIGHT, TOP, BOTTOM, LEGEND = 360, 220, 72, 24, 30, 42, 17
-TITLE, NAME = 32, 33  # letters that fit into a line of the title and of the legend, in the widest of common fonts
-DOTS = 30  # curves of no more points show each of them
+TITLE, NAME = 32, 33  # letters in a line of the title and of the legend that fit in the widest common font
+DOTS = 30  # curves of at most 30 points show each point
 
 
 @dataclass(frozen=True)
 class Series:
-    """One curve. areas: of its dots, in [0, 1]; None draws small dots where there are few."""
+    """One curve. areas: of its dots, in [0, 1]. None draws small dots, and only on curves of few points."""
 
     name: str
     x: Sequence[float]
@@ -30,7 +30,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Axis:
-    """percent: shares are shown as percentages. low, high: fixed ends, or None for the data's."""
+    """percent: values are shares, shown as percentages. low, high: fixed ends; None takes the data's ends."""
 
     label: str
     percent: bool = False
@@ -41,7 +41,7 @@ class Axis:
 def chart(
     title: str, series: Sequence[Series], x: Axis, y: Axis, marks: Sequence[float] = (), diagonal: bool = False
 ) -> str:
-    """marks: x where a new stage begins. diagonal: the line of equal x and y."""
+    """marks: the x at which a new stage begins. diagonal: draw the line x = y."""
     across = _Scale(x, [v for s in series for v in s.x], LEFT, WIDTH - RIGHT)
     up = _Scale(y, [v for s in series for v in s.y], TOP + PLOT_HEIGHT, TOP)
     names = [_lines(s.name) for s in series] if len(series) > 1 else []
@@ -68,7 +68,7 @@ def chart(
 
 
 def _lines(name: str) -> list[str]:
-    """Broken after what parts of paths and overrides end in, or anywhere where there is none."""
+    """Split a name into lines: after a character that ends a part of a path or of an override, else anywhere."""
     return re.findall(rf".{{1,{NAME}}}(?:(?<=[ _,=/-])|$)|.{{1,{NAME}}}", name)
 
 
@@ -77,15 +77,15 @@ def _cut(title: str) -> str:
 
 
 class _Scale:
-    """Values → units of the drawing, and where the ticks are."""
+    """Values → units of the drawing. ticks: their values."""
 
     def __init__(self, axis: Axis, values: Sequence[float], start: float, end: float) -> None:
         finite = [v for v in values if math.isfinite(v)] or [0.0]
         low = min(finite) if axis.low is None else axis.low
         high = max(finite) if axis.high is None else axis.high
-        if high <= low:  # one value: room on both sides, but no shares above 100 %
-            room = 0.05 if axis.percent else (abs(low) or 1) / 2
-            low, high = low - room, min(high + room, 1.0) if axis.percent else high + room
+        if high <= low:  # one value: a margin on both sides, but no shares above 100 %
+            margin = 0.05 if axis.percent else (abs(low) or 1) / 2
+            low, high = low - margin, min(high + margin, 1.0) if axis.percent else high + margin
         step = _step(max(high - low, 5e-4) if axis.percent else high - low)  # two decimals of a percentage at most
         self.low = low if axis.low is not None else math.floor(low / step) * step
         self.high = high if axis.high is not None else math.ceil(high / step) * step
@@ -98,7 +98,7 @@ class _Scale:
     def __call__(self, value: float) -> float:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
-    def shown(self, tick: float) -> str:
+    def label(self, tick: float) -> str:
         if self.axis.percent:
             return f"{tick:.{self._decimals}%}"
         if 1e5 <= self._largest < 1e9:
@@ -121,14 +121,14 @@ def _axes(x: _Scale, y: _Scale) -> list[str]:
     for tick in y.ticks:
         at = y(tick)
         parts.append(f'<line x1="{LEFT}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}" stroke="#e2e2e2"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{y.shown(tick)}</text>')
+        parts.append(f'<text x="{LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{y.label(tick)}</text>')
     for tick in x.ticks:
         at = x(tick)
         parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{floor}" y2="{floor + 4}" stroke="#1b1b1b"/>')
-        parts.append(f'<text x="{at:.1f}" y="{floor + 17}" text-anchor="middle">{x.shown(tick)}</text>')
+        parts.append(f'<text x="{at:.1f}" y="{floor + 17}" text-anchor="middle">{x.label(tick)}</text>')
     middle = TOP + PLOT_HEIGHT / 2
-    turned = f'x="12" y="{middle}" transform="rotate(-90 12 {middle})" text-anchor="middle"'
-    parts.append(f"<text {turned}>{escape(y.axis.label)}</text>")
+    rotation = f'x="12" y="{middle}" transform="rotate(-90 12 {middle})" text-anchor="middle"'
+    parts.append(f"<text {rotation}>{escape(y.axis.label)}</text>")
     parts.append(f'<text x="{(LEFT + right) / 2}" y="{floor + 34}" text-anchor="middle">{escape(x.axis.label)}</text>')
     return parts
 
@@ -148,7 +148,7 @@ def _curve(series: Series, index: int, x: _Scale, y: _Scale) -> list[str]:
 
 
 def _legend(name: Sequence[str], index: int, y: float) -> list[str]:
-    """name: its lines."""
+    """name: the lines of the series' name."""
     colour = COLOURS[index % len(COLOURS)]
     line = f'<line x1="{LEFT}" x2="{LEFT + 26}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="2.5" {_dash(index)}/>'
     start = f'<text x="{LEFT + 32}"'

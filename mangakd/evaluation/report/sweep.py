@@ -1,4 +1,4 @@
-"""The report of a sweep: every point with its interval, a heat map, curves, and the command that won."""
+"""The report of a sweep: every point with its interval, a heat map, curves, and the command of the best point."""
 
 import itertools
 import math
@@ -13,11 +13,11 @@ from mangakd.evaluation.report.svg import Axis, Series, chart
 from mangakd.evaluation.report.write import write
 from mangakd.evaluation.sweep import Point, SweepResult, behind, result
 
-DRAWN = 6  # curves that can be told apart
+FIGURE_RUNS = 6  # more curves are hard to distinguish
 
 
 def write_sweep(folder: Path, judge: Judge, resamples: int = RESAMPLES, seed: int = 0) -> str:
-    """report.html and report.md in the sweep's folder; returns the table, for the terminal. Raises UserError: no run finished."""
+    """Write report.html and report.md to the sweep's folder; returns the table. Raises UserError if no run has finished."""
     sweep = result(folder, judge)
     best = sweep.points[0]
     over_seeds = seeds.sections(best, sweep.score, judge) if len(best.runs) > 1 else []
@@ -25,35 +25,35 @@ def write_sweep(folder: Path, judge: Judge, resamples: int = RESAMPLES, seed: in
     parts = [*points, *over_seeds, _maps(sweep), _curves(sweep), _troubles(sweep)]
     parts = [part for part in parts if part.blocks]
     write(folder / "report", f"{'Seeds' if sweep.repeats else 'Sweep'}: {folder.resolve().name}", parts)
-    shown = [Section(part.title, [b for b in part.blocks if not isinstance(b, Figure)]) for part in parts[:2]]
-    return markdown.page(f"{len(sweep.runs)} runs, {len(sweep.points)} points", shown)
+    terminal = [Section(part.title, [b for b in part.blocks if not isinstance(b, Figure)]) for part in parts[:2]]
+    return markdown.page(f"{len(sweep.runs)} runs, {len(sweep.points)} points", terminal)
 
 
 def _winner(sweep: SweepResult) -> Section:
     best = sweep.points[0]
     others = [name for name in sweep.judge.watched if name != sweep.score]
-    tested = ", ".join(
+    test_scores = ", ".join(
         f"{sweep.judge.scores[name].text} {sweep.judge.scores[name].format.format(best.mean_of(f'test/{name}'))}"
         for name in (sweep.score, *others)
         if any(f"test/{name}" in run.metrics for run in best.runs)
     )
-    repeated = f"{len(best.runs)} seeds" if len(best.runs) > 1 else "one seed"
+    count = f"{len(best.runs)} seeds" if len(best.runs) > 1 else "one seed"
     words = [
-        f"Best on validation ({repeated}): {_named(sweep, best)}. {sweep.about.title} "
-        f"{_shown(sweep, best).text} {_shown(sweep, best).interval}",
-        f"Its students on test: {tested}. Points were chosen on validation; test is shown for the best one alone, as choosing "
-        "by test would flatter it.",
+        f"Best on validation ({count}): {_describe(sweep, best)}. {sweep.about.title} "
+        f"{_score(sweep, best).text} {_score(sweep, best).interval}",
+        f"Its students on test: {test_scores}. Validation chose the point. Test is shown for the best point only, because a "
+        "choice by test would flatter the point.",
         f"Its command: {sweep.winning_command()}",
     ]
     return Section("The best point", words)
 
 
-def _named(sweep: SweepResult, point: Point) -> str:
-    return ", ".join(f"{key}={value}" for key, value in zip(sweep.keys, point.values, strict=True)) or "the only one"
+def _describe(sweep: SweepResult, point: Point) -> str:
+    return ", ".join(f"{key}={value}" for key, value in zip(sweep.keys, point.values, strict=True)) or "the only point"
 
 
-def _shown(sweep: SweepResult, point: Point) -> Value:
-    """The mean over seeds, with half of its interval."""
+def _score(sweep: SweepResult, point: Point) -> Value:
+    """The mean over seeds, with half the width of its interval."""
     half = sweep.about.difference_format.format(sweep.about.factor * point.half).removeprefix("+")
     return Value(sweep.about.format.format(point.mean), "" if math.isnan(point.half) else f"± {half}")
 
@@ -61,7 +61,7 @@ def _shown(sweep: SweepResult, point: Point) -> Value:
 def _table(sweep: SweepResult, resamples: int, seed: int) -> Section:
     gaps = behind(sweep, resamples, seed)
     note = "± is the 95 % interval of the mean over seeds (Student's t); it needs two seeds." if _several(sweep) else (
-        "One seed for each point: add seed=0,1,2 to see how far luck goes."
+        "One seed for each point: add seed=0,1,2 to see how far the seed moves the score."
     )  # fmt: skip
     unit = sweep.about.difference_unit
     headers = [*sweep.keys, "seeds", f"validation {sweep.about.title}", f"minus best{unit}", "minutes a run"]
@@ -72,12 +72,12 @@ def _table(sweep: SweepResult, resamples: int, seed: int) -> Section:
             value, *ends = map(sweep.about.difference_format.format, (gaps[number].value, *gaps[number].interval))
             gap = Value(value, " to ".join(ends))
         minutes = point.mean_of("run/seconds") / 60
-        rows.append([*point.values, str(len(point.runs)), _shown(sweep, point), gap, f"{minutes:.1f}"])
+        rows.append([*point.values, str(len(point.runs)), _score(sweep, point), gap, f"{minutes:.1f}"])
     blocks: list[Block] = [note, Table(headers, rows)]
     if gaps:
         blocks.append(
-            "Minus best: paired over the validation rows, 95 % of the bootstrap's resamples. An interval that holds 0 is no "
-            "evidence that the best point is better than this one."
+            "Minus best: paired over the validation rows, 95 % of the bootstrap's resamples. An interval that contains 0 is no "
+            "evidence that the best point is better than the row's point."
         )
     return Section("Points, best first", blocks)
 
@@ -87,11 +87,11 @@ def _several(sweep: SweepResult) -> bool:
 
 
 def _maps(sweep: SweepResult) -> Section:
-    """One heat map for every two keys, one curve for a single key. Other keys: the best of their values."""
+    """One heat map for each pair of keys, one curve for a single key. A cell is the best over the other keys."""
     if len(sweep.keys) == 1:
         return Section("Score by value", _line(sweep))
-    drawn: list[Block] = [_map(sweep, *pair) for pair in itertools.combinations(range(len(sweep.keys)), 2)]
-    return Section("Heat map", drawn)
+    figures: list[Block] = [_map(sweep, *pair) for pair in itertools.combinations(range(len(sweep.keys)), 2)]
+    return Section("Heat map", figures)
 
 
 def _map(sweep: SweepResult, across: int, down: int) -> Figure:
@@ -113,7 +113,7 @@ def _map(sweep: SweepResult, across: int, down: int) -> Figure:
 def _line(sweep: SweepResult) -> list[Block]:
     points = sorted(sweep.points, key=lambda point: _order(point.values[0]))
     numbers = Table(
-        [sweep.keys[0], f"validation {sweep.about.title}"], [[p.values[0], _shown(sweep, p)] for p in points]
+        [sweep.keys[0], f"validation {sweep.about.title}"], [[p.values[0], _score(sweep, p)] for p in points]
     )
     if any(_order(point.values[0])[0] for point in points):
         return [numbers]  # names have no axis
@@ -132,26 +132,28 @@ def _order(value: str) -> tuple[bool, float, str]:
 
 
 def _curves(sweep: SweepResult) -> Section:
-    """Of the best points, the first seed of each; of a run under several seeds, each seed."""
+    """The curves of the best points, the first seed of each. For a run under several seeds: the curves of each seed."""
     if sweep.repeats:
-        chosen = {f"run {run.folder.name}": curves.read(run.folder) for run in sweep.points[0].runs[:DRAWN]}
+        runs = {f"run {run.folder.name}": curves.read(run.folder) for run in sweep.points[0].runs[:FIGURE_RUNS]}
     else:
-        chosen = {", ".join(point.values) or "run": curves.read(point.runs[0].folder) for point in sweep.points[:DRAWN]}
+        runs = {
+            ", ".join(point.values) or "run": curves.read(point.runs[0].folder) for point in sweep.points[:FIGURE_RUNS]
+        }
     columns = [*dict.fromkeys(f"val/{name}" for name in (sweep.score, *sweep.judge.watched)), "train/loss"]
-    drawn: list[Block] = [
-        curves.figure(chosen, column, sweep.judge)
+    figures: list[Block] = [
+        curves.figure(runs, column, sweep.judge)
         for column in columns
-        if any(column in one.columns for one in chosen.values())
+        if any(column in one.columns for one in runs.values())
     ]
-    if not drawn:
-        return Section("Curves", ["The runs kept no curves: train with logger=[csv]."])
+    if not figures:
+        return Section("Curves", ["The runs have no curves: train with logger=[csv]."])
     note = (
-        f"The best {len(chosen)} points by {', '.join(sweep.keys)}; first seed of each."
+        f"The best {len(runs)} points by {', '.join(sweep.keys)}; first seed of each."
         if sweep.keys
-        else f"The first {len(chosen)} runs."
+        else f"The first {len(runs)} runs."
     )
     losses = " Losses of different temperatures and weights are on different scales."
-    return Section("Curves", [note + losses, *drawn])
+    return Section("Curves", [note + losses, *figures])
 
 
 def _troubles(sweep: SweepResult) -> Section:
@@ -170,4 +172,4 @@ def _troubles(sweep: SweepResult) -> Section:
 
 
 def _why(error: str) -> str:
-    return error or "not finished; the sweep's command with hydra.sweep.dir=… resume=auto goes on with it"
+    return error or "not finished; the sweep's command with hydra.sweep.dir=… resume=auto resumes the run"

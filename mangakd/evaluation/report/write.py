@@ -10,23 +10,23 @@ from mangakd.evaluation.gate import Verdict, verdicts
 from mangakd.evaluation.judge import Judge
 from mangakd.evaluation.report import export, html, markdown, sections
 from mangakd.evaluation.report.blocks import Section, Verbatim
-from mangakd.evaluation.report.measure import Measured, measure
+from mangakd.evaluation.report.measure import RunResult, measure
 
 
 def write_report(
     run: Path, judge: Judge, gate: Mapping[str, Any], resamples: int = RESAMPLES, seed: int = 0
 ) -> list[Verdict]:
-    """Both files, in the run folder. gate: the entries of conf/gate, {} for none. Raises UserError for no finished run."""
-    measured = measure(run, judge, resamples, seed)
-    lines = verdicts(gate, judge, measured.gate, str(run))
-    write(run / "report", f"KD report: {run.resolve().name}", contents(run, measured, lines))
+    """Write both files to the run folder. gate: entries of conf/gate, {} for none. Raises UserError for an unfinished run."""
+    result = measure(run, judge, resamples, seed)
+    lines = verdicts(gate, judge, result.gate, str(run))
+    write(run / "report", f"KD report: {run.resolve().name}", contents(run, result, lines))
     return lines
 
 
-def contents(run: Path, measured: Measured, lines: Sequence[Verdict]) -> list[Section]:
+def contents(run: Path, result: RunResult, lines: Sequence[Verdict]) -> list[Section]:
     parts = [
-        sections.headline(measured, lines), sections.scores(measured), sections.differences(measured),
-        *measured.details.sections(measured), sections.learning(run, measured.judge), sections.size(measured),
+        sections.headline(result, lines), sections.scores(result), sections.differences(result),
+        *result.details.sections(result), sections.learning(run, result.judge), sections.size(result),
         *export.section(run),
     ]  # fmt: skip
     config = run / "config.yaml"
@@ -36,7 +36,7 @@ def contents(run: Path, measured: Measured, lines: Sequence[Verdict]) -> list[Se
 
 
 def write(stem: Path, title: str, parts: Sequence[Section]) -> None:
-    """<stem>.html and <stem>.md, each written aside and renamed."""
+    """Write <stem>.html and <stem>.md, each as a scratch file that is then renamed."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     for ending, page in (("html", html.page), ("md", markdown.page)):
         scratch = stem.with_name(f"{stem.name}.partial.{ending}")

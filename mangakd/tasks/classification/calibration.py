@@ -4,23 +4,23 @@ from collections.abc import Mapping
 
 from mangakd.evaluation.calibration import Bins
 from mangakd.evaluation.report.blocks import Figure, Section, Table, Value
-from mangakd.evaluation.report.measure import Measured
-from mangakd.evaluation.report.sections import NAMES, models, shown
+from mangakd.evaluation.report.measure import RunResult
+from mangakd.evaluation.report.sections import NAMES, cell, models
 from mangakd.evaluation.report.svg import Axis, Series, chart
 from mangakd.evaluation.statistics import SCORES, Answers
 
 
 def section(
-    measured: Measured, answers: Mapping[str, Answers], refit: Mapping[str, Answers], temperatures: Mapping[str, float]
+    result: RunResult, answers: Mapping[str, Answers], refit: Mapping[str, Answers], temperatures: Mapping[str, float]
 ) -> Section:
     """answers, refit: model → its answers on test, as trained and at its temperature."""
     rows: list[list[str | Value]] = []
-    for name in models(measured):
+    for name in models(result):
         temperature = temperatures.get(name)
         rows.append([
             NAMES[name], f"{temperature:.2f}" if temperature else "–",
-            *(shown(measured.scores.get((name, score)), SCORES[score].format) for score in ("ece", "ece_refit")),
-            shown(measured.scores[name, "entropy"], "{:.3f}"),
+            *(cell(result.scores.get((name, score)), SCORES[score].format) for score in ("ece", "ece_refit")),
+            cell(result.scores[name, "entropy"], "{:.3f}"),
         ])  # fmt: skip
     note = (
         "The temperature is refit on validation (above 1: the model was too sure) and judged on test. Dots on the diagonal: "
@@ -28,7 +28,7 @@ def section(
     )
     table = Table(["", "temperature", SCORES["ece"].text, SCORES["ece_refit"].text, "entropy, nats"], rows)
     figures = []
-    for name in models(measured):
+    for name in models(result):
         sides = {"as trained": answers[name]}
         if name in refit:
             sides[f"after refit, T = {temperatures[name]:.2f}"] = refit[name]

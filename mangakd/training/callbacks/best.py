@@ -1,7 +1,7 @@
-"""Keeps the best validation epoch; of equal ones the later, which has learnt longer and at a smaller rate.
+"""Saves the best validation epoch. Of equal epochs the later wins: it has trained longer, at a smaller learning rate.
 
-Lightning keeps the first of equals. On a few hundred validation rows ties are common, and the first of them may be an epoch in
-which the student had hardly begun.
+Lightning saves the first of equal epochs. On a few hundred validation rows ties are common, and the first may be an epoch at
+the very start of training.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Best(ModelCheckpoint):
-    """folder: gets best.ckpt, weights only. monitor: a logged score. mode: whether its largest or its smallest value is best."""
+    """folder: for best.ckpt, weights only. monitor: a logged score. mode: whether its largest or its smallest value is best."""
 
     def __init__(self, folder: Path, monitor: str, mode: Literal["max", "min"]) -> None:
         super().__init__(

@@ -1,6 +1,6 @@
-"""One bar for a whole fit: what is being done, losses per term, samples per second, the latest score, time left.
+"""One progress bar for a whole fit: title, losses per term, samples per second, the latest score, remaining time.
 
-On a terminal it is drawn by rich; elsewhere (a log file, CI) a line is printed every half minute and after each epoch.
+On a terminal rich draws the bar. Elsewhere (a log file, CI) a line is printed every half minute and after each epoch.
 """
 
 import contextlib
@@ -12,12 +12,12 @@ import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-LINE_EVERY = 30.0  # seconds between lines where there is no terminal
-REFRESH = 0.5  # seconds between two readings of the losses: reading them waits for the device
+LINE_EVERY = 30.0  # seconds between lines without a terminal
+REFRESH = 0.5  # seconds between two readings of the losses: a reading synchronises with the device
 
 
 def bar(console: Console | None = None) -> Progress:
-    """The look shared by all of mangakd's bars."""
+    """The layout of all of mangakd's bars."""
     return Progress(
         SpinnerColumn(),
         TextColumn("[bold]{task.description}"),
@@ -26,41 +26,40 @@ def bar(console: Console | None = None) -> Progress:
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
         console=console,
-        refresh_per_second=1 / REFRESH,  # rich's ten a second take 1.5 % of a core from training
+        refresh_per_second=1 / REFRESH,  # rich's default of ten takes 1.5 % of a core from training
     )
 
 
 @contextlib.contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar for work that is counted in rows."""
-    with bar() as shown:
-        task = shown.add_task(title, total=total, note="rows")
-        yield lambda rows: shown.update(task, advance=rows)
+    """A bar that counts rows."""
+    with bar() as display:
+        task = display.add_task(title, total=total, note="rows")
+        yield lambda rows: display.update(task, advance=rows)
 
 
 @contextlib.contextmanager
-def counted(title: str, total: int) -> Iterator[Callable[[str], None]]:
-    """A bar for `total` steps; what is yielded is called with each before it is done. Without a terminal each is a line."""
-    with bar() as shown:
-        task = shown.add_task(title, total=total, note="")
-        begun = 0
+def step_progress(title: str, total: int) -> Iterator[Callable[[str], None]]:
+    """A bar for `total` steps. Call the yielded function with a step's name before it. Without a terminal it prints a line."""
+    with bar() as display:
+        task = display.add_task(title, total=total, note="")
+        count = 0
 
         def step(doing: str) -> None:
-            nonlocal begun
-            shown.update(task, completed=begun, note=doing)
-            begun += 1
-            if not shown.console.is_terminal:
-                print(f"{title} {begun}/{total}: {doing}", flush=True)
+            nonlocal count
+            display.update(task, completed=count, note=doing)
+            count += 1
+            if not display.console.is_terminal:
+                print(f"{title} {count}/{total}: {doing}", flush=True)
 
         yield step
-        shown.update(task, completed=total, note="done")
+        display.update(task, completed=total, note="done")
 
 
 class RunProgress(L.Callback):
-    """title: what this fit does, for example `distil student`. steps: how many optimizer steps it takes.
+    """title: of the fit, for example `distil student`. steps: optimizer steps of the fit. scores: validation scores to show.
 
-    scores: names of the validation scores that are shown. Only the first rank shows the bar. Samples are counted on this rank,
-    times `world`.
+    Only the first rank shows the bar. `samples` is the number of this rank's samples, times `world`.
     """
 
     def __init__(self, title: str, steps: int, world: int = 1, scores: Iterable[str] = ()) -> None:
@@ -68,9 +67,9 @@ class RunProgress(L.Callback):
         self._scores = [f"val/{name}" for name in scores]
         self._console = Console()
         self._bar: Progress | None = None
-        self._last = self._started = 0.0
-        self.seconds = 0.0  # spent in training steps, without validation and checkpoints
-        self._step_started = 0.0
+        self._last = self._start_time = 0.0
+        self.seconds = 0.0  # in training steps, without validation and checkpoints
+        self._step_start = 0.0
         self.samples = 0
 
     def state_dict(self) -> dict[str, float]:
@@ -80,7 +79,7 @@ class RunProgress(L.Callback):
         self.seconds, self.samples = state_dict["seconds"], int(state_dict["samples"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._last = self._started = time.perf_counter()
+        self._last = self._start_time = time.perf_counter()
         if self._console.is_terminal and trainer.is_global_zero:
             self._bar = bar(self._console)
             self._bar.start()
@@ -88,11 +87,11 @@ class RunProgress(L.Callback):
         self._first_step = trainer.global_step
 
     def on_train_batch_start(self, *_: Any) -> None:
-        self._step_started = time.perf_counter()
+        self._step_start = time.perf_counter()
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         now = time.perf_counter()
-        self.seconds += now - self._step_started
+        self.seconds += now - self._step_start
         self.samples += len(batch["key"]) * self._world
         if self._bar is not None:
             if now - self._last > REFRESH:
@@ -131,9 +130,9 @@ class RunProgress(L.Callback):
         return " · ".join(part for part in (epoch, f"{loss} ({terms})", rate, scores) if part)
 
     def _print(self, trainer: L.Trainer) -> None:
-        done = trainer.global_step - self._first_step
-        left = (time.perf_counter() - self._started) / max(done, 1) * (self._total - trainer.global_step)
+        steps = trainer.global_step - self._first_step
+        remaining = (time.perf_counter() - self._start_time) / max(steps, 1) * (self._total - trainer.global_step)
         print(
-            f"{self._title}: step {trainer.global_step}/{self._total} · {self._note(trainer)} · {left:.0f} s left",
+            f"{self._title}: step {trainer.global_step}/{self._total} · {self._note(trainer)} · {remaining:.0f} s left",
             flush=True,
         )

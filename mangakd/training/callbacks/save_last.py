@@ -1,12 +1,12 @@
 """Checkpoints between two optimizer steps: every N steps, every N minutes, after each epoch, and on Ctrl-C or SIGTERM.
 
-A signal only raises a flag. Ranks see it at different moments, and only the first one looks at the clock, so what each wants
-travels in a small exchange that is begun after one step and read after the next: all of them then save and stop at the same
-step, and no step waits for it. A second Ctrl-C leaves at once.
+A signal only sets a flag. Ranks receive the signal at different moments, and only the first rank reads the clock. So an
+asynchronous all-reduce, started after one step and read after the next, carries the requests of all ranks. All ranks then save
+and stop at the same step, and no step waits. A second Ctrl-C exits at once.
 
-When a checkpoint was written after an epoch, Lightning drops the loader's position in it, without a word, and the next epoch
-would take the first one's batches again. So the loader gets its position here. One that was written after an epoch's last step
-goes on without that epoch's validation: so the last step has none, the epoch's end has.
+On resume from a checkpoint at an epoch's end, Lightning silently drops the loader's position, and the next epoch would repeat
+the first epoch's batches. So this callback restores the loader's position. Do not save after the last step of an epoch: resuming
+from that checkpoint would skip the epoch's validation. Save at epoch end instead.
 """
 
 import signal
@@ -30,14 +30,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True)
 class SaveEvery:
-    """Steps and minutes between two checkpoints within an epoch; None never."""
+    """Steps and minutes between two checkpoints within an epoch; None disables one."""
 
     every_steps: int | None = None
     every_minutes: float | None = 10.0
 
 
 class Interrupted(Exception):
-    """Training stopped by a signal; `checkpoint` is where it can go on."""
+    """A signal stopped training; `checkpoint` can be resumed."""
 
     def __init__(self, number: int, checkpoint: Path) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -45,10 +45,10 @@ class Interrupted(Exception):
 
 
 class SaveLast(Checkpoint):
-    """folder: where last.ckpt goes. accumulate: micro-batches of a step. together: whether other ranks train with this one.
+    """folder: of last.ckpt. accumulate: micro-batches of a step. together: whether several ranks train. loader: of the fit.
 
-    loader: what the fit trains on. A Checkpoint and no plain callback, so that it comes after those that keep the best epoch:
-    what last.ckpt holds of them must know of the epoch that it was written after.
+    The class is a Checkpoint, because Lightning runs Checkpoints last, in order. So last.ckpt holds the state of `Best` and
+    `Patience` after the epoch's validation.
     """
 
     def __init__(self, folder: Path, when: SaveEvery, accumulate: int, together: bool, loader: TrainLoader) -> None:
@@ -58,7 +58,7 @@ class SaveLast(Checkpoint):
         self._stop = 0
         self._saved_at = time.monotonic()
         self._previous: dict[int, Any] = {}
-        self._asked: tuple[torch.Tensor, Any] | None = None
+        self._exchange: tuple[torch.Tensor, Any] | None = None
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self._loader.load_state_dict(checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"][0])
@@ -79,51 +79,51 @@ class SaveLast(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if (batch_idx + 1) % self._accumulate and not trainer.is_last_batch:
-            return  # gradients of half a step are in no checkpoint
-        stop, due = self._agreed()
+            return  # a checkpoint does not hold the gradients of half a step
+        stop, due = self._agree()
         self._stop = self._stop or stop
         if trainer.is_last_batch:
             return  # the epoch's end saves and stops
-        counted = self._when.every_steps is not None and trainer.global_step % self._when.every_steps == 0
-        if self._stop or due or counted:
+        due_by_steps = self._when.every_steps is not None and trainer.global_step % self._when.every_steps == 0
+        if self._stop or due or due_by_steps:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save(trainer)
 
     def _save(self, trainer: L.Trainer) -> None:
-        for logger in trainer.loggers:  # a resumed run takes its curve up from here
+        for logger in trainer.loggers:  # a resumed run continues its curve from this step
             logger.save()
         trainer.save_checkpoint(self._checkpoint)
         self._saved_at = time.monotonic()
         if self._stop:
             raise Interrupted(self._stop, self._checkpoint)
 
-    def _agreed(self) -> tuple[int, int]:
-        """(signal number or 0, whether the minutes are over): this rank's own, or what all of them wanted a step ago."""
+    def _agree(self) -> tuple[int, int]:
+        """(signal number or 0, whether the minutes are over): of this rank, or of all ranks one step ago."""
         minutes = self._when.every_minutes
         due = int(minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes)
         if not self._together:
             return self._received, due
         answer = (0, 0)
-        if self._asked is not None:
-            wanted, work = self._asked
+        if self._exchange is not None:
+            request, work = self._exchange
             work.wait()
-            answer = (int(wanted[0]), int(wanted[1]))
-        wanted = torch.tensor([self._received, due if ranks.is_first() and not answer[1] else 0])
-        self._asked = wanted, dist.all_reduce(wanted, dist.ReduceOp.MAX, ranks.control(), async_op=True)
+            answer = (int(request[0]), int(request[1]))
+        request = torch.tensor([self._received, due if ranks.is_first() and not answer[1] else 0])
+        self._exchange = request, dist.all_reduce(request, dist.ReduceOp.MAX, ranks.control(), async_op=True)
         return answer
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._asked is not None:
-            self._asked[1].wait()
+        if self._exchange is not None:
+            self._exchange[1].wait()
         self._put_back()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._put_back()
 
     def _put_back(self) -> None:
-        self._asked = None
+        self._exchange = None
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
