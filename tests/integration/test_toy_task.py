@@ -25,11 +25,12 @@ def questions(file: Path, each: int, column: str = "score") -> str:
 
 @pytest.fixture
 def given(tiny_fresh: Path, tmp_path: Path) -> list[str]:
+    sizes = {"path": 20, "val_path": 6, "test_path": 7}
+    files = [f"data.{key}={questions(tmp_path / f'{key}.csv', each)}" for key, each in sizes.items()]
     return [
-        SEARCH, "task=urgency", f"data.path={questions(tmp_path / 'train.csv', 20)}",
-        f"data.val_path={questions(tmp_path / 'val.csv', 6)}", f"teacher.path={tiny_fresh}", "student.layers=[1,3]",
-        "hardware=cpu", "hardware.precision=32-true", "hardware.batch_size=8", "teacher.fit.epochs=12", "teacher.fit.lr=2e-3",
-        "optim.lr=2e-3", "trainer.max_epochs=6", f"paths.cache={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / 'run'}",
+        SEARCH, "task=urgency", *files, f"teacher.path={tiny_fresh}", "student.layers=[1,3]", "hardware=cpu",
+        "hardware.precision=32-true", "hardware.batch_size=4", "teacher.fit.epochs=12", "teacher.fit.lr=2e-3", "optim.lr=2e-3",
+        "trainer.max_epochs=6", f"paths.cache={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / 'run'}",
     ]  # fmt: skip
 
 
@@ -41,7 +42,7 @@ def test_a_task_of_a_package_runs_from_teacher_to_report(given: list[str], comma
     score = test.truth["score"]
     for model, prefix in {"teacher": "teacher/", "student": "", "baseline": "baseline/"}.items():
         error = float(np.sqrt(((test.answers[model]["logits"][:, 0].astype(np.float64) - score) ** 2).mean()))
-        assert metrics[f"{prefix}test/rmse"] == pytest.approx(error) and error < 0.7 * score.std()
+        assert metrics[f"{prefix}test/rmse"] == pytest.approx(error) and error < 0.8 * score.std()
     assert metrics["test/retention"] == pytest.approx(metrics["teacher/test/rmse"] / metrics["test/rmse"])
     assert {"val/rmse", "test/pearson", "test/to_teacher", "baseline/test/to_teacher"} <= metrics.keys()
     assert "train/loss/score" in (run / "logs" / "metrics.csv").read_text()
@@ -55,7 +56,7 @@ def test_a_task_of_a_package_runs_from_teacher_to_report(given: list[str], comma
 
 
 def test_preflight_of_such_a_task_tells_all_problems(given: list[str], command: Command, tmp_path: Path) -> None:
-    questions(tmp_path / "train.csv", 20, "urgency")
+    questions(tmp_path / "path.csv", 20, "urgency")
     wrong = ["losses=[hard_label]", "task.monitor=accuracy", "stages=output_only", "validate=true"]
     done = command("train.py", *given, *wrong, **INSTALLED)
     assert done.returncode == 1
