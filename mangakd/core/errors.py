@@ -1,7 +1,7 @@
-"""The one exception for mistakes a user can correct.
+"""The one exception for mistakes that a user can correct.
 
-The command line prints its message without a traceback and exits with 1, so the message must say what was wrong, what
-was found, and which key or command fixes it.
+The command line prints the message without a traceback and exits with 1. So the message must say what was wrong, what was
+found, and which key or command fixes it.
 """
 
 import difflib
@@ -9,11 +9,11 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """What happened, what was found, and the key or command that fixes it."""
+    """A mistake of the user. The message says what was wrong, what was found, and which key or command fixes it."""
 
 
-def near(word: str, known: Iterable[object], count: int = 3) -> str:
-    """The end of a sentence: `; did you mean a, b?` for the known words closest to `word`, or a full stop."""
-    names = [str(name) for name in known]
+def near(word: str, vocabulary: Iterable[object], count: int = 3) -> str:
+    """The end of a sentence: `; did you mean a, b?` with the closest words of the vocabulary, or a full stop."""
+    names = [str(name) for name in vocabulary]
     hits = difflib.get_close_matches(word, names, n=count, cutoff=0.5)
     return f"; did you mean {', '.join(hits)}?" if hits else "."

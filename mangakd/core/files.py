@@ -1,11 +1,11 @@
-"""What must outlast a power cut."""
+"""File operations that survive a power cut."""
 
 import os
 from pathlib import Path
 
 
 def sync_folder(folder: Path) -> None:
-    """Renames in `folder` reach the disk: the system may otherwise hold them back longer than the files' content."""
+    """Flush renames in `folder` to the disk. Without this, the system may write the renames later than the files' content."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""How this process was started, so that messages name commands that can be typed again."""
+"""The command that started this process, so that messages name commands that a user can type."""
 
 import os
 import shlex
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
-CLONE = PACKAGE.parent  # train.py and scripts/ lie here, unless mangakd was installed from a wheel
+CLONE = PACKAGE.parent  # the folder of train.py and scripts/, unless mangakd was installed from a wheel
 
 
 def command(name: str) -> str:
@@ -18,15 +18,15 @@ def command(name: str) -> str:
 
 
 def command_words(name: str) -> list[str]:
-    started = Path(sys.argv[0])
-    script = started.resolve()
+    program = Path(sys.argv[0])
+    script = program.resolve()
     if script == PACKAGE / "__main__.py":
-        return ["python", "-m", "mangakd", _typed(name)]
+        return ["python", "-m", "mangakd", _command_name(name)]
     if script != CLONE / "train.py" and script.parent != CLONE / "scripts":
-        return ["mangakd", _typed(name)]
-    wanted = CLONE / ("train.py" if name == "train" else f"scripts/{name}.py")
-    return ["python", str(wanted) if started.is_absolute() else os.path.relpath(wanted)]
+        return ["mangakd", _command_name(name)]
+    file = CLONE / ("train.py" if name == "train" else f"scripts/{name}.py")
+    return ["python", str(file) if program.is_absolute() else os.path.relpath(file)]
 
 
-def _typed(name: str) -> str:
+def _command_name(name: str) -> str:
     return name.replace("_", "-")

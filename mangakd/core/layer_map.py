@@ -1,7 +1,7 @@
-"""Which student layer learns from which teacher layer, for any two depths.
+"""Layer maps: which student layer learns from which teacher layer, for any two depths.
 
-Index 0 is the embedding output, 1…L are the layers. Depths need not divide each other (6 → 4 works), and an explicit
-map is checked against both depths: a published map of 0,1,2,3 → 0,2,4,6 with one added to each reads layer 7 of 6.
+Index 0 is the embedding output, 1…L are the layers. Depths need not divide each other (6 → 4 works). An explicit map is
+checked against both depths: a published map of 0,1,2,3 → 0,2,4,6 with one added to each index reads layer 7 of 6.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ Pairs = tuple[tuple[int, int], ...]
 
 
 def _uniform(student: int, teacher: int) -> Pairs:
-    # Half is rounded up in integers: Python's round() takes halves to even numbers and would skip layers unevenly.
+    # Integer arithmetic rounds halves up. Python's round() rounds halves to even numbers and would skip layers unevenly.
     return tuple((m, (2 * m * teacher + student) // (2 * student)) for m in range(student + 1))
 
 
@@ -34,18 +34,18 @@ def resolve(layer_map: LayerMap, student: int, teacher: int, *, lowest: int = 0,
 
     layer_map: `uniform` (0→0, m→m·L_t/L_s rounded half up), `skip_embedding` (uniform from 1), `last` (the teacher's
     last L_s layers), `top` (last to last), or explicit: {student: teacher} or [[student, teacher], …].
-    lowest: 1 for attention, which the embedding output does not have; named maps then drop layer 0.
+    lowest: 1 for attention, because the embedding output has no attention; named maps then drop layer 0.
     Raises UserError naming `key` and printing both depths.
     """
     depths = f"the student has layers {lowest}…{student} and the teacher {lowest}…{teacher} (0 is the embedding output)"
     if isinstance(layer_map, str):
         if layer_map not in NAMED:
-            known = ", ".join(NAMED)
+            names = ", ".join(NAMED)
             hint = near(layer_map, NAMED)
-            raise UserError(f"{key}={layer_map!r} is no layer map{hint} Known: {known}, or pairs [[1,2],[2,4]].")
+            raise UserError(f"{key}={layer_map!r} is no layer map{hint} Known: {names}, or pairs [[1,2],[2,4]].")
         if layer_map == "last" and teacher < student:
             raise UserError(f"{key}=last needs a teacher at least as deep as the student; {depths}.")
-        # Both sides: a student over twice as deep as its teacher has the pair (1, 0), and 0 is no attention layer.
+        # Check both layers of a pair: a student over twice as deep as its teacher has the pair (1, 0), and 0 has no attention.
         return tuple(pair for pair in NAMED[layer_map](student, teacher) if min(pair) >= lowest)
     return _explicit(layer_map, student, teacher, lowest, key, depths)
 

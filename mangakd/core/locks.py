@@ -1,4 +1,4 @@
-"""A lock between processes, for work that many runs share and one does: fine-tuning a teacher, filling a store."""
+"""A lock between processes, for work that one run does for many: fine-tuning a teacher, filling a store."""
 
 import contextlib
 import fcntl
@@ -11,10 +11,10 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def waiting_lock(file: Path, doing: str) -> Iterator[None]:
-    """Holds the lock of `file`; whoever comes second says what it waits for, and waits. It ends with the process."""
+    """Hold the lock of `file`. A second process logs that it waits, and waits. The lock ends with its process."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as handle:
-        try:  # lockf, as flock would pass to a process that is forked meanwhile, and outlive a killed process in it
+        try:  # lockf, because a forked process inherits a flock, which then outlives a killed parent
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             log.info("waiting for another run that is %s (%s)", doing, file)

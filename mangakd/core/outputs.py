@@ -1,6 +1,6 @@
-"""`Outputs`: the one currency between student, teacher and losses.
+"""`Outputs`: the one interface between student, teacher and losses.
 
-A loss never sees a Hugging Face object and a teacher never sees a loss; both speak in these plain tensors.
+A loss never sees a Hugging Face object, and a teacher never sees a loss. Both exchange these plain tensors.
 Shapes: B batch, T tokens, C classes, D hidden size, H heads, M ensemble members, d = D / H.
 """
 
@@ -19,23 +19,23 @@ counting → this micro-batch's share of its optimizer step."""
 
 
 def each_tensor(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
-    """The batch with `change` applied to its tensors; a teacher side that is the student side stays shared."""
-    changed = {name: change(value) for name, value in batch.items() if isinstance(value, Tensor)}
+    """Apply `change` to the tensors of a batch. If teacher and student share their inputs, the result shares them, too."""
+    tensors = {name: change(value) for name, value in batch.items() if isinstance(value, Tensor)}
     student = {name: change(value) for name, value in batch["student"].items()}
-    shared = batch["teacher"] is batch["student"]
-    teacher = student if shared else {name: change(value) for name, value in batch["teacher"].items()}
-    return {**batch, **changed, "student": student, "teacher": teacher}
+    same = batch["teacher"] is batch["student"]
+    teacher = student if same else {name: change(value) for name, value in batch["teacher"].items()}
+    return {**batch, **tensors, "student": student, "teacher": teacher}
 
 
-_NEVER, _FAR = 1e-30, -1e30  # a probability and a score that stand for 0 and -inf
+_NEVER, _FAR = 1e-30, -1e30  # a probability in place of 0 and a score in place of -inf
 
 
 @dataclass(frozen=True)
 class AttentionTap:
-    """What one attention layer computed with: enough to rebuild its maps and relations without dropout.
+    """The inputs of one attention layer, from which losses compute its maps and relations without dropout.
 
-    query, key, value: (B, H, T, d). `probs` (B, H, T, T) is set instead where only eager attention was available.
-    allowed: the mask the layer used, bool or added to the scores, broadcastable to (B, H, T, T); a sliding window is in it.
+    query, key, value: (B, H, T, d). `probs` (B, H, T, T) replaces them if the model supports eager attention only.
+    allowed: the layer's mask, bool or additive, broadcastable to (B, H, T, T); it includes a sliding window.
     """
 
     query: Tensor | None = None
@@ -54,8 +54,8 @@ class AttentionTap:
     def log_maps(self, mask: Tensor) -> Tensor:
         """log softmax over valid keys of the scores, fp32, (B, H, T, T); padded columns are -inf. mask: (B, T).
 
-        A valid key outside a layer's window gets log 1e-30, not -inf: a loss may subtract it from another model's. Probabilities
-        of the eager fallback below 1e-30 get it, too, as an exact 0 may be either.
+        Keys outside the attention window get log(1e-30) instead of -inf, so that losses can subtract two maps without producing
+        NaN. Probabilities of the eager fallback below 1e-30 get the same value: an exact 0 may be either case.
         """
         columns = key_columns(mask.bool())[:, None, None, :]
         outside = self._outside()
@@ -70,13 +70,13 @@ class AttentionTap:
         return self.probs.float().masked_fill(~cells(mask), 0.0).clamp_min(_NEVER).log()
 
     def _outside(self) -> Tensor | None:
-        """What the layer's own mask leaves out, bool. Models write -inf or their dtype's lowest number into an additive mask."""
+        """The keys that the layer's mask excludes, bool. An additive mask holds -inf or the lowest number of its dtype there."""
         if self.allowed is None or self.allowed.dtype == torch.bool:
             return None if self.allowed is None else ~self.allowed
         return self.allowed <= torch.finfo(self.allowed.dtype).min / 2
 
     def _masked_scores(self, mask: Tensor, outside: Tensor | None) -> Tensor:
-        """Scores under the layer's own mask. Finite: the gradient of a softmax over nothing but -inf is NaN."""
+        """Scores under the layer's mask. All are finite, because the gradient of a softmax over -inf only is NaN."""
         scores = self.scores(mask)
         if self.allowed is None or outside is None:
             return scores
@@ -88,16 +88,16 @@ class AttentionTap:
 def unpadded(states: Tensor, mask: Tensor) -> Tensor:
     """fp32 states (B, T, D) or (B, H, T, d) with 0 at padded positions. mask: (B, T).
 
-    Before any arithmetic: what a model leaves at padding may be NaN, and 0 · NaN would reach the gradient.
+    Call this before any arithmetic: a model's states at padding may be NaN, and 0 · NaN would reach the gradient.
     """
     padded = ~mask.bool().view(len(mask), *[1] * (states.dim() - 3), mask.shape[1], 1)
     return states.float().masked_fill(padded, 0.0)
 
 
 def key_columns(mask: Tensor) -> Tensor:
-    """Key columns to attend to, (B, T): the mask, but all columns where an example has no token at all.
+    """Key columns to attend to, (B, T): the mask, or all columns for an example without tokens.
 
-    A softmax over no column is NaN; such an example has no valid query row either, so what it attends to is never read.
+    A softmax over no column is NaN. An example without tokens has no valid query row either, so its maps are never read.
     """
     return mask | ~mask.any(dim=-1, keepdim=True)
 
@@ -143,6 +143,6 @@ class Outputs:
 
 
 def mixture(log_values: Tensor, weights: Tensor) -> Tensor:
-    """log Σ_m w_m exp(log_values_m) over the first axis: (M, …) and (M) → (…). A weight of 0 leaves a member out."""
+    """log Σ_m w_m exp(log_values_m) over the first axis: (M, …) and (M) → (…). A weight of 0 ignores a member."""
     shape = (-1,) + (1,) * (log_values.dim() - 1)
     return torch.logsumexp(log_values + weights.float().log().view(shape), dim=0)

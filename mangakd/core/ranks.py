@@ -1,8 +1,7 @@
-"""The processes of one run and what they must agree on. With one process, all of this does nothing.
+"""Communication between the processes of one run. With one process, all functions do nothing.
 
-Training talks through the strategy's own group (NCCL on GPUs). What may take hours, such as waiting for the rank that
-fine-tunes the teacher, goes through a second group on gloo, whose timeout is a week; if a rank dies, the others learn it from
-the closed connection, at once.
+Training uses the strategy's group (NCCL on GPUs). Waits that may take hours, such as for the rank that fine-tunes the teacher,
+use a second group on gloo, whose timeout is a week. If a rank dies, its connection closes and the other ranks fail at once.
 """
 
 import contextlib
@@ -17,16 +16,16 @@ T = TypeVar("T")
 PATIENCE = timedelta(days=7)
 
 _control: Any = None
-_joined = 0  # how often this process has joined a run
+_joins = 0  # number of runs that this process has joined
 
 
 def start(backend: str) -> None:
     """Join the run that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT describe."""
-    global _control, _joined
-    _joined += 1
+    global _control, _joins
+    _joins += 1
     store, own, count = next(dist.rendezvous("env://"))
-    # torchrun keeps one store for restarted ranks and for the jobs of a sweep: each must not read the addresses of the last.
-    fresh = dist.PrefixStore(f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{_joined}", store)
+    # torchrun has one store for restarted ranks and for all jobs of a sweep. The prefix hides the addresses of earlier jobs.
+    fresh = dist.PrefixStore(f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{_joins}", store)
     dist.init_process_group(backend, store=fresh, rank=own, world_size=count)
     _control = dist.new_group(backend="gloo", timeout=PATIENCE)
 
@@ -34,7 +33,9 @@ def start(backend: str) -> None:
 def finish() -> None:
     global _control
     if dist.is_initialized():
-        os.environ["WORLD_SIZE"] = str(world())  # Lightning deletes it after a fit; a sweep's next job needs it
+        os.environ["WORLD_SIZE"] = str(
+            world()
+        )  # Lightning deletes WORLD_SIZE after a fit, but the next job of a sweep needs it
         dist.destroy_process_group()
     _control = None
 
@@ -44,7 +45,7 @@ def rank() -> int:
 
 
 def local_rank() -> int:
-    """This process's place on its machine, which is its device's number."""
+    """The rank on this machine, which is the number of the device."""
     return int(os.environ.get("LOCAL_RANK", 0)) if dist.is_initialized() else 0
 
 
@@ -57,25 +58,25 @@ def is_first() -> bool:
 
 
 def control() -> Any:
-    """The second group; None with one process."""
+    """The gloo group; None with one process."""
     return _control
 
 
 def wait() -> None:
-    """Until every rank is here."""
+    """Wait until every rank has called wait."""
     if _control is not None:
         dist.barrier(_control)
 
 
 def leave_after_first() -> NoReturn:
-    """Where the first rank tells what is wrong: torchrun stops all of them as soon as one leaves."""
-    with contextlib.suppress(RuntimeError):  # the first has closed the connection
+    """Exit after the first rank has reported an error: torchrun stops all ranks as soon as one exits."""
+    with contextlib.suppress(RuntimeError):  # the first rank has closed the connection
         wait()
     raise SystemExit(1)
 
 
 def share(value: T) -> T:
-    """The first rank's value, on all of them."""
+    """Broadcast the first rank's value to all ranks."""
     if _control is None:
         return value
     box = [value]
@@ -94,7 +95,7 @@ def collect(value: T) -> list[T]:
 
 @contextlib.contextmanager
 def first_then_others() -> Iterator[None]:
-    """The first rank does what is inside, leaving it on disk; then the others do it and find it made."""
+    """Context that the first rank runs first, and the other ranks afterwards. The others then find its files on the disk."""
     if not is_first():
         wait()
     yield

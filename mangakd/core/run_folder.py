@@ -1,16 +1,16 @@
-"""What a run keeps of itself in its folder, by name, and when it counts as done: for the run, its sweep and its reports."""
+"""The names of files in a run's folder, and the rule for a finished run. Runs, sweeps and reports share them."""
 
 import json
 from pathlib import Path
 
-COMMAND = "command.txt"  # what was typed for it
-ERROR = "error.txt"  # why it failed, as a run of a sweep
+COMMAND = "command.txt"  # the run's command
+ERROR = "error.txt"  # why a run of a sweep failed
 METRICS = "metrics.json"
-LAST = "run/seconds"  # the metric that is written when all others are
+LAST = "run/seconds"  # the metric that is written last
 
 
 def metrics_of(folder: Path) -> dict[str, float]:
-    """Those of a run that is done; {} for one that has not ended, or is none."""
+    """The metrics of a finished run; {} if the run has not finished or the folder is no run."""
     file = folder / METRICS
     metrics = json.loads(file.read_text()) if file.is_file() else {}
     return metrics if LAST in metrics else {}

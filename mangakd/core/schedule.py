@@ -1,6 +1,6 @@
 """Weights that change during training, as pure functions of progress (0 at the start, 1 at the end).
 
-Pure means resumable: the value depends on nothing but where training is.
+Pure functions can be resumed: the value depends on the progress only.
 """
 
 import math

@@ -1,15 +1,15 @@
 """The MangaAssist intent corpus: utterances to the chatbot of a manga shop, made by a seeded grammar.
 
-The corpus stands in for data that cannot be shipped, so it has to be a fair test of distillation: a bag of words
-must lose to an encoder (contrasts of two topics, side remarks), no model may reach 100 % (wordings that two intents
-share), and the test split must hold phrases and titles that training text never shows.
+The corpus replaces data that cannot be shipped, so it must be a fair test of distillation. A bag of words must lose to
+an encoder (contrasts of two topics, side remarks). No model may reach 100 % (wordings that two intents share). The test
+split must hold phrases and titles that the training texts lack.
 
-The grammar: ``{name}`` calls a rule, ``{low-high}`` draws a number, ``[this|that]`` picks one. A phrase that begins
-with ``~`` is held out: it is drawn with the split's novelty, which is zero for train and unlabelled text.
+The grammar: ``{name}`` calls a rule, ``{low-high}`` draws a number, ``[this|that]`` picks an option. A phrase with a
+leading ``~`` is held out: it is drawn with the split's novelty, which is zero for train and unlabelled texts.
 
-Splits cannot leak into each other: a hash of the utterance's letters and digits says which split may hold it, so
-each split is made without looking at the others. Train and unlabelled share one side of that line: a few short
-utterances occur in both, as they would in the logs of a shop.
+Splits cannot leak into each other: a hash of the utterance's letters and digits decides its split, so each split is
+generated independently. Train and unlabelled share their hash buckets. A few short utterances occur in both, as they
+would in the logs of a shop.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mangakd.data.manga_frames import (
     REMARK_FRAMES,
     REMARKS,
 )
-from mangakd.data.manga_noise import noisy
+from mangakd.data.manga_noise import add_noise
 from mangakd.data.manga_phrases import REQUESTS, SHARED
 from mangakd.data.manga_titles import SLOTS
 
@@ -50,16 +50,16 @@ INTENTS: tuple[str, ...] = (
 )
 SIZES = {"train": 25_000, "validation": 3_000, "test": 3_000, "unlabelled": 200_000}
 
-# How often each intent is asked for outside the shared wordings, in the order of INTENTS.
+# Frequency of each intent outside the shared wordings, in the order of INTENTS.
 PRIORS = (0.18, 0.12, 0.14, 0.17, 0.11, 0.042, 0.10, 0.09, 0.06, 0.025)
 SHARED_RATE = 0.14  # utterances whose wording belongs to two intents
-CONTRAST_RATE = 0.15  # of the others: two topics in one sentence, one of them asked for
-REMARK_RATE = 0.35  # of those left: a remark on another topic beside the request
+CONTRAST_RATE = 0.15  # of the other utterances: two topics in one sentence, and a request for one of them
+REMARK_RATE = 0.35  # of the remaining utterances: a remark on another topic beside the request
 NOVELTY = {"train": 0.0, "validation": 0.07, "test": 0.07, "unlabelled": 0.0}
 
 _BUCKETS = 100
 _TEST_BELOW, _VALIDATION_BELOW = 8, 16  # hash buckets of test, then of validation; the rest trains
-_MAX_REJECTED = 20_000  # rejected draws in a row that say the grammar has run dry
+_MAX_MISSES = 20_000  # so many rejected draws in a row mean that the grammar is exhausted
 _TOKEN = re.compile(r"\{(\d+)-(\d+)\}|\{(\w+(?::\w+)?)\}|\[([^\]]*)\]")
 _NOT_KEY = re.compile(r"[\W_]+")
 
@@ -81,7 +81,7 @@ _Phrase = tuple[str | _Range | _Call | _Choice, ...]
 
 
 class _Rule(NamedTuple):
-    seen: tuple[_Phrase, ...]
+    training: tuple[_Phrase, ...]
     held_out: tuple[_Phrase, ...]
 
 
@@ -105,8 +105,8 @@ def _parse(text: str) -> _Phrase:
 
 
 def _rule(phrases: tuple[str, ...]) -> _Rule:
-    seen = tuple(_parse(phrase) for phrase in phrases if not phrase.startswith("~"))
-    return _Rule(seen, tuple(_parse(phrase[1:]) for phrase in phrases if phrase.startswith("~")))
+    training = tuple(_parse(phrase) for phrase in phrases if not phrase.startswith("~"))
+    return _Rule(training, tuple(_parse(phrase[1:]) for phrase in phrases if phrase.startswith("~")))
 
 
 def _rules() -> dict[str, _Rule]:
@@ -125,13 +125,13 @@ _SHARED_STEPS = tuple(accumulate(shared[3] for shared in SHARED))
 
 
 def bayes_ceiling() -> float:
-    """The accuracy of a reader who knows the grammar: it can only lose on the shared wordings."""
+    """The accuracy of a reader who knows the grammar: the reader errs on shared wordings only."""
     loss = sum(weight * min(first, 1.0 - first) for _, _, first, weight, _ in SHARED) / _SHARED_STEPS[-1]
     return 1.0 - SHARED_RATE * loss
 
 
 class _Speaker:
-    """Draws clean utterances; ``novelty`` is the chance of a held-out phrase wherever a rule has one."""
+    """Draws clean utterances. ``novelty``: probability of a held-out phrase, for rules that have held-out phrases."""
 
     def __init__(self, rng: Random, novelty: float) -> None:
         self.rng = rng
@@ -141,11 +141,11 @@ class _Speaker:
     def utterance(self) -> tuple[str, str]:
         draw = self.draw
         if draw() < SHARED_RATE:
-            text, intent = self._shared()
+            text, intent = self._shared_wording()
         else:
             intent = self._intent()
             text = self._contrast(intent) if draw() < CONTRAST_RATE else self._request(intent)
-        text = text.replace("  ", " ").replace(" ?", "?").rstrip()  # left by options that came out empty
+        text = text.replace("  ", " ").replace(" ?", "?").rstrip()  # empty options leave such spaces
         if draw() < 0.35:
             text = self.say("opener") + text
         if draw() < 0.25:
@@ -153,11 +153,11 @@ class _Speaker:
         return text, intent
 
     def say(self, rule: str, slots: dict[str, str] | None = None) -> str:
-        found = slots.get(rule) if slots else None
-        if found is not None:
-            return found
-        seen, held_out = _RULES[rule]
-        phrases = held_out if held_out and self.novelty and self.draw() < self.novelty else seen
+        value = slots.get(rule) if slots else None
+        if value is not None:
+            return value
+        training, held_out = _RULES[rule]
+        phrases = held_out if held_out and self.novelty and self.draw() < self.novelty else training
         return self._expand(phrases[int(self.draw() * len(phrases))], slots)
 
     def _expand(self, phrase: _Phrase, slots: dict[str, str] | None) -> str:
@@ -179,7 +179,7 @@ class _Speaker:
             if intent not in unlike:
                 return intent
 
-    def _shared(self) -> tuple[str, str]:
+    def _shared_wording(self) -> tuple[str, str]:
         number = _pick(_SHARED_STEPS, self.draw())
         first, second, probability, _, _ = SHARED[number]
         intent = first if self.draw() < probability else second
@@ -198,7 +198,7 @@ class _Speaker:
         return self.say("ask_frame" if kind == "ask" else "action_frame", topics)
 
     def _beside(self, text: str, unlike: tuple[str, ...]) -> str:
-        """The request with a remark on another topic, mostly in front of it."""
+        """Add a remark on another topic to the request, mostly in front."""
         topic = self._intent(unlike)
         if self.draw() < 0.4:
             remark = self.say(f"remark:{topic}")
@@ -215,7 +215,7 @@ def _pick(steps: tuple[float, ...], draw: float) -> int:
 
 
 def utterance_key(text: str) -> str:
-    """Letters and digits only: two utterances with the same key count as the same one."""
+    """The letters and digits of an utterance. Two utterances with one key count as equal."""
     return _NOT_KEY.sub("", text.lower())
 
 
@@ -229,34 +229,34 @@ def _belongs(key: str, split: str) -> bool:
 
 
 def _stream(split: str) -> Iterator[tuple[str, str]]:
-    """Endless utterances of a split, no two alike; a string seeds Random alike in every process."""
+    """Yield distinct utterances of a split without end. A string seed gives the same draws in every process."""
     rng = Random(f"mangaassist-{split}")
     speaker = _Speaker(rng, NOVELTY[split])
-    taken: set[str] = set()
-    rejected = 0
-    while rejected < _MAX_REJECTED:
+    keys: set[str] = set()
+    misses = 0
+    while misses < _MAX_MISSES:
         clean, intent = speaker.utterance()
-        text = noisy(clean, rng)
+        text = add_noise(clean, rng)
         key = utterance_key(text)
-        if key in taken or not _belongs(key, split):
-            rejected += 1
+        if key in keys or not _belongs(key, split):
+            misses += 1
             continue
-        rejected = 0
-        taken.add(key)
+        misses = 0
+        keys.add(key)
         yield text, intent
-    raise RuntimeError(f"the grammar holds no more than {len(taken)} utterances for {split!r}")
+    raise RuntimeError(f"the grammar holds no more than {len(keys)} utterances for {split!r}")
 
 
 def make_split(split: str, size: int | None = None) -> tuple[list[str], list[str]]:
-    """The texts of a split and their intents (none for ``unlabelled``); a smaller size is a prefix of a larger one."""
+    """The texts of a split and their intents (none for ``unlabelled``). A smaller split is a prefix of a larger split."""
     if split not in SIZES:
         raise ValueError(f"unknown split {split!r}, expected one of {', '.join(SIZES)}")
-    wanted = SIZES[split] if size is None else size
-    if wanted < 0:
-        raise ValueError(f"size must not be negative, got {wanted}")
+    count = SIZES[split] if size is None else size
+    if count < 0:
+        raise ValueError(f"size must not be negative, got {count}")
     texts: list[str] = []
     intents: list[str] = []
-    for _, (text, intent) in zip(range(wanted), _stream(split), strict=False):
+    for _, (text, intent) in zip(range(count), _stream(split), strict=False):
         texts.append(text)
         intents.append(intent)
     return texts, ([] if split == "unlabelled" else intents)

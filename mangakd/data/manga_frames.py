@@ -1,7 +1,7 @@
-"""How requests are wrapped: side remarks, contrasts of two topics, and courtesies.
+"""Frames around requests: side remarks, contrasts of two topics, and courtesies.
 
-A contrast frame names two topics and asks for one ({want}); only word order and negation tell which. These frames
-are what a bag of words cannot solve. Both topics are drawn from the same phrases, so neither gives itself away.
+A contrast frame names two topics and requests one of them ({want}); only word order and negation show which topic. A bag
+of words cannot solve these frames. Both topics are drawn from the same phrases, so the phrases themselves give no hint.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What typing does to an utterance: abbreviations, slips of the finger, careless case and punctuation.
+"""Typing noise: abbreviations, typos, careless case and punctuation.
 
-The noise is drawn after the text and knows nothing of the intent, so it makes the task harder and never easier.
+The noise is drawn after the text and independently of the intent, so it never makes the task easier.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ ABBREVIATIONS: dict[str, str] = {
     "tell": "tel", "have": "hv",
 }  # fmt: skip
 
-# The keys beside each key of a QWERTY keyboard, for slips of the finger.
+# The keys beside each key of a QWERTY keyboard, for typos.
 NEIGHBOURS: dict[str, str] = {
     "a": "sqz", "b": "vn", "c": "xv", "d": "sfe", "e": "wr", "f": "dg", "g": "fh", "h": "gj", "i": "uo", "j": "hk",
     "k": "jl", "l": "k", "m": "n", "n": "bm", "o": "ip", "p": "o", "q": "w", "r": "et", "s": "ad", "t": "ry", "u": "yi",
@@ -25,8 +25,8 @@ NEIGHBOURS: dict[str, str] = {
 _SENTENCE = re.compile(r"(^|[.?!] )([a-z])")
 
 
-def noisy(text: str, rng: Random) -> str:
-    """The utterance as typed by a customer in a hurry."""
+def add_noise(text: str, rng: Random) -> str:
+    """Add the noise of a customer who types in a hurry."""
     draw = rng.random
     if draw() < 0.18:
         text = " ".join([ABBREVIATIONS.get(word, word) if draw() < 0.7 else word for word in text.split(" ")])
@@ -46,11 +46,11 @@ def noisy(text: str, rng: Random) -> str:
         text = text.replace(",", "").replace("?", "").replace(". ", " ").replace(";", "")
     elif punctuation < 0.55:
         text += "?" if text.endswith("?") else "!"
-    return text.strip()  # a slip may have moved a space to the end
+    return text.strip()  # a typo may have moved a space to the end
 
 
 def _typo(text: str, rng: Random) -> str:
-    """One slip of the finger: a letter dropped, doubled, swapped with the next, or its neighbour on the keyboard."""
+    """Make one typo: drop a letter, double it, swap it with the next letter, or replace it by a neighbour on the keyboard."""
     at = int(rng.random() * (len(text) - 1))
     letter = text[at]
     beside = NEIGHBOURS.get(letter)

@@ -1,8 +1,8 @@
-"""What customers ask MangaAssist: the requests of every intent, and the wordings that two intents share.
+"""The phrases of customers: the requests of every intent, and the wordings that two intents share.
 
-A leading ``~`` keeps a phrase out of the training text, so that the test split asks for generalisation. The
-syntax ({slot}, {low-high}, [this|that]) is that of manga_corpus.py. Words of other intents are put into most
-requests on purpose: "before I order", "recommended", "delivered" must not be enough to tell the intent.
+A phrase with a leading ``~`` does not occur in training texts, so that the test split requires generalisation.
+manga_corpus.py defines the syntax ({slot}, {low-high}, [this|that]). Most requests contain words of other intents on
+purpose: "before I order", "recommended" or "delivered" must not reveal the intent.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ REQUESTS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 # (first intent, second intent, probability of the first, weight among the shared wordings, the wordings).
-# A shared wording is labelled by a biased coin, so no model can know better than the larger probability.
+# A biased coin labels a shared wording, so no model can be right more often than the larger probability.
 Shared = tuple[str, str, float, float, tuple[str, ...]]
 
 SHARED: tuple[Shared, ...] = (

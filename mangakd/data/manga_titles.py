@@ -1,7 +1,7 @@
 """Names and values that fill the slots of the MangaAssist phrases: titles, authors, places, ids, dates.
 
-Titles and people are real because a pretrained encoder knows them and a bag of words does not. The ``NEW_*``
-names are kept out of the training text, as a shop meets titles that its labelled data has never seen.
+Titles and people are real, because a pretrained encoder knows them and a bag of words does not. The training texts
+lack the ``NEW_*`` names, as a shop's labelled data lacks new titles.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _held_out(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"~{name}" for name in names)
 
 
-# Rules of the slot grammar (see manga_corpus.py): {name} calls a rule, {a-b} draws a number, [x|y] picks one.
+# Rules of the slot grammar (see manga_corpus.py): {name} calls a rule, {a-b} draws a number, [x|y] picks an option.
 SLOTS: dict[str, tuple[str, ...]] = {
     "title": TITLES + _held_out(NEW_TITLES),
     "author": AUTHORS + _held_out(NEW_AUTHORS),

@@ -185,7 +185,7 @@ def pearson(outputs: np.ndarray, targets: np.ndarray) -> Statistic:
     Both are standardised first. r does not change, and fp32 sums stay precise.
     """
     x, y = (_standard(values.reshape(len(values), -1)) for values in (outputs, targets))
-    return Statistic(np.concatenate([x, y, x * x, y * y, x * y], axis=1), partial(_pearson, rows=len(x)))
+    return Statistic(np.concatenate([x, y, x * x, y * y, x * y], axis=1), partial(_pearson, rows=len(x)), least=-1.0)
 
 
 def _standard(values: np.ndarray) -> np.ndarray:

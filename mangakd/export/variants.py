@@ -30,7 +30,7 @@ from mangakd.export.spread import spread
 from mangakd.runtime.backends import open_model
 from mangakd.runtime.manifest import Manifest
 from mangakd.runtime.model import Model
-from mangakd.runtime.signal_stack import kept_signal_stack
+from mangakd.runtime.signal_stack import keep_signal_stack
 from mangakd.runtime.tokenise import Tokeniser
 
 # (graph, calibration batches, folder that all variants share, folder of this variant): writes the model's files. Returns settings
@@ -112,7 +112,7 @@ def make(
         check_space(parameters, out, len(rows))
         folders = []
         try:
-            with explain_full_disk(out, parameters), kept_signal_stack():
+            with explain_full_disk(out, parameters), keep_signal_stack():
                 (out / WORK).mkdir()
                 for row in rows:
                     progress(row.name)

@@ -1,4 +1,4 @@
-"""Rows of a model's output as what a person or a program wants to read: plain dicts, ready for JSON.
+"""Converts rows of a model's output to plain dicts, ready for JSON.
 
 labels            {"label": "refund", "probability": 0.97, "probabilities": {"refund": 0.97, …}}   most probable first
 labels, several   {"labels": ["refund", …], "probabilities": {…}}                                  labels: those from 0.5
@@ -18,7 +18,7 @@ Answer = dict[str, Any]
 
 
 def answers(rows: np.ndarray, head: Head, top: int | None = None) -> list[Answer]:
-    """rows: (N, C) logits or (N, D) embeddings. top: how many probabilities each answer shows; None: all of them."""
+    """rows: (N, C) logits or (N, D) embeddings. top: number of probabilities in each answer; None: all."""
     if head.kind == "vector":
         return [{"embedding": row.tolist()} for row in rows]
     if head.kind == "score":
@@ -27,27 +27,30 @@ def answers(rows: np.ndarray, head: Head, top: int | None = None) -> list[Answer
     order = np.argsort(-probabilities, axis=1, kind="stable")[
         :, :top
     ]  # stable: of equal ones the first, as argmax does
-    return [_labelled(row, ranks, head) for row, ranks in zip(probabilities, order.tolist(), strict=True)]
+    return [_label_answer(row, ranks, head) for row, ranks in zip(probabilities, order.tolist(), strict=True)]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """exp(z_c) / Σ exp(z_k) of each row, (N, C) in float64."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(−z)) of each entry, in float64, written with tanh, which does not overflow."""
+    """1 / (1 + exp(−z)) of each entry, in float64. Uses tanh, because exp would overflow."""
     return 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))
 
 
-def _labelled(row: np.ndarray, ranks: Sequence[int], head: Head) -> Answer:
+def _label_answer(row: np.ndarray, ranks: Sequence[int], head: Head) -> Answer:
     labels = head.names
-    shown = {labels[i]: float(row[i]) for i in ranks}
+    probabilities = {labels[i]: float(row[i]) for i in ranks}
     if not head.several:
         best = labels[ranks[0]]
-        return {"label": best, "probability": shown[best], "probabilities": shown}
-    return {"labels": [label for label, p in zip(labels, row, strict=True) if p >= THRESHOLD], "probabilities": shown}
+        return {"label": best, "probability": probabilities[best], "probabilities": probabilities}
+    return {
+        "labels": [label for label, p in zip(labels, row, strict=True) if p >= THRESHOLD],
+        "probabilities": probabilities,
+    }
 
 
 def _values(row: list[float], head: Head) -> Answer:

@@ -1,6 +1,7 @@
-"""A model file as a function from named int64 arrays (B, T) to float32 (B, C): onnxruntime or openvino, on the CPU.
+"""Opens a model file as a function from named int64 arrays (B, T) to float32 (B, C): onnxruntime or openvino, on the CPU.
 
-Both are imported where they are needed, so that either is enough. The functions may be called from several threads at a time.
+Each backend is imported when it is needed, so one installed backend is enough. The functions may be called from several threads
+at a time.
 """
 
 import importlib
@@ -13,20 +14,20 @@ import numpy as np
 
 from mangakd.core.errors import UserError
 from mangakd.runtime.manifest import Manifest
-from mangakd.runtime.signal_stack import kept_signal_stack
+from mangakd.runtime.signal_stack import keep_signal_stack
 
 Run = Callable[[dict[str, np.ndarray]], np.ndarray]
 
 
 def open_model(manifest: Manifest, threads: int | None) -> Run:
-    """threads: how many one batch is computed with; None leaves it to the backend, which takes all cores."""
+    """threads: for one batch; None lets the backend use all cores."""
     opener = {"onnxruntime": _onnxruntime, "openvino": _openvino}[manifest.backend]
-    package = imported(manifest.backend)
+    package = import_backend(manifest.backend)
     try:
         return opener(package, manifest.model, manifest.inputs, manifest.output, threads)
     except UserError:
         raise
-    except Exception as error:  # each backend has exceptions of its own
+    except Exception as error:  # each backend has its own exceptions
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
             f"{manifest.backend} {package.__version__} cannot open {manifest.model}: {reason}. It was exported with "
@@ -34,7 +35,7 @@ def open_model(manifest: Manifest, threads: int | None) -> Run:
         ) from error
 
 
-def imported(backend: str) -> Any:
+def import_backend(backend: str) -> Any:
     try:
         return importlib.import_module(backend)
     except ImportError as error:
@@ -46,7 +47,7 @@ def imported(backend: str) -> Any:
 def _onnxruntime(ort: Any, file: Path, inputs: tuple[str, ...], output: str, threads: int | None) -> Run:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or 0  # 0: all cores
-    options.inter_op_num_threads = 1  # an encoder is a chain: there is nothing to run side by side
+    options.inter_op_num_threads = 1  # an encoder is a chain, so no operators can run in parallel
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # threads without work sleep
     options.log_severity_level = 3
     session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
@@ -55,21 +56,21 @@ def _onnxruntime(ort: Any, file: Path, inputs: tuple[str, ...], output: str, thr
 
 
 def _openvino(ov: Any, file: Path, inputs: tuple[str, ...], output: str, threads: int | None) -> Run:
-    # f32: on processors with bf16 units openvino would compute in bf16 and leave the tolerance.
+    # f32: on processors with bf16 units openvino would compute in bf16 and exceed the tolerance.
     config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
-    with kept_signal_stack():
-        compiled = ov.Core().compile_model(str(file), "CPU", config)
-    given = [[name for port in ports for name in port.get_names()] for ports in (compiled.inputs, compiled.outputs)]
-    _same(file, inputs, output, *given)
+    with keep_signal_stack():
+        model = ov.Core().compile_model(str(file), "CPU", config)
+    names = [[name for port in ports for name in port.get_names()] for ports in (model.inputs, model.outputs)]
+    _same(file, inputs, output, *names)
     own = threading.local()  # a request holds the tensors of one call
 
     def run(arrays: dict[str, np.ndarray]) -> np.ndarray:
         if not hasattr(own, "request"):
-            own.request = compiled.create_infer_request()
+            own.request = model.create_infer_request()
         own.request.infer(arrays)
-        return np.array(own.request.get_tensor(output).data)  # a copy: the next call writes into the same memory
+        return np.array(own.request.get_tensor(output).data)  # a copy, because the next call reuses the memory
 
     return run
 

@@ -1,11 +1,11 @@
-"""Computes a question at once when nothing is being computed, and gathers questions only while a batch is computed.
+"""Computes a question at once if the model is idle, and collects questions into a batch only while a batch is computed.
 
-The batches are computed in one thread, so that the event loop goes on taking questions. A short question that comes alone is
-computed in the event loop's own thread instead: handing it to another thread and back would cost a tenth of its time on an idle
-machine and several times as much on a busy one. It blocks the event loop for as long as one short text takes.
+One thread computes the batches, so that the event loop accepts questions meanwhile. The event loop's own thread computes a short
+question that comes alone: a switch to another thread and back would take a tenth of the question's time on an idle machine, and
+several times as much on a busy machine. One short text blocks the event loop meanwhile.
 
-When `capacity` texts wait, further questions are refused at once: a caller can do more with "later" after a millisecond than with
-an answer that comes after its patience.
+When `capacity` texts wait, further questions are refused at once: an early refusal is more useful to a caller than an answer
+after the caller's timeout.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ from functools import partial
 
 import numpy as np
 
-SHORT = 256  # characters of a question that may block the event loop: about 60 tokens
+SHORT = 256  # characters of a question that may block the event loop, about 60 tokens
 
 
 class Full(Exception):
-    """The queue has no room for these texts now."""
+    """The queue is full."""
 
 
 @dataclass
@@ -31,7 +31,7 @@ class _Job:
 
 
 class Batcher:
-    """compute: texts → (N, C) rows; never called twice at a time. waiting, computing: numbers of texts."""
+    """compute: texts → (N, C) rows; called once at a time. waiting, computing: numbers of texts."""
 
     def __init__(self, compute: Callable[[list[str]], np.ndarray], max_batch: int, capacity: int):
         self._compute, self._max_batch, self._capacity = compute, max_batch, capacity
@@ -44,13 +44,13 @@ class Batcher:
         self._thread.shutdown()
 
     async def submit(self, texts: list[str]) -> np.ndarray:
-        """The rows of `texts`. Raises Full, or whatever the model raised."""
+        """The rows of `texts`. Raises Full, or the exception of the model."""
         if self.waiting + len(texts) > self._capacity:
             raise Full
         loop = asyncio.get_running_loop()
         job = _Job(texts, loop.create_future())
         if not (self._jobs or self.computing):
-            loop.call_soon(self._begin)  # after the other questions that have arrived by now
+            loop.call_soon(self._begin)  # runs after the questions that have already arrived
         self._jobs.append(job)
         self.waiting += len(texts)
         return await job.rows
@@ -63,20 +63,20 @@ class Batcher:
             self._compute_aside(jobs)
 
     def _compute_here(self, jobs: list[_Job]) -> None:
-        done: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
+        rows: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
         try:
-            done.set_result(self._compute(jobs[0].texts))
+            rows.set_result(self._compute(jobs[0].texts))
         except Exception as error:
-            done.set_exception(error)
-        self._answer(jobs, done)
+            rows.set_exception(error)
+        self._answer(jobs, rows)
 
     def _compute_aside(self, jobs: list[_Job]) -> None:
         texts = [text for job in jobs for text in job.texts]
-        done = asyncio.get_running_loop().run_in_executor(self._thread, self._compute, texts)
-        done.add_done_callback(partial(self._answer, jobs))
+        rows = asyncio.get_running_loop().run_in_executor(self._thread, self._compute, texts)
+        rows.add_done_callback(partial(self._answer, jobs))
 
     def _take(self) -> list[_Job]:
-        """Whole questions, first come first served, up to max_batch texts; a larger one goes alone."""
+        """Take whole questions in order of arrival, up to max_batch texts. A larger question is a batch of its own."""
         jobs = [self._jobs.popleft()]
         self.computing = len(jobs[0].texts)
         while self._jobs and self.computing + len(self._jobs[0].texts) <= self._max_batch:
@@ -85,18 +85,18 @@ class Batcher:
         self.waiting -= self.computing
         return jobs
 
-    def _answer(self, jobs: Sequence[_Job], done: "asyncio.Future[np.ndarray]") -> None:
-        """Start the next batch first: it is computed while these answers are written."""
+    def _answer(self, jobs: Sequence[_Job], rows: "asyncio.Future[np.ndarray]") -> None:
+        """Start the next batch, then distribute the rows. The next batch is computed while the answers are written."""
         self.computing = 0
         if self._jobs:
             self._compute_aside(self._take())
-        error, start = done.exception(), 0
+        error, start = rows.exception(), 0
         for job in jobs:
             end = start + len(job.texts)
-            if job.rows.done():  # its client has gone
+            if job.rows.done():  # the client has disconnected
                 pass
             elif error:
                 job.rows.set_exception(error)
             else:
-                job.rows.set_result(done.result()[start:end])
+                job.rows.set_result(rows.result()[start:end])
             start = end

@@ -1,8 +1,8 @@
-"""Folders that optimum-intel or optimum-onnx exported: a model, config.json, a tokenizer, and no manifest.
+"""Reads folders of optimum-intel or optimum-onnx: a model, config.json, a tokenizer, and no manifest.
 
     optimum-cli export openvino --model FOLDER --task text-classification EXPORTED
 
-Hugging Face's files say what a manifest says, but for the files' hashes. What they do not say is not guessed: it is an error.
+Hugging Face's files contain the manifest's information, except the files' hashes. A missing setting is an error, never a guess.
 """
 
 import json
@@ -12,31 +12,31 @@ from typing import Any
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
-from mangakd.runtime.backends import imported
+from mangakd.runtime.backends import import_backend
 from mangakd.runtime.manifest import INPUTS, PARTIAL, Manifest
-from mangakd.runtime.signal_stack import kept_signal_stack
+from mangakd.runtime.signal_stack import keep_signal_stack
 
 MODELS = {"openvino_model.xml": "openvino", "model.onnx": "onnxruntime"}
 HEAD = "ForSequenceClassification"
-UNKNOWN = 10**9  # tokens; transformers writes 10^30 for a tokenizer that knows no limit
+UNKNOWN = 10**9  # tokens; transformers writes 10^30 for a tokenizer without a limit
 log = logging.getLogger("mangakd.runtime")
 
 
 def is_export(folder: Path) -> bool:
-    """Whether `folder` has no manifest, but all that is needed to make one."""
+    """Whether `folder` has no manifest, but all files that `manifest_of` needs."""
     files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     return "manifest.json" not in files and {"config.json", "tokenizer.json"} < files and not files.isdisjoint(MODELS)
 
 
 def manifest_of(folder: Path) -> Manifest:
-    """The manifest that the export could have written. Raises UserError naming what the folder's files leave open."""
+    """The manifest of such a folder. Raises UserError that names a setting that the folder's files lack."""
     if folder.name.endswith(PARTIAL):
         raise UserError(f"{folder} was not finished: its export is running or was killed. Export the student again.")
     name = next(name for name in MODELS if (folder / name).is_file())
     backend, config, tokenizer = MODELS[name], _json(folder / "config.json"), _json(folder / "tokenizer_config.json")
     _check_head(config, folder)
     head = _head(config, folder)
-    found = Manifest(
+    manifest = Manifest(
         folder=folder, variant=folder.resolve().name, backend=backend, model=folder / name,
         tokenizer=folder / "tokenizer.json", max_length=_max_length(config, tokenizer, folder),
         pad_id=_pad_id(config, tokenizer, folder), pad_type_id=0,
@@ -45,10 +45,10 @@ def manifest_of(folder: Path) -> Manifest:
         tolerance=float("inf"), content={},
     )  # fmt: skip
     log.warning(
-        "%s has no manifest.json; it is read as a folder of optimum: %s, %s, texts cut to %d tokens. Its files are "
-        "not compared with those that were exported.", folder, backend, head, found.max_length,
+        "%s has no manifest.json; it is read as a folder of optimum: %s, %s, texts truncated to %d tokens. Its files "
+        "cannot be verified.", folder, backend, head, manifest.max_length,
     )  # fmt: skip
-    return found
+    return manifest
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -91,13 +91,13 @@ def _head(config: dict[str, Any], folder: Path) -> Head:
 
 
 def _max_length(config: dict[str, Any], tokenizer: dict[str, Any], folder: Path) -> int:
-    said, positions = tokenizer.get("model_max_length"), config.get("max_position_embeddings")
-    if not isinstance(said, int | float) or not 0 < said < UNKNOWN:
+    limit, positions = tokenizer.get("model_max_length"), config.get("max_position_embeddings")
+    if not isinstance(limit, int | float) or not 0 < limit < UNKNOWN:
         raise UserError(
             f"{folder / 'tokenizer_config.json'} does not say how many tokens a text may have: write model_max_length into it"
             f"{f' (config.json has {positions} positions)' if positions else ''}."
         )
-    return min(int(said), positions or UNKNOWN)
+    return min(int(limit), positions or UNKNOWN)
 
 
 def _pad_id(config: dict[str, Any], tokenizer: dict[str, Any], folder: Path) -> int:
@@ -105,15 +105,15 @@ def _pad_id(config: dict[str, Any], tokenizer: dict[str, Any], folder: Path) -> 
         return config["pad_token_id"]
     token = tokenizer.get("pad_token")
     name = token.get("content") if isinstance(token, dict) else token
-    added = _json(folder / "tokenizer.json").get("added_tokens") or []
-    ids = [entry["id"] for entry in added if entry.get("content") == name]
+    tokens = _json(folder / "tokenizer.json").get("added_tokens") or []
+    ids = [entry["id"] for entry in tokens if entry.get("content") == name]
     if not ids:
         raise UserError(f"{folder} does not say what texts are padded with: write pad_token_id into config.json.")
     return ids[0]
 
 
 def _inputs(backend: str, file: Path) -> tuple[str, ...]:
-    takes, gives = _ports(imported(backend), backend, file)
+    takes, gives = _ports(import_backend(backend), backend, file)
     if "logits" not in gives or not set(takes) <= set(INPUTS):
         raise UserError(
             f"{file} takes {takes} and gives {gives}; a classifier takes some of {list(INPUTS)} and gives logits."
@@ -122,18 +122,18 @@ def _inputs(backend: str, file: Path) -> tuple[str, ...]:
 
 
 def _ports(package: Any, backend: str, file: Path) -> tuple[list[str], list[str]]:
-    """Names of what the model takes and gives."""
+    """The names of the model's inputs and outputs."""
     try:
         if backend == "onnxruntime":
             model = package.InferenceSession(str(file), providers=["CPUExecutionProvider"])
             return [port.name for port in model.get_inputs()], [port.name for port in model.get_outputs()]
-        with kept_signal_stack():
+        with keep_signal_stack():
             model = package.Core().read_model(file)
         return [port.get_any_name() for port in model.inputs], [port.get_any_name() for port in model.outputs]
-    except Exception as error:  # each backend has exceptions of its own
+    except Exception as error:  # each backend has its own exceptions
         raise UserError(f"{backend} {package.__version__} cannot read {file}: {error}") from error
 
 
 def _scales_activations_at_run_time(file: Path) -> bool:
-    """By ONNX's DynamicQuantizeLinear, whose scale is of the whole batch. OpenVINO has no such operation."""
+    """Whether the model has ONNX's DynamicQuantizeLinear, which scales over the whole batch. OpenVINO has no such operation."""
     return file.suffix == ".onnx" and b"DynamicQuantize" in file.read_bytes()

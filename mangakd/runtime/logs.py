@@ -1,4 +1,4 @@
-"""Logs as one JSON object a line on stdout, which log collectors read without a pattern.
+"""Logs one JSON object a line to stdout; log collectors need no pattern for JSON.
 
 log.info("answered", extra={"fields": {"path": "/predict", "status": 200}})
 """
@@ -26,6 +26,6 @@ def start_logging() -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # Nothing below shows these, and collecting them takes a quarter of a line's time.
+    # The lines do not contain these fields, and collecting the fields takes a quarter of a line's time.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging.captureWarnings(True)  # a warning is a line of JSON too
+    logging.captureWarnings(True)  # a warning becomes a line of JSON, too

@@ -1,7 +1,8 @@
-"""manifest.json of an exported folder: what is in it, how its model is asked, and the sha256 of each of its files.
+"""manifest.json of an exported folder: the variant, the inputs and outputs of its model, and the sha256 of each file.
 
-The export writes it, `read` checks it: a file that was damaged, changed or left behind is refused before it is opened. The sums
-find accidents and half-copied folders; who can change the manifest too can change everything, so keep the folder's rights tight.
+The export writes the manifest, and `read` checks it: a damaged, changed or missing file is refused before it is opened. The
+hashes detect accidents and partial copies. They do not stop an attacker who can also change the manifest, so restrict the
+folder's permissions.
 """
 
 import hashlib
@@ -28,10 +29,10 @@ _TOKENIZER = {"file": str, "max_length": int, "pad_id": int, "pad_type_id": int}
 
 @dataclass(frozen=True)
 class Manifest:
-    """folder: where it lies. head: what the model answers with. content: all of it, in this version's format.
+    """folder: of the variant. head: of the model. content: the whole manifest, in this version's format.
 
-    rows_independent: whether a row of an answer depends on its own text alone, whatever else is in the batch. tolerance: how far
-    a logit (an entry of the embedding) may be from the PyTorch student's.
+    rows_independent: whether a row of an answer depends on its own text only, not on other texts of the batch. tolerance:
+    largest distance of a logit (or of an entry of an embedding) to the PyTorch student's.
     """
 
     folder: Path
@@ -52,7 +53,7 @@ class Manifest:
 
 
 def read(folder: str | Path) -> Manifest:
-    """The manifest of `folder`, its files verified. Raises UserError, naming the file or the key that is wrong."""
+    """Read the manifest of `folder` and verify its files. Raises UserError that names the wrong file or key."""
     folder = Path(folder).expanduser()
     if folder.name.endswith(PARTIAL):
         raise UserError(f"{folder} was not finished: its export is running or was killed. Export the student again.")
@@ -80,12 +81,12 @@ def read(folder: str | Path) -> Manifest:
 
 
 def head_of(content: dict[str, Any]) -> Head:
-    """From a manifest's content, which holds `asdict(head)`."""
+    """The head in a manifest's content, which holds `asdict(head)`."""
     return Head(**{**content["head"], "names": tuple(content["head"]["names"])})
 
 
 def rows_independent(content: dict[str, Any]) -> bool:
-    """What the export measured. Before it did, onnx_int8 was the one variant that scaled activations over the whole batch."""
+    """The export's measurement. Old exports did not measure; of their variants only onnx_int8 scales over the whole batch."""
     return content.get("rows_independent", (content["backend"], content["variant"]) != ("onnxruntime", "onnx_int8"))
 
 
@@ -98,26 +99,26 @@ def _content(folder: Path) -> dict[str, Any]:
         )
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8
+    except (ValueError, RecursionError) as error:  # ValueError also for bytes that are no UTF-8
         raise UserError(f"{file} is damaged: {error}. Export the student again.") from error
     if isinstance(content, dict) and content.get("format") == 1:
         return _of_format_1(content, folder)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        version = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise UserError(
-            f"{file} has format {found!r}; this version of mangakd reads format {FORMAT}. Export the student again, or "
+            f"{file} has format {version!r}; this version of mangakd reads format {FORMAT}. Export the student again, or "
             "install the version of mangakd that exported it."
         )
     return content
 
 
 def _of_format_1(content: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The same content with a `head`: format 1 had `problem` and `labels`, and did not say how wide an embedding is (0 here)."""
+    """The content with a `head`. Format 1 had `problem` and `labels`, and lacked the width of an embedding (0 here)."""
     heads: dict[str, tuple[Kind, bool]] = {
         "single_label": ("labels", False), "multi_label": ("labels", True), "regression": ("score", False),
         "embedding": ("vector", False),
     }  # fmt: skip
-    _typed(content, {"problem": str, "labels": list}, folder, "")
+    _check_types(content, {"problem": str, "labels": list}, folder, "")
     rest = {key: value for key, value in content.items() if key not in ("problem", "labels")}
     if content["problem"] not in heads:
         raise UserError(_wrong(folder, "problem"))
@@ -128,11 +129,11 @@ def _of_format_1(content: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _check(content: dict[str, Any], folder: Path) -> None:
     """Everything in the manifest has the type and the range that the runtime relies on."""
-    _typed(content, _REQUIRED, folder, "")
+    _check_types(content, _REQUIRED, folder, "")
     tokenizer = content["tokenizer"]
-    _typed(tokenizer, _TOKENIZER, folder, "tokenizer.")
+    _check_types(tokenizer, _TOKENIZER, folder, "tokenizer.")
     head, files = content["head"], content["files"]
-    _typed(head, _HEAD, folder, "head.")
+    _check_types(head, _HEAD, folder, "head.")
     names = head["names"]
     output = "embedding" if head["kind"] == "vector" else "logits"
     right = {
@@ -155,13 +156,13 @@ def _check(content: dict[str, Any], folder: Path) -> None:
         raise UserError(_wrong(folder, ", ".join(wrong)))
 
 
-def _typed(content: dict[str, Any], wanted: dict[str, type], folder: Path, prefix: str) -> None:
-    for key, kind in wanted.items():
+def _check_types(content: dict[str, Any], types: dict[str, type], folder: Path, prefix: str) -> None:
+    for key, kind in types.items():
         value = content.get(key)
         fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
         if not fits:
-            found = "nothing" if value is None else repr(value)[:60]
-            raise UserError(_wrong(folder, f"{prefix}{key} (wanted {kind.__name__}, found {found})"))
+            actual = "nothing" if value is None else repr(value)[:60]
+            raise UserError(_wrong(folder, f"{prefix}{key} (wanted {kind.__name__}, found {actual})"))
 
 
 def _wrong(folder: Path, what: str) -> str:
@@ -169,21 +170,21 @@ def _wrong(folder: Path, what: str) -> str:
 
 
 def _plain(name: str) -> bool:
-    """A name of this folder, not a way out of it."""
+    """Whether a name is a plain file name: no path that leaves the folder."""
     return name != ".." and bool(name) and Path(name).name == name and "\\" not in name
 
 
 def _verify(files: dict[str, str], folder: Path) -> None:
-    for name, wanted in files.items():
+    for name, digest in files.items():
         file = folder / name
         if not file.is_file():
             raise UserError(
                 f"{file} is missing: {folder} was copied in part. Copy it again, or export the student again."
             )
         with file.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-        if found != wanted:
+            actual = hashlib.file_digest(stream, "sha256").hexdigest()
+        if actual != digest:
             raise UserError(
-                f"{file} is not the file that was exported: its sha256 is {found[:12]}…, the manifest says {wanted[:12]}…. "
+                f"{file} is not the file that was exported: its sha256 is {actual[:12]}…, the manifest says {digest[:12]}…. "
                 "Copy the folder again, or export the student again."
             )

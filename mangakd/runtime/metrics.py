@@ -1,7 +1,7 @@
-"""What the service counts, in Prometheus's text format 0.0.4.
+"""The service's metrics, in Prometheus's text format 0.0.4.
 
-Written by hand: a counter is a dict, and the client library would be a dependency for sixty lines. Each has one thread that
-writes to it, so nothing is locked. Source: https://prometheus.io/docs/instrumenting/exposition_formats/
+A counter is a dict, and the client library would be a dependency in place of sixty lines. One thread writes each metric, so there
+are no locks. Source: https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
 import bisect
@@ -14,7 +14,7 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Counter:
-    """A number for each set of labels, which only grows."""
+    """A number for each set of labels; it only grows."""
 
     def __init__(self, name: str, help_text: str):
         self.name, self._help = name, help_text
@@ -31,7 +31,7 @@ class Counter:
 
 
 class Histogram:
-    """How many observations were at most each of `bounds`; their number and their sum."""
+    """The number of observations up to each of `bounds`, their total number and their sum."""
 
     def __init__(self, name: str, help_text: str, bounds: tuple[float, ...]):
         self.name, self._help, self._bounds = name, help_text, bounds
@@ -53,7 +53,7 @@ class Histogram:
 
 
 def gauge(name: str, help_text: str, value: float, **labels: str) -> Iterable[str]:
-    """A number that is read when it is asked for."""
+    """A number that is read at the time of a scrape."""
     yield from _head(name, help_text, "gauge")
     yield f"{name}{_braces(tuple(labels.items()))} {_number(value)}"
 
@@ -67,11 +67,11 @@ def _head(name: str, help_text: str, kind: str) -> Iterable[str]:
 
 
 def _braces(labels: Labels) -> str:
-    pairs = ",".join(f'{name}="{_escaped(value)}"' for name, value in labels)
+    pairs = ",".join(f'{name}="{_escape(value)}"' for name, value in labels)
     return f"{{{pairs}}}" if pairs else ""
 
 
-def _escaped(value: str) -> str:
+def _escape(value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 

@@ -1,6 +1,6 @@
 """An exported student: texts in, answers out.
 
-Texts are batched by length, so that short ones are not padded to the longest of all, and answered in the order given.
+Texts are batched by length, so that short texts are not padded to the longest. The answers keep the order of the texts.
 """
 
 import os
@@ -18,21 +18,20 @@ from mangakd.runtime.grouping import groups
 from mangakd.runtime.manifest import Manifest, read
 from mangakd.runtime.tokenise import Tokeniser
 
-BATCH = 32  # on a CPU larger batches are no faster, and wait for their longest text
+BATCH = 32  # on a CPU larger batches are no faster, and have more padding
 
 
 def load(folder: str | Path, threads: int | None = None) -> "Model":
-    """The student that lies in `folder`, its files verified and asked once, so that the first text is not slower.
+    """Load the student in `folder`, verify its files and compute one text, so that the first request is not slower.
 
     folder: exported by mangakd, or by optimum-intel (mangakd.runtime.hugging_face), whose files cannot be verified. threads: for
-    one batch; None takes all cores. Raises UserError for a folder that is none, is damaged, or needs a package that is not
-    installed.
+    one batch; None takes all cores. Raises UserError if the folder holds no student, is damaged, or needs a missing package.
     """
     if threads is not None and (not _is_int(threads) or threads < 1):
         raise UserError(f"threads={threads!r}: give a number of threads from 1 on, or None for all cores.")
-    if threads is not None:  # the tokenizer makes its threads once a process
+    if threads is not None:  # the tokenizer creates its threads once a process
         os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
-    if threads == 1:  # in the caller's thread: a pool of one would be woken for each text
+    if threads == 1:  # tokenise in the caller's thread: waking a pool of one thread takes time for each text
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     folder = Path(folder).expanduser()
     manifest = hugging_face.manifest_of(folder) if hugging_face.is_export(folder) else read(folder)
@@ -45,20 +44,20 @@ def load(folder: str | Path, threads: int | None = None) -> "Model":
 
 
 class Model:
-    """What `load` gives. It may be asked from several threads at a time."""
+    """A loaded student. Several threads may call it at a time."""
 
     def __init__(self, manifest: Manifest, tokeniser: Tokeniser, run: Run):
         self.manifest, self._tokeniser, self._run = manifest, tokeniser, run
-        self._width = 0  # columns of an answer; check() finds out
+        self._width = 0  # columns of an answer; check() sets it
 
     @property
     def labels(self) -> tuple[str, ...]:
         return self.manifest.head.names
 
     def predict(self, texts: Sequence[str], batch_size: int = BATCH, top: int | None = None) -> list[Answer]:
-        """One dict a text, as mangakd.runtime.answers shows them. top: how many probabilities each holds; None: all.
+        """One dict a text (mangakd.runtime.answers). top: number of probabilities in each; None: all.
 
-        Raises UserError when texts is no list of str, and for a student that gives embeddings.
+        Raises UserError if texts is no list of str, and for a student that gives embeddings.
         """
         if self.manifest.head.kind == "vector":
             raise UserError(f"{self.manifest.folder} is a student that gives embeddings: use embed(texts).")
@@ -77,9 +76,9 @@ class Model:
         return answers(rows, self.manifest.head, top)
 
     def outputs(self, texts: Sequence[str], batch_size: int = BATCH) -> np.ndarray:
-        """What the model says before anything is made of it: logits (N, C) or embeddings (N, D), float32.
+        """The model's raw outputs: logits (N, C) or embeddings (N, D), float32.
 
-        A row depends on its text alone. A model whose rows depend on each other is asked text by text, whatever batch_size is.
+        A row depends on its text only. If the model's rows depend on each other, each text is a batch, whatever batch_size is.
         """
         _check_texts(texts)
         if not _is_int(batch_size) or batch_size < 1:
@@ -92,7 +91,7 @@ class Model:
         return rows
 
     def check(self) -> None:
-        """Ask once. Raises UserError when the answer has not the shape (1, C) that the head promises, or is no number."""
+        """Compute one text. Raises UserError if the answer does not have the shape (1, C) of the head, or is not finite."""
         row = np.asarray(self._run(self._tokeniser.pad(self._tokeniser(["hello"]), self.manifest.inputs)))
         head = self.manifest.head
         columns = row.shape[-1] if head.kind == "vector" and not head.outputs else head.outputs  # format 1 has no width

@@ -1,10 +1,9 @@
-"""A JSON body as a question to the model, checked against limits before anything is computed. The HTTP service and the Lambda
-handler share it.
+"""Parses a JSON body as a question to the model and checks the limits. The HTTP service and the Lambda handler share it.
 
     {"texts": ["where is my order?"], "top": 3}
 
-`top` may be left out: all labels are shown. What is wrong with a body is told in one sentence (`Refused`), with the HTTP status
-that fits: 400 no JSON in UTF-8, 413 too many bytes, 422 JSON that is no question or goes over a limit.
+`top` is optional; without it the answer shows all labels. `Refused` says in one sentence what is wrong with a body, and has the
+HTTP status: 400 no JSON in UTF-8, 413 too many bytes, 422 JSON that is no question or exceeds a limit.
 """
 
 import json
@@ -13,7 +12,7 @@ from typing import Any
 
 from mangakd.core.errors import UserError, near
 
-# What /docs shows. `parse` is the check; a test holds the two together.
+# The schema for /docs. `parse` checks a body; a test checks that both agree.
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["texts"],
@@ -26,7 +25,7 @@ SCHEMA: dict[str, Any] = {
 
 
 class Refused(UserError):
-    """A question that is not answered; `status` is the HTTP status to say so with."""
+    """A refused question. status: the HTTP status of the response."""
 
     def __init__(self, status: int, message: str):
         super().__init__(message)
@@ -35,7 +34,7 @@ class Refused(UserError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one question: texts, characters of each text, bytes of the body. Longer texts are cut to max_length tokens anyway."""
+    """Limits of one question. texts: their number. characters: of each text. body: bytes."""
 
     texts: int = 64
     characters: int = 20_000
@@ -49,15 +48,15 @@ class Question:
 
 
 def parse(body: bytes, limits: Limits) -> Question:
-    """Raises Refused."""
+    """Parse a body. Raises Refused."""
     check_size(len(body), limits)
     if not body:
         raise Refused(400, 'the body is empty; send an object: {"texts": ["…"]}.')
     try:
-        content = json.loads(body.decode("utf-8"))  # json would guess UTF-16 and UTF-32, too
+        content = json.loads(body.decode("utf-8"))  # json.loads(body) would also guess UTF-16 and UTF-32
     except UnicodeDecodeError as error:
         raise Refused(400, f"the body is no UTF-8: {error.reason} at byte {error.start}.") from error
-    except (ValueError, RecursionError) as error:  # also nesting without end, huge integers
+    except (ValueError, RecursionError) as error:  # also for deep nesting and huge integers
         raise Refused(400, f"the body is no JSON: {str(error)[:200]}.") from error
     return question(content, limits)
 
@@ -68,12 +67,12 @@ def check_size(size: int, limits: Limits) -> None:
 
 
 def question(content: Any, limits: Limits) -> Question:
-    """The same for a body that is already parsed."""
+    """Check a parsed body. Raises Refused."""
     if not isinstance(content, dict):
         raise Refused(422, f'the body is {_kind(content)}; send an object: {{"texts": ["…"]}}.')
     for key in content:
         if key not in SCHEMA["properties"]:
-            raise Refused(422, f"unknown key {_shown(key)}{near(key[:20], SCHEMA['properties'])}")
+            raise Refused(422, f"unknown key {_show(key)}{near(key[:20], SCHEMA['properties'])}")
     return Question(_texts(content.get("texts"), limits), _top(content.get("top")))
 
 
@@ -92,18 +91,18 @@ def _texts(texts: Any, limits: Limits) -> list[str]:
 
 def _top(top: Any) -> int | None:
     if top is not None and (not isinstance(top, int) or isinstance(top, bool) or top < 1):
-        raise Refused(422, f"top is {_shown(top)}; send a number of labels from 1 on, or leave it out.")
+        raise Refused(422, f"top is {_show(top)}; send a number of labels from 1 on, or leave it out.")
     return None if top is None else min(top, 1_000_000)  # numpy takes no larger integers than 64 bits
 
 
 def _kind(value: Any) -> str:
-    """In JSON's words, not in Python's."""
+    """The type of a value, in JSON's words."""
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "missing or null"}
     return names.get(type(value), "a number")
 
 
-def _shown(value: Any) -> str:
-    """Short and printable, whatever it holds: nothing nested, no number of a thousand digits, no characters beyond ASCII."""
+def _show(value: Any) -> str:
+    """A short and printable form of any value: nothing nested, no huge number, ASCII only."""
     if isinstance(value, dict | list) or (isinstance(value, int) and abs(value) > 10**20):
         return _kind(value)
     return ascii(value[:50] if isinstance(value, str) else value)

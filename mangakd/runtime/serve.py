@@ -1,6 +1,6 @@
 """The command that serves an exported student: mangakd serve export/best --port 8000
 
-argparse, not Hydra: it must start at once, in a container that has neither torch nor the training's configs.
+The command uses argparse, not Hydra: it must start at once, in a container without torch and without the training's configs.
 """
 
 import argparse
@@ -20,26 +20,28 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    it = argparse.ArgumentParser(
+    arguments = argparse.ArgumentParser(
         prog="mangakd serve",
         description="Serve an exported student: POST /predict, GET /health, GET /metrics.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    it.add_argument("folder", help="of an exported variant, such as export/best")
-    it.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a container")
-    it.add_argument("--port", type=_number(int, 0, 65535), default=8000, help="0 takes a free one")
-    it.add_argument("--threads", type=_number(int, 1), default=1, help="for one batch")
-    it.add_argument("--max-batch", type=_number(int, 1), default=32, help="texts computed together")
-    it.add_argument("--queue", type=_number(int, 1), default=256, help="texts that may wait; then 429")
-    it.add_argument("--max-texts", type=_number(int, 1), default=64, help="in one question")
-    it.add_argument("--max-characters", type=_number(int, 1), default=20_000, help="of one text")
-    it.add_argument("--max-body", type=_number(int, 1), default=1_000_000, help="bytes")
-    it.add_argument("--linger", type=_number(float, 0), default=1, help="seconds from SIGTERM until the port closes")
-    return it
+    arguments.add_argument("folder", help="of an exported variant, such as export/best")
+    arguments.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a container")
+    arguments.add_argument("--port", type=_number(int, 0, 65535), default=8000, help="0 takes a free one")
+    arguments.add_argument("--threads", type=_number(int, 1), default=1, help="for one batch")
+    arguments.add_argument("--max-batch", type=_number(int, 1), default=32, help="texts computed together")
+    arguments.add_argument("--queue", type=_number(int, 1), default=256, help="texts that may wait; then 429")
+    arguments.add_argument("--max-texts", type=_number(int, 1), default=64, help="in one question")
+    arguments.add_argument("--max-characters", type=_number(int, 1), default=20_000, help="of one text")
+    arguments.add_argument("--max-body", type=_number(int, 1), default=1_000_000, help="bytes")
+    arguments.add_argument(
+        "--linger", type=_number(float, 0), default=1, help="seconds from SIGTERM until the port closes"
+    )
+    return arguments
 
 
 def _serve(options: argparse.Namespace) -> None:
-    # Here, so that --help and a mistyped option are answered before anything is loaded.
+    # Late imports, so that --help and a mistyped option are fast.
     from mangakd.runtime.logs import start_logging
     from mangakd.runtime.model import load
     from mangakd.runtime.question import Limits
@@ -49,7 +51,7 @@ def _serve(options: argparse.Namespace) -> None:
     settings = Settings(options.max_batch, options.queue, limits=limits)
     from mangakd.runtime.server import serve
 
-    start_logging()  # before the folder is read, which may hold something to warn about
+    start_logging()  # before the load, which may log warnings
     model = load(options.folder, options.threads)
     serve(model, settings, options.host, options.port, options.linger)
 

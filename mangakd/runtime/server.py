@@ -1,8 +1,8 @@
-"""Runs the service under uvicorn, and ends it without losing a question.
+"""Runs the service under uvicorn, and stops without losing a question.
 
-SIGTERM or Ctrl-C: /health says 503 and new questions are refused at once; what waits is answered; the port stays open for
-`linger` seconds, in which load balancers notice; then the process ends with 0. A second signal ends it now, and so do PATIENCE
-seconds: a client that never reads its answer must not hold the process for ever.
+On SIGTERM or Ctrl-C /health returns 503, new questions are refused at once and waiting questions are answered. The port stays
+open for `linger` seconds, in which load balancers notice; then the process exits with 0. A second signal stops the process at
+once. So do PATIENCE seconds, because a client that never reads its answer must not block the exit.
 """
 
 import time
@@ -14,37 +14,37 @@ import uvicorn
 from mangakd.runtime.model import Model
 from mangakd.runtime.service import Service, Settings, create_app
 
-PATIENCE = 30  # seconds; longer than any question that a full queue may hold should take
+PATIENCE = 30  # seconds; longer than a full queue should take
 
 
 class Server(uvicorn.Server):
-    """uvicorn closes its port on the first signal and counts connections, not questions; this one drains first."""
+    """Answers waiting questions before it stops. uvicorn's Server closes its port on the first signal and counts connections."""
 
     def __init__(self, config: uvicorn.Config, service: Service, linger: float):
         super().__init__(config)
-        self._service, self._linger, self._asked = service, linger, 0.0
+        self._service, self._linger, self._stop_time = service, linger, 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._service.draining:
             self.should_exit = self.force_exit = True
-        self._service.draining, self._asked = True, time.monotonic()
+        self._service.draining, self._stop_time = True, time.monotonic()
 
     async def on_tick(self, counter: int) -> Any:
-        """uvicorn calls it ten times a second; True ends the main loop."""
-        over = time.monotonic() - self._asked - self._linger
+        """uvicorn calls on_tick ten times a second; True ends the main loop."""
+        over = time.monotonic() - self._stop_time - self._linger
         if self._service.draining and (over >= PATIENCE or (over >= 0 and self._service.idle)):
             self.should_exit = True
         return await super().on_tick(counter)
 
 
 def serve(model: Model, settings: Settings, host: str, port: int, linger: float) -> None:
-    """Until a signal comes. port 0 takes a free one, which the log names."""
+    """Serve until a signal comes. port 0 takes a free port and logs its number."""
     app = create_app(model, settings)
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
-        http="h11",  # httptools, which uvicorn prefers, is faster and reads headers without end
+        http="h11",  # httptools, uvicorn's default, is faster but has no limit for headers
         ws="none",
         log_config=None,
         access_log=False,

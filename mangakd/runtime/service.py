@@ -2,9 +2,9 @@
 
     POST /predict {"texts": ["where is my order?"], "top": 3}  →  {"predictions": [{"label": …, "probability": …, …}]}
 
-Errors are {"error": "one sentence"}: 400 no JSON in UTF-8, 408 a body that does not come, 413 too many bytes, 422 no question
-or over a limit, 429 the queue is full (Retry-After), 503 shutting down. Every response carries X-Request-Id, the caller's own
-if it sent one.
+Errors are {"error": "one sentence"}: 400 no JSON in UTF-8, 408 the body does not arrive, 413 too many bytes, 422 no question or
+over a limit, 429 the queue is full (Retry-After), 503 shutting down. Every response has an X-Request-Id: the caller's, if the
+request has one.
 """
 
 import asyncio
@@ -33,12 +33,12 @@ except ImportError as error:
     ) from error
 
 RETRY_AFTER = {"retry-after": "1"}  # seconds
-_encode = json.JSONEncoder(allow_nan=False).encode  # json.dumps makes an encoder for each call that has an option
+_encode = json.JSONEncoder(allow_nan=False).encode  # json.dumps with an option creates an encoder at each call
 
 
 @dataclass(frozen=True)
 class Settings:
-    """max_batch: texts computed together. queue: texts that may wait. body_seconds: how long a body may take to arrive."""
+    """max_batch: texts computed together. queue: texts that may wait. body_seconds: timeout for the arrival of a body."""
 
     max_batch: int = 32
     queue: int = 256
@@ -54,7 +54,7 @@ class Settings:
 
 
 class Service:
-    """The model behind its queue, and what is counted. `draining`: questions are refused, those that wait are answered."""
+    """The model with its queue and metrics. draining: new questions are refused, and waiting questions are answered."""
 
     def __init__(self, model: Model, settings: Settings):
         self.model, self.settings, self.draining = model, settings, False
@@ -98,8 +98,8 @@ class Service:
 
     async def _body(self, request: Request) -> bytes:
         limits = self.settings.limits
-        declared = request.headers.get("content-length", "")
-        check_size(int(declared) if declared.isdecimal() and len(declared) < 20 else 0, limits)
+        length = request.headers.get("content-length", "")
+        check_size(int(length) if length.isdecimal() and len(length) < 20 else 0, limits)
         body = bytearray()
         try:
             async with asyncio.timeout(self.settings.body_seconds):
@@ -149,7 +149,7 @@ def create_app(model: Model, settings: Settings | None = None) -> FastAPI:
         return _json({"error": message}, error.status_code, dict(error.headers or {}))
 
     def direct(rest: App) -> App:
-        """POST /predict past FastAPI's router and dependencies, which take longer than the rest of the event loop's work."""
+        """Bypass FastAPI's router for POST /predict: the router takes longer than the rest of the event loop's work."""
 
         async def answer(scope: dict[str, Any], receive: Any, send: Any) -> None:
             if scope["type"] == "http" and scope["path"] == "/predict" and scope["method"] == "POST":
@@ -161,17 +161,17 @@ def create_app(model: Model, settings: Settings | None = None) -> FastAPI:
         return answer
 
     app.add_middleware(direct)
-    app.add_middleware(service.watch.around)  # the last one is the outermost
+    app.add_middleware(service.watch.around)  # the last middleware is the outermost
     return app
 
 
 def _refusal(error: Refused) -> Response:
     headers = RETRY_AFTER if error.status in (429, 503) else {}
-    # Its body may not be read to the end, or the port is about to close: no further request on this connection.
+    # Close the connection: the body may be unread, or the port is about to close.
     close = {"connection": "close"} if error.status in (408, 413, 503) else {}
     return _json({"error": str(error)}, error.status, {**headers, **close})
 
 
 def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """ASCII, so that no label can break the encoding; never NaN, which is no JSON."""
+    """A JSON response in ASCII, so that no label can break the encoding. Raises for NaN, which is no JSON."""
     return Response(_encode(content), status, headers, "application/json")

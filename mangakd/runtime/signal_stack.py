@@ -1,8 +1,8 @@
-"""The stack that signals are handled on, kept from openvino.
+"""Protects the thread's signal stack from openvino.
 
-Its CPU plugin gives the thread that loads it a signal stack of its own. Two that do not end in the reverse order of their start
-leave one behind that is gone, and then the next signal with a Python handler, Ctrl-C, say, is a segmentation fault instead of a
-checkpoint (openvino 2026.4, intel_cpu/src/plugin.cpp, SigAltStackSetup).
+openvino's CPU plugin sets a signal stack for the thread that loads the plugin. If two plugins do not end in the reverse order of
+their start, the thread keeps a freed stack. The next signal with a Python handler, such as Ctrl-C, then causes a segmentation
+fault instead of a checkpoint (openvino 2026.4, intel_cpu/src/plugin.cpp, SigAltStackSetup).
 """
 
 import contextlib
@@ -20,9 +20,9 @@ class _Stack(ctypes.Structure):
 
 
 @contextlib.contextmanager
-def kept_signal_stack() -> Iterator[None]:
-    """Afterwards this thread has the signal stack that it had before; none, where the system refuses that one as too small."""
-    if sys.platform != "linux":  # elsewhere openvino leaves it alone
+def keep_signal_stack() -> Iterator[None]:
+    """Context that restores this thread's signal stack at its end; no stack, if the system refuses the old stack as too small."""
+    if sys.platform != "linux":  # openvino changes the signal stack on Linux only
         yield
         return
     exchange, before = ctypes.CDLL(None).sigaltstack, _Stack()

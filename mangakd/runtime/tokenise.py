@@ -1,9 +1,9 @@
-"""Texts to token ids as Hugging Face's fast tokenizer makes them, without transformers.
+"""Tokenises texts as Hugging Face's fast tokenizer does, without transformers.
 
-Both run the same tokenizer.json through the same Rust code; what transformers adds for a single text is truncation to max_length
-with the special tokens kept, and padding. Both are done here.
+Both run the same tokenizer.json through the same Rust code. transformers adds padding, and truncation to max_length that keeps
+the special tokens; so does this module.
 
-A special token that is written in a text, such as `</s>`, is text: `read_as_text` is called here, in training and in the export.
+The name of a special token in a text, such as `</s>`, is plain text: runtime, training and export call `read_as_text`.
 """
 
 import re
@@ -19,7 +19,7 @@ from mangakd.core.errors import UserError
 
 
 class Tokeniser:
-    """texts → encodings → padded int64 arrays (B, T). May be called from several threads at a time."""
+    """texts → encodings → padded int64 arrays (B, T). Several threads may call it at a time."""
 
     def __init__(
         self, file: Path, max_length: int, pad_id: int = 0, pad_type_id: int = 0, truncation_side: str = "right"
@@ -34,7 +34,7 @@ class Tokeniser:
         special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         if max_length <= special:
             raise UserError(
-                f"max_length {max_length} of {file} leaves no room for a text: special tokens alone take {special}."
+                f"max_length {max_length} of {file} is too small for a text: special tokens alone take {special}."
             )
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length, direction=truncation_side)
@@ -44,7 +44,7 @@ class Tokeniser:
         return self._tokenizer.encode_batch_fast([whole(text) for text in texts])
 
     def pad(self, encodings: Sequence[Encoding], inputs: Sequence[str]) -> dict[str, np.ndarray]:
-        """Each of `inputs` (input_ids, attention_mask, token_type_ids) as (B, T) int64; T is that of the longest text."""
+        """Each of `inputs` (input_ids, attention_mask, token_type_ids) as (B, T) int64; T is the length of the longest text."""
         width = max(1, *(len(encoding) for encoding in encodings))
         arrays = {name: np.full((len(encodings), width), self._fill[name], dtype=np.int64) for name in inputs}
         for row, encoding in enumerate(encodings):
@@ -53,22 +53,23 @@ class Tokeniser:
             for name, array in arrays.items():
                 array[row, : len(encoding)] = values[name]
             if not len(encoding) and "attention_mask" in arrays:
-                arrays["attention_mask"][row, 0] = 1  # a tokenizer without special tokens, a text without tokens
+                arrays["attention_mask"][row, 0] = 1  # a text without tokens: one visible padding token
         return arrays
 
 
 def whole(text: str) -> str:
-    """`text` with lone surrogates, which no encoding can carry, replaced by U+FFFD. JSON may hold them: "\\ud83d"."""
+    """Replace lone surrogates, which cannot be encoded, by U+FFFD. JSON may hold lone surrogates: "\\ud83d"."""
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def read_as_text(tokenizer: Tokenizer) -> None:
-    """Make special tokens that are written in a text text, in place. A second call changes nothing.
+    """Make the tokenizer read the names of special tokens in a text as plain text, in place. A second call changes nothing.
 
-    `encode_special_tokens` (transformers: `split_special_tokens`) does it where the model cannot build such a token from
-    characters. A Unigram model can, and so can a model that looks whole words up; before it, such words are cut in two.
+    `encode_special_tokens` (transformers: `split_special_tokens`) is enough if the model cannot build such a token from
+    characters. A Unigram model can, and so can a model that looks up whole words. For these models a pre-tokenizer splits such
+    names in two.
     """
     tokenizer.encode_special_tokens = True
     special = {
@@ -82,7 +83,7 @@ def read_as_text(tokenizer: Tokenizer) -> None:
 
 
 def _reads_as_token(tokenizer: Tokenizer, content: str, token: int) -> bool:
-    """Whether a text that holds the name of a special token becomes that token, and no longer does so once cut in two."""
+    """Whether the name of a special token in a text becomes that token, but does not if it is split in two."""
 
     def reads(*texts: str) -> bool:
         return any(token in tokenizer.encode(text, add_special_tokens=False).ids for text in texts)

@@ -1,7 +1,7 @@
-"""What happens around every request: an id, a log line, counts and times, and an answer even when the code below it fails.
+"""Middleware for every request: an id, a log line, metrics, and a response even if the inner code fails.
 
-Plain ASGI (https://asgi.readthedocs.io/en/latest/specs/www.html): Starlette's own base class for this copies each body through a
-queue. Texts are never logged: they are what customers wrote.
+The middleware is plain ASGI (https://asgi.readthedocs.io/en/latest/specs/www.html), because Starlette's base class copies each
+body through a queue. Texts are never logged: customers wrote them.
 """
 
 import json
@@ -15,15 +15,15 @@ from typing import Any
 from mangakd.runtime import metrics
 
 App = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
-PATHS = ("/predict", "/health", "/metrics")  # others are counted as one: anybody can make up paths
-QUIET = ("/health", "/metrics")  # asked every few seconds by machines; logged only when something is wrong
+PATHS = ("/predict", "/health", "/metrics")  # all other paths share one label: clients can invent paths
+QUIET = ("/health", "/metrics")  # machines call these every few seconds; only errors are logged
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _FAILED = {"error": "the service failed; its log says why, under the X-Request-Id of this answer."}
 log = logging.getLogger("mangakd.service")
 
 
 class Watch:
-    """open: requests that are being answered now."""
+    """open: the number of requests in progress."""
 
     def __init__(self) -> None:
         self.open = 0
@@ -31,18 +31,18 @@ class Watch:
         self.seconds = metrics.Histogram("mangakd_request_seconds", "Time to answer /predict.", metrics.SECONDS)
 
     def around(self, app: App) -> App:
-        async def watched(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        async def observe(scope: dict[str, Any], receive: Any, send: Any) -> None:
             if scope["type"] != "http":
                 await app(scope, receive, send)
             else:
-                await self._watched(app, scope, receive, send)
+                await self._observe(app, scope, receive, send)
 
-        return watched
+        return observe
 
-    async def _watched(self, app: App, scope: dict[str, Any], receive: Any, send: Any) -> None:
+    async def _observe(self, app: App, scope: dict[str, Any], receive: Any, send: Any) -> None:
         name, status, start = _request_id(scope), 0, time.perf_counter()
 
-        async def tagged(message: dict[str, Any]) -> None:
+        async def send_tagged(message: dict[str, Any]) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -51,11 +51,11 @@ class Watch:
 
         self.open += 1
         try:
-            await app(scope, receive, tagged)
+            await app(scope, receive, send_tagged)
         except Exception:
             log.exception("failed", extra={"fields": {"request_id": name.decode()}})
             if not status:
-                await _fail(tagged)
+                await _fail(send_tagged)
         finally:
             self.open -= 1
             self._note(scope, name.decode(), status, time.perf_counter() - start)
@@ -71,9 +71,9 @@ class Watch:
 
 
 def _request_id(scope: dict[str, Any]) -> bytes:
-    """The caller's, when it is short and plain: it goes into a header and a log."""
-    given = next((value for key, value in scope["headers"] if key == b"x-request-id"), b"")
-    return given if _ID.fullmatch(given) else uuid.uuid4().hex.encode()
+    """The caller's id if it is short and plain, because the id goes into a header and into the log; otherwise a new id."""
+    value = next((value for key, value in scope["headers"] if key == b"x-request-id"), b"")
+    return value if _ID.fullmatch(value) else uuid.uuid4().hex.encode()
 
 
 async def _fail(send: Any) -> None:

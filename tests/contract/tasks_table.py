@@ -83,10 +83,10 @@ ROWS = [
     ),
     Row(
         "urgency", Urgency, PACKAGE / "mangashop_templates" / "conf" / "task" / "urgency.yaml",
-        lambda count: {"score": [float(i * 7 % 10) for i in range(count)]},
+        lambda count: {"score": [i * 7 % 10 / 10 for i in range(count)]},
         {
-            "outside": (changed("score", 11.0), r"row 4 has the score 11, outside 0 … task\.most=10"),
-            "all the same": (changed("score", 2.0, ALL), "all rows of train have the score 2"),
+            "outside": (changed("score", 1.5), r"row 4 has the score 1\.5, outside 0 … task\.most=1\."),
+            "all the same": (changed("score", 0.5, ALL), r"all rows of train have the score 0\.5"),
         },
         lambda head, truth: truth["score"][:, None],
     ),

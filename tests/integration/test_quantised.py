@@ -157,7 +157,7 @@ def test_a_run_resumes_in_the_stage_and_exports_what_it_trained(
     ("overrides", "words"),
     [
         (["stages.quantised.quantise=int3"], "stages.quantised.quantise=int3 must be one of None, int8"),
-        (["+stages.polish={}"], "stages.quantised.quantise=int8: polish follows it"),
+        (["+stages.polish={}"], "stages.quantised.quantise=int8: polish follows the stage"),
         (["hardware.compile=true"], "quantise=int8 does not work with hardware.compile=true"),
         (["hardware=cpu_fsdp"], "quantise=int8 does not work with hardware.strategy=fsdp"),
         (["data.train_limit=9"], "quantise=int8 needs 16 training texts or more"),

@@ -14,9 +14,9 @@ first = load(sys.argv[1]); second = load(sys.argv[1])
 del first; gc.collect(); del second; gc.collect()
 """
 CORES = """
-from mangakd.runtime.signal_stack import kept_signal_stack
+from mangakd.runtime.signal_stack import keep_signal_stack
 import openvino as ov
-with kept_signal_stack():
+with keep_signal_stack():
     made = [ov.Core().compile_model(sys.argv[1] + "/model.xml", "CPU") for _ in range(2)]
     del made[0]; gc.collect(); del made[0]; gc.collect()
 """

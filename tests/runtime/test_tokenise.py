@@ -79,7 +79,7 @@ def test_a_text_without_tokens_still_has_one_column(tmp_path: Path) -> None:
 
 
 def test_what_cannot_work_is_told(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="leaves no room for a text: special tokens alone take 2"):
+    with pytest.raises(UserError, match="is too small for a text: special tokens alone take 2"):
         Tokeniser(file, 2)
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(UserError, match="holds no tokenizer"):

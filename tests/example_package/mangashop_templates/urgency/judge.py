@@ -25,10 +25,8 @@ class UrgencyJudge(Judge):
         self, head: Head, answers: Arrays, truth: Arrays, teacher: Arrays | None = None
     ) -> dict[str, Statistic]:
         own, score = (values.astype(np.float64) for values in (answers["logits"][:, 0], truth["score"]))
-        scores = {
-            "rmse": _rmse(own - score),
-            "pearson": Statistic(moments(own, score), partial(pearson_of, rows=len(own))),
-        }
+        pearson = Statistic(moments(_centred(own), _centred(score)), partial(pearson_of, rows=len(own)), least=-1.0)
+        scores = {"rmse": _rmse(own - score), "pearson": pearson}
         return scores if teacher is None else scores | {"to_teacher": _rmse(own - teacher["logits"][:, 0])}
 
     def chance(self, head: Head, truth: Arrays) -> dict[str, float]:
@@ -38,6 +36,11 @@ class UrgencyJudge(Judge):
 
 def _rmse(error: np.ndarray) -> Statistic:
     return Statistic((error**2)[:, None], partial(rmse_of, rows=len(error)), most=np.inf)
+
+
+def _centred(values: np.ndarray) -> np.ndarray:
+    """r does not change, and its sums keep their digits in fp32."""
+    return values - values.mean()
 
 
 def rmse_of(sums: np.ndarray, rows: int) -> np.ndarray:

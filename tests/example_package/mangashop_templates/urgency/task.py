@@ -25,7 +25,7 @@ class Urgency(Task):
 
     name: str = "urgency"
     kind: Kind = "score"
-    most: float = 10.0
+    most: float = 1.0
     judge: Judge = field(default_factory=UrgencyJudge)
     monitor: str = "rmse"
 
