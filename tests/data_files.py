@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from mangakd.core.spec import Problem
 from mangakd.data.rows import Rows
 from mangakd.data.source import Corpus, Source
 from mangakd.data.sources import Files
-from mangakd.tasks.classification.task import Classification
+from mangakd.tasks.classification.task import Classification, Problem
 
 HEAD = "text,label\n"
 

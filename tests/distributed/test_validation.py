@@ -10,10 +10,10 @@ import torch.distributed as dist
 import torch.multiprocessing as processes
 
 from mangakd.core.outputs import Outputs
-from mangakd.core.spec import Head, Problem
+from mangakd.core.spec import Head
 from mangakd.data.encoded import EncodedSplit
 from mangakd.data.sampler import Share
-from mangakd.tasks.classification.task import Classification
+from mangakd.tasks.classification.task import Classification, Problem
 from mangakd.training.validation import Validation
 
 PROBLEMS: tuple[Problem, ...] = ("single_label", "multi_label")

@@ -46,7 +46,7 @@ def _of_teacher(run: Run) -> Iterator[Check]:
     parts, models = run.parts, run.models
     yield lambda: parts.teacher
     yield lambda: models.teacher_tokenizer
-    yield lambda: teacher.weights(parts.teacher)
+    yield lambda: teacher.weights(parts.teacher, lambda: parts.task.kind)
     yield lambda: _fine_tuned(run)
     yield lambda: teacher.store(parts.teacher, lambda: models.teacher_spec)
 

@@ -13,19 +13,23 @@ from mangakd.runs.checks.models import check_answers, check_vocabulary
 from mangakd.runs.settings import of_teacher
 from mangakd.store.manifest import MANIFEST_FILE, Manifest
 from mangakd.teachers.cached import Cached
-from mangakd.teachers.ensemble import normalised
+from mangakd.teachers.ensemble import check_likelihood, normalised
 from mangakd.teachers.options import EnsembleOptions, Member, TeacherOptions
 from mangakd.training.checkpoints import KEY, read
 from mangakd.training.fit_teacher import KEY as TEACHER
 from mangakd.training.fit_teacher import check_may_fit
 
 
-def weights(options: TeacherOptions) -> None:
-    """Weights of an ensemble that are no numbers, or not as many as members."""
-    if isinstance(options, EnsembleOptions) and not isinstance(options.weights, str):
-        if not all(isinstance(weight, int | float) for weight in options.weights or ()):
-            raise UserError(f"teacher.weights={options.weights} must be numbers ≥ 0, one for each member.")
-        normalised(options.weights, len(options.models))
+def weights(options: TeacherOptions, kind: Callable[[], Kind]) -> None:
+    """Weights of an ensemble that are no numbers, not as many as members, or to be learned for a head without labels."""
+    if not isinstance(options, EnsembleOptions):
+        return
+    if isinstance(options.weights, str):
+        check_likelihood(kind())
+        return
+    if not all(isinstance(weight, int | float) for weight in options.weights or ()):
+        raise UserError(f"teacher.weights={options.weights} must be numbers ≥ 0, one for each member.")
+    normalised(options.weights, len(options.models))
 
 
 def members(options: TeacherOptions, tokenizer: Any, kind: Kind, head: Callable[[], Head]) -> list[Member]:

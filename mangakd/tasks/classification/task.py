@@ -1,12 +1,12 @@
 """Text classification: one label of C, or any subset of C labels (`problem=multi_label`). `task=intent` is this."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from mangakd.core.errors import UserError
-from mangakd.core.spec import Head, Kind, Problem
+from mangakd.core.spec import Head, Kind
 from mangakd.data import checks
 from mangakd.data.encoded import EncodedSplit, Tokenise
 from mangakd.data.rows import Columns, Rows, names_of
@@ -18,6 +18,8 @@ from mangakd.tasks.classification.encode import labelled, targets
 from mangakd.tasks.classification.judge import ClassificationJudge
 from mangakd.tasks.classification.meters import meters
 from mangakd.tasks.meters import Meters
+
+Problem = Literal["single_label", "multi_label"]
 
 
 @dataclass
