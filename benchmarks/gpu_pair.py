@@ -33,7 +33,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from mangakd.core.outputs import Outputs
 from mangakd.core.spec import ModelSpec
-from mangakd.data.loader import EncodedSplit
+from mangakd.data.encoded import EncodedSplit, Sides
 from mangakd.data.tokens import Tokens
 from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.losses.loss_set import LossSet
@@ -43,6 +43,7 @@ from mangakd.models.heads import trained_head
 from mangakd.planning.job import Job, Machine
 from mangakd.planning.plan import Estimate, estimate
 from mangakd.planning.sizes import Model
+from mangakd.tasks.classification.encode import labelled
 from mangakd.tasks.classification.task import Classification
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.cached import Cached
@@ -201,7 +202,7 @@ class Pair:
         config = AutoConfig.for_model(**self.student)
         ids = rng.integers(1, config.vocab_size, rows * length, dtype=np.int32)
         tokens = Tokens(ids, np.arange(rows) * length, np.full(rows, length), np.arange(rows) + seed * 10_000_000)
-        return EncodedSplit(tokens, tokens, rng.integers(0, config.num_labels, rows), 0, 0)
+        return labelled(Sides(tokens, tokens, 0, 0), rng.integers(0, config.num_labels, rows))
 
     def provider(self, kind: str, train: EncodedSplit, folder: Path) -> TeacherProvider:
         head = self.encoder("student").spec.head

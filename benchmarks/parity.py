@@ -32,7 +32,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig
 from mangakd.core import ranks
 from mangakd.core.numbers import largest
 from mangakd.core.spec import Head, ModelSpec
-from mangakd.data.loader import EncodedSplit
+from mangakd.data.encoded import EncodedSplit, Sides
 from mangakd.data.tokens import Tokens
 from mangakd.losses.attention import AttentionLoss
 from mangakd.losses.hard_label import HardLabelLoss
@@ -41,6 +41,7 @@ from mangakd.losses.loss_set import LossSet
 from mangakd.losses.output import OutputLoss
 from mangakd.models.encoder import Encoder
 from mangakd.models.heads import entries
+from mangakd.tasks.classification.encode import labelled
 from mangakd.tasks.classification.task import Classification
 from mangakd.teachers.local import LocalTeacher
 from mangakd.training import launch
@@ -84,7 +85,7 @@ def split(rows: int, seed: int, unlabelled: float = 0.0) -> EncodedSplit:
     tokens = Tokens(ids, np.cumsum(lengths) - lengths, lengths, np.arange(rows) + 10_000 * seed)
     labels = rng.integers(0, len(LABELS), rows)
     labels[rng.random(rows) < unlabelled] = -100
-    return EncodedSplit(tokens, tokens, labels, 0, 0)
+    return labelled(Sides(tokens, tokens, 0, 0), labels)
 
 
 class Curve(Logger):

@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for the runs; one that was stopped goes on")
     torch.set_num_threads(1)
     logits, test = rows(parser.parse_args().work.absolute())
-    scores = bootstrap({title: accuracy(Answers(own, test.targets)) for title, own in logits.items()})
+    scores = bootstrap({title: accuracy(Answers(own, test.truth["labels"])) for title, own in logits.items()})
     base = scores["made fragile, fp32"]
     drops = {title: (base - score) * 100 for title, score in scores.items()}
     lines = [[title, cell(scores[title] * 100), cell(drops[title])] for title in scores]

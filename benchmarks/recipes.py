@@ -167,7 +167,7 @@ def keep(name: str, recipe: str, seed: int, folder: Path) -> None:
     """Adds a run to results/recipes.json, under a lock, and writes the table anew."""
     metrics = json.loads((folder / "metrics.json").read_text())
     test = predictions.load(folder, "test")
-    right = Answers(test.logits["student"], test.targets).right
+    right = Answers(test.answers["student"]["logits"], test.truth["labels"]).right
     row = {
         "recipe": recipe, "seed": seed, "command": without_paths((folder / "command.txt").read_text()),
         "scores": {key: metrics[key] for key in (*SCORES, "val/accuracy", "run/seconds")},

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -111,7 +112,10 @@ def compare(before: Path, after: Path) -> dict[str, Any]:
 def arrays(run: Path) -> dict[str, np.ndarray]:
     """The student's weights and everybody's test logits, in float64."""
     files = [load_file(run / "student" / "model.safetensors"), dict(np.load(run / "predictions" / "test.npz"))]
-    return {name: np.asarray(a, np.float64) for file in files for name, a in file.items() if a.dtype.kind == "f"}
+    known = {
+        re.sub("^logits/(.*)", r"answers/\1/logits", name): a for file in files for name, a in file.items()
+    }  # older files
+    return {name: np.asarray(a, np.float64) for name, a in known.items() if a.dtype.kind == "f"}
 
 
 def drop_times(metrics: dict[str, float]) -> dict[str, float]:

@@ -129,20 +129,31 @@ def small_run(base: list[str]) -> list[str]:
     return [*base, "hardware.batch_size=8", "logger=[]", "augment.copies=1"]
 
 
+def checked(config: DictConfig, folder: Path) -> Any:
+    """The Run of a config that passes preflight."""
+    from mangakd.cli import preflight
+    from mangakd.cli.given import run_of
+
+    config = as_hydra_gives_it(config)
+    run = run_of(config, folder)
+    preflight.check(config, run)
+    return run
+
+
 @pytest.fixture
 def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[[DictConfig, Path], None]:
     """run_here(config, folder): preflight and a whole run in this process; logging stays pytest's."""
-    from mangakd.cli import preflight, train
-    from mangakd.cli.setup import Setup
+    from mangakd.cli import train
+    from mangakd.runs import scores
 
     monkeypatch.setattr(train, "start_logging", lambda folder: None)
-    monkeypatch.setattr(train, "teacher_scores", lambda setup, answers: {})  # random weights are near chance: refused
+    monkeypatch.setattr(scores, "check_above_chance", lambda *_: None)  # random weights are near chance: refused
 
     def run(config: DictConfig, folder: Path) -> None:
-        setup = Setup(as_hydra_gives_it(config), folder)
-        preflight.check(setup)
+        run = checked(config, folder)
         (folder / "logs").mkdir(parents=True, exist_ok=True)
-        train.distillation(setup)
+        with train.alone_in_folder(run.given):
+            train.distillation(run)
 
     return run
 

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from mangakd.data.rows import Rows
+from mangakd.data.source import Corpus, Source
 from mangakd.data.sources import Files
+from mangakd.tasks.classification.task import Classification, Problem
 
 HEAD = "text,label\n"
 
@@ -13,5 +15,11 @@ def rows(tmp_path: Path, name: str, content: str | bytes, problem: str = "single
     file = tmp_path / name
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     source = Files(path=str(file), **options)
-    source.problem = problem  # type: ignore[assignment]
+    source.needs = {"text": "text", "label": "labels" if problem == "multi_label" else "label"}
     return source.read()["train"]
+
+
+def loaded(source: Source, problem: Problem = "single_label") -> Corpus:
+    """As a run with task=intent reads it."""
+    task = Classification(problem=problem)
+    return task.prepare(source.load(task.columns))

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from mangakd.core.spec import Head
 from mangakd.evaluation.bootstrap import Statistic
-from mangakd.evaluation.judge import Judge, Score
+from mangakd.evaluation.judge import Arrays, Judge, Score
 from mangakd.evaluation.statistics import log_softmax, mean
 
 SCORES = {"nll": Score("NLL", "{:.3f}", "lower", "negative log-likelihood", "nats")}
@@ -14,10 +15,11 @@ class LowerJudge(Judge):
     main, monitors, watched = "nll", ("nll",), ("nll",)
 
     def statistics(
-        self, answers: np.ndarray, truth: np.ndarray, teacher: np.ndarray | None = None
+        self, head: Head, answers: Arrays, truth: Arrays, teacher: Arrays | None = None
     ) -> dict[str, Statistic]:
-        return {"nll": mean(-log_softmax(answers.astype(np.float64))[np.arange(len(truth)), truth])}
+        logits, labels = answers["logits"].astype(np.float64), truth["labels"]
+        return {"nll": mean(-log_softmax(logits)[np.arange(len(labels)), labels])}
 
-    def chance(self, truth: np.ndarray) -> dict[str, float]:
-        share = np.bincount(truth) / len(truth)
+    def chance(self, head: Head, truth: Arrays) -> dict[str, float]:
+        share = np.bincount(truth["labels"]) / len(truth["labels"])
         return {"nll": float(-(share[share > 0] * np.log(share[share > 0])).sum())}

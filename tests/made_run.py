@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mangakd.core.spec import Head
 from mangakd.evaluation import predictions
 from mangakd.evaluation.predictions import Predictions
 from mangakd.tasks.classification.judge import ClassificationJudge
@@ -50,7 +51,9 @@ def predicted(split: str, seed: int = 0, baseline: bool = True, several: bool = 
         logits["baseline"] = truth + rng.normal(size=truth.shape) - several
     texts = [f"where is | my <b>order</b> {i}?\nplease" for i in range(ROWS)]
     counts = np.array([400, 300, 200, 20])
-    return Predictions(LABELS, texts, truth.astype(np.float32) if several else targets, counts, logits)
+    head, labels = Head("labels", len(LABELS), LABELS, several), truth.astype(np.float32) if several else targets
+    answers = {name: {"logits": each} for name, each in logits.items()}
+    return Predictions(head, texts, {"labels": labels}, answers, {"train_counts": counts})
 
 
 def made(folder: Path, logged: str | None = ONE_STAGE, **options: Any) -> Path:

@@ -9,12 +9,13 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 from mangakd.core.spec import Head, ModelSpec
-from mangakd.data.loader import EncodedSplit
+from mangakd.data.encoded import EncodedSplit, Sides
 from mangakd.data.tokens import Tokens
 from mangakd.losses.base import LossCallback
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
 from mangakd.models.heads import entries
+from mangakd.tasks.classification.encode import labelled
 from mangakd.tasks.classification.task import Classification
 from mangakd.training.fit import Fit
 from mangakd.training.hardware import Hardware
@@ -40,7 +41,7 @@ def split(rows: int, seed: int) -> EncodedSplit:
     lengths = rng.integers(3, 12, rows)
     ids = rng.integers(1, 50, lengths.sum()).astype(np.int32)
     tokens = Tokens(ids, np.cumsum(lengths) - lengths, lengths, np.arange(rows) + seed * 10_000)
-    return EncodedSplit(tokens, tokens, rng.integers(0, 3, rows), 0, 0)
+    return labelled(Sides(tokens, tokens, 0, 0), rng.integers(0, 3, rows))
 
 
 def plan(folder: Path, **changes: Any) -> Fit:

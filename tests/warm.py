@@ -48,11 +48,34 @@ class Started:
 
     def end(self) -> Done:
         """Waits for its end."""
-        self.process.join(TIMEOUT)
-        if self.process.exitcode is None:
+        try:
+            code = self.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
             self.process.kill()
-            raise subprocess.TimeoutExpired(self.typed, TIMEOUT, self.out.read_text(), self.error.read_text())
-        return Done(self.typed, self.process.exitcode, self.out.read_text(), self.error.read_text())
+            raise
+        return Done(self.typed, code, self.out.read_text(), self.error.read_text())
+
+    # As subprocess.Popen:
+
+    @property
+    def pid(self) -> int:
+        return int(self.process.pid)
+
+    def poll(self) -> int | None:
+        return self.process.exitcode  # type: ignore[no-any-return]
+
+    def wait(self, timeout: float | None = None) -> int:
+        self.process.join(timeout)
+        if (code := self.poll()) is None:
+            assert timeout is not None
+            raise subprocess.TimeoutExpired(self.typed, timeout, self.out.read_text(), self.error.read_text())
+        return code
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def terminate(self) -> None:
+        self.process.terminate()
 
 
 @dataclass
@@ -72,7 +95,14 @@ class Command:
     def start(self, script: str, *words: object, cwd: Path = REPO, **more: str) -> Started:
         typed, number = [str(REPO / script), *map(str, words)], next(self.numbers)
         out, error = self.printed / f"{number}.out", self.printed / f"{number}.error"
-        process = self.server.Process(target=_run, args=(typed, out, error, cwd, {**os.environ, **more}))
+        return self._started(typed, out, error, cwd, {**os.environ, **more})
+
+    def popen(self, words: list[str], stdout: Any, cwd: Path, env: dict[str, str], **_: Any) -> Started:
+        """subprocess.Popen(words, …, start_new_session=True) for [python, script, …], both outputs in the file `stdout`."""
+        return self._started(words[1:], Path(stdout.name), Path(stdout.name), cwd, env)
+
+    def _started(self, typed: list[str], out: Path, error: Path, cwd: Path, environment: dict[str, str]) -> Started:
+        process = self.server.Process(target=_run, args=(typed, out, error, cwd, environment))
         process.start()
         return Started(typed, process, out, error)
 
@@ -83,8 +113,9 @@ def command(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Command:
 
 
 def _run(typed: list[str], out: Path, error: Path, cwd: Path, environment: dict[str, str]) -> None:
+    os.setsid()
     for number, file in enumerate((out, error), start=1):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600), number)
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), number)
     _set(environment)
     sys.path[:0] = [str(Path(typed[0]).parent), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = typed

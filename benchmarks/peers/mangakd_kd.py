@@ -40,7 +40,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 import mangakd
 from mangakd.core.outputs import Batch
-from mangakd.data.loader import EncodedSplit
+from mangakd.data.encoded import EncodedSplit, Sides
 from mangakd.data.sampler import BucketSampler
 from mangakd.data.sources import Clinc150
 from mangakd.data.tokenising import tokenise
@@ -100,14 +100,15 @@ def parts(data: Path, folder: Path, batch_size: int) -> Parts:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     task = Classification()
-    corpus = Clinc150(path=str(data), val_limit=VALIDATION).load()
+    corpus = task.prepare(Clinc150(path=str(data), val_limit=VALIDATION).load())
     tokenizer = load.load_tokenizer(load.EMBEDDED)
+    head = task.head(corpus, tokenizer)
     splits = []
     for rows in (corpus.train, corpus.validation):
-        tokens = tokenise(rows.texts, tokenizer, MAX_LENGTH, folder / "tokens")
-        pad = tokenizer.pad_token_id
-        splits.append(Recorded(tokens, tokens, task.targets(rows, corpus.labels), pad, pad))
-    head = task.head(corpus, tokenizer)
+        tokens = tokenise(rows["text"], tokenizer, MAX_LENGTH, folder / "tokens")
+        sides = Sides(tokens, tokens, tokenizer.pad_token_id, tokenizer.pad_token_id)
+        split = task.encode(rows, head, lambda _, own=sides: own)
+        splits.append(Recorded(split.sides, split.columns, {"labels": split.units["labels"]}))
     model = load.read_model(load.outline_for(load.EMBEDDED, head, "teacher.path"), load.EMBEDDED, "teacher.path")
     teacher = load.encoder(model, head, "teacher", tokenizer)
     student = Student(sizes=dict(SIZES)).build(teacher, tokenizer, head)

@@ -12,7 +12,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from mangakd.cli.exports import Exports
+from mangakd.cli.exports import exports_of
 from mangakd.cli.logs import start_logging
 from mangakd.core.errors import UserError
 from mangakd.core.invocation import command
@@ -22,6 +22,7 @@ from mangakd.evaluation.report.export import FOLDER
 from mangakd.export.data import Data, of_file, of_run, of_texts
 from mangakd.export.pooling import Pooling
 from mangakd.export.variants import CALIBRATION
+from mangakd.tasks.base import Task
 from mangakd.training.callbacks.export import export_student
 
 FILES = ("config.yaml", predictions.FOLDER)  # what a run's folder has beside student/
@@ -33,7 +34,7 @@ def run(config: DictConfig) -> None:
     student = _student(config.export.student)
     folder = student.absolute().parent
     settings = _of_run(folder)
-    exports = Exports.of(config, None if settings is None else OmegaConf.select(settings, "data.max_length"))
+    exports = exports_of(config, None if settings is None else OmegaConf.select(settings, "data.max_length"))
     if not exports.callbacks:
         raise UserError("export=[] makes nothing: export=[openvino,onnx], or one of them.")
     pooling = Pooling(config.pooling, bool(config.normalize)) if config.pooling is not None else None
@@ -89,7 +90,7 @@ def _data(config: DictConfig, folder: Path, settings: DictConfig | None, calibra
 def _train_texts(settings: DictConfig) -> Sequence[str]:
     """Those that the run was trained on, read again from its data."""
     try:
-        problem = OmegaConf.select(settings, "task.problem", default="single_label")
-        return instantiate(settings.data).load(problem).train.texts
+        task: Task = instantiate(settings.task)
+        return instantiate(settings.data).load(task.columns).train["text"]
     except UserError as error:
         raise UserError(f"the run's training texts cannot be read again; give texts=<file>. {error}") from error

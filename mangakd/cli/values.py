@@ -131,14 +131,6 @@ def _unused_hardware(hardware: DictConfig, teacher: DictConfig) -> dict[str, str
     return unused
 
 
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys as `a.b.c`."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found
-
-
 def misspelt(config: DictConfig) -> Iterator[str]:
     """One sentence for each `+key` that nothing reads and that is nearly a key: it would be left without effect."""
     if added := unread(config):

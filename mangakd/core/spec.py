@@ -6,7 +6,6 @@ from typing import Any, Literal, get_args
 
 Kind = Literal["labels", "score", "vector", "tokens"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-Problem = Literal["single_label", "multi_label"]
 PROBLEM_TYPES: dict[str, tuple[Kind, bool]] = {
     "single_label_classification": ("labels", False),
     "multi_label_classification": ("labels", True),

@@ -1,9 +1,10 @@
-"""What a cell of a table means: a text, or the names of the labels of a row.
+"""What a cell of a table means: a text, a number, or the names of the labels of a row.
 
 Raises `CellError` with what is wrong with the cell; the caller adds file, row and column.
 """
 
 import ast
+import contextlib
 import io
 import json
 import math
@@ -22,6 +23,7 @@ _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 _LIKE_LIST = r"\[\s*(?:[\"'\[]|np\.)|array\("
 _LIKE_LIST_OF_SEVERAL = _LIKE_LIST + r"|\[|[({]\s*[\"'].*[\"']|\{.*,"
 _PLAIN_NUMBER = r"(?:0|[1-9]\d*)?\.?\d*(?:[eE][+-]?\d+)?"  # not 007, 0x10 or 1_000
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _EMPTY_SETS = ("set()", "()", "{}")
 
 
@@ -43,6 +45,23 @@ def spelled(value: Any) -> str | None:
     if not isinstance(value, str | int):
         raise CellError(f"holds a {type(value).__name__}")
     return str(value)
+
+
+def number_of(value: Any) -> float:
+    """A finite number, NaN where it is missing (null, NaN, an empty text).
+
+    Raises CellError for infinity, true and false, and texts that are no plain decimal number.
+    """
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+        return math.nan
+    if isinstance(value, str):
+        plain = re.fullmatch(_NUMBER, value.strip(), re.ASCII) is not None
+    else:
+        plain = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    with contextlib.suppress(OverflowError):  # of a whole number
+        if plain and math.isfinite(read := float(value)):
+            return read
+    raise CellError(f"holds {short(value)}")
 
 
 def is_missing_word(text: str) -> bool:

@@ -1,46 +1,59 @@
 """Refuses rows that cannot be trained on, with the row's place in its file and the key that helps."""
 
 import logging
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from mangakd.core.errors import UserError, near
-from mangakd.core.spec import Problem
+from mangakd.data.columns import Column
 from mangakd.data.notices import short
-from mangakd.data.rows import Rows, identity
+from mangakd.data.rows import ColumnKind, Columns, Rows, identity
 from mangakd.data.split import KEYS
 from mangakd.runtime.tokenise import whole
 
 log = logging.getLogger(__name__)
 
 
-def check_rows(name: str, rows: Rows, problem: Problem) -> None:
-    """Each row has a text and, but for multi-label tasks, a label."""
+def check_rows(name: str, rows: Rows, columns: Columns, column: Callable[[str], Column]) -> None:
+    """No cell is missing, but for a `labels` column, where a row may have none. column: name → what the user set."""
     if not len(rows):
         raise UserError(f"{rows.origin or name} has no rows. Give {KEYS[name]} a file with rows.")
-    blank = [i for i, text in enumerate(rows.texts) if not text or not text.strip()]
-    if blank:
-        raise UserError(f"{rows.where(blank[0])} has no text{_more(blank)} Fill or remove it, or set data.text_column.")
-    unlabelled = [i for i, labels in enumerate(rows.labels) if not labels]
-    if unlabelled and problem == "multi_label":
-        log.info("%s: %d of %d rows have none of the labels.", rows.origin, len(unlabelled), len(rows))
-    elif unlabelled:
-        raise UserError(
-            f"{rows.where(unlabelled[0])} has no label{_more(unlabelled)} Fill or remove it, or set data.label_column."
-        )
-    torn = [i for i, labels in enumerate(rows.labels) if any(whole(label) != label for label in labels)]
+    for each, kind in columns.items():
+        missing = [i for i, value in enumerate(rows[each]) if MISSING[kind](value)]
+        if missing and kind == "labels":
+            log.info("%s: %d of %d rows have none of the labels.", rows.origin, len(missing), len(rows))
+        elif missing:
+            raise UserError(
+                f"{rows.where(missing[0])} has no {each}{_more(missing)} Fill or remove it, or set {column(each).key}."
+            )
+        if kind in ("label", "labels"):
+            _check_whole(rows, each)
+
+
+MISSING: dict[ColumnKind, Callable[[Any], bool]] = {
+    "text": lambda text: not text or not text.strip(),
+    "label": lambda names: not names,
+    "labels": lambda names: not names,
+    "number": math.isnan,
+}
+
+
+def _check_whole(rows: Rows, column: str) -> None:
+    torn = [i for i, labels in enumerate(rows[column]) if any(whole(label) != label for label in labels)]
     if torn:
         raise UserError(
-            f"{rows.where(torn[0])} has a label with half a surrogate pair in it, {short(rows.labels[torn[0]][0])}"
+            f"{rows.where(torn[0])} has a label with half a surrogate pair in it, {short(rows[column][torn[0]][0])}"
             f"{_more(torn)} Correct it."
         )
 
 
-def check_labels(name: str, rows: Rows, known: set[str]) -> None:
+def check_labels(name: str, rows: Rows, column: str, known: set[str]) -> None:
     """The labels of a held-out split are those of train."""
-    wrong = [i for i, labels in enumerate(rows.labels) if not set(labels) <= known]
+    wrong = [i for i, labels in enumerate(rows[column]) if not set(labels) <= known]
     if wrong:
-        unknown = sorted({label for i in wrong for label in rows.labels[i]} - known)
-        first = next(label for label in rows.labels[wrong[0]] if label not in known)
+        unknown = sorted({label for i in wrong for label in rows[column][i]} - known)
+        first = next(label for label in rows[column][wrong[0]] if label not in known)
         every = {*known, *unknown}
         raise UserError(
             f"{rows.where(wrong[0])} ({name}) has the label {first!r}, which no row of train has"
@@ -50,13 +63,14 @@ def check_labels(name: str, rows: Rows, known: set[str]) -> None:
         )
 
 
-def check_classes(labels: tuple[str, ...], train: Rows, limit: int | None) -> None:
+def check_classes(labels: tuple[str, ...], train: Rows, column: str) -> None:
     """train has rows of two classes or more, and of each."""
-    seen = {label for row in train.labels for label in row}
+    seen = {label for row in train[column] for label in row}
     absent = [label for label in labels if label not in seen]
     if absent:
-        fix = f"raise data.train_limit={limit}" if limit is not None else "add rows"
-        raise UserError(f"train has {len(train)} rows, none of them of {listed(absent)}; {fix}.")
+        raise UserError(
+            f"train has {len(train)} rows, none of them of {listed(absent)}; add rows, or raise data.train_limit."
+        )
     if len(labels) < 2:
         raise UserError(
             f"train has a single class ({listed(labels)}); a classifier needs two or more. Set data.label_column, or add rows."

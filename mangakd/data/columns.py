@@ -1,67 +1,88 @@
-"""The text column and the label column of a table as `Rows`, with warnings about cells that are easily misread."""
+"""Columns of a table as `Rows`, with warnings about cells that are easily misread."""
 
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from mangakd.core.errors import UserError
-from mangakd.core.spec import Problem
-from mangakd.data.cells import SEPARATOR, CellError, is_missing_word, label_names
+from mangakd.data.cells import SEPARATOR, CellError, is_missing_word, label_names, number_of
 from mangakd.data.notices import Notices, log, short
-from mangakd.data.rows import Rows
+from mangakd.data.rows import ColumnKind, Rows
 from mangakd.data.tables import Table, text_of
 
-Keys = tuple[str, str]
-DATA_KEYS = ("data.text_column", "data.label_column")
+
+@dataclass(frozen=True)
+class Column:
+    """A column to read. name: in the file, or its position from 0. key: what the user sets it by, for messages."""
+
+    kind: ColumnKind
+    name: str | int | None
+    key: str
 
 
-def table_rows(
-    table: Table,
-    text: str | int | None,
-    label: str | int | None,
-    origin: str,
-    problem: Problem = "single_label",
-    keys: Keys = DATA_KEYS,
-) -> Rows:
-    """Rows of two columns. A missing text is "" and a missing label () for the checks to refuse.
+def table_rows(table: Table, columns: Mapping[str, Column], origin: str) -> Rows:
+    """Rows of some columns. What is missing is "", () or NaN, for the checks to refuse.
 
-    keys: what sets the columns, for messages. Raises UserError for columns that are not there and cells that are neither text nor
-    label, and in multi-label tasks for a missing label, which is not the empty set.
+    Raises UserError for columns that are not there and cells that are not of the column's kind, and in a `labels` column for a
+    missing cell, which is not the empty set.
     """
     if not table.names:
         raise UserError(f"{origin} has no rows.")
-    given = text, label
-    text, label = table.named(text, keys[0], origin), table.named(label, keys[1], origin)
-    if text == label:
-        raise UserError(f"{keys[0]} and {keys[1]} are both {text!r}; they must differ.")
+    names = {name: table.named(column.name, column.key, origin) for name, column in columns.items()}
+    for one, other in combinations(columns, 2):
+        if names[one] == names[other]:
+            raise UserError(f"{columns[one].key} and {columns[other].key} are both {names[one]!r}; they must differ.")
+    _check_header(table, columns, names, origin)
+    notices = Notices(origin, table.unit)
+    read = {name: _read(table, column, names[name], origin, notices) for name, column in columns.items()}
+    notices.log()
+    return Rows(read, list(table.numbers), origin, table.unit)
+
+
+def _check_header(table: Table, columns: Mapping[str, Column], names: Mapping[str, str], origin: str) -> None:
+    """Warns of a first line that may be a row. Raises UserError where it is one, and for labels that are misread."""
+    keys = " and ".join(column.key for column in columns.values())
     by_place = [
-        name for name, key in zip((text, label), given, strict=True) if name != str(key) and str(key).isdecimal()
+        name for name, column in columns.items() if names[name] != str(column.name) and str(column.name).isdecimal()
     ]
-    if table.joined and label in by_place and label in table.column(label):
-        raise UserError(
-            f"{origin}: its first line is taken for the header, but {label!r} is also a label. Put a header line before it, for "
-            f"example text,label, and set {keys[0]} and {keys[1]} to these names."
-        )
+    for name in (name for name, column in columns.items() if column.kind in ("label", "labels")):
+        if table.joined and name in by_place and names[name] in table.column(names[name]):
+            raise UserError(
+                f"{origin}: its first line is taken for the header, but {names[name]!r} is also a label. Put a header line "
+                f"before it, for example {','.join(columns)}, and set {keys} to these names."
+            )
     if table.joined and by_place:
         log.warning(
-            "%s: the first line (%s) is taken for the header. If it is a row, put a header line before it; else set %s and %s to "
-            "the names in it.",
-            origin,
-            short(", ".join(table.names)),
-            *keys,
-        )
-    table.check_label(label)
-    numbers = list(table.numbers)
-    notices = Notices(origin, table.unit)
-    texts = [
-        text_of(value, f"{table.unit} {number} of {origin}", keys[0])
-        for number, value in zip(numbers, table.column(text), strict=True)
-    ]
-    _note_missing_words("texts", texts, numbers, notices)
-    names = _Labels(table, origin, problem, keys[1], notices)
-    labels = [names.of(value, number) for number, value in zip(numbers, table.column(label), strict=True)]
-    names.check_separators()
-    notices.log()
-    return Rows(texts, labels, numbers, origin, table.unit)
+            "%s: the first line (%s) is taken for the header. If it is a row, put a header line before it; else set %s to the "
+            "names in it.", origin, short(", ".join(table.names)), keys,
+        )  # fmt: skip
+    for name, column in columns.items():
+        if column.kind in ("label", "labels"):
+            table.check_label(names[name])
+
+
+def _read(table: Table, column: Column, name: str, origin: str, notices: Notices) -> list[Any]:
+    """The cells of the column `name` as values of its kind."""
+    cells = zip(table.numbers, table.column(name), strict=True)
+    if column.kind == "text":
+        texts = [text_of(value, f"{table.unit} {place} of {origin}", column.key) for place, value in cells]
+        _note_missing_words("texts", texts, list(table.numbers), notices)
+        return texts
+    if column.kind == "number":
+        return [_number(value, f"{table.unit} {place} of {origin}", column.key) for place, value in cells]
+    labels = _Labels(table, origin, column.kind == "labels", column.key, notices)
+    names = [labels.of(value, place) for place, value in cells]
+    labels.check_separators()
+    return names
+
+
+def _number(value: Any, where: str, key: str) -> float:
+    try:
+        return number_of(value)
+    except CellError as error:
+        raise UserError(f"{where} {error}, not a finite number. Correct the cell, or set {key}.") from error
 
 
 def _note_missing_words(what: str, texts: list[str], numbers: list[int], notices: Notices) -> None:
@@ -73,9 +94,9 @@ def _note_missing_words(what: str, texts: list[str], numbers: list[int], notices
 class _Labels:
     """Reads the cells of a label column."""
 
-    def __init__(self, table: Table, origin: str, problem: Problem, key: str, notices: Notices) -> None:
+    def __init__(self, table: Table, origin: str, several: bool, key: str, notices: Notices) -> None:
         self._table, self._origin, self._key, self._notices = table, origin, key, notices
-        self._several = problem == "multi_label"
+        self._several = several
         self._strings: dict[str, int] = {}  # names from cells that are one string, and where each is first
 
     def of(self, value: Any, number: int) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Answers of a model or a teacher for many rows, put back into the rows' own order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from mangakd.core.outputs import Batch, each_tensor
 from mangakd.data.loader import EvalBatches
 
 Advance = Callable[[int], None]
+Name = TypeVar("Name")
 
 
 def gather(
@@ -20,16 +22,28 @@ def gather(
 
     precision: of the forward, as in `hardware.precision`.
     """
-    parts = []
+    return gather_all(lambda batch: {"": answer(batch)}, batches, device, advance, precision)[""]
+
+
+def gather_all(
+    answers: Callable[[Batch], Mapping[Name, Tensor]], batches: EvalBatches, device: torch.device,
+    advance: Advance | None = None, precision: str = "32-true",
+) -> dict[Name, Tensor]:  # fmt: skip
+    """Several answers of one forward, by name."""
+    parts: list[dict[Name, Tensor]] = []
     with torch.no_grad(), autocast(device, precision):
         for batch in batches:
-            rows = answer(to_device(batch, device)).float().cpu()
-            parts.append(rows)
+            parts.append({name: rows.float().cpu() for name, rows in answers(to_device(batch, device)).items()})
             if advance is not None:
-                advance(len(rows))
+                advance(len(next(iter(parts[-1].values()))))
+    order = torch.from_numpy(batches.order)
+    return {name: _ordered([part[name] for part in parts], order) for name in parts[0]}
+
+
+def _ordered(parts: list[Tensor], order: Tensor) -> Tensor:
     stacked = torch.cat(parts)
     ordered = torch.empty_like(stacked)
-    ordered[torch.from_numpy(batches.order)] = stacked
+    ordered[order] = stacked
     return ordered
 
 

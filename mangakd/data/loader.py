@@ -1,7 +1,6 @@
 """Padded batches of a tokenised split: for training, in a loader that can stop and go on anywhere, and for evaluation."""
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -9,61 +8,8 @@ from torch import Tensor
 
 from mangakd.core.outputs import Batch, each_tensor
 from mangakd.data.ahead import ahead
-from mangakd.data.sampler import BucketSampler, MicroBatch, Share, Units
-from mangakd.data.tokens import Tokens, concatenated
-
-NO_LABEL = -100  # as in losses/hard_label
-
-
-class EncodedSplit:
-    """Micro-batches in, padded batches out. `teacher` is `student` again when one tokenizer serves both.
-
-    labels: (N) int64 class ids or (N, C) float32.
-    """
-
-    def __init__(
-        self, student: Tokens, teacher: Tokens, labels: np.ndarray, student_pad: int, teacher_pad: int
-    ) -> None:
-        self.student, self.teacher, self.labels = student, teacher, labels
-        self.pads = (student_pad, teacher_pad)
-
-    def __len__(self) -> int:
-        return len(self.student)
-
-    def __getitem__(self, micro: MicroBatch) -> Batch:
-        return {**self.collate(micro.rows), "scale": micro.scale}
-
-    @cached_property
-    def units(self) -> Units:
-        """What losses count, for each row (see losses/base)."""
-        lengths = self.student.lengths.astype(np.int64)
-        labelled = (self.labels != NO_LABEL).reshape(len(self), -1).sum(1)
-        return {"rows": np.ones_like(lengths), "tokens": lengths, "cells": lengths**2, "labels": labelled}
-
-    def collate(self, positions: list[int]) -> Batch:
-        rows = np.asarray(positions)
-        student = _inputs(self.student, rows, self.pads[0])
-        teacher = student if self.teacher is self.student else _inputs(self.teacher, rows, self.pads[1])
-        return {
-            "student": student,
-            "teacher": teacher,
-            "labels": torch.from_numpy(self.labels[rows]),
-            "key": torch.from_numpy(self.teacher.keys[rows]),
-        }
-
-
-def joined(splits: Sequence[EncodedSplit]) -> EncodedSplit:
-    """Several splits one after the other."""
-    if len(splits) == 1:
-        return splits[0]
-    student = concatenated([split.student for split in splits])
-    shared = all(split.teacher is split.student for split in splits)
-    teacher = student if shared else concatenated([split.teacher for split in splits])
-    return EncodedSplit(student, teacher, np.concatenate([split.labels for split in splits]), *splits[0].pads)
-
-
-def _inputs(tokens: Tokens, rows: np.ndarray, pad: int) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(values) for name, values in tokens.inputs(rows, pad).items()}
+from mangakd.data.encoded import EncodedSplit
+from mangakd.data.sampler import BucketSampler, Share
 
 
 class TrainLoader:
@@ -78,7 +24,7 @@ class TrainLoader:
         pin_memory: bool = False,
     ) -> None:  # fmt: skip
         share = share or Share()
-        self._sampler = BucketSampler(split.student.lengths, step_rows, seed, split.units, share)
+        self._sampler = BucketSampler(split.lengths(split.student), step_rows, seed, split.units, share)
         self._accumulate = share.accumulate
         self._given = 0  # micro-batches
         self._split, self._workers = split, workers
@@ -108,7 +54,7 @@ class EvalBatches:
 
     def __init__(self, split: EncodedSplit, batch_size: int, positions: np.ndarray | None = None) -> None:
         chosen = np.arange(len(split)) if positions is None else positions
-        self.order = np.argsort(split.teacher.lengths[chosen], kind="stable")
+        self.order = np.argsort(split.lengths(split.teacher)[chosen], kind="stable")
         self.rows = chosen[self.order]
         self._split, self._batch_size = split, batch_size
 
@@ -117,4 +63,4 @@ class EvalBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         for i in range(0, len(self.rows), self._batch_size):
-            yield self._split.collate(self.rows[i : i + self._batch_size].tolist())
+            yield self._split.collate(self.rows[i : i + self._batch_size])

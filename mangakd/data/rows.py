@@ -1,34 +1,64 @@
-"""`Rows`: the texts and labels of a split, each row with its place in the file it came from."""
+"""`Rows`: one split as named columns of equal length, each row with its place in the file it came from."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from mangakd.data.notices import Notices
 from mangakd.runtime.tokenise import whole
 
+ColumnKind = Literal["text", "label", "labels", "number"]
+Columns = Mapping[str, ColumnKind]
+"""The columns that a task needs. text: str. label: one name, as a tuple of one. labels: a tuple of any number of names.
+number: a finite float."""
+CLASSES: Columns = {"text": "text", "label": "label"}
+
+
+def inputs(columns: Columns) -> list[str]:
+    """The columns that a model reads; the others are what it learns."""
+    return [name for name, kind in columns.items() if kind == "text"]
+
+
+def strata(columns: Columns) -> str | None:
+    """The column whose names keep their shares when rows are drawn; None where no column holds names."""
+    return next((name for name, kind in columns.items() if kind in ("label", "labels")), None)
+
 
 @dataclass(frozen=True)
 class Rows:
-    """One split. labels: a tuple of names for each text (one name, or any number for multi-label tasks).
+    """One split. columns: name → N values.
 
     numbers: each row's place in its file, from 1, for messages. unit: what they count: `line` where the file has lines (a CSV's
     header is line 1), else `row`.
     """
 
-    texts: list[str]
-    labels: list[tuple[str, ...]]
+    columns: Mapping[str, list[Any]]
     numbers: list[int] = field(default_factory=list)
     origin: str = ""
     unit: str = "row"
 
+    def __post_init__(self) -> None:
+        lengths = {name: len(values) for name, values in self.columns.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"the columns of a split must be of one length; found {lengths}")
+
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, name: str) -> list[Any]:
+        return self.columns[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.columns
 
     def take(self, positions: Sequence[int]) -> "Rows":
         numbers = [self.numbers[i] for i in positions] if self.numbers else []
-        texts, labels = [self.texts[i] for i in positions], [self.labels[i] for i in positions]
-        return replace(self, texts=texts, labels=labels, numbers=numbers)
+        columns = {name: [values[i] for i in positions] for name, values in self.columns.items()}
+        return replace(self, columns=columns, numbers=numbers)
+
+    def only(self, names: Collection[str]) -> "Rows":
+        return replace(self, columns={name: values for name, values in self.columns.items() if name in names})
 
     def place(self, i: int) -> str:
         """Such as `line 38`."""
@@ -42,6 +72,17 @@ class Rows:
 def identity(text: str) -> str:
     """Equal for texts that differ in blanks or in the composition of their characters alone."""
     return unicodedata.normalize("NFC", " ".join(text.split()))
+
+
+def identities(rows: Rows, columns: Columns) -> Iterator[str]:
+    """Of each row's inputs."""
+    for texts in zip(*(rows[name] for name in inputs(columns)), strict=True):
+        yield "\0".join(map(identity, texts))
+
+
+def names_of(rows: Rows, column: str) -> tuple[str, ...]:
+    """The names in a column of labels, sorted."""
+    return tuple(sorted({name for names in rows[column] for name in names}))
 
 
 def whole_texts(texts: Sequence[str], numbers: Sequence[int], origin: str, unit: str) -> list[str]:

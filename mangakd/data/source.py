@@ -1,6 +1,7 @@
-"""`Source`: texts and labels in three splits, checked once for everything that can be wrong with them.
+"""`Source`: the columns that a task needs, in three splits, each cell checked once.
 
-A source reads; the checks, the splitting and the limits are the same for all and live here.
+A source reads; the checks of cells, the splitting and the limits are the same for all and live here. What a task asks of its
+rows beside that, such as two classes or more, is checked by `Task.prepare`.
 """
 
 import hashlib
@@ -9,39 +10,44 @@ import logging
 import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from mangakd.core.errors import UserError
-from mangakd.core.spec import Problem
 from mangakd.data import checks
-from mangakd.data.rows import Rows, identity, whole_texts
+from mangakd.data.columns import Column
+from mangakd.data.rows import CLASSES, ColumnKind, Columns, Rows, identities, inputs, names_of, strata, whole_texts
 from mangakd.data.split import split_off, warn_of_copies
 from mangakd.data.tables import read_texts
 
 log = logging.getLogger(__name__)
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
-READ_BY_SOME = ("path", "val_path", "test_path", "text_column", "label_column")
+READ_BY_SOME = ("path", "val_path", "test_path", "text_column", "label_column", "columns")
+KEYS = {"text": "text_column", "label": "label_column"}  # columns with a key of their own; the others are in `columns`
+PYTHON: dict[ColumnKind, type] = {"text": str, "label": tuple, "labels": tuple, "number": float}
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Three checked splits, the label names in the order of the model's head, and texts without labels, for the teacher."""
+    """Three checked splits, and rows with the inputs alone, for the teacher.
+
+    labels: names in the order of the model's head, where the source or the task gives one.
+    """
 
     name: str
     train: Rows
     validation: Rows
     test: Rows
-    labels: tuple[str, ...]
-    unlabelled: Sequence[str] = ()
+    unlabelled: Rows
+    labels: tuple[str, ...] = ()
 
     @property
     def splits(self) -> dict[str, Rows]:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     def digest(self, *splits: str) -> str:
-        """Content digest of the named splits (texts, labels, label order)."""
-        content = [self.labels, *((self.splits[name].texts, self.splits[name].labels) for name in splits)]
+        """Content digest of the named splits (all columns, label order)."""
+        content = [self.labels, *([*self.splits[name].columns.values()] for name in splits)]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
@@ -49,6 +55,8 @@ class Corpus:
 class Source(ABC):
     """What conf/data holds. Limits are rows; a limited split is a random subset fixed by `split_seed`.
 
+    text_column, label_column: of the columns `text` and `label` of a task. columns: of its other columns, each by its own name
+    where it is left out.
     labelled_share: of each class's training rows, at least one; the others lose their labels and become unlabelled texts.
     unlabelled_path: a file with more of them (a text column, or one text a line in .txt).
 
@@ -61,6 +69,7 @@ class Source(ABC):
     test_path: str | None = None
     text_column: str | int = "text"
     label_column: str | int = "label"
+    columns: Mapping[str, str | int] = field(default_factory=dict)
     train_limit: int | None = None
     val_limit: int | None = None
     test_limit: int | None = None
@@ -72,41 +81,60 @@ class Source(ABC):
     # Which of READ_BY_SOME this source reads; set to another value, the rest is warned about.
     reads: tuple[str, ...] = field(default=(), init=False, repr=False)
     ordered_labels: tuple[str, ...] | None = field(default=None, init=False, repr=False)
-    # Of the task, set by load(): how label cells are read.
-    problem: Problem = field(default="single_label", init=False, repr=False)
+    # Of the task, set by load(): the columns to read.
+    needs: Columns = field(default_factory=lambda: CLASSES, init=False, repr=False)
 
     @abstractmethod
     def read(self) -> dict[str, Rows]:
-        """`train` and, where they exist, `validation` and `test`."""
+        """`train` and, where they exist, `validation` and `test`, each with the columns that the task needs."""
 
-    def load(self, problem: Problem = "single_label") -> Corpus:
-        """Read, split, limit, check. problem: of the task; a row of a multi-label task may have no label at all.
-
-        Raises UserError for every mistake a user can make in data.
-        """
-        self.problem = problem
+    def load(self, needs: Columns = CLASSES) -> Corpus:
+        """Read, split, limit, check. needs: the columns of the task. Raises UserError for every mistake in their cells."""
+        self.needs = needs
+        self._check_columns()
         self._check_limits()
         self._warn_ignored()
-        parts = {name: _whole(rows) for name, rows in self.read().items()}
+        parts = {name: self._whole(self._chosen(rows)) for name, rows in self.read().items()}
         for name, rows in parts.items():
-            checks.check_rows(name, rows, problem)
-        checks.check_classes(self._labels(parts["train"]), parts["train"], None)
-        warn_of_copies(parts)
+            checks.check_rows(name, rows, needs, self.column)
+        if stratum := strata(needs):  # before the split, which would find too few rows of other classes
+            checks.check_classes(names_of(parts["train"], stratum), parts["train"], stratum)
+        warn_of_copies(parts, needs)
         missing = [name for name in ("validation", "test") if name not in parts]
         if missing:
-            parts |= split_off(parts["train"], missing, self.split_seed)
+            parts |= split_off(parts["train"], missing, self.split_seed, needs)
         parts = {name: self._limited(name, rows) for name, rows in parts.items()}
         parts["train"], hidden = self._labelled(parts["train"])
-        labels = self._labels(parts["train"])
-        checks.warn_of_alike(labels)
-        for name in ("validation", "test"):
-            checks.check_labels(name, parts[name], set(labels))
-        checks.check_classes(labels, parts["train"], self.train_limit)
-        unlabelled = self._unlabelled(hidden, [text for rows in parts.values() for text in rows.texts])
-        return Corpus(type(self).__name__, parts["train"], parts["validation"], parts["test"], labels, unlabelled)
+        splits = (parts["train"], parts["validation"], parts["test"])
+        return Corpus(type(self).__name__, *splits, self._unlabelled(hidden, splits), self.ordered_labels or ())
 
-    def _labels(self, train: Rows) -> tuple[str, ...]:
-        return self.ordered_labels or tuple(sorted({label for names in train.labels for label in names}))
+    def column(self, name: str) -> Column:
+        """Where a column of the task is in the file, and the key that says so."""
+        if name in KEYS:
+            return Column(self.needs[name], getattr(self, KEYS[name]), f"data.{KEYS[name]}")
+        return Column(self.needs[name], self.columns.get(name, name), f"data.columns.{name}")
+
+    def _check_columns(self) -> None:
+        others = [name for name in self.needs if name not in KEYS]
+        for name in self.columns:
+            if name not in others:
+                cure = f" Set data.{KEYS[name]}." if name in KEYS else ""
+                known = f"the task's are {', '.join(others)}" if others else "this task has none"
+                raise UserError(f"data.columns.{name} names no column of the task: {known}.{cure}")
+
+    def _chosen(self, rows: Rows) -> Rows:
+        """The columns of the task. Raises UserError where a source with columns of its own lacks one."""
+        for name, kind in self.needs.items():
+            if name not in rows or (len(rows) and not isinstance(rows[name][0], PYTHON[kind])):
+                raise UserError(
+                    f"{rows.origin} has no column {name!r} of kind {kind}, which the task reads; it has "
+                    f"{', '.join(rows.columns)}. Read your own files: data=files."
+                )
+        return rows.only(self.needs)
+
+    def _whole(self, rows: Rows) -> Rows:
+        texts = {name: whole_texts(rows[name], rows.numbers, rows.origin, rows.unit) for name in inputs(self.needs)}
+        return replace(rows, columns={**rows.columns, **texts})
 
     def _check_limits(self) -> None:
         share = self.labelled_share
@@ -126,25 +154,35 @@ class Source(ABC):
                     option.name, value, type(self).__name__,
                 )  # fmt: skip
 
-    def _labelled(self, rows: Rows) -> tuple[Rows, list[str]]:
-        """(the rows that keep their labels, the texts of the others)."""
+    def _labelled(self, rows: Rows) -> tuple[Rows, Rows]:
+        """(the rows that keep their labels, the inputs of the others)."""
+        unlabelled = rows.only(inputs(self.needs))
         if self.labelled_share == 1:
-            return rows, []
+            return rows, unlabelled.take([])
+        stratum = strata(self.needs)
         classes: dict[tuple[str, ...], list[int]] = {}
-        for i, labels in enumerate(rows.labels):
+        for i, labels in enumerate(rows[stratum] if stratum else [()] * len(rows)):
             classes.setdefault(labels, []).append(i)
         rng = random.Random(self.split_seed)
         kept = {i for each in classes.values() for i in rng.sample(each, math.ceil(self.labelled_share * len(each)))}
-        return rows.take(sorted(kept)), [text for i, text in enumerate(rows.texts) if i not in kept]
+        return rows.take(sorted(kept)), unlabelled.take([i for i in range(len(rows)) if i not in kept])
 
-    def _unlabelled(self, hidden: list[str], known: Sequence[str]) -> list[str]:
-        """Each text once, none that is in a split."""
-        seen, texts = set(map(identity, known)), []
-        for text in (*hidden, *self.more_texts()):
-            if (key := identity(text)) not in seen:
+    def _unlabelled(self, hidden: Rows, splits: Sequence[Rows]) -> Rows:
+        """Each input once, none that is in a split."""
+        more = self.more_texts()
+        if more and inputs(self.needs) != ["text"]:
+            raise UserError(
+                f"texts without labels are of no use to this task, which reads {', '.join(inputs(self.needs))}: "
+                "set data.unlabelled_path=null."
+            )
+        rows = Rows({name: [*values, *more] for name, values in hidden.columns.items()})
+        seen = {key for split in splits for key in identities(split, self.needs)}
+        new = []
+        for i, key in enumerate(identities(rows, self.needs)):
+            if key not in seen:
                 seen.add(key)
-                texts.append(text)
-        return texts
+                new.append(i)
+        return rows.take(new)
 
     def more_texts(self) -> list[str]:
         """Texts without labels, besides those that `labelled_share` makes."""
@@ -156,7 +194,3 @@ class Source(ABC):
         if limit is None or limit >= len(rows):
             return rows
         return rows.take(sorted(random.Random(self.split_seed).sample(range(len(rows)), limit)))
-
-
-def _whole(rows: Rows) -> Rows:
-    return replace(rows, texts=whole_texts(rows.texts, rows.numbers, rows.origin, rows.unit))

@@ -13,7 +13,7 @@ from mangakd.data.source import Source
 from mangakd.data.split import KEYS
 from mangakd.data.tables import Table, existing, read_json, read_table
 
-COLUMNS = ("text_column", "label_column")
+COLUMNS = ("text_column", "label_column", "columns")
 
 
 @dataclass
@@ -40,7 +40,8 @@ class MangaIntent(Source):
 
     def _split_rows(self, name: str) -> Rows:
         texts, intents = _manga(name)
-        return Rows(list(texts), [(intent,) for intent in intents], origin="synthetic MangaAssist corpus")
+        columns: dict[str, list[Any]] = {"text": list(texts), "label": [(intent,) for intent in intents]}
+        return Rows(columns, origin="synthetic MangaAssist corpus")
 
 
 @cache
@@ -77,12 +78,12 @@ def _pairs(rows: Any, origin: str) -> Rows:
     good = isinstance(rows, list) and all(isinstance(r, list) and len(r) == 2 for r in rows)
     if not good or not all(isinstance(value, str) for row in rows for value in row):
         raise UserError(f"data.path: {origin} must be a list of [text, intent]; is this CLINC150's data_full.json?")
-    return Rows([text for text, _ in rows], [(intent,) for _, intent in rows], origin=origin)
+    return Rows({"text": [text for text, _ in rows], "label": [(intent,) for _, intent in rows]}, origin=origin)
 
 
 @dataclass
 class Files(Source):
-    """CSV, TSV, JSON (a list of objects), JSONL, Arrow, Feather or Parquet with a text and a label column.
+    """CSV, TSV, JSON (a list of objects), JSONL, Arrow, Feather or Parquet with the task's columns.
 
     Several labels in one cell are a list (JSON, Arrow, Parquet) or joined by `|` (CSV, TSV). Rules: docs/reference/data.md.
     """
@@ -100,7 +101,7 @@ class Files(Source):
 
     def _rows(self, path: str | None, key: str) -> Rows:
         table = read_table(existing(path, key), key)
-        return table_rows(table, self.text_column, self.label_column, f"{key}={path}", self.problem)
+        return table_rows(table, {name: self.column(name) for name in self.needs}, f"{key}={path}")
 
 
 @dataclass
@@ -138,4 +139,4 @@ class Hub(Source):
     def _rows(self, part: Any, origin: str) -> Rows:
         # The features are also in the schema, but only as long as nobody has changed the columns.
         table = part.data.table.replace_schema_metadata(part.features.arrow_schema.metadata)
-        return table_rows(Table.of_arrow(table, origin), self.text_column, self.label_column, origin, self.problem)
+        return table_rows(Table.of_arrow(table, origin), {name: self.column(name) for name in self.needs}, origin)

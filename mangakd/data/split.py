@@ -10,14 +10,14 @@ from collections.abc import Sequence
 
 from mangakd.core.errors import UserError
 from mangakd.data.notices import short
-from mangakd.data.rows import Rows, identity
+from mangakd.data.rows import Columns, Rows, identities, inputs, strata
 
 log = logging.getLogger(__name__)
 KEYS = {"train": "data.path", "validation": "data.val_path", "test": "data.test_path"}
 Groups = dict[str, list[int]]
 
 
-def split_off(rows: Rows, names: Sequence[str], seed: int) -> dict[str, Rows]:
+def split_off(rows: Rows, names: Sequence[str], seed: int, columns: Columns) -> dict[str, Rows]:
     """train and `names`, a tenth of the rows each, drawn by `seed`.
 
     Rows of equal texts stay together, and the last row of a class stays in train. Raises UserError where there are too few rows.
@@ -25,12 +25,13 @@ def split_off(rows: Rows, names: Sequence[str], seed: int) -> dict[str, Rows]:
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
     size = max(len(order) // 10, 1)
-    groups = equal_texts(rows)
+    groups = equal_texts(rows, columns)
     together = {i: group for group in groups.values() for i in group}
-    left = Counter(label for labels in rows.labels for label in labels)
+    classes = _classes(rows, columns)
+    left = Counter(label for labels in classes for label in labels)
     parts, taken = {}, set[int]()
     for name in names:
-        part = _draw(order, size, together, left, rows, taken) if len(order) > size * len(names) else []
+        part = _draw(order, size, together, left, classes, taken) if len(order) > size * len(names) else []
         if not part:
             raise UserError(_too_few(rows, len(groups), names))
         parts[name] = rows.take(sorted(part))
@@ -45,15 +46,16 @@ def split_off(rows: Rows, names: Sequence[str], seed: int) -> dict[str, Rows]:
 
 
 def _draw(
-    order: Sequence[int], size: int, together: dict[int, list[int]], left: Counter[str], rows: Rows, taken: set[int]
-) -> list[int]:
+    order: Sequence[int], size: int, together: dict[int, list[int]], left: Counter[str],
+    classes: Sequence[tuple[str, ...]], taken: set[int],
+) -> list[int]:  # fmt: skip
     """At most `size` rows in whole groups, the first of `order` that can go; `left` and `taken` are brought up to date."""
     part: list[int] = []
     for i in order:
         if len(part) == size:
             break
         group = together[i]
-        labels = Counter(label for each in group for label in rows.labels[each])
+        labels = Counter(label for each in group for label in classes[each])
         leaves_train_one = all(left[label] > count for label, count in labels.items())
         if i in taken or len(part) + len(group) > size or not leaves_train_one:
             continue
@@ -72,42 +74,50 @@ def _too_few(rows: Rows, different: int, names: Sequence[str]) -> str:
     )
 
 
-def equal_texts(rows: Rows) -> Groups:
-    """Positions of the rows by their text."""
+def equal_texts(rows: Rows, columns: Columns) -> Groups:
+    """Positions of the rows by their inputs."""
     groups: Groups = {}
-    for i, text in enumerate(rows.texts):
-        groups.setdefault(identity(text), []).append(i)
+    for i, key in enumerate(identities(rows, columns)):
+        groups.setdefault(key, []).append(i)
     return groups
 
 
-def warn_of_copies(parts: dict[str, Rows]) -> None:
+def _classes(rows: Rows, columns: Columns) -> Sequence[tuple[str, ...]]:
+    """The names of each row; none where the task has no classes."""
+    column = strata(columns)
+    return rows[column] if column else [()] * len(rows)
+
+
+def warn_of_copies(parts: dict[str, Rows], columns: Columns) -> None:
     """Warn of texts with contradicting labels in the same or in two files, and of held-out texts that train has."""
-    groups = {name: equal_texts(rows) for name, rows in parts.items()}
-    _warn_of_contradictions(parts, groups)
+    groups = {name: equal_texts(rows, columns) for name, rows in parts.items()}
+    text = inputs(columns)[0]
+    if label := strata(columns):
+        _warn_of_contradictions(parts, groups, text, label)
     for name in parts:
-        both = [group for text, group in groups[name].items() if text in groups["train"]] if name != "train" else []
+        both = [group for key, group in groups[name].items() if key in groups["train"]] if name != "train" else []
         if both:
             rows = parts[name]
             log.warning(
                 "%s: texts that train has, too, so that their scores are too good: %d; first: %s, %s",
-                rows.origin, len(both), rows.place(both[0][0]), short(rows.texts[both[0][0]]),
+                rows.origin, len(both), rows.place(both[0][0]), short(rows[text][both[0][0]]),
             )  # fmt: skip
 
 
-def _warn_of_contradictions(parts: dict[str, Rows], groups: dict[str, Groups]) -> None:
+def _warn_of_contradictions(parts: dict[str, Rows], groups: dict[str, Groups], text: str, label: str) -> None:
     cases = []
-    for text in dict.fromkeys(text for each in groups.values() for text in each):
-        places = [(parts[name], i) for name, each in groups.items() for i in each.get(text, ())]
-        answers = {frozenset(rows.labels[i]): (rows, i) for rows, i in reversed(places)}
+    for key in dict.fromkeys(key for each in groups.values() for key in each):
+        places = [(parts[name], i) for name, each in groups.items() for i in each.get(key, ())]
+        answers = {frozenset(rows[label][i]): (rows, i) for rows, i in reversed(places)}
         if len(answers) > 1:
             cases.append(list(answers.values())[::-1])
     if cases:
         (rows, i), (others, j) = cases[0][:2]
         log.warning(
             "texts with different labels in different rows, all of which are kept: %d; first: %s is %s in %s, and %s in %s",
-            len(cases), short(rows.texts[i]), _names(rows, i), rows.where(i), _names(others, j), others.where(j),
+            len(cases), short(rows[text][i]), _names(rows[label][i]), rows.where(i), _names(others[label][j]), others.where(j),
         )  # fmt: skip
 
 
-def _names(rows: Rows, i: int) -> str:
-    return ", ".join(map(repr, rows.labels[i])) or "no label"
+def _names(labels: Sequence[str]) -> str:
+    return ", ".join(map(repr, labels)) or "no label"

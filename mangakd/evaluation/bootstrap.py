@@ -22,11 +22,12 @@ _CELLS = 2_000_000  # of `counts` at a time, so that memory does not grow with t
 
 @dataclass(frozen=True)
 class Statistic:
-    """features: (N, F), the numbers of each row. score: (…, F) sums over N rows → (…), from 0 to `most`."""
+    """features: (N, F), the numbers of each row. score: (…, F) sums over N rows → (…), from `least` to `most`."""
 
     features: np.ndarray
     score: Callable[[np.ndarray], np.ndarray]
     most: float = 1.0
+    least: float = 0.0
 
     @property
     def value(self) -> float:
@@ -86,7 +87,7 @@ def bootstrap(statistics: Mapping[str, Statistic], resamples: int = RESAMPLES, s
         parts.append([statistic.score(own) for statistic, own in _cut(statistics, sums)])
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     return {
-        name: Estimate(statistic.value, column, (0.0, statistic.most))
+        name: Estimate(statistic.value, column, (statistic.least, statistic.most))
         for (name, statistic), column in zip(statistics.items(), columns, strict=True)
     }
 

@@ -18,7 +18,7 @@ COLDEST, HOTTEST = 0.05, 20.0  # limits: without a mistake on validation, the be
 _STEPS = 25  # golden-section steps: T to 0.01 %
 
 
-def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
+def fit_temperature(logits: np.ndarray, targets: np.ndarray, several: bool = False) -> float:
     """Fit T to the targets: the T with the smallest negative log-likelihood. 1.0 changes nothing.
 
     The negative log-likelihood is convex in 1/T. So the loss has one minimum in log T, and a golden-section search finds the
@@ -26,7 +26,7 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
     """
 
     scores = logits.astype(np.float64)
-    if targets.ndim == 2:
+    if several:
         signed = np.where(targets.astype(bool), scores, -scores)
         loss = partial(_binary_loss, signed)
     else:

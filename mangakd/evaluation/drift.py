@@ -49,11 +49,11 @@ class Check:
 
 
 def compare(
-    student: np.ndarray, teacher: np.ndarray, multi_label: bool, about: Mapping[str, str], resamples: int, seed: int
+    student: np.ndarray, teacher: np.ndarray, several: bool, about: Mapping[str, str], resamples: int, seed: int
 ) -> Check:
     """Compare two models. student, teacher: logits (N, C). about: at, student, teacher and data of the check."""
-    nothing = np.zeros(student.shape if multi_label else len(student), dtype=np.int64)  # neither score reads targets
-    t, s = Answers(teacher, nothing), Answers(student, nothing)
+    nothing = np.zeros(student.shape if several else len(student), dtype=np.int64)  # neither score reads targets
+    t, s = (Answers(logits, nothing, several=several) for logits in (teacher, student))
     scores = {"kl": statistics.mean(statistics.divergence(t, s)), "agreement": statistics.agreement(t, s)}
     kl, agreement = bootstrap(scores, resamples, seed).values()
     return Check(

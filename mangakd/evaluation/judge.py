@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 
 from mangakd.core.errors import UserError, near
+from mangakd.core.spec import Head
 from mangakd.evaluation.bootstrap import Estimate, Statistic
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from mangakd.evaluation.report.measure import RunResult
 
 Better = Literal["higher", "lower"]
+Arrays = Mapping[str, np.ndarray]
+"""Name → (N, …): a model's answers (`Task.ask`), or the truth (the columns of the split)."""
 Number = TypeVar("Number", float, np.ndarray, Estimate)
 
 
@@ -112,7 +115,7 @@ class Judge(ABC):
 
     monitors: scores that can choose an epoch; they need no teacher. watched: scores of the progress line and the learning
     curves.
-    Arrays have one entry a row: answers (N, …) of the task's models, truth (N, …).
+    head: of the models. answers, teacher: of student and teacher, as `Task.ask` gives them. truth: the columns of the split.
     """
 
     scores: Mapping[str, Score]
@@ -122,21 +125,21 @@ class Judge(ABC):
 
     @abstractmethod
     def statistics(
-        self, answers: np.ndarray, truth: np.ndarray, teacher: np.ndarray | None = None
+        self, head: Head, answers: Arrays, truth: Arrays, teacher: Arrays | None = None
     ) -> dict[str, Statistic]:
         """Score → its statistic over rows. Scores that compare with a teacher need the teacher's answers."""
 
     @abstractmethod
-    def chance(self, truth: np.ndarray) -> dict[str, float]:
+    def chance(self, head: Head, truth: Arrays) -> dict[str, float]:
         """Score → its value for a model that guesses. Only for scores whose best value is 1, or 0 if lower is better."""
 
     def details(self, test: "Predictions", validation: "Predictions | None" = None) -> Details:
         """What the report of a run shows beside `statistics`."""
         return Details()
 
-    def values(self, answers: np.ndarray, truth: np.ndarray, teacher: np.ndarray | None = None) -> dict[str, float]:
+    def values(self, head: Head, answers: Arrays, truth: Arrays, teacher: Arrays | None = None) -> dict[str, float]:
         """Score → value, without scores that are undefined on these rows."""
-        values = {name: statistic.value for name, statistic in self.statistics(answers, truth, teacher).items()}
+        values = {name: each.value for name, each in self.statistics(head, answers, truth, teacher).items()}
         return {name: value for name, value in values.items() if not math.isnan(value)}
 
     def score(self, name: str) -> Score:

@@ -1,18 +1,21 @@
 """The predictions that a run saves. Report, gate and comparisons then need neither models nor data.
 
-There is one .npz a split. The file holds the logits of each model, the targets and the texts. Texts and labels are stored as
-JSON in bytes: NumPy pads every string to the longest string, and NumPy pickles objects, which can run code when read.
+There is one .npz a split. The file holds each model's answers, the truth and the texts. Texts and the head are stored as JSON in
+bytes: NumPy pads every string to the longest string, and NumPy pickles objects, which can run code when read.
 """
 
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mangakd.core.errors import UserError
+from mangakd.core.spec import Head
+from mangakd.evaluation.judge import Arrays
 
 FOLDER = "predictions"
 MODELS = ("teacher", "student", "baseline")
@@ -20,43 +23,32 @@ MODELS = ("teacher", "student", "baseline")
 
 @dataclass(frozen=True)
 class Predictions:
-    """One split. logits: (N, C) for `teacher` and `student`, and for `baseline` if the run trained a baseline.
+    """One split of N rows. head: of the models. texts: one a row, for the report.
 
-    targets: (N) class ids, or (N, C) 0 and 1 for multi-label tasks. train_counts: (C) training rows of each class; `rare`
-    needs the counts.
+    truth: column → (N, …). answers: `teacher`, `student`, and `baseline` if the run trained a baseline → the result of
+    `Task.ask`, each array (N, …). facts: further input of the judge, such as the training rows of each class (`Task.facts`).
     """
 
-    labels: tuple[str, ...]
+    head: Head
     texts: list[str]
-    targets: np.ndarray
-    train_counts: np.ndarray
-    logits: Mapping[str, np.ndarray]
+    truth: Arrays
+    answers: Mapping[str, Arrays]
+    facts: Arrays = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        rows, classes = len(self.texts), len(self.labels)
-        table = (rows, classes)
-        _check("targets", self.targets, (rows,) if self.targets.ndim == 1 else table)
-        _check("train_counts", self.train_counts, (classes,))
-        for name, logits in self.logits.items():
-            _check(f"logits of the {name}", logits, table)
-
-    @property
-    def multi_label(self) -> bool:
-        return self.targets.ndim == 2
+        for name, arrays in {"truth": self.truth, **self.answers}.items():
+            for key, values in arrays.items():
+                if len(values) != len(self.texts):
+                    raise ValueError(f"{key} of {name} has {len(values)} rows, not {len(self.texts)}")
 
     @property
     def models(self) -> list[str]:
-        return [name for name in MODELS if name in self.logits]
-
-    @property
-    def rare(self) -> np.ndarray:
-        """(C) bool: classes with less than half of an equal share of the training rows."""
-        return self.train_counts < 0.5 * self.train_counts.mean()
+        return [name for name in MODELS if name in self.answers]
 
     def same_rows(self, other: "Predictions") -> bool:
         """Whether both hold the same rows. Differences between them are then paired."""
-        same = self.labels == other.labels and self.texts == other.texts
-        return same and np.array_equal(self.targets, other.targets)
+        same = self.head == other.head and self.texts == other.texts and self.truth.keys() == other.truth.keys()
+        return same and all(np.array_equal(values, other.truth[name]) for name, values in self.truth.items())
 
 
 def file_of(run: Path, split: str) -> Path:
@@ -64,12 +56,17 @@ def file_of(run: Path, split: str) -> Path:
 
 
 def save(predictions: Predictions, run: Path, split: str) -> None:
-    """Write a scratch file and rename it. So a file with the final name is never partial."""
+    """Write a scratch file and rename it, so that a file with the final name is never partial. Answers become float32."""
     file = file_of(run, split)
     file.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {f"logits/{name}": np.asarray(logits, dtype=np.float32) for name, logits in predictions.logits.items()}
-    arrays |= {"targets": np.asarray(predictions.targets), "train_counts": np.asarray(predictions.train_counts)}
-    arrays |= {"texts": _pack(predictions.texts), "labels": _pack(list(predictions.labels))}
+    arrays = {
+        f"answers/{model}/{name}": np.asarray(values, dtype=np.float32)
+        for model, answers in predictions.answers.items()
+        for name, values in answers.items()
+    }
+    for group in ("truth", "facts"):
+        arrays |= {f"{group}/{name}": np.asarray(values) for name, values in getattr(predictions, group).items()}
+    arrays |= {"texts": _pack(predictions.texts), "head": _pack(asdict(predictions.head))}
     scratch = file.with_name(f"{split}.partial.npz")
     np.savez_compressed(scratch, allow_pickle=False, **arrays)  # type: ignore[arg-type]
     scratch.replace(file)
@@ -86,18 +83,22 @@ def load(run: Path, split: str) -> Predictions:
     try:
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        texts, labels = (json.loads(arrays[name].tobytes()) for name in ("texts", "labels"))
-        logits = {name.removeprefix("logits/"): a for name, a in arrays.items() if name.startswith("logits/")}
-        return Predictions(tuple(labels), texts, arrays["targets"], arrays["train_counts"], logits)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        texts, head = (json.loads(arrays[name].tobytes()) for name in ("texts", "head"))
+        answers: dict[str, dict[str, np.ndarray]] = {}
+        for name, values in _group(arrays, "answers").items():
+            model, _, key = name.partition("/")
+            answers.setdefault(model, {})[key] = values
+        head = Head(**{**head, "names": tuple(head["names"])})
+        return Predictions(head, texts, _group(arrays, "truth"), answers, _group(arrays, "facts"))
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else (str(error) or type(error).__name__)
         raise UserError(f"{file} cannot be read: {reason.rstrip('.')}. Delete it and train again.") from error
 
 
-def _check(name: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
-    if values.shape != shape:
-        raise ValueError(f"{name} have shape {values.shape}, not {shape}")
+def _group(arrays: Mapping[str, np.ndarray], group: str) -> dict[str, np.ndarray]:
+    prefix = f"{group}/"
+    return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
 
 
-def _pack(value: list[str]) -> np.ndarray:
+def _pack(value: Any) -> np.ndarray:
     return np.frombuffer(json.dumps(value).encode(), dtype=np.uint8)

@@ -34,16 +34,18 @@ SCORES = {
 
 
 class Answers:
-    """One model's answers: logits (N, C), divided by `temperature`, beside targets (N) or (N, C).
+    """One model's answers: logits (N, C), divided by `temperature`, beside targets (N), or with `several` (N, C).
 
     predicted, truth: (N, C) bool. log_on: (N, C) log-probabilities. log_off: log-probabilities of "off", for multi-label tasks.
     confidence, hits: (N, K) probabilities, and whether the target agrees. K = 1 (the answer), or C for multi-label tasks.
     """
 
-    def __init__(self, logits: np.ndarray, targets: np.ndarray, temperature: float = 1.0) -> None:
+    def __init__(
+        self, logits: np.ndarray, targets: np.ndarray, *, several: bool = False, temperature: float = 1.0
+    ) -> None:
         scaled = logits.astype(np.float64) / temperature
-        self.multi_label = targets.ndim == 2
-        if self.multi_label:
+        self.several = several
+        if several:
             self.truth, self.predicted = targets.astype(bool), scaled > 0
             self.log_on, self.log_off = -np.logaddexp(0, -scaled), -np.logaddexp(0, scaled)
             self.confidence, self.hits = np.exp(self.log_on), self.truth
@@ -79,9 +81,9 @@ def divergence(teacher: Answers, student: Answers) -> np.ndarray:
 
 
 def _expectation(answers: Answers, on: np.ndarray, off: np.ndarray) -> np.ndarray:
-    """The mean of `on` under the answers' distribution; multi-label: the mean of `on` and `off`."""
+    """Mean of `on` (and of `off`, for labels that may be off) under the answers' distribution."""
     total = _products(answers.log_on, on)
-    if answers.multi_label:
+    if answers.several:
         total = total + _products(answers.log_off, off)
     return total.sum(-1)
 

@@ -204,7 +204,7 @@ def behind(sweep: SweepResult, resamples: int, seed: int) -> list[Estimate] | No
     if len(splits) < len(runs) or not all(splits[0].same_rows(split) for split in splits):
         return None
     statistics = {
-        str(run.folder): sweep.judge.statistics(split.logits["student"], split.targets)[sweep.score]
+        str(run.folder): sweep.judge.statistics(split.head, split.answers["student"], split.truth)[sweep.score]
         for run, split in zip(runs, splits, strict=True)
     }
     estimates = iter(bootstrap(statistics, resamples, seed).values())

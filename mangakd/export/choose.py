@@ -160,7 +160,7 @@ def score(head: Head, outputs: np.ndarray, truth: np.ndarray) -> Statistic:
         return pearson(outputs, truth)
     if head.kind == "vector":
         return mean(cosine(outputs, truth), most=1)
-    return accuracy(Answers(outputs, truth))
+    return accuracy(Answers(outputs, truth, several=head.several))
 
 
 def likeness(head: Head, one: np.ndarray, other: np.ndarray) -> float:
@@ -168,9 +168,8 @@ def likeness(head: Head, one: np.ndarray, other: np.ndarray) -> float:
     if head.kind != "labels":
         statistic = score(head, one, other)
     else:
-        # Agreement ignores targets; their shape says whether the task is multi-label.
-        blank = np.zeros_like(one) if head.several else np.zeros(len(one), dtype=int)
-        statistic = agreement(Answers(other, blank), Answers(one, blank))
+        blank = np.zeros_like(one) if head.several else np.zeros(len(one), dtype=int)  # agreement reads no targets
+        statistic = agreement(*(Answers(each, blank, several=head.several) for each in (other, one)))
     return float(statistic.score(statistic.features.sum(axis=0, dtype=np.float64)))
 
 
@@ -186,7 +185,7 @@ def pearson(outputs: np.ndarray, targets: np.ndarray) -> Statistic:
     Both are standardised first. r does not change, and fp32 sums stay precise.
     """
     x, y = (_standard(values.reshape(len(values), -1)) for values in (outputs, targets))
-    return Statistic(np.concatenate([x, y, x * x, y * y, x * y], axis=1), partial(_pearson, rows=len(x)))
+    return Statistic(np.concatenate([x, y, x * x, y * y, x * y], axis=1), partial(_pearson, rows=len(x)), least=-1.0)
 
 
 def _standard(values: np.ndarray) -> np.ndarray:

@@ -8,10 +8,11 @@ import numpy as np
 
 from mangakd.core.errors import UserError, near
 from mangakd.data.cells import SEPARATOR, split_joined
-from mangakd.data.columns import table_rows
+from mangakd.data.columns import Column, table_rows
 from mangakd.data.rows import Rows, whole_texts
 from mangakd.data.tables import Table, existing, read_table, read_texts
 from mangakd.evaluation import predictions
+from mangakd.evaluation.predictions import Predictions
 from mangakd.export.spread import spread
 from mangakd.runtime.manifest import Manifest
 
@@ -79,6 +80,8 @@ class Split:
         """(N, C) in the order of the student's labels."""
         if self.teacher is None or set(self.columns) != set(manifest.head.names):
             return None
+        if not self.columns:  # of scores
+            return self.teacher
         return self.teacher[:, [self.columns.index(label) for label in manifest.head.names]]
 
 
@@ -97,12 +100,22 @@ def of_run(run: Path, calibration: Sequence[str]) -> Data:
 
 
 def _saved_split(run: Path, split: str) -> Split:
-    saved = predictions.load(run, split)
-    if saved.multi_label:
-        rows = [tuple(name for name, on in zip(saved.labels, row, strict=True) if on) for row in saved.targets]
-    else:
-        rows = [(saved.labels[i],) for i in saved.targets]
-    return Split(saved.texts, rows, saved.logits.get("teacher"), saved.labels, f"{run}, {split}")
+    found = predictions.load(run, split)
+    return Split(
+        found.texts, _truth(found), found.answers["teacher"].get("logits"), found.head.names, f"{run}, {split}"
+    )
+
+
+def _truth(found: Predictions) -> list[tuple[str, ...]] | None:
+    """Names of labels, or numbers as text; None for heads whose truth a variant cannot be judged on."""
+    names, truth = found.head.names, found.truth.get(found.head.kind)
+    if truth is None:
+        return None
+    if found.head.kind == "score":
+        return [(repr(value),) for value in truth.tolist()]
+    if found.head.several:
+        return [tuple(name for name, on in zip(names, row, strict=True) if on) for row in truth]
+    return [(names[i],) for i in truth]
 
 
 def of_file(path: str, key: str, text_column: str, label_column: str) -> Split:
@@ -112,11 +125,15 @@ def of_file(path: str, key: str, text_column: str, label_column: str) -> Split:
     if label_column not in table.names:
         return unlabelled(read_texts(path, text_column, key, "text_column"), f"{key}={path}")
     origin = f"{key}={path}"
-    rows = table_rows(table, text_column, label_column, origin, keys=("text_column", "label_column"))
+    columns = {
+        "text": Column("text", text_column, "text_column"),
+        "label": Column("label", label_column, "label_column"),
+    }
+    rows = table_rows(table, columns, origin)
     if not len(rows):
         raise UserError(f"{origin} holds no rows.")
-    texts = whole_texts(rows.texts, rows.numbers, origin, rows.unit)
-    return Split(texts, rows.labels, origin=origin, joined=table.joined, rows=rows)
+    texts = whole_texts(rows["text"], rows.numbers, origin, rows.unit)
+    return Split(texts, rows["label"], origin=origin, joined=table.joined, rows=rows)
 
 
 def unlabelled(texts: Sequence[str], origin: str) -> Split:

@@ -1,21 +1,32 @@
-"""`Task`: what a kind of task needs from the rest: targets from label names, and the judge of its answers."""
+"""`Task`: what one kind of problem asks of the house. A task is one class, its judge and one yaml (docs/how-to/add_a_task.md).
+
+Data, teachers, students and evaluation never see a task; they see what it gives: columns, a head, encoded rows, a judge.
+"""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
+from torch import Tensor
 
+from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.spec import Head, Kind
-from mangakd.data.rows import Rows
+from mangakd.data.encoded import EncodedSplit, Tokenise
+from mangakd.data.rows import Columns, Rows
 from mangakd.data.source import Corpus
-from mangakd.evaluation.judge import Judge
+from mangakd.evaluation.judge import Arrays, Judge
+from mangakd.losses.base import LossCallback
 from mangakd.tasks.meters import Meters
+
+Model = Callable[[Batch], Outputs]
+"""A student or a teacher: batch → its outputs for the batch's sequences."""
 
 
 class Task(ABC):
     """name: for folders and cards. kind: of its head, which also chooses among hardware.tasks.
 
-    judge: names, ranks and computes the scores. monitor: the judge's score that picks the best epoch.
+    columns: what its rows hold, the inputs and what is learnt. judge: names, ranks and computes the scores. monitor: the judge's
+    score that picks the best epoch.
     """
 
     name: str
@@ -23,17 +34,41 @@ class Task(ABC):
     judge: Judge
     monitor: str
 
+    @property
+    @abstractmethod
+    def columns(self) -> Columns:
+        """Name → kind; inputs first."""
+
+    def prepare(self, corpus: Corpus) -> Corpus:
+        """The corpus with what the task adds. Raises UserError for rows that the task cannot use.
+
+        Cells are checked before: none is missing, and each is of its column's kind.
+        """
+        return corpus
+
     @abstractmethod
     def head(self, corpus: Corpus, tokenizer: Any) -> Head:
         """The head that student and teacher need. tokenizer: the student's."""
 
     @abstractmethod
-    def targets(self, rows: Rows, labels: tuple[str, ...]) -> np.ndarray:
-        """Targets of a split for a head with these label names."""
+    def encode(self, rows: Rows, head: Head, tokenise: Tokenise) -> EncodedSplit:
+        """A split for both models. Rows without labels hold the inputs alone: what is learnt is then marked as missing."""
 
     @abstractmethod
-    def meters(self, outputs: int, teacher: bool, together: bool) -> Meters:
-        """One meter for each score of `judge.statistics`, for heads of so many outputs.
+    def own_loss(self) -> LossCallback:
+        """What the baseline and a teacher that is fine-tuned learn from: the labels alone."""
+
+    def ask(self, model: Model, batch: Batch) -> dict[str, Tensor]:
+        """What the judge needs of a model's answer, by name, each (B, …). By default the head's own numbers (B, outputs)."""
+        return {"logits": model(batch).logits}
+
+    @abstractmethod
+    def meters(self, head: Head, teacher: bool, together: bool) -> Meters:
+        """One meter for each score of `judge.statistics`.
 
         teacher: whether the teacher's answers are given. together: whether other ranks hold a part of the rows.
         """
+
+    def facts(self, train: EncodedSplit, head: Head) -> Arrays:
+        """What the judge must know of the training rows for its report."""
+        return {}

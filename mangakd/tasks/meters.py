@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+Tensors = Mapping[str, Tensor]
 Formula = Callable[[np.ndarray, int], np.ndarray]
 """(F) sums over rows, number of rows → the score."""
 
@@ -39,22 +40,23 @@ class Meter(Metric):
 
 
 class Meters:
-    """All scores. meters: score → meter. sums: (answers, targets, the teacher's answers) of a batch → score → (F) sums."""
+    """All scores. meters: score → meter. sums: (answers, truth, the teacher's answers) of a batch → score → (F) sums."""
 
     def __init__(
-        self, meters: Mapping[str, Meter], sums: Callable[[Tensor, Tensor, Tensor | None], Mapping[str, Tensor]]
+        self, meters: Mapping[str, Meter], sums: Callable[[Tensors, Tensors, Tensors | None], Mapping[str, Tensor]]
     ) -> None:
         self._meters, self._sums = meters, sums
 
-    def update(self, answers: Tensor, targets: Tensor, teacher: Tensor | None = None) -> None:
-        """answers, teacher: (B, …) in any precision. targets: (B, …)."""
-        device = torch.device("cpu") if answers.device.type == "mps" else answers.device  # MPS has no float64
-        sides = [None if side is None else side.to(device) for side in (answers, targets, teacher)]
+    def update(self, answers: Tensors, truth: Tensors, teacher: Tensors | None = None) -> None:
+        """answers, teacher: as `Task.ask` gives them, in any precision. truth: the batch's columns."""
+        first = next(iter(answers.values()))
+        device = torch.device("cpu") if first.device.type == "mps" else first.device  # MPS has no float64
+        sides = [side and {name: each.to(device) for name, each in side.items()} for side in (answers, truth, teacher)]
         for name, sums in self._sums(*sides).items():  # type: ignore[arg-type]
             meter = self._meters[name]
             if meter.sums.device != device:
                 meter.to(device)
-            meter.update(sums, len(answers))
+            meter.update(sums, len(first))
 
     def values(self) -> dict[str, float]:
         """Score → value; a score that is not defined on these rows is left out."""

@@ -14,9 +14,10 @@ from torch import Tensor
 from mangakd.core.errors import UserError
 from mangakd.core.outputs import Batch, Outputs, mixture
 from mangakd.core.requires import Need
-from mangakd.core.spec import Head, ModelSpec
+from mangakd.core.spec import Head, Kind, ModelSpec
+from mangakd.data.encoded import EncodedSplit
 from mangakd.data.gather import gather
-from mangakd.data.loader import EncodedSplit, EvalBatches
+from mangakd.data.loader import EvalBatches
 from mangakd.models.encoder import Encoder
 from mangakd.teachers.base import TeacherProvider, digest
 from mangakd.teachers.local import LocalTeacher
@@ -139,19 +140,24 @@ def member_logits(outputs: Outputs) -> Tensor:
     return members.transpose(0, 1)
 
 
+def check_likelihood(kind: Kind) -> None:
+    """Raises UserError for heads that give labels no likelihood, so that no weights can be learned from it."""
+    if kind != "labels":
+        raise UserError(
+            "teacher.weights=validation looks for the weights under which the labels are most likely, and the task's head is of "
+            f"kind {kind}. Give teacher.weights one number for each member, or null for equal ones."
+        )
+
+
 def validation_weights(teacher: TeacherProvider, split: EncodedSplit, context: TeacherContext) -> Tensor:
     """`weights=validation`: learned on the validation labels. Raises UserError for a head without labels."""
     head = teacher.spec.head
-    if head.kind != "labels":
-        raise UserError(
-            f"teacher.weights=validation finds the weights under which the labels are most likely, and the head of "
-            f"{teacher.spec.name} is {head}. Give teacher.weights one number for each member, or null for equal ones."
-        )
+    check_likelihood(head.kind)
     teacher.prepare(context.device, Need(logits=True))
     with context.progress("weigh members", len(split)) as advance:
         batches = EvalBatches(split, context.batch_size)
         logits = gather(
             lambda batch: member_logits(teacher(batch)), batches, context.device, advance, context.precision
         )
-    targets = torch.from_numpy(split.labels)
+    targets = torch.from_numpy(split.columns["labels"])
     return torch.tensor(learned_weights(logits.transpose(0, 1), targets, head.several))

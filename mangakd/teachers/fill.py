@@ -96,7 +96,7 @@ def _answer(
 
 def _shares(context: TeacherContext, name: str, positions: np.ndarray) -> list[np.ndarray]:
     """For each rank, its places in `positions`: whole batches, sorted by length and dealt in turn."""
-    order = EvalBatches(context.splits[name], context.batch_size, positions).order
+    order = EvalBatches(context.splits[name].sequences, context.batch_size, positions).order
     turn = np.arange(len(order)) // context.batch_size % ranks.world()
     return [order[turn == rank] for rank in range(ranks.world())]
 
@@ -108,7 +108,7 @@ def _logits(
     if not len(positions):
         return np.empty((0, teacher.members, teacher.spec.head.outputs), np.float32)
     teacher.prepare(context.device, Need(logits=True))
-    batches = EvalBatches(context.splits[name], context.batch_size, positions)
+    batches = EvalBatches(context.splits[name].sequences, context.batch_size, positions)
     answer = gather(lambda batch: member_logits(teacher(batch)), batches, context.device, advance, context.precision)
     return answer.numpy()
 
@@ -120,7 +120,7 @@ def verify(folder: Path, teacher: TeacherProvider, name: str, context: TeacherCo
     """
     split = context.splits[name]
     reader = StoreReader(folder, manifest_of(teacher, context.precision))
-    positions = np.linspace(0, len(split) - 1, min(rows, len(split)), dtype=np.int64)
+    positions = np.linspace(0, len(split.teacher) - 1, min(rows, len(split.teacher)), dtype=np.int64)
     live = torch.from_numpy(_logits(teacher, context, name, positions))
     stored = torch.from_numpy(reader.lookup(split.teacher.keys[positions]))
     head = teacher.spec.head

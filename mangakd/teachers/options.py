@@ -15,7 +15,7 @@ import torch
 from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
 from mangakd.core.spec import Head, ModelSpec
-from mangakd.data.loader import EncodedSplit
+from mangakd.data.encoded import EncodedSplit
 from mangakd.models.labels import label_name
 from mangakd.teachers.base import TeacherProvider
 

@@ -7,7 +7,7 @@ import copy
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 
 from mangakd.core import ranks
 from mangakd.core.errors import UserError
-from mangakd.data.loader import EncodedSplit, TrainLoader
+from mangakd.data.encoded import EncodedSplit
+from mangakd.data.loader import TrainLoader
 from mangakd.data.sampler import Share
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
@@ -38,7 +39,7 @@ from mangakd.training.validation import Validation
 
 @dataclass
 class Fit:
-    """The inputs of one fit. reference: the teacher's validation logits (N, C), for agreement and KL while training.
+    """The inputs of one fit. reference: the teacher's answers on validation (`Task.ask`), for agreement and KL while training.
 
     trainer: further arguments of lightning.Trainer, such as max_epochs. identity: see `Identity`; saved in the checkpoints.
     keep: best (validation epoch) or last; None: best if the losses read the logits, because otherwise the score says nothing.
@@ -54,7 +55,7 @@ class Fit:
     hardware: Hardware
     seed: int
     trainer: dict[str, Any] = field(default_factory=dict)
-    reference: torch.Tensor | None = None
+    reference: Mapping[str, torch.Tensor] | None = None
     loggers: Sequence[Any] = ()
     resume: Path | None = None
     save_every: SaveEvery = field(default_factory=SaveEvery)
@@ -91,8 +92,11 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, setu
     share = _share(hardware, accumulate)
     loader = TrainLoader(setup.train, step_rows, setup.seed, share, hardware.workers, hardware.pin_memory)
     _check_rows(setup, share)
+    _check_units(setup.train, losses)
     step = Step(total_steps(len(loader), accumulate, **setup.trainer), step_rows, accumulate)
-    validation = Validation(setup.task, setup.validation, hardware.eval_batch_size, share, setup.reference)
+    validation = Validation(
+        setup.task, student.spec.head, setup.validation, hardware.eval_batch_size, share, setup.reference
+    )
     module = RunModule(model, terms, teacher, setup.optim, validation, step, setup.seed, hardware, setup.identity)
     judge, monitor = setup.task.judge, f"val/{setup.task.monitor}"
     mode = judge.score(setup.task.monitor).mode
@@ -141,6 +145,16 @@ def _check_rows(setup: Fit, share: Share) -> None:
             f"{len(setup.train)} training rows cannot be shared by {share.world} devices × {share.accumulate} micro-batches. "
             "Use fewer devices (hardware=cpu), hardware.accumulate=1 or more rows (data.train_limit)."
         )
+
+
+def _check_units(split: EncodedSplit, losses: LossSet) -> None:
+    """A loss whose unit nobody counts could not be divided by what the optimizer step holds."""
+    for name, loss in losses.callbacks.items():
+        if loss.unit not in split.units:
+            raise UserError(
+                f"losses.{name} counts in {loss.unit}, which the task does not count: its encode must give EncodedSplit the "
+                f"units {{{loss.unit!r}: …}}."
+            )
 
 
 def _load_weights(student: Encoder, file: Path) -> None:

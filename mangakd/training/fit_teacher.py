@@ -17,9 +17,7 @@ import torch
 from mangakd.core.errors import UserError
 from mangakd.core.locks import waiting_lock
 from mangakd.core.spec import Head
-from mangakd.data.loader import EncodedSplit
-from mangakd.data.source import Corpus
-from mangakd.losses.hard_label import HardLabelLoss
+from mangakd.data.encoded import EncodedSplit
 from mangakd.losses.loss_set import LossSet
 from mangakd.models import heads, load
 from mangakd.models.outline import Outline
@@ -37,12 +35,13 @@ KEY = "teacher.path"
 
 
 def fit_teacher(
-    member: Member, options: FitOptions, names: Sequence[str] | None, corpus: Corpus, task: Task, head: Head,
+    member: Member, options: FitOptions, names: Sequence[str] | None, data: str, task: Task, head: Head,
     splits: dict[str, EncodedSplit], tokenizer: Any, hardware: Hardware, cache: Path,
 ) -> Outline:  # fmt: skip
-    """The outline of a member with the task's head; the weights are not read. names: of the outputs, if its config has none.
+    """The outline of a member with the task's head; the weights are not read. data: digest of the labelled rows.
 
-    Raises UserError if the member needs a new head and teacher.fit.mode=never.
+    names: of the outputs, if the member's config has none. Raises UserError if the member needs a new head and
+    teacher.fit.mode=never.
     """
     if options.mode != "always" and (outline := load.outline_trained(member.path, KEY, head.kind, names)) is not None:
         return replace(outline, head=heads.trained_head(outline.model.config, head))
@@ -53,8 +52,8 @@ def fit_teacher(
     # The fingerprint covers the data and its label order. From the hardware config it includes only the step size, the one
     # setting that affects training.
     mark = digest(
-        base.digest(torch.float32), corpus.digest("train", "validation"), splits["train"].teacher.keys.sum(), options.epochs,
-        options.lr, hardware.step_rows, member.seed, (head.problem_type or head.kind).removesuffix("_classification"),
+        base.digest(torch.float32), data, splits["train"].teacher.keys.sum(), options.epochs, options.lr, hardware.step_rows,
+        member.seed, (head.problem_type or head.kind).removesuffix("_classification"),
     )  # fmt: skip
     folder = cache / "teachers" / mark
     with waiting_lock(cache / "locks" / mark, "fine-tuning the teacher"):  # parallel runs of a sweep share the teacher
@@ -89,13 +88,12 @@ def _train(
 ) -> None:  # fmt: skip
     scratch = folder.with_name(f"{folder.name}.partial")
     encoder = load.encoder(model, head, f"teacher {model.config.model_type}", tokenizer).train()
-    losses = LossSet({"hard_label": HardLabelLoss()})
+    losses = LossSet({"own_loss": task.own_loss()})
     losses.bind(encoder.spec, None)
-    # The teacher is the student of this fit, so the teacher's tokens become the student's tokens.
-    own = {name: EncodedSplit(s.teacher, s.teacher, s.labels, s.pads[1], s.pads[1]) for name, s in splits.items()}
     setup = Fit(
-        f"fine-tune teacher (seed {member.seed})", scratch, task, own["train"], own["validation"], Optim(lr=options.lr),
-        hardware.alone, member.seed, trainer={"max_epochs": options.epochs},
+        f"fine-tune teacher (seed {member.seed})", scratch, task, splits["train"].of_teacher,
+        splits["validation"].of_teacher, Optim(lr=options.lr), hardware.alone, member.seed,
+        trainer={"max_epochs": options.epochs},
     )  # fmt: skip
     setup.resume = newest(setup.checkpoints)  # of an interrupted fine-tuning
     result = fit(encoder, losses, None, setup)

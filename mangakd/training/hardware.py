@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mangakd.core import cpu
+from mangakd.core import cpu, ranks
 
 STRATEGIES = ("one", "ddp", "fsdp")
 PLACEMENTS = ("replicated", "sharded", "cached")
@@ -87,6 +87,11 @@ class Hardware:
         if self.accelerator == "auto":
             return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         return "cuda" if self.accelerator == "gpu" else self.accelerator
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process predicts outside a fit."""
+        return torch.device(self.kind, ranks.local_rank()) if self.kind == "cuda" else torch.device(self.kind)
 
     @property
     def backend(self) -> str:

@@ -107,6 +107,8 @@ class DistillModule(L.LightningModule):
         self.__dict__.pop("steps", None)  # the cached value of an earlier fit
 
     def on_fit_start(self) -> None:
+        cure = "Use one device and accumulate_grad_batches=1."
+        self.losses.check_parts(self.trainer.world_size * self.trainer.accumulate_grad_batches, cure)
         self._prepare_teacher()
 
     def on_validation_start(self) -> None:
@@ -168,7 +170,7 @@ class DistillModule(L.LightningModule):
         """Log the losses with the weights of the end of training (progress 1), as means over rows."""
         result = self._losses_of(batch, 1.0)
         values = {f"{split}/loss": result.total} | {f"{split}/loss/{name}": term for name, term in result.terms.items()}
-        self.log_dict(values, batch_size=len(batch["labels"]), sync_dist=True, prog_bar=False)
+        self.log_dict(values, batch_size=len(batch["student"]["input_ids"]), sync_dist=True, prog_bar=False)
 
     def _logs_step(self, batch_idx: int) -> bool:
         """Whether to log this step: loggers write the step, or the progress line shows the step (an epoch's first or last).

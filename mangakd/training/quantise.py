@@ -16,7 +16,7 @@ from typing import Any
 
 from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
-from mangakd.data.loader import EncodedSplit
+from mangakd.data.encoded import EncodedSplit
 from mangakd.export.smooth_quant import quiet_nncf
 from mangakd.export.spread import spread
 from mangakd.export.variants import CALIBRATION, LEAST
@@ -94,6 +94,7 @@ def _with_quantisers(student: Encoder, texts: EncodedSplit) -> Any:
     import nncf
     from nncf.torch.extensions import ExtensionLoaderTimeoutException
 
+    texts = texts.sequences
     rows = spread(range(len(texts)), CALIBRATION)
     # One text at a time: padding would affect the ranges.
     batches = [dict(texts.collate([row])["student"]) for row in rows]

@@ -79,7 +79,7 @@ class RunModule(DistillModule):
         checkpoint[checkpoints.KEY] = {**vars(self._identity), **run, "groups": [group["name"] for group in groups]}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._validation.add(self.student(batch["student"]).logits, batch["labels"])
+        self._validation.add(lambda batch: self.student(batch["student"]), batch)
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict({f"val/{name}": value for name, value in self._validation.scores().items()}, batch_size=1)

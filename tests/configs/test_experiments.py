@@ -14,12 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import LABELS, REPO, save_tiny
+from conftest import LABELS, REPO, checked, save_tiny
 from omegaconf import DictConfig
 from warm import Command
-
-from mangakd.cli import preflight
-from mangakd.cli.setup import Setup
 
 Compose = Callable[..., DictConfig]
 EXPERIMENTS = sorted((REPO / "conf" / "experiment").glob("*.yaml"))
@@ -65,7 +62,7 @@ def test_a_template_passes_preflight(
     file: Path, offline: dict[str, list[str]], compose: Compose, tmp_path: Path
 ) -> None:
     given = [*offline.get(file.stem, []), "hardware=cpu", f"paths.cache={tmp_path / 'cache'}"]
-    preflight.check(Setup(compose(f"experiment={file.stem}", *given), tmp_path / "run"))
+    checked(compose(f"experiment={file.stem}", *given), tmp_path / "run")
 
 
 # Templates that ask more of their data than files have.

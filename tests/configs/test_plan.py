@@ -11,7 +11,7 @@ from warm import Command
 
 from mangakd.cli import plan as plans
 from mangakd.cli import preflight
-from mangakd.cli.setup import Setup
+from mangakd.cli.given import run_of
 from mangakd.core.errors import UserError
 from mangakd.planning import table
 from mangakd.planning.advice import advise
@@ -31,7 +31,7 @@ def plan(compose: Compose) -> Callable[..., Estimate]:
 
     def planned(profile: str, *overrides: str) -> Estimate:
         config = compose(f"hardware={profile}", *overrides, name="plan")
-        return plans.estimated(Setup(config, Path()), profile)
+        return plans.estimated(config, run_of(config, Path(), profile))
 
     return planned
 
@@ -124,7 +124,8 @@ def test_compare_has_a_column_for_each_profile_and_keeps_the_overrides(compose: 
 )  # fmt: skip
 def test_mistakes_are_named(overrides: list[str], words: str, compose: Compose) -> None:
     with pytest.raises(UserError, match=words):
-        plans.planned(Setup(compose(*overrides, name="plan"), Path()))
+        config = compose(*overrides, name="plan")
+        plans.plan_of(config, run_of(config, Path()))
 
 
 def test_what_a_workload_does_not_read_is_said(
@@ -136,10 +137,10 @@ def test_what_a_workload_does_not_read_is_said(
 
 
 def test_a_response_is_not_trained(compose: Compose, tmp_path: Path) -> None:
-    setup = Setup(compose(RESPONSE, "plan=true"), tmp_path / "run")
-    for stop in (preflight.check, plans.planned):
+    config = compose(RESPONSE, "plan=true")
+    for stop in (preflight.check, plans.plan_of):
         with pytest.raises(UserError, match=r"task=response can be planned \(mangakd plan .*\) but not yet"):
-            stop(setup)
+            stop(config, run_of(config, tmp_path / "run"))
 
 
 @pytest.fixture
@@ -154,7 +155,8 @@ def run(compose: Compose, tiny_teacher: Path, tiny_csv: Path, tmp_path: Path) ->
     ]
 
     def planned(*overrides: str) -> Estimate:
-        return plans.estimated(Setup(compose(*own, *overrides), tmp_path / "run"), "a10g_x2_ddp")
+        config = compose(*own, *overrides)
+        return plans.estimated(config, run_of(config, tmp_path / "run", "a10g_x2_ddp"))
 
     return planned
 
@@ -183,7 +185,8 @@ def test_plan_true_tells_of_the_baseline_and_leaves_no_folder(
 ) -> None:
     own = ["hardware=h100", "data=files", f"data.path={tiny_csv}", f"teacher.path={tiny_teacher}", "student.layers=[2]"]
     texts = [
-        plans.planned(Setup(compose(*own, f"baseline={baseline}"), tmp_path / "run")) for baseline in ("true", "false")
+        plans.plan_of(config, run_of(config, tmp_path / "run"))
+        for config in (compose(*own, f"baseline={baseline}") for baseline in ("true", "false"))
     ]
     assert "intent as configured on h100" in texts[0]
     assert "without a teacher, takes another" in texts[0] and "another" not in texts[1]
@@ -202,4 +205,4 @@ def test_the_page_shows_what_is_printed(workload: str, compose: Compose) -> None
     config = compose(f"task={workload.partition('_')[0]}", f"workload={workload}", "hardware=a100", name="plan")
     assert plans.compared(config) in PAGE, f"print {workload} into docs/how-to/planning.md again"
     if workload == "response":
-        assert plans.planned(Setup(config, Path())) in PAGE
+        assert plans.plan_of(config, run_of(config, Path())) in PAGE

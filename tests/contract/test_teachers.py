@@ -22,7 +22,8 @@ from mangakd.core.errors import UserError
 from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import Head
-from mangakd.data.loader import EncodedSplit, TrainLoader
+from mangakd.data.encoded import EncodedSplit
+from mangakd.data.loader import TrainLoader
 from mangakd.losses.loss_set import LossSet
 from mangakd.losses.output import OutputLoss
 from mangakd.models.load import vocabulary_digest

@@ -18,6 +18,7 @@ from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import Head
 from mangakd.data.loader import EvalBatches
+from mangakd.runs.checks.teacher import weights
 from mangakd.store.writer import StoreWriter
 from mangakd.teachers import fill as module
 from mangakd.teachers.base import TeacherProvider
@@ -287,3 +288,14 @@ def test_weights_of_validation_come_from_the_validation_labels(kind: type, tmp_p
     assert not np.allclose(
         kind(path="bert", seeds=(0, 1, 2), weights="validation").provider(other).weights.numpy(), expected, atol=1e-3
     )
+
+
+def test_weights_of_validation_need_labels(tmp_path: Path) -> None:
+    """Told before anything is loaded, and by the provider where nobody asked."""
+    own = Ensemble(path="bert", seeds=(0, 2), weights="validation")
+    weights(own, lambda: "labels")
+    words = r"teacher\.weights=validation .* the task's head is of kind score\. Give teacher\.weights one number"
+    with pytest.raises(UserError, match=words):
+        weights(own, lambda: "score")
+    with pytest.raises(UserError, match=words):
+        own.provider(context(tmp_path, Teachers(SCORE)))

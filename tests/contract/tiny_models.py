@@ -31,11 +31,12 @@ from transformers import (
 )
 
 from mangakd.core.spec import Head, ModelSpec
-from mangakd.data.loader import EncodedSplit
+from mangakd.data.encoded import EncodedSplit, Sides
 from mangakd.data.tokenising import tokenise
 from mangakd.models.encoder import Encoder
 from mangakd.models.heads import entries
 from mangakd.models.load import vocabulary_digest
+from mangakd.tasks.classification.encode import labelled
 from mangakd.teachers.options import Member, TeacherContext
 
 VOCAB, SCALE = 130, 12
@@ -130,7 +131,7 @@ def split(count: int, cache: Path, seed: int = 0, head: Head = HEAD, reader: Any
         labels = rng.integers(0, 2, (count, head.outputs)).astype("f4")
     else:
         labels = rng.integers(0, head.outputs, count) if head.kind == "labels" else rng.normal(size=count).astype("f4")
-    return EncodedSplit(tokens, tokens, labels, 0, 0)
+    return labelled(Sides(tokens, tokens, 0, 0), labels)
 
 
 class Teachers:

@@ -1,8 +1,10 @@
 """A run that is killed and resumed is the run that nobody killed: real processes, by benchmarks/kills.py, and an epoch's end."""
 
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -18,7 +20,9 @@ from mangakd.training.optim import Optim
 sys.path.insert(0, str(REPO / "benchmarks"))
 
 import kills
+import kills_start
 from kills_check import wrong_rows
+from warm import Command
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +35,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("name", "blow"),
     [("1 process, 2 workers, live", "process tree"), ("2 processes (ddp), 0 workers, stored", "slow ranks")],
 )
-def test_a_killed_run_ends_with_the_same_bits_and_rows(world: Path, name: str, blow: str) -> None:
+def test_a_killed_run_ends_with_the_same_bits_and_rows(
+    world: Path, name: str, blow: str, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forked = SimpleNamespace(Popen=command.popen, STDOUT=subprocess.STDOUT)
+    monkeypatch.setattr(kills_start, "subprocess", forked)
     configuration = next(one for one in kills.configurations() if one.name == name)
     result = kills.measure(replace(configuration, victims=(blow,), more=()), world, kills=1, epochs=2, seed=0)
     assert result.good, result

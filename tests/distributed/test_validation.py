@@ -9,10 +9,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as processes
 
-from mangakd.core.spec import Problem
-from mangakd.data.loader import EncodedSplit
+from mangakd.core.outputs import Outputs
+from mangakd.core.spec import Head
+from mangakd.data.encoded import EncodedSplit
 from mangakd.data.sampler import Share
-from mangakd.tasks.classification.task import Classification
+from mangakd.tasks.classification.task import Classification, Problem
 from mangakd.training.validation import Validation
 
 PROBLEMS: tuple[Problem, ...] = ("single_label", "multi_label")
@@ -25,15 +26,20 @@ def world(problem: Problem) -> tuple[EncodedSplit, np.ndarray, np.ndarray]:
     student, teacher = rng.normal(size=(2, ROWS, CLASSES)) - 50 * (np.arange(CLASSES) == 3)
     split = tiny.split(ROWS, 1)
     if problem == "multi_label":
-        split.labels = (rng.random((ROWS, CLASSES)) < [0.5, 0.3, 0.1, 0]).astype(np.float32)
+        split.columns["labels"] = (rng.random((ROWS, CLASSES)) < [0.5, 0.3, 0.1, 0]).astype(np.float32)
     return split, student.astype(np.float32), teacher.astype(np.float32)
+
+
+def head(problem: Problem) -> Head:
+    return Head("labels", CLASSES, tuple("abcd"), several=problem == "multi_label")
 
 
 def passed(validation: Validation, logits: np.ndarray) -> dict[str, float]:
     """The scores of one pass whose model answers these logits."""
     for number, batch in enumerate(validation.batches):
         rows = validation.batches.rows[number * BATCH : (number + 1) * BATCH]
-        validation.add(torch.from_numpy(logits[rows]), batch["labels"])
+        outputs = Outputs(torch.from_numpy(logits[rows]), batch["student"]["attention_mask"])
+        validation.add(lambda _, outputs=outputs: outputs, batch)
     return validation.scores()
 
 
@@ -43,10 +49,12 @@ def on_rank(rank: int, folder: str) -> None:
     for problem in PROBLEMS:
         split, student, teacher = world(problem)
         task = Classification(problem=problem)
-        validation = Validation(task, split, BATCH, Share(rank, WORLD), torch.from_numpy(teacher))
+        validation = Validation(
+            task, head(problem), split, BATCH, Share(rank, WORLD), {"logits": torch.from_numpy(teacher)}
+        )
         results[problem] = [passed(validation, student), passed(validation, student)]
         if rank == 0:  # a fit on one device asks no other rank, which may be elsewhere
-            results[problem].append(passed(Validation(task, split, BATCH, Share()), student))
+            results[problem].append(passed(Validation(task, head(problem), split, BATCH, Share()), student))
     torch.save(results, os.path.join(folder, f"{rank}.pt"))
     dist.destroy_process_group()
 
@@ -66,13 +74,13 @@ def test_ranks_say_what_one_process_says(
     (first, again, alone), (other, _) = (rank[problem] for rank in results)
     split, student, teacher = world(problem)
     task = Classification(problem=problem)
-    judge, targets = task.judge, split.labels
-    values = judge.values(student, targets, teacher)
-    values["retention"] = values["accuracy"] / judge.values(teacher, targets)["accuracy"]
+    said, reference = {"logits": student}, {"logits": teacher}
+    values = task.judge.values(head(problem), said, split.columns, reference)
+    values["retention"] = values["accuracy"] / task.judge.values(head(problem), reference, split.columns)["accuracy"]
     assert first == again == other, "every rank, in every pass"
     assert first == pytest.approx(values, abs=1e-12)
     exact = ("accuracy", "agreement", "macro_f1", "retention")
     assert [first[name] for name in exact] == [values[name] for name in exact]
-    assert alone == pytest.approx(judge.values(student, targets), abs=1e-12)
-    one = passed(Validation(task, split, BATCH, Share(), torch.from_numpy(teacher)), student)
+    assert alone == pytest.approx(task.judge.values(head(problem), said, split.columns), abs=1e-12)
+    one = passed(Validation(task, head(problem), split, BATCH, Share(), {"logits": torch.from_numpy(teacher)}), student)
     assert one == pytest.approx(first, abs=1e-12) and [one[name] for name in exact] == [first[name] for name in exact]

@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 import torch
 from architectures import LABELS, LENGTH, TEXTS, save
+from conftest import checked
 from omegaconf import DictConfig
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from mangakd.cli import preflight
-from mangakd.cli.setup import Setup
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
 from mangakd.export.variants import make
@@ -145,7 +144,7 @@ def test_what_an_architecture_cannot_do_is_refused(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(UserError) as raised:
-        preflight.check(Setup(compose(*overrides(brought(name), data, more)), tmp_path / "run"))
+        checked(compose(*overrides(brought(name), data, more)), tmp_path / "run")
     assert all(word in str(raised.value) for word in words), raised.value
 
 
@@ -154,9 +153,8 @@ def test_a_modernbert_of_one_kind_of_attention_is_refused_where_it_cannot_be_loa
 ) -> None:
     """transformers 5.5 cannot load it, 5.24 can."""
     folder = brought("modernbert")
-    setup = Setup(compose(*overrides(folder, data, ["student.layers=[1,4]"])), tmp_path / "run")
     try:
-        preflight.check(setup)
+        checked(compose(*overrides(folder, data, ["student.layers=[1,4]"])), tmp_path / "run")
     except UserError as error:
         assert all(word in str(error) for word in ("full_attention alone", "cannot load", "student.layers=[1,3] works"))
         return

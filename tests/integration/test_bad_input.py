@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import LABELS, TOKENIZER_FILES, save_tiny
+from conftest import LABELS, TOKENIZER_FILES, checked, save_tiny
 from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 
-from mangakd.cli import preflight, train
+from mangakd.cli import train
 from mangakd.cli.app import explain
-from mangakd.cli.setup import Setup
+from mangakd.cli.given import run_of
 from mangakd.core.errors import UserError
+from mangakd.runs.checks import machine
 
 Compose = Callable[..., DictConfig]
 
@@ -66,15 +67,9 @@ def folders(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 def problems(config: DictConfig, tmp_path: Path) -> str:
     with pytest.raises(UserError) as raised:
-        preflight.check(Setup(config, tmp_path / "run"))
+        checked(config, tmp_path / "run")
     assert explain(raised.value) == str(raised.value)
     return str(raised.value)
-
-
-def checked(config: DictConfig, tmp_path: Path) -> Setup:
-    setup = Setup(config, tmp_path / "run")
-    preflight.check(setup)
-    return setup
 
 
 SIZES = ["student=bert_mini", "student.layers=null"]
@@ -214,24 +209,24 @@ def test_all_problems_are_told_at_once(base: list[str], compose: Compose, tmp_pa
 
 
 def test_a_good_run_has_no_problem_and_leaves_nothing(base: list[str], compose: Compose, tmp_path: Path) -> None:
-    setup = checked(compose(*base, "data.max_length=64", "teacher.labels=[order,refund,shipping]"), tmp_path)
-    assert setup.corpus.labels == LABELS
+    words = ["data.max_length=64", "teacher.labels=[order,refund,shipping]"]
+    assert checked(compose(*base, *words), tmp_path / "run").parts.corpus.labels == LABELS
     assert not (tmp_path / "run").exists()
 
 
 def test_labels_in_another_order_are_aligned(base: list[str], compose: Compose, tmp_path: Path) -> None:
     swapped = save_tiny(tmp_path / "swapped", labels=("shipping", "order", "refund"))
-    setup = checked(compose(*base, f"teacher.path={swapped}"), tmp_path)
-    batch = setup.splits["test"].collate([0, 1, 2])
-    logits = setup.teacher.provider(setup.context)(batch).logits
-    raw = setup.members.read(setup.teacher.models[0]).eval()(batch["teacher"]).logits
+    run = checked(compose(*base, f"teacher.path={swapped}"), tmp_path / "run")
+    batch = run.material.splits["test"].collate([0, 1, 2])
+    logits = run.material.teacher()(batch).logits
+    raw = run.material.members.read(run.parts.teacher.models[0]).eval()(batch["teacher"]).logits
     assert torch.equal(logits, raw[:, [1, 2, 0]])
 
 
 def test_a_teacher_without_head_needs_leave_to_be_fitted(
     base: list[str], tiny_fresh: Path, compose: Compose, tmp_path: Path
 ) -> None:
-    checked(compose(*base, f"teacher.path={tiny_fresh}"), tmp_path)
+    checked(compose(*base, f"teacher.path={tiny_fresh}"), tmp_path / "run")
     message = problems(compose(*base, f"teacher.path={tiny_fresh}", "teacher.fit.mode=never"), tmp_path)
     assert "no head for this task (its architecture is ['BertModel'])" in message
 
@@ -240,8 +235,8 @@ def test_a_teacher_without_head_needs_leave_to_be_fitted(
 def test_folder_of_another_run(name: str, base: list[str], compose: Compose, tmp_path: Path) -> None:
     (tmp_path / "run" / name).mkdir(parents=True)
     with pytest.raises(UserError, match=f"holds another run .{name}.*resume=auto"):
-        preflight.run_folder(Setup(compose(*base), tmp_path / "run"))
-    preflight.run_folder(Setup(compose(*base, "resume=auto"), tmp_path / "run"))
+        checked(compose(*base), tmp_path / "run")
+    machine.run_folder(tmp_path / "run", "auto")
 
 
 def test_packages_that_are_not_installed(
@@ -263,11 +258,11 @@ def test_packages_that_are_not_installed(
 
 
 def test_a_part_that_failed_is_not_tried_again(base: list[str], compose: Compose, tmp_path: Path) -> None:
-    setup = Setup(compose(*base, "data.path=/no/a.csv"), tmp_path / "run")
+    run = run_of(compose(*base, "data.path=/no/a.csv"), tmp_path / "run")
     errors: list[Any] = []
     for _ in range(2):
         with pytest.raises(UserError) as raised:
-            setup.corpus  # noqa: B018
+            run.parts.corpus  # noqa: B018
         errors.append(raised.value)
     assert errors[0] is errors[1]
 
@@ -276,7 +271,7 @@ def test_damaged_tokens_are_made_again(
     base: list[str], compose: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def keys() -> list[int]:
-        return list(checked(compose(*base), tmp_path).splits["train"].student.keys.tolist())
+        return list(checked(compose(*base), tmp_path / "run").material.splits["train"].student.keys.tolist())
 
     first = keys()
     for file in (tmp_path / "cache" / "tokens").glob("*.arrow"):

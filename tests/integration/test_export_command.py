@@ -127,8 +127,8 @@ def test_a_run_exports_its_student_and_reports_it(trained: tuple[Path, list[str]
     test = predictions.load(run, "test")
     model = runtime.load(run / "export" / "onnx_fp32", threads=1)
     for batch in (1, 3, 5):
-        np.testing.assert_allclose(model.outputs(test.texts, batch), test.logits["student"], atol=1e-4)
-    right = (test.logits["student"].argmax(1) == test.targets).mean()
+        np.testing.assert_allclose(model.outputs(test.texts, batch), test.answers["student"]["logits"], atol=1e-4)
+    right = (test.answers["student"]["logits"].argmax(1) == test.truth["labels"]).mean()
     assert record["test"]["score"] + record["test"]["drop_points"] / 100 == pytest.approx(right)
     (run / "report.md").unlink()
     write_report(run, ClassificationJudge(), {})

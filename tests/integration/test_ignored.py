@@ -3,14 +3,14 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from unittest.mock import MagicMock
 
 import pytest
 from omegaconf import DictConfig
 
 from mangakd.cli import preflight
-from mangakd.cli.setup import Setup
+from mangakd.cli.given import run_of
 from mangakd.core import cpu
+from mangakd.runs.checks import machine
 
 Compose = Callable[..., DictConfig]
 
@@ -49,10 +49,10 @@ def test_ignored_settings_are_warned_about(
 ) -> None:
     overrides, expected = WARNED[what]
     with caplog.at_level(logging.WARNING):
-        setup = Setup(compose(*base, *overrides), tmp_path / "run")
-        preflight.warn_ignored(setup.config)
+        config = compose(*base, *overrides)
+        preflight.warn_ignored(config)
         if what == "data":
-            setup.corpus  # noqa: B018
+            run_of(config, tmp_path / "run").parts.corpus  # noqa: B018
     told = " ".join(caplog.messages)
     assert expected in told if expected else not told
 
@@ -63,9 +63,9 @@ def test_bf16_on_a_cpu_that_emulates_it_is_warned_about(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(cpu, "native_bf16", lambda: units)
-    monkeypatch.setattr(preflight.HydraConfig, "get", MagicMock())  # there only in a run
     for precision in ("32-true", "bf16-mixed"):
         caplog.clear()
-        preflight.machine(Setup(compose(*base, f"hardware.precision={precision}"), tmp_path / "run"))
+        parts = run_of(compose(*base, f"hardware.precision={precision}"), tmp_path / "run").parts
+        machine.profile(parts.hardware, "cpu")
         told = "hardware.precision=bf16-mixed is emulated on this CPU" in " ".join(caplog.messages)
         assert told == (precision == "bf16-mixed" and not units)

@@ -52,7 +52,7 @@ def rows(count: int, seed: int) -> list[dict[str, Any]]:
     """As a tokenised `datasets.Dataset` gives them."""
     data = split(count, seed)
     return [
-        {"input_ids": data.collate([i])["student"]["input_ids"][0].tolist(), "labels": int(data.labels[i])}
+        {"input_ids": data.collate([i])["student"]["input_ids"][0].tolist(), "labels": int(data.columns["labels"][i])}
         for i in range(count)
     ]
 

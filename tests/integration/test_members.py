@@ -22,11 +22,11 @@ def check_metrics(run: Path) -> None:
     """metrics.json holds what the judge makes of the run's predictions; validation while training said the same."""
     metrics, judge = json.loads((run / "metrics.json").read_text()), ClassificationJudge()
     test, validation = (predictions.load(run, split) for split in ("test", "validation"))
-    values = judge.values(test.logits["student"], test.targets, test.logits["teacher"])
+    values = judge.values(test.head, test.answers["student"], test.truth, test.answers["teacher"])
     assert {name: metrics[f"test/{name}"] for name in values} == values
-    whole = judge.values(test.logits["teacher"], test.targets)["accuracy"]
+    whole = judge.values(test.head, test.answers["teacher"], test.truth)["accuracy"]
     assert metrics["test/retention"] == values["accuracy"] / whole
-    accuracy = judge.values(validation.logits["student"], validation.targets)["accuracy"]
+    accuracy = judge.values(validation.head, validation.answers["student"], validation.truth)["accuracy"]
     assert metrics["val/accuracy"] == round(accuracy, 6)
 
 
@@ -50,6 +50,6 @@ def test_members_are_scored_one_by_one(
     accuracy, ece = (sum(both) / 2 for both in zip(*alone, strict=True))
     assert metrics["members/test/accuracy"] == pytest.approx(accuracy)
     assert metrics["members/test/ece"] == pytest.approx(ece, abs=1e-4) and alone[0][1] != pytest.approx(ece, abs=1e-4)
-    assert [name for name, _ in rows(metrics, ClassificationJudge())] == ["its members, mean", "student"]
+    assert [name for name, _ in rows(metrics, ClassificationJudge())] == ["teacher", "its members, mean", "student"]
     headline = str(sections.headline(measure(tmp_path / "both", ClassificationJudge(), 10), []).blocks[0])
     assert f"The mean of the ensemble's members is {accuracy:.1%}" in headline

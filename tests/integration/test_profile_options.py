@@ -10,7 +10,7 @@ from conftest import save_tiny
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig
 
-from mangakd.cli.setup import Setup
+from mangakd.cli.given import run_of
 from mangakd.core.requires import Need
 from mangakd.data.loader import EvalBatches
 from mangakd.losses.attention import AttentionLoss
@@ -19,9 +19,10 @@ from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.losses.hidden import HiddenLoss
 from mangakd.losses.loss_set import LossSet
 from mangakd.losses.output import OutputLoss
+from mangakd.runs.run import Run
 from mangakd.training.fit import Fit, fit
 
-Prepare = Callable[..., Setup]
+Prepare = Callable[..., Run]
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +38,17 @@ def prepare(compose: Callable[..., DictConfig], outspoken: Path, tiny_csv: Path,
     base = ["data=files", f"data.path={tiny_csv}", f"teacher.path={outspoken}", "student=teacher_layers",
             "student.layers=[1,3]", "hardware=cpu", "hardware.precision=32-true",
             "hardware.batch_size=8", "data.max_length=16"]  # fmt: skip
-    return lambda *more: Setup(compose(*base, *more), tmp_path)
+    return lambda *more: run_of(compose(*base, *more), tmp_path)
 
 
-def curve(setup: Setup, folder: Path, **losses: LossCallback) -> torch.Tensor:
+def curve(run: Run, folder: Path, **losses: LossCallback) -> torch.Tensor:
     """(steps, losses) of one epoch."""
-    student, teacher = setup.build_student(), setup.teacher.provider(setup.context)
+    parts, material = run.parts, run.material
+    student, teacher = material.students.build(), material.teacher()
     terms = LossSet({"hard_label": HardLabelLoss(), "output": OutputLoss(), "hidden": HiddenLoss(), **losses})
     terms.bind(student.spec, teacher.spec)
     plan = Fit(
-        "options", folder, setup.task, setup.splits["train"], setup.splits["validation"], setup.optim, setup.hardware, 0,
+        "options", folder, parts.task, material.splits["train"], material.splits["validation"], parts.optim, parts.hardware, 0,
         {"max_epochs": 1, "log_every_n_steps": 1}, loggers=[CSVLogger(folder, name="", version="")],
     )  # fmt: skip
     fit(student, terms, teacher, plan)
@@ -75,8 +77,8 @@ def test_a_teacher_in_bf16_gives_nearly_the_same_losses(prepare: Prepare, tmp_pa
 def test_teacher_and_student_attend_as_the_profile_says(
     prepare: Prepare, monkeypatch: pytest.MonkeyPatch, attention: str, calls: int
 ) -> None:
-    setup, counted = prepare(f"hardware.attention={attention}"), []
-    encoders = (setup.members.read(setup.teacher.models[0]), setup.build_student())
+    run, counted = prepare(f"hardware.attention={attention}"), []
+    encoders = (run.material.members.read(run.parts.teacher.models[0]), run.material.students.build())
     real = torch.nn.functional.scaled_dot_product_attention
     monkeypatch.setattr(
         torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: counted.append(1) or real(*a, **k)
@@ -88,22 +90,25 @@ def test_teacher_and_student_attend_as_the_profile_says(
 
 
 def test_tapped_attention_is_sdpa_and_says_so(prepare: Prepare, caplog: pytest.LogCaptureFixture) -> None:
-    student = prepare("hardware.attention=eager").build_student().require(Need(True, attention=frozenset({2})))
+    student = (
+        prepare("hardware.attention=eager").material.students.build().require(Need(True, attention=frozenset({2})))
+    )
     assert "attends with sdpa, not eager" in caplog.text
     assert student.require(Need(True)).model.config._attn_implementation == "eager"
 
 
 def test_the_teacher_has_the_dtype_of_the_profile_and_the_student_has_not(prepare: Prepare) -> None:
-    setup = prepare("hardware.teacher.dtype=bfloat16")
-    teacher, student = setup.teacher.provider(setup.context), setup.build_student()
+    material = prepare("hardware.teacher.dtype=bfloat16").material
+    teacher, student = material.teacher(), material.students.build()
     assert {parameter.dtype for parameter in teacher.encoders[0].parameters()} == {torch.bfloat16}
     assert {parameter.dtype for parameter in student.parameters()} == {torch.float32}
 
 
 def test_a_store_holds_what_the_teacher_says_in_its_dtype(prepare: Prepare) -> None:
-    setup = prepare("teacher=cached", "hardware.teacher.dtype=bfloat16")
-    stored, live = setup.teacher.provider(setup.context), setup.teacher.live(setup.context)
-    batch = next(iter(EvalBatches(setup.splits["train"], setup.hardware.eval_batch_size)))
-    assert torch.equal(stored(batch).logits, live.prepare(setup.device, Need(logits=True))(batch).logits.float())
-    whole = prepare("teacher=cached")
-    assert whole.teacher.provider(whole.context).fingerprint != stored.fingerprint
+    run = prepare("teacher=cached", "hardware.teacher.dtype=bfloat16")
+    stored, live = run.material.teacher(), run.parts.teacher.live(run.material.context)
+    batch = next(iter(EvalBatches(run.material.splits["train"], run.parts.hardware.eval_batch_size)))
+    assert torch.equal(
+        stored(batch).logits, live.prepare(run.parts.hardware.device, Need(logits=True))(batch).logits.float()
+    )
+    assert prepare("teacher=cached").material.teacher().fingerprint != stored.fingerprint

@@ -16,17 +16,15 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from conftest import REPO
+from conftest import REPO, checked
 from omegaconf import DictConfig
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mangakd import runtime
-from mangakd.cli import preflight
-from mangakd.cli.setup import Setup
 from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
-from mangakd.data.loader import EncodedSplit
+from mangakd.data.encoded import EncodedSplit, Sides
 from mangakd.data.tokenising import tokenise
 from mangakd.evaluation.report.export import read
 from mangakd.export import quantised as quantisers
@@ -56,7 +54,7 @@ def test_the_variant_answers_as_the_trained_model_with_its_quantisers(kind: str,
     tokenizer = AutoTokenizer.from_pretrained(before)
     encoder = Encoder(*loaded(before))
     tokens = tokenise(CALIBRATION, tokenizer, MAX_LENGTH, tmp_path / "cache")
-    texts = EncodedSplit(tokens, tokens, np.zeros(len(tokens), dtype=np.int64), 0, 0)
+    texts = EncodedSplit(Sides(tokens, tokens, 0, 0), {})
     with quantising(STAGE, encoder, texts) as quantised:
         optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-3)
         for _ in range(3):
@@ -159,7 +157,7 @@ def test_a_run_resumes_in_the_stage_and_exports_what_it_trained(
     ("overrides", "words"),
     [
         (["stages.quantised.quantise=int3"], "stages.quantised.quantise=int3 must be one of None, int8"),
-        (["+stages.polish={}"], "stages.quantised.quantise=int8: polish follows it"),
+        (["+stages.polish={}"], "stages.quantised.quantise=int8: polish follows the stage"),
         (["hardware.compile=true"], "quantise=int8 does not work with hardware.compile=true"),
         (["hardware=cpu_fsdp"], "quantise=int8 does not work with hardware.strategy=fsdp"),
         (["data.train_limit=9"], "quantise=int8 needs 16 training texts or more"),
@@ -169,7 +167,7 @@ def test_what_cannot_be_quantised(
     overrides: list[str], words: str, typed: list[str], compose: Compose, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=words):
-        preflight.check(Setup(compose(*typed, *overrides), tmp_path / "run"))
+        checked(compose(*typed, *overrides), tmp_path / "run")
 
 
 def test_a_variant_that_no_stage_trains_is_told_before_training(
@@ -177,7 +175,7 @@ def test_a_variant_that_no_stage_trains_is_told_before_training(
 ) -> None:
     wanted = ["export=[openvino]", "export.openvino.variants=[openvino_int8_qat]"]
     with pytest.raises(UserError, match="openvino_int8_qat comes of a last stage with quantisers, and there is none"):
-        preflight.check(Setup(compose(*small_run, *wanted), tmp_path / "run"))
+        checked(compose(*small_run, *wanted), tmp_path / "run")
 
 
 def test_a_missing_package_is_told(
@@ -186,7 +184,7 @@ def test_a_missing_package_is_told(
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nncf" else find(name))
     with pytest.raises(UserError, match=r"quantise=int8: nncf not installed.*pip install 'mangakd\[openvino\]'"):
-        preflight.check(Setup(compose(*typed), tmp_path / "run"))
+        checked(compose(*typed), tmp_path / "run")
 
 
 def test_a_student_is_saved_though_its_ir_cannot_be(

@@ -6,18 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import save_tiny
+from conftest import checked, save_tiny
 from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
-from mangakd.cli import preflight
-from mangakd.cli.setup import Setup
 from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
 from mangakd.core.spec import Head
 from mangakd.models import load, outline
 from mangakd.models.outline import weights_digest
+from mangakd.runs.run import Run
 from mangakd.store.manifest import Manifest
 from mangakd.teachers.base import digest
 
@@ -41,30 +40,29 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
 
 
 @pytest.fixture
-def prepare(base: list[str], compose: Compose, tmp_path: Path) -> Callable[..., Setup]:
-    return lambda *more: Setup(compose(*base, "data.max_length=16", "baseline=true", *more), tmp_path / "run")
+def prepare(base: list[str], compose: Compose, tmp_path: Path) -> Callable[..., Run]:
+    """prepare(*overrides) → a run that has passed preflight."""
+    return lambda *more: checked(compose(*base, "data.max_length=16", "baseline=true", *more), tmp_path / "run")
 
 
-def begin(setup: Setup) -> None:
+def begin(run: Run) -> None:
     """What a run does with its models, without the training."""
-    teacher = setup.provider().prepare(torch.device("cpu"), Need(logits=True))
-    student, baseline = setup.build_student().model, setup.build_student().model
+    teacher = run.material.teacher().prepare(torch.device("cpu"), Need(logits=True))
+    student, baseline = run.material.students.build().model, run.material.students.build().model
     assert teacher.members == 1 and student is not baseline and weights_digest(student) == weights_digest(baseline)
     assert all(parameter.requires_grad for parameter in student.parameters()) and student.training
 
 
 def test_preflight_reads_headers_alone(
-    prepare: Callable[..., Setup], tiny_teacher: Path, reads: Reads, monkeypatch: pytest.MonkeyPatch
+    prepare: Callable[..., Run], tiny_teacher: Path, reads: Reads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outline, "_reader", None)
-    preflight.check(prepare())
-    preflight.check(prepare("student.layers=null", f"student.path={tiny_teacher}"))
+    prepare()
+    prepare("student.layers=null", f"student.path={tiny_teacher}")
     assert reads == []
 
 
-def test_each_model_is_read_once(
-    prepare: Callable[..., Setup], tiny_teacher: Path, tmp_path: Path, reads: Reads
-) -> None:
+def test_each_model_is_read_once(prepare: Callable[..., Run], tiny_teacher: Path, tmp_path: Path, reads: Reads) -> None:
     own = Path(shutil.copytree(tiny_teacher, tmp_path / "own"))
     path = ["student.layers=null", f"student.path={own}"]
     for overrides, wanted in (
@@ -76,33 +74,30 @@ def test_each_model_is_read_once(
         (["teacher=cached", *SIZES], []),
     ):
         reads.clear()
-        setup = prepare(*overrides, f"teacher.path={tiny_teacher}")
-        preflight.check(setup)
-        begin(setup)
+        begin(prepare(*overrides, f"teacher.path={tiny_teacher}"))
         assert reads == wanted, overrides
 
 
 def test_a_teacher_that_is_fine_tuned_is_read_before_and_after(
-    prepare: Callable[..., Setup], tiny_fresh: Path, reads: Reads
+    prepare: Callable[..., Run], tiny_fresh: Path, reads: Reads
 ) -> None:
     for first in (True, False):
-        setup = prepare(f"teacher.path={tiny_fresh}", "teacher.fit.epochs=1")
-        preflight.check(setup)
-        begin(setup)
-        (folder,) = (setup.cache / "teachers").iterdir()
+        run = prepare(f"teacher.path={tiny_fresh}", "teacher.fit.epochs=1")
+        begin(run)
+        (folder,) = (run.given.cache / "teachers").iterdir()
         assert reads == ([tiny_fresh, folder] if first else [folder])
         reads.clear()
 
 
 def test_names_of_stores_and_fine_tuned_teachers_are_those_of_before(
-    prepare: Callable[..., Setup], tiny_fresh: Path, tiny_teacher: Path
+    prepare: Callable[..., Run], tiny_fresh: Path, tiny_teacher: Path
 ) -> None:
     """They were digests of loaded tensors."""
     for dtype in ("float32", "bfloat16"):
-        setup = prepare("teacher=cached", f"teacher.path={tiny_teacher}", f"hardware.teacher.dtype={dtype}")
+        run = prepare("teacher=cached", f"teacher.path={tiny_teacher}", f"hardware.teacher.dtype={dtype}")
         model = load.trained_classifier(str(tiny_teacher), "teacher.path").to(getattr(torch, dtype))
-        manifest: Manifest = setup.provider()._reader.manifest
-        assert manifest.teacher == digest(weights_digest(model), *setup.corpus.labels)
+        manifest: Manifest = run.material.teacher()._reader.manifest
+        assert manifest.teacher == digest(weights_digest(model), *run.parts.corpus.labels)
     torch.manual_seed(7)
     base = load.outline_for(str(tiny_fresh), Head.of_labels(("a", "b")), "teacher.path")
     assert base.digest(torch.float32) == weights_digest(load.read_model(base, str(tiny_fresh), "teacher.path"))
@@ -113,7 +108,7 @@ def test_names_of_stores_and_fine_tuned_teachers_are_those_of_before(
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_checkpoint_in_half_precision(
-    legacy: bool, prepare: Callable[..., Setup], tiny_teacher: Path, tmp_path: Path
+    legacy: bool, prepare: Callable[..., Run], tiny_teacher: Path, tmp_path: Path
 ) -> None:
     half = Path(shutil.copytree(tiny_teacher, tmp_path / "half"))
     weights = {name: tensor.half() for name, tensor in load_file(half / "model.safetensors").items()}
@@ -124,10 +119,9 @@ def test_a_checkpoint_in_half_precision(
         save_file(weights, half / "model.safetensors", metadata={"format": "pt"})
 
     def dtypes(*overrides: str) -> list[torch.dtype]:
-        setup = prepare(f"teacher.path={half}", "student.layers=null", f"student.path={half}", *overrides)
-        preflight.check(setup)
-        teacher, student = setup.provider(), setup.build_student()
-        logits = teacher(setup.splits["test"].collate([0, 1])).logits
+        run = prepare(f"teacher.path={half}", "student.layers=null", f"student.path={half}", *overrides)
+        teacher, student = run.material.teacher(), run.material.students.build()
+        logits = teacher(run.material.splits["test"].collate([0, 1])).logits
         assert logits is not None and logits.isfinite().all()
         return [teacher.encoders[0].model.dtype, student.model.dtype]
 
@@ -136,22 +130,19 @@ def test_a_checkpoint_in_half_precision(
 
 
 def test_a_vocabulary_is_digested_once(
-    prepare: Callable[..., Setup], tiny_teacher: Path, monkeypatch: pytest.MonkeyPatch
+    prepare: Callable[..., Run], tiny_teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digests, real = [], load._vocabulary_digest
     monkeypatch.setattr(load, "_vocabulary_digest", lambda tokenizer: digests.append(tokenizer) or real(tokenizer))
-    setup = prepare()
-    preflight.check(setup)
-    begin(setup)
+    begin(prepare())
     assert len(digests) == 1
 
 
-def test_weights_that_are_no_numbers(prepare: Callable[..., Setup], tmp_path: Path) -> None:
+def test_weights_that_are_no_numbers(prepare: Callable[..., Run], tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "nan")
     weights = load_file(folder / "model.safetensors") | {"classifier.bias": torch.full((3,), float("nan"))}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     for overrides in ([f"teacher.path={folder}"], ["student.layers=null", f"student.path={folder}"]):
-        setup = prepare(*overrides)
-        preflight.check(setup)
+        run = prepare(*overrides)
         with pytest.raises(UserError, match=r"(teacher|student)\.path=.* classifier\.bias holds what is no number"):
-            begin(setup)
+            begin(run)

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import checked
 from omegaconf import DictConfig
 
-from mangakd.cli import preflight
-from mangakd.cli.setup import Setup
 from mangakd.core.errors import UserError
 
 Compose = Callable[..., DictConfig]
@@ -57,7 +56,7 @@ def test_progressive_thaws_from_the_top(typed: list[str], run_here: RunHere, com
     first, second = weights(tmp_path / "run", "1_top"), weights(tmp_path / "run", "2_all")
     moved = {name for name, value in second.items() if not torch.equal(first[name], value)}
     assert any("embeddings" in name for name in moved) and any("layer.0." in name for name in moved)
-    student = Setup(compose(*typed), tmp_path / "run").build_student()
+    student = checked(compose(*typed), tmp_path / "student").material.students.build()
     frozen = {f"student.{n}": v for n, v in student.state_dict().items() if "embeddings" in n or "layer.0." in n}
     assert all(torch.equal(first[name], value) for name, value in frozen.items())
     assert not torch.equal(first["student.model.classifier.weight"], student.state_dict()["model.classifier.weight"])
@@ -97,4 +96,4 @@ def test_what_a_recipe_refuses(
     overrides: list[str], words: str, typed: list[str], compose: Compose, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=words):
-        preflight.check(Setup(compose(*typed, *overrides), tmp_path / "run"))
+        checked(compose(*typed, *overrides), tmp_path / "run")

@@ -7,6 +7,7 @@ import shlex
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,9 @@ from conftest import as_hydra_gives_it
 from omegaconf import DictConfig
 from warm import Command, Started
 
-from mangakd.cli import finished as finished_before
-from mangakd.cli.setup import Setup
+from mangakd.cli.given import run_of
 from mangakd.core.errors import UserError
+from mangakd.runs.resume import finished_score
 
 Sweep = Callable[..., tuple[int, str]]
 POINTS = ["distill.temperature=1,2", "distill.alpha=0.3,0.7"]
@@ -82,20 +83,19 @@ def test_a_failed_run_stops_nobody_and_a_killed_sweep_makes_what_is_missing(
 
 def test_a_run_is_done_once_and_another_sweep_is_kept_out(
     small_run: list[str], compose: Callable[..., DictConfig], run_here: Callable[..., None], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    def score(*more: str) -> float | None:
+    def score(*more: str, sweep: bool = False) -> float | None:
         config = compose(*small_run, "trainer.max_epochs=1", "resume=auto", *more)
-        return finished_before.score(Setup(as_hydra_gives_it(config), tmp_path / "run"))
+        given = run_of(as_hydra_gives_it(config), tmp_path / "run").given
+        return finished_score(replace(given, sweep=sweep), "accuracy")
 
     assert score() is None
     run_here(compose(*small_run, "trainer.max_epochs=1", "resume=auto"), tmp_path / "run")
     assert score() == json.loads((tmp_path / "run" / "metrics.json").read_text())["val/accuracy"]
     assert score("hardware.workers=1", "logger=[csv]") is not None, "the same run elsewhere"
     assert score("distill.alpha=0.5") is None, "a run of its own goes on with other settings, and says so"
-    monkeypatch.setattr(finished_before, "sweeping", lambda: True)
     with pytest.raises(UserError, match=r"another run of the sweep \(distill.alpha 0.7 → 0.5"):
-        score("distill.alpha=0.5")
+        score("distill.alpha=0.5", sweep=True)
 
 
 def test_ctrl_c_says_how_to_go_on(small: list[str], start: Callable[..., Started], tmp_path: Path) -> None:

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import checked
 from omegaconf import DictConfig
 from warm import Command
 
-from mangakd.cli import preflight
-from mangakd.cli.setup import Setup
 from mangakd.core.errors import UserError
 from mangakd.training.loggers import RunLogger
 from mangakd.training.wandb_run import WandbRun, keep_in_wandb
@@ -175,13 +174,13 @@ def test_online_without_a_key_is_told_before_training(
 ) -> None:
     monkeypatch.delenv("WANDB_MODE")
     with pytest.raises(UserError, match=r"no API key.*`wandb login`.*WANDB_API_KEY.*WANDB_MODE=offline"):
-        preflight.check(Setup(compose(*base, "logger=[wandb]"), tmp_path / "run"))
+        checked(compose(*base, "logger=[wandb]"), tmp_path / "run")
     monkeypatch.setenv("WANDB_API_KEY", "short")
     with pytest.raises(UserError, match=r"online and WANDB_API_KEY invalid.*`wandb login`"):
-        preflight.check(Setup(compose(*base, "logger=[wandb]"), tmp_path / "run"))
+        checked(compose(*base, "logger=[wandb]"), tmp_path / "run")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    preflight.check(Setup(compose(*base, "logger=[wandb]"), tmp_path / "run"))
-    preflight.check(Setup(compose(*base, "logger=[wandb]", "logger.wandb.mode=offline"), tmp_path / "run"))
+    checked(compose(*base, "logger=[wandb]"), tmp_path / "run")
+    checked(compose(*base, "logger=[wandb]", "logger.wandb.mode=offline"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -194,7 +193,7 @@ def test_online_without_a_key_is_told_before_training(
 )
 def test_wrong_settings_are_told(override: str, words: str, base: list[str], compose: Compose, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=words):
-        preflight.check(Setup(compose(*base, "logger=[wandb]", f"logger.wandb.{override}"), tmp_path / "run"))
+        checked(compose(*base, "logger=[wandb]", f"logger.wandb.{override}"), tmp_path / "run")
 
 
 def test_an_unreachable_wandb_is_logged_offline(

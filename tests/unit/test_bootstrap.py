@@ -7,6 +7,7 @@ from scipy.special import expit, log_softmax, softmax
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
+from mangakd.core.spec import Head
 from mangakd.evaluation import statistics
 from mangakd.evaluation.bootstrap import Estimate, Statistic, bootstrap, draws
 from mangakd.evaluation.statistics import Answers
@@ -43,7 +44,7 @@ def by_hand(teacher: np.ndarray, student: np.ndarray, targets: np.ndarray) -> di
 
 
 def as_sums(teacher: np.ndarray, student: np.ndarray, targets: np.ndarray) -> dict[str, Statistic]:
-    t, s = Answers(teacher, targets), Answers(student, targets)
+    t, s = (Answers(logits, targets, several=targets.ndim == 2) for logits in (teacher, student))
     return {
         "accuracy": statistics.accuracy(s),
         "macro_f1": statistics.macro_f1(s),
@@ -53,6 +54,12 @@ def as_sums(teacher: np.ndarray, student: np.ndarray, targets: np.ndarray) -> di
         "kl": statistics.mean(statistics.divergence(t, s)),
         "entropy": statistics.mean(s.entropy),
     }
+
+
+def known_values(teacher: np.ndarray, student: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """What metrics.json holds."""
+    head = Head("labels", CLASSES, several=targets.ndim == 2)
+    return ClassificationJudge().values(head, {"logits": student}, {"labels": targets}, {"logits": teacher})
 
 
 def test_equal_a_loop_over_the_same_resamples(world: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
@@ -126,7 +133,7 @@ def test_values_are_those_of_the_metrics(scale: float) -> None:
     teacher, student = (rng.normal(size=(200, CLASSES)).astype(np.float32) * np.float32(scale) for _ in range(2))
     targets = np.where(rng.random(200) < 0.5, student.argmax(-1), 0)
     found = {name: e.value for name, e in bootstrap(as_sums(teacher, student, targets), 2).items()}
-    known = ClassificationJudge().values(student, targets, teacher)
+    known = known_values(teacher, student, targets)
     assert {name: found[name] for name in known} == pytest.approx(known, abs=TOLERANCE)
 
 
@@ -135,7 +142,7 @@ def test_several_labels() -> None:
     teacher, student = rng.normal(size=(80, CLASSES)) * 2, (rng.normal(size=(80, CLASSES)) * 2).astype(np.float32)
     targets = ((student > 0) ^ (rng.random(student.shape) < 0.2)).astype(np.float32)
     found = bootstrap(as_sums(teacher, student, targets), 5, SEED)
-    known = ClassificationJudge().values(student, targets, teacher)
+    known = known_values(teacher, student, targets)
     assert {name: found[name].value for name in known} == pytest.approx(known, abs=TOLERANCE)
     p = expit(student.astype(np.float64))
     assert found["entropy"].value == pytest.approx(-(p * np.log(p) + (1 - p) * np.log(1 - p)).sum(-1).mean())

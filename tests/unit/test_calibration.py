@@ -50,13 +50,13 @@ def test_the_refit_of_several_labels_is_that_of_lbfgs() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(ROWS, CLASSES))
     targets = (expit(logits) > rng.random(logits.shape)).astype(np.float32)
-    assert fit_temperature(logits * 2, targets) == pytest.approx(by_lbfgs(logits * 2, targets), rel=1e-3)
+    assert fit_temperature(logits * 2, targets, several=True) == pytest.approx(by_lbfgs(logits * 2, targets), rel=1e-3)
 
 
 def test_a_refit_changes_no_answer_and_mends_the_ece() -> None:
     validation, test = calibrated(0), calibrated(1)
     temperature = fit_temperature(validation[0] * 3, validation[1])
-    before, after = Answers(test[0] * 3, test[1]), Answers(test[0] * 3, test[1], temperature)
+    before, after = Answers(test[0] * 3, test[1]), Answers(test[0] * 3, test[1], temperature=temperature)
     assert np.array_equal(before.predicted, after.predicted)
     found = bootstrap({"before": statistics.ece(before), "after": statistics.ece(after)}, 2)
     assert found["after"].value < 0.03 < 0.1 < found["before"].value

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
-from data_files import HEAD, rows
+from data_files import HEAD, loaded, rows
 
 from mangakd.core.errors import UserError
 from mangakd.data.sources import Files, Hub
@@ -49,7 +49,7 @@ def test_lists_written_as_text(name: str, problem: str, tmp_path: Path, caplog: 
         content = out.getvalue()
     with caplog.at_level(logging.WARNING):
         read = rows(tmp_path, name, content, problem)
-    assert read.labels == [names for _, names in cells]
+    assert read["label"] == [names for _, names in cells]
     filled = sum(bool(names) for _, names in cells)
     assert f"labels that are a list written as text, read as that list: {filled}; first:" in " ".join(caplog.messages)
 
@@ -80,7 +80,7 @@ def test_sets_of_labels(
 ) -> None:
     content = f"{HEAD}x,{cell}\n" if name == "a.csv" else f'{{"text": "x", "label": {cell}}}'
     with caplog.at_level(logging.WARNING):
-        assert rows(tmp_path, name, content, "multi_label").labels == [expected]
+        assert rows(tmp_path, name, content, "multi_label")["label"] == [expected]
     assert warning in " ".join(caplog.messages) if warning else not caplog.messages
 
 
@@ -115,11 +115,11 @@ def test_empty_sets_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture
     labels: list[list[str]] = [[], ["a"], ["a", "b"]] * 10
     file.write_text("".join(json.dumps({"text": f"text {i}", "label": each}) + "\n" for i, each in enumerate(labels)))
     with caplog.at_level(logging.INFO):
-        corpus = Files(path=str(file)).load("multi_label")
-    assert corpus.labels == ("a", "b") and () in corpus.train.labels
+        corpus = loaded(Files(path=str(file)), "multi_label")
+    assert corpus.labels == ("a", "b") and () in corpus.train["label"]
     assert "10 of 30 rows have none of the labels" in " ".join(caplog.messages)
     with pytest.raises(UserError, match=r"line 1 of data.path=.* has no label \(and 9 more such rows\)"):
-        Files(path=str(file)).load()
+        loaded(Files(path=str(file)))
 
 
 MISSING = {"null": None, "NaN": float("nan"), "empty": "", "blank": "  "}
@@ -152,7 +152,7 @@ def test_missing_values(name: str, value: str, column: str, tmp_path: Path) -> N
                 writer.write_table(table)
     place = {".csv": "line 6", ".tsv": "line 6", ".jsonl": "line 5", ".json": "entry 5"}.get(file.suffix, "row 5")
     with pytest.raises(UserError, match=rf"^{place} of data.path=.* has no {column}\. Fill or remove it"):
-        Files(path=str(file)).load()
+        loaded(Files(path=str(file)))
 
 
 CLASSES = datasets.ClassLabel(names=["order", "refund"])
@@ -173,13 +173,13 @@ COLUMNS: dict[str, tuple[Any, list[tuple[str, ...]]]] = {
 def test_names_of_values_in_parquet(kind: str, tmp_path: Path) -> None:
     array, expected = COLUMNS[kind]
     pyarrow.parquet.write_table(pa.table({"text": ["x", "y", "z"], "label": array}), tmp_path / "a.parquet")
-    assert Files(path=str(tmp_path / "a.parquet")).read()["train"].labels == expected
+    assert Files(path=str(tmp_path / "a.parquet")).read()["train"]["label"] == expected
 
 
 def test_numbers_in_json(tmp_path: Path) -> None:
     content = '[{"text": 5.0, "label": 1.0}, {"text": 0.5, "label": true}, {"text": 7, "label": 12}]'
     read = rows(tmp_path, "a.json", content)
-    assert read.texts == ["5", "0.5", "7"] and read.labels == [("1",), ("True",), ("12",)]
+    assert read["text"] == ["5", "0.5", "7"] and read["label"] == [("1",), ("True",), ("12",)]
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -195,7 +195,7 @@ def test_names_of_classes_come_from_the_schema(saved: str, several: bool, tmp_pa
         (made if saved == "a Dataset" else datasets.DatasetDict(train=made)).save_to_disk(folder)
         read = Hub(path=str(folder)).read()
         with pytest.raises(UserError, match="a folder that datasets saved; read it with data=hub"):
-            Files(path=str(folder)).load()
+            loaded(Files(path=str(folder)))
     else:
         file = tmp_path / f"a.{saved}"
         if saved == "parquet":
@@ -206,7 +206,7 @@ def test_names_of_classes_come_from_the_schema(saved: str, several: bool, tmp_pa
             made.save_to_disk(folder)
             file = next(folder.glob("*.arrow"))
         read = Files(path=str(file)).read()
-    assert list(read) == ["train"] and read["train"].labels == names
+    assert list(read) == ["train"] and read["train"]["label"] == names
 
 
 def test_class_ids_beside_nan(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_class_ids_beside_nan(tmp_path: Path) -> None:
     ids = pa.array([1.0, float("nan"), 0.0, None])
     table = pa.table({"text": ["x"] * 4, "label": ids}).replace_schema_metadata(schema.metadata)
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
-    assert Files(path=str(tmp_path / "a.parquet")).read()["train"].labels == [("refund",), (), ("order",), ()]
+    assert Files(path=str(tmp_path / "a.parquet")).read()["train"]["label"] == [("refund",), (), ("order",), ()]
 
 
 def test_a_class_id_without_a_name(tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ import torch
 from contract.tiny_models import WORDS, split, texts, tokenizer
 
 from mangakd.core.outputs import Batch
+from mangakd.data.encoded import EncodedSplit, Sides
 from mangakd.data.gather import gather, to_device
-from mangakd.data.loader import EncodedSplit, EvalBatches, TrainLoader
+from mangakd.data.loader import EvalBatches, TrainLoader
 from mangakd.data.sampler import BucketSampler, Share
 from mangakd.data.tokenising import tokenise
+from mangakd.tasks.classification.encode import labelled
 
 ROWS = 53
 
@@ -143,7 +145,7 @@ class Collecting(EncodedSplit):
 
 def test_batches_are_made_in_this_process(data: EncodedSplit) -> None:
     """A forked process would free other libraries' objects that it holds copies of."""
-    split = Collecting(data.student, data.teacher, data.labels, *data.pads)
+    split = Collecting(data.sides, data.columns)
     gc.collect()
     gc.disable()
     try:
@@ -189,7 +191,7 @@ def test_a_batch_holds_the_rows_it_was_asked_for(data: EncodedSplit) -> None:
     rows = [7, 0, 31]
     batch = data.collate(rows)
     assert batch["teacher"] is batch["student"], "one tokenizer: one set of tensors"
-    assert batch["labels"].tolist() == data.labels[rows].tolist()
+    assert batch["labels"].tolist() == data.columns["labels"][rows].tolist()
     assert batch["key"].tolist() == data.teacher.keys[rows].tolist()
     assert batch["student"]["input_ids"].shape[1] == data.student.lengths[rows].max()
     moved = to_device(batch, torch.device("cpu"))
@@ -206,7 +208,7 @@ def test_a_batch_holds_the_rows_it_was_asked_for(data: EncodedSplit) -> None:
 def test_two_tokenizers_make_two_sides(tmp_path: Path) -> None:
     one = tokenise(texts(20), tokenizer(), 16, tmp_path)
     other = tokenise(texts(20), tokenizer(WORDS[:20]), 9, tmp_path)
-    batch = EncodedSplit(other, one, np.zeros(20, np.int64), 0, 0).collate([4, 2])
+    batch = labelled(Sides(other, one, 0, 0), np.zeros(20, np.int64)).collate([4, 2])
     assert batch["key"].tolist() == one.keys[[4, 2]].tolist(), "records are found by the teacher's tokens"
     assert batch["student"]["input_ids"].shape[1] == other.lengths[[4, 2]].max()
     assert batch["teacher"]["input_ids"].shape[1] == one.lengths[[4, 2]].max()
@@ -219,10 +221,11 @@ def test_gather_puts_answers_into_the_rows_order(data: EncodedSplit) -> None:
     told: list[int] = []
     found = gather(answer, EvalBatches(data, 8), torch.device("cpu"), told.append)
     assert found.dtype == torch.float32 and sum(told) == ROWS
-    assert found[:, 0].tolist() == data.labels.tolist() and found[:, 1].tolist() == (2 * data.labels).tolist()
+    labels = data.columns["labels"]
+    assert found[:, 0].tolist() == labels.tolist() and found[:, 1].tolist() == (2 * labels).tolist()
     some = np.array([40, 3, 17, 5, 29, 0, 11, 2, 50, 8])
     chosen = gather(answer, EvalBatches(data, 4, some), torch.device("cpu"))
-    assert chosen[:, 0].tolist() == data.labels[some].tolist()
+    assert chosen[:, 0].tolist() == labels[some].tolist()
     assert keys(EvalBatches(data, 8)) == keys(EvalBatches(data, 8))
     widths = [batch["student"]["input_ids"].shape[1] for batch in EvalBatches(data, 8)]
     assert widths == sorted(widths)

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,10 +15,11 @@ from hydra import initialize_config_dir
 from lower_judge import LowerJudge
 from made_run import RESAMPLES, ROWS, made, read
 
-from mangakd.cli import judges, scores
+from mangakd.cli import judges
 from mangakd.cli.app import CONF, register_resolvers
 from mangakd.core.errors import UserError
 from mangakd.core.run_folder import COMMAND
+from mangakd.core.spec import Head
 from mangakd.evaluation import gate, predictions, sweep, table
 from mangakd.evaluation.predictions import Predictions
 from mangakd.evaluation.report import compare, curves
@@ -28,6 +28,7 @@ from mangakd.evaluation.report.measure import measure
 from mangakd.evaluation.report.sweep import write_sweep
 from mangakd.evaluation.report.write import write_report
 from mangakd.losses.hard_label import HardLabelLoss
+from mangakd.runs import scores
 from mangakd.tasks.classification.task import Classification
 from mangakd.training.fit import Fit, FitResult, fit
 from mangakd.training.validation import Validation
@@ -78,9 +79,10 @@ def swept(folder: Path) -> Path:
         (run / COMMAND).write_text(f"mangakd train distill.temperature={temperature} distill.alpha={alpha}\n")
         targets = np.arange(ROWS) % 3
         logits = sure * np.eye(3)[targets]
-        saved = Predictions(("a", "b", "c"), list(map(str, range(ROWS))), targets, np.ones(3), {"student": logits})
+        head, truth, answers = Head("labels", 3, ("a", "b", "c")), {"labels": targets}, {"logits": logits}
+        saved = Predictions(head, list(map(str, range(ROWS))), truth, {"student": answers})
         predictions.save(saved, run, "validation")
-        nll = JUDGE.values(logits, targets)["nll"]
+        nll = JUDGE.values(head, answers, truth)["nll"]
         scores = {"val/nll": nll, "test/nll": nll, "baseline/test/nll": nll + 0.25, "run/seconds": 60.0}
         (run / "metrics.json").write_text(json.dumps(scores))
     return folder
@@ -148,13 +150,12 @@ def test_curves_and_the_table_show_the_judge_s_scores(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("nll", "refused"), [(1.0, True), (0.5, False)])
 def test_a_teacher_that_is_no_better_than_chance_is_refused(nll: float, refused: bool) -> None:
     """ln 3 = 1.1 nats is chance; 0.99 is a tenth of the way to 0."""
-    split = SimpleNamespace(labels=np.arange(9) % 3)
-    setup = SimpleNamespace(task=SimpleNamespace(judge=JUDGE), splits={"validation": split})
+    head, truth = Head("labels", 3), {"labels": np.arange(9) % 3}
     if not refused:
-        scores.check_above_chance(setup, {"nll": nll})  # type: ignore[arg-type]
+        scores.check_above_chance(JUDGE, head, {"nll": nll}, truth)
         return
     with pytest.raises(UserError, match=r"near chance: validation nll 1\.000"):
-        scores.check_above_chance(setup, {"nll": nll})  # type: ignore[arg-type]
+        scores.check_above_chance(JUDGE, head, {"nll": nll}, truth)
 
 
 LOWER = ("task.judge._target_=lower_judge.LowerJudge", "task.monitor=nll")

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from data_files import loaded
 
 from mangakd.core.errors import UserError
 from mangakd.data import manga_corpus, sources
@@ -18,7 +19,7 @@ MANGA_DIGESTS = {  # of train, of validation, of test, for limits on them; chang
 
 
 def manga(train: int | None, validation: int | None, test: int | None, split_seed: int = 0) -> Corpus:
-    return MangaIntent(train_limit=train, val_limit=validation, test_limit=test, split_seed=split_seed).load()
+    return loaded(MangaIntent(train_limit=train, val_limit=validation, test_limit=test, split_seed=split_seed))
 
 
 @pytest.mark.parametrize("limits", MANGA_DIGESTS)
@@ -34,20 +35,20 @@ def test_the_corpus_is_made_once_and_each_run_has_rows_of_its_own(monkeypatch: p
     sources._manga.cache_clear()
     try:
         first, again = manga(None, None, None), manga(300, 100, 10, split_seed=1)
-        first.train.texts.clear()
+        first.train["text"].clear()
         whole = manga(None, None, None)
     finally:
         sources._manga.cache_clear()  # of other tests' corpus, which is whole
     assert made == ["train", "validation", "test"]
-    assert (whole.train.texts, [name for (name,) in whole.train.labels]) == make("train", 400)
+    assert (whole.train["text"], [name for (name,) in whole.train["label"]]) == make("train", 400)
     taken = sorted(random.Random(1).sample(range(400), 300))
-    assert again.train.texts == [whole.train.texts[i] for i in taken]
+    assert again.train["text"] == [whole.train["text"][i] for i in taken]
 
 
 def test_the_corpus_has_more_texts_without_labels() -> None:
-    few, more = (MangaIntent(unlabelled=n).load() for n in (5, 50))
-    assert list(more.unlabelled[:5]) == list(few.unlabelled) and 45 < len(more.unlabelled) <= 50
-    known = {text for rows in more.splits.values() for text in rows.texts}
-    assert not known & set(more.unlabelled)
+    few, more = (loaded(MangaIntent(unlabelled=n)) for n in (5, 50))
+    assert more.unlabelled["text"][:5] == few.unlabelled["text"] and 45 < len(more.unlabelled) <= 50
+    known = {text for rows in more.splits.values() for text in rows["text"]}
+    assert not known & set(more.unlabelled["text"])
     with pytest.raises(UserError, match=r"data\.unlabelled=-1 must be a whole number from 0 to 200000"):
-        MangaIntent(unlabelled=-1).load()
+        loaded(MangaIntent(unlabelled=-1))

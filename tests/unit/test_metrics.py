@@ -12,6 +12,7 @@ import torch
 from scipy.special import expit, log_softmax, softmax
 from sklearn.metrics import accuracy_score, f1_score
 
+from mangakd.core.spec import Head
 from mangakd.evaluation.bootstrap import bootstrap
 from mangakd.evaluation.statistics import Answers
 from mangakd.tasks.classification.task import Classification
@@ -20,17 +21,26 @@ ROWS, CLASSES = 300, 7
 TOLERANCE = 1e-12
 
 
+def head_of(logits: Any, targets: Any) -> Head:
+    return Head("labels", logits.shape[1], several=targets.ndim == 2)
+
+
+def named(logits: Any, targets: Any, teacher: Any) -> list[Any]:
+    """answers, truth and the teacher's answers, as a judge takes them."""
+    return [{"logits": logits}, {"labels": targets}, None if teacher is None else {"logits": teacher}]
+
+
 def metrics(logits: torch.Tensor, targets: torch.Tensor, teacher: torch.Tensor | None = None) -> dict[str, float]:
     """What a run writes to metrics.json, after a check that the meters, given batch after batch, say the same."""
-    task = Classification(problem="multi_label" if targets.ndim == 2 else "single_label")
-    arrays = [None if side is None else side.numpy() for side in (logits, targets, teacher)]
-    values = task.judge.values(*arrays)
-    meters = task.meters(logits.shape[1], teacher is not None, together=False)
+    task, head = Classification(), head_of(logits, targets)
+    sides = [side and {name: each.numpy() for name, each in side.items()} for side in named(logits, targets, teacher)]
+    values = task.judge.values(head, *sides)
+    meters = task.meters(head, teacher is not None, together=False)
     for rows in torch.arange(len(logits)).split(64):
-        meters.update(logits[rows], targets[rows], None if teacher is None else teacher[rows])
+        meters.update(*named(logits[rows], targets[rows], None if teacher is None else teacher[rows]))
     assert meters.values() == pytest.approx(values, abs=TOLERANCE)
-    assert set(task.judge.statistics(*arrays)) == set(task.judge.monitors) | (
-        {"agreement", "kl"} if arrays[2] is not None else set()
+    assert set(task.judge.statistics(head, *sides)) == set(task.judge.monitors) | (
+        {"agreement", "kl"} if teacher is not None else set()
     )
     return values
 
@@ -140,10 +150,9 @@ def scored(logits: list, targets: list, teacher: list | None = None) -> dict[str
     """What metrics.json holds, after a check that the report's bootstrap has the same values."""
     tensors = [None if x is None else torch.tensor(x, dtype=torch.float64) for x in (logits, teacher)]
     values = metrics(tensors[0], torch.tensor(targets), tensors[1])
-    arrays = [None if x is None else np.array(x) for x in (logits, targets, teacher)]
-    report = {
-        name: estimate.value for name, estimate in bootstrap(Classification().judge.statistics(*arrays), 2).items()
-    }
+    sides = named(*(None if x is None else np.array(x) for x in (logits, targets, teacher)))
+    statistics = Classification().judge.statistics(head_of(np.array(logits), np.array(targets)), *sides)
+    report = {name: estimate.value for name, estimate in bootstrap(statistics, 2).items()}
     assert values == {name: value for name, value in report.items() if not math.isnan(value)}
     return values
 
@@ -227,4 +236,4 @@ def test_a_class_that_is_ruled_out_adds_nothing_to_kl_and_entropy() -> None:
 def test_a_label_that_is_ruled_out_adds_nothing_to_kl_and_entropy() -> None:
     student, teacher = [[-INF, 0.0, INF]], [[-INF, math.log(3), INF]]
     assert scored(student, [[0, 1, 1]], teacher)["kl"] == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5))
-    assert Answers(np.array(student), np.array([[0, 1, 1]])).entropy == pytest.approx([math.log(2)])
+    assert Answers(np.array(student), np.array([[0, 1, 1]]), several=True).entropy == pytest.approx([math.log(2)])

@@ -10,6 +10,7 @@ from made_run import GATE, JUDGE, LABELS, ONE_STAGE, RESAMPLES, ROWS, TWO_STAGES
 from scipy.special import log_softmax, softmax
 
 from mangakd.core.errors import UserError
+from mangakd.core.spec import Head
 from mangakd.evaluation import predictions
 from mangakd.evaluation.predictions import Predictions
 from mangakd.evaluation.report import compare, curves
@@ -54,16 +55,17 @@ def test_numbers_are_those_of_the_predictions(tmp_path: Path) -> None:
     write_report(run, JUDGE, {}, RESAMPLES)
     _, _, markdown = read(run)
     test = predictions.load(run, "test")
-    teacher, student = (test.logits[name].astype(np.float64) for name in ("teacher", "student"))
-    right = (student.argmax(-1) == test.targets).mean()
+    teacher, student = (test.answers[name]["logits"].astype(np.float64) for name in ("teacher", "student"))
+    targets = test.truth["labels"]
+    right = (student.argmax(-1) == targets).mean()
     kl = (softmax(teacher, -1) * (log_softmax(teacher, -1) - log_softmax(student, -1))).sum(-1).mean()
-    rare = (student.argmax(-1) == 3)[test.targets == 3].mean()
+    rare = (student.argmax(-1) == 3)[targets == 3].mean()
     lines = [line for line in markdown.splitlines() if line.startswith("|")]
     rows = {line.split(" | ")[0].strip("| "): line for line in reversed(lines)}  # the first table that has it
     assert rows["accuracy"].split(" | ")[3].startswith(f"{right:.1%} [")
     assert rows["rare-class accuracy"].split(" | ")[3].startswith(f"{rare:.1%} [")
     assert rows["KL(teacher ‖ student), nats"].split(" | ")[3].startswith(f"{kl:.3f} [")
-    baseline = (test.logits["baseline"].argmax(-1) == test.targets).mean()
+    baseline = (test.answers["baseline"]["logits"].argmax(-1) == targets).mean()
     assert rows["accuracy, points"].split(" | ")[1].startswith(f"{100 * (right - baseline):+.1f} [")
     assert rows["parameters"] == "| parameters | 4,000 | 1,000 | 4.0 × |"
     differ = int((teacher.argmax(-1) != student.argmax(-1)).sum())
@@ -137,10 +139,12 @@ def test_predictions_come_back_as_they_were(tmp_path: Path) -> None:
     before = predicted("test")
     predictions.save(before, tmp_path, "test")
     after = predictions.load(tmp_path, "test")
-    assert after.same_rows(before) and after.models == ["teacher", "student", "baseline"] and after.labels == LABELS
+    assert after.same_rows(before) and after.models == ["teacher", "student", "baseline"] and after.head.names == LABELS
     assert not after.same_rows(predicted("test", seed=1))
-    np.testing.assert_array_equal(after.logits["student"], before.logits["student"].astype(np.float32))
-    assert after.rare.tolist() == [False, False, False, True]
+    np.testing.assert_array_equal(
+        after.answers["student"]["logits"], before.answers["student"]["logits"].astype(np.float32)
+    )
+    assert mistakes.rare_mask(after).tolist() == [False, False, False, True]
 
 
 def test_what_is_no_run_is_told(tmp_path: Path) -> None:
@@ -158,8 +162,10 @@ def test_what_is_no_run_is_told(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(UserError, match="resume=auto"):
         measure(run, JUDGE)
-    with pytest.raises(ValueError, match="logits of the student"):
-        Predictions(LABELS, ["a"], np.array([0]), np.ones(4), {"student": np.zeros((1, 3))})
+    with pytest.raises(ValueError, match="logits of student has 2 rows, not 1"):
+        Predictions(
+            Head("labels", 4, LABELS), ["a"], {"labels": np.array([0])}, {"student": {"logits": np.zeros((2, 4))}}
+        )
 
 
 def test_comparing_runs(tmp_path: Path) -> None:

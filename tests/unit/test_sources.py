@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
+from data_files import loaded
 
 from mangakd.core.errors import UserError
 from mangakd.data.source import Corpus
@@ -68,8 +69,8 @@ def test_every_kind_of_file_gives_the_same_rows(kind: str, tmp_path: Path) -> No
     name, write = WRITERS[kind]
     write(tmp_path / name)
     rows = Files(path=str(tmp_path / name)).read()["train"]
-    assert rows.texts == TEXTS
-    assert rows.labels == [(name,) for name in NAMES]
+    assert rows["text"] == TEXTS
+    assert rows["label"] == [(name,) for name in NAMES]
 
 
 def write(tmp_path: Path, name: str, content: str | bytes) -> str:
@@ -79,7 +80,7 @@ def write(tmp_path: Path, name: str, content: str | bytes) -> str:
 
 
 def load(tmp_path: Path, **options: Any) -> Corpus:
-    return Files(**{"path": write(tmp_path, "good.csv", csv()), **options}).load()
+    return loaded(Files(**{"path": write(tmp_path, "good.csv", csv()), **options}))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_label_cells(name: str, cells: list[Any], expected: list[tuple[str, ...]
         file.write_text("text,label\n" + "".join(f"x,{cell}\n" for cell in cells))
     else:
         file.write_text(json.dumps([{"text": "x", "label": cell} for cell in cells]))
-    assert Files(path=str(file)).read()["train"].labels == expected
+    assert Files(path=str(file)).read()["train"]["label"] == expected
 
 
 LINE = '{"text": "where is it", "label": "order"}\n'
@@ -170,7 +171,7 @@ BAD_FILES: dict[str, tuple[str, str | bytes, list[str]]] = {
 def test_bad_training_file(mistake: str, tmp_path: Path) -> None:
     name, content, expected = BAD_FILES[mistake]
     with pytest.raises(UserError) as raised:
-        Files(path=write(tmp_path, name, content)).load()
+        loaded(Files(path=write(tmp_path, name, content)))
     message = str(raised.value)
     assert name in message or "class" in message
     assert all(part in message for part in expected), message
@@ -208,17 +209,17 @@ def test_a_label_that_train_lacks_names_row_and_counts(tmp_path: Path) -> None:
 
 
 def test_a_limit_that_loses_a_class_says_which(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"train has 20 rows, none of them of .*; raise data.train_limit=20"):
-        MangaIntent(train_limit=20, val_limit=5, test_limit=5).load()
+    with pytest.raises(UserError, match=r"train has 20 rows, none of them of .*; add rows, or raise data.train_limit"):
+        loaded(MangaIntent(train_limit=20, val_limit=5, test_limit=5))
 
 
 def test_splits_do_not_overlap_and_do_not_follow_the_limits(tmp_path: Path) -> None:
     corpus, limited = load(tmp_path), load(tmp_path, train_limit=10)
-    parts = [set(rows.texts) for rows in corpus.splits.values()]
+    parts = [set(rows["text"]) for rows in corpus.splits.values()]
     assert sum(map(len, parts)) == len(set.union(*parts)) == len(TEXTS)
     assert limited.test == corpus.test
     assert len(limited.train) == 10
-    assert set(limited.train.texts) < set(corpus.train.texts)
+    assert set(limited.train["text"]) < set(corpus.train["text"])
 
 
 def test_what_a_source_does_not_read_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -236,9 +237,9 @@ CLINC = {"train": [["hi", "a"], ["yo", "b"]], "val": [["hi", "a"]], "test": [["y
 
 
 def test_clinc150_as_published(tmp_path: Path) -> None:
-    corpus = Clinc150(path=write(tmp_path, "data_full.json", json.dumps(CLINC))).load()
+    corpus = loaded(Clinc150(path=write(tmp_path, "data_full.json", json.dumps(CLINC))))
     assert corpus.labels == ("a", "b")
-    assert corpus.test.texts == ["yo"]
+    assert corpus.test["text"] == ["yo"]
 
 
 @pytest.mark.parametrize(
@@ -252,7 +253,7 @@ def test_clinc150_as_published(tmp_path: Path) -> None:
 )
 def test_a_file_that_is_not_clinc150(content: Any, expected: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
-        Clinc150(path=write(tmp_path, "data_full.json", json.dumps(content))).load()
+        loaded(Clinc150(path=write(tmp_path, "data_full.json", json.dumps(content))))
     assert expected in str(raised.value)
 
 
@@ -264,9 +265,9 @@ def test_hub_reads_class_names_and_refuses_withheld_labels(tmp_path: Path) -> No
 
     datasets.DatasetDict(train=split([0, 1, 2] * 4), dev=split([1]), test=split([-1])).save_to_disk(tmp_path / "set")
     rows = Hub(path=str(tmp_path / "set")).read()
-    assert rows["train"].labels[:3] == [("order",), ("refund",), ("shipping",)]
-    assert rows["validation"].labels == [("refund",)]
+    assert rows["train"]["label"][:3] == [("order",), ("refund",), ("shipping",)]
+    assert rows["validation"]["label"] == [("refund",)]
     with pytest.raises(UserError, match=r"row 1 of .*:test has no label"):
-        Hub(path=str(tmp_path / "set")).load()
+        loaded(Hub(path=str(tmp_path / "set")))
     with pytest.raises(UserError, match=r"data.path=no/such could not be loaded from the hub"):
-        Hub(path="no/such").load()
+        loaded(Hub(path="no/such"))

@@ -14,7 +14,7 @@ from transformers import BertConfig, DistilBertConfig
 from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
 from mangakd.core.spec import Head, ModelSpec
-from mangakd.data.loader import EncodedSplit
+from mangakd.data.encoded import EncodedSplit, Sides
 from mangakd.data.tokenising import tokenise
 from mangakd.losses.attention import AttentionLoss
 from mangakd.losses.base import LossCallback
@@ -27,6 +27,7 @@ from mangakd.models import load
 from mangakd.models.encoder import Encoder
 from mangakd.models.outline import weights_digest
 from mangakd.students.build import Student
+from mangakd.tasks.classification.encode import labelled
 from mangakd.teachers.local import LocalTeacher
 
 CONF = Path(__file__).parents[2] / "conf" / "student"
@@ -211,7 +212,7 @@ def the_pair(tmp_path: Path, student_reader: Any) -> tuple[LocalTeacher, Encoder
     student = Student(path=student_path).build(teacher.encoder, readers[1], HEAD)
     sides = [tokenise(texts(12), reader, 16, tmp_path / "tokens") for reader in readers]
     labels = torch.arange(12).numpy() % len(LABELS)
-    return teacher, student, EncodedSplit(sides[1], sides[0], labels, 0, 0)
+    return teacher, student, labelled(Sides(sides[1], sides[0], 0, 0), labels)
 
 
 def step(losses: LossSet, teacher: LocalTeacher, student: Encoder, data: EncodedSplit) -> dict[str, float]:

@@ -13,6 +13,7 @@ from scipy import stats
 
 from mangakd.core.errors import UserError
 from mangakd.core.run_folder import COMMAND, ERROR
+from mangakd.core.spec import Head
 from mangakd.evaluation import predictions, sweep
 from mangakd.evaluation.predictions import Predictions
 from mangakd.evaluation.report import seeds as seeds_report
@@ -33,7 +34,9 @@ def run(folder: Path, settings: str, wrong: int) -> None:
     )
     said = np.where(np.arange(ROWS) < wrong, TARGETS + 1, TARGETS) % len(LABELS)
     logits = {"teacher": 9 * np.eye(len(LABELS))[TARGETS], "student": 9 * np.eye(len(LABELS))[said]}
-    made = Predictions(LABELS, [str(i) for i in range(ROWS)], TARGETS, np.full(len(LABELS), 30), logits)
+    answers = {name: {"logits": each} for name, each in logits.items()}
+    head, texts = Head("labels", len(LABELS), LABELS), [str(i) for i in range(ROWS)]
+    made = Predictions(head, texts, {"labels": TARGETS}, answers, {"train_counts": np.full(len(LABELS), 30)})
     predictions.save(made, folder, "validation")
 
 

@@ -18,7 +18,7 @@ def test_the_cure_of_backslash_escapes(separator: str, tmp_path: Path) -> None:
         rows(tmp_path, "old.csv", content)
     command = str(raised.value).split("Rewrite the file: ")[1]
     subprocess.run(command, shell=True, cwd=tmp_path, check=True)
-    assert rows(tmp_path, "a.csv", (tmp_path / "new.csv").read_bytes()).texts == ['say "so" , a; b in C:\\temp']
+    assert rows(tmp_path, "a.csv", (tmp_path / "new.csv").read_bytes())["text"] == ['say "so" , a; b in C:\\temp']
 
 
 READ = {
@@ -43,13 +43,13 @@ def test_cells(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     content, expected, warning = READ[kind]
     with caplog.at_level(logging.WARNING):
         read = rows(tmp_path, "a.csv", HEAD + content)
-    assert [(text, *labels) for text, labels in zip(read.texts, read.labels, strict=True)] == expected
+    assert [(text, *labels) for text, labels in zip(read["text"], read["label"], strict=True)] == expected
     assert warning in " ".join(caplog.messages)
 
 
 def test_a_quoted_header_with_another_separator(tmp_path: Path) -> None:
     options = {"text_column": "text, body"}
-    assert rows(tmp_path, "a.csv", '"text, body";label\na, b;x\n', **options).texts == ["a, b"]
+    assert rows(tmp_path, "a.csv", '"text, body";label\na, b;x\n', **options)["text"] == ["a, b"]
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_refused_with_how_it_reads(encoding: str, text: str, first: str, name: s
 
 @pytest.mark.parametrize("text", ["call +49301234-5", "C++ 1+1-2", "~{not hz~}?", "a+abc-d", "\x1b[31mred"])
 def test_ascii_that_is_no_other_encoding(text: str, tmp_path: Path) -> None:
-    assert rows(tmp_path, "a.csv", f"{HEAD}{text},x\n").texts == [text]
+    assert rows(tmp_path, "a.csv", f"{HEAD}{text},x\n")["text"] == [text]
 
 
 def test_utf_16_without_a_mark(tmp_path: Path) -> None:

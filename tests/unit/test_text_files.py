@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_files import HEAD, rows
+from data_files import HEAD, loaded, rows
 
 from mangakd.core.errors import UserError
 from mangakd.data.sources import Files
@@ -132,7 +132,7 @@ def test_text_file(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     name, content, expected, warning = TEXT_FILES[kind]
     with caplog.at_level(logging.WARNING):
         read = rows(tmp_path, name, content)
-    assert list(zip(read.texts, (label for (label,) in read.labels), strict=True)) == expected
+    assert list(zip(read["text"], (label for (label,) in read["label"]), strict=True)) == expected
     assert warning in " ".join(caplog.messages) if warning else not caplog.messages
 
 
@@ -150,7 +150,7 @@ def test_unicode_encodings(encoding: str, name: str, tmp_path: Path) -> None:
     file.write_bytes(content.encode(encoding))
     assert read_texts(str(file), "text", "texts", "text_column")[-1] == text
     if file.suffix != ".txt":
-        assert Files(path=str(file)).read()["train"].labels == [("x",)]
+        assert Files(path=str(file)).read()["train"]["label"] == [("x",)]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_unicode_encodings(encoding: str, name: str, tmp_path: Path) -> None:
 def test_columns_by_name_or_position(
     header: str, options: dict[str, Any], expected: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert rows(tmp_path, "a.csv", f"{header}\nt,x\n", **options).texts == [expected]
+    assert rows(tmp_path, "a.csv", f"{header}\nt,x\n", **options)["text"] == [expected]
     by_position = header == "q,intent" and options["text_column"] in (0, "0")
     assert ("the first line ('q, intent') is taken for the header" in " ".join(caplog.messages)) == by_position
 
@@ -179,7 +179,7 @@ def test_lone_surrogates(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
 
     with caplog.at_level(logging.WARNING):
         corpus = write("a").load()
-    assert "thanks \ufffd" in [text for part in corpus.splits.values() for text in part.texts]
+    assert "thanks \ufffd" in [text for part in corpus.splits.values() for text in part["text"]]
     assert "texts with half a surrogate pair, which is replaced by U+FFFD: 1; first: line 7" in " ".join(
         caplog.messages
     )
@@ -191,7 +191,7 @@ def test_labels_that_look_alike_are_told(tmp_path: Path, caplog: pytest.LogCaptu
     names = ["caf\u00e9", "cafe\u0301"]
     (tmp_path / "a.csv").write_text(HEAD + "".join(f"x {i},{names[i % 2]}\n" for i in range(30)))
     with caplog.at_level(logging.WARNING):
-        Files(path=str(tmp_path / "a.csv")).load()
+        loaded(Files(path=str(tmp_path / "a.csv")))
     assert r"the labels 'cafe\u0301' and 'caf\xe9' look alike and are two classes" in " ".join(caplog.messages)
 
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, XLNetConfig
 
 from mangakd.core import cpu
 from mangakd.data import tokenising
-from mangakd.data.loader import EncodedSplit, joined
+from mangakd.data.encoded import EncodedSplit, Sides, joined
 from mangakd.data.tokenising import tokenise
 from mangakd.data.tokens import Tokens, concatenated
 from mangakd.export.graph import inputs_of
@@ -71,7 +71,7 @@ def test_ids_types_and_keys_are_those_of_the_tokenizer(make: Callable[[], Any], 
 def test_types_reach_the_batch(small: None, tmp_path: Path) -> None:
     reader = typed_tokenizer()
     halves = [tokenise(lines, reader, 16, tmp_path) for lines in (LINES[:70], LINES[70:])]
-    split = joined([EncodedSplit(half, half, np.zeros(len(half), np.int64), 7, 7) for half in halves])
+    split = joined([EncodedSplit(Sides(half, half, 7, 7), {}) for half in halves])
     positions = [3, 68, 69, 70, 124, 61]
     batch = split.collate(positions)["student"]
     assert list(batch) == ["input_ids", "attention_mask", "token_type_ids"]

@@ -83,7 +83,7 @@ def statistics_of(judge: Judge, split: Predictions) -> dict[tuple[str, str], Sta
         (model, score): statistic
         for model in split.models
         for score, statistic in judge.statistics(
-            split.logits[model], split.targets, None if model == "teacher" else split.logits["teacher"]
+            split.head, split.answers[model], split.truth, None if model == "teacher" else split.answers["teacher"]
         ).items()
     }
 

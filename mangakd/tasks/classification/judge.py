@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mangakd.core.spec import Head
 from mangakd.evaluation import statistics
 from mangakd.evaluation.bootstrap import Statistic
 from mangakd.evaluation.calibration import fit_temperature
-from mangakd.evaluation.judge import Details, Judge
+from mangakd.evaluation.judge import Arrays, Details, Judge
 from mangakd.evaluation.predictions import Predictions
 from mangakd.evaluation.report.blocks import Section
 from mangakd.evaluation.report.measure import RunResult
@@ -16,7 +17,7 @@ from mangakd.tasks.classification import calibration, mistakes
 
 
 class ClassificationJudge(Judge):
-    """Answers are logits (N, C). Truth is class ids (N), or 0 and 1 (N, C) where a row may have several labels.
+    """Answers hold `logits` (N, C). Truth holds `labels`: class ids (N), or 0 and 1 (N, C) with several labels a row.
 
     Formulas: evaluation/statistics.py.
     """
@@ -27,24 +28,29 @@ class ClassificationJudge(Judge):
     watched = ("accuracy", "agreement", "kl")
 
     def statistics(
-        self, answers: np.ndarray, truth: np.ndarray, teacher: np.ndarray | None = None
+        self, head: Head, answers: Arrays, truth: Arrays, teacher: Arrays | None = None
     ) -> dict[str, Statistic]:
-        return statistics.scores(Answers(answers, truth), None if teacher is None else Answers(teacher, truth))
+        sides = [side and _answers(head, side, truth) for side in (answers, teacher)]
+        return statistics.scores(*sides)  # type: ignore[arg-type]
 
-    def chance(self, truth: np.ndarray) -> dict[str, float]:
+    def chance(self, head: Head, truth: Arrays) -> dict[str, float]:
         """The share of the commonest label, or of the commonest label set."""
-        counts = np.unique(truth, axis=0, return_counts=True)[1] if truth.ndim == 2 else np.bincount(truth)
-        return {"accuracy": float(counts.max() / len(truth))}
+        labels = truth["labels"]
+        counts = np.unique(labels, axis=0, return_counts=True)[1] if head.several else np.bincount(labels)
+        return {"accuracy": float(counts.max() / len(labels))}
 
     def details(self, test: Predictions, validation: Predictions | None = None) -> Details:
         """With the temperatures that are refit on validation, where it is given."""
-        logits = {} if validation is None else validation.logits
         temperatures = {
-            model: fit_temperature(logits[model], validation.targets)
+            model: fit_temperature(validation.answers[model]["logits"], validation.truth["labels"], test.head.several)
             for model in test.models
-            if validation is not None and model in logits
+            if validation is not None and model in validation.answers
         }
         return ClassificationDetails(test, temperatures)
+
+
+def _answers(head: Head, answers: Arrays, truth: Arrays, temperature: float = 1.0) -> Answers:
+    return Answers(answers["logits"], truth["labels"], several=head.several, temperature=temperature)
 
 
 class ClassificationDetails(Details):
@@ -55,12 +61,15 @@ class ClassificationDetails(Details):
 
     def __init__(self, test: Predictions, temperatures: Mapping[str, float]) -> None:
         self.test, self.temperatures = test, temperatures
-        self.answers = {model: Answers(test.logits[model], test.targets) for model in test.models}
-        self.refit = {model: Answers(test.logits[model], test.targets, t) for model, t in temperatures.items()}
+        self.answers = {model: _answers(test.head, test.answers[model], test.truth) for model in test.models}
+        self.refit = {
+            model: _answers(test.head, test.answers[model], test.truth, t) for model, t in temperatures.items()
+        }
+        rare = mistakes.rare_mask(test)
         added = {(model, "entropy"): statistics.mean(answers.entropy) for model, answers in self.answers.items()}
         for model, answers in self.answers.items():
-            if test.rare.any() and answers.truth[:, test.rare].any():
-                added[model, "rare_accuracy"] = statistics.rare_accuracy(answers, test.rare)
+            if rare.any() and answers.truth[:, rare].any():
+                added[model, "rare_accuracy"] = statistics.rare_accuracy(answers, rare)
         self.statistics = added | {
             (model, "ece_refit"): statistics.ece(answers) for model, answers in self.refit.items()
         }

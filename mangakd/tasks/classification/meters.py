@@ -6,28 +6,29 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, one_hot
 
+from mangakd.core.spec import Head
 from mangakd.evaluation.statistics import BINS, EDGES, ece_of, macro_f1_of, mean_of
-from mangakd.tasks.meters import Meter, Meters
+from mangakd.tasks.meters import Meter, Meters, Tensors
 
 
-def meters(classes: int, several: bool, teacher: bool, together: bool) -> Meters:
-    """several: whether a row may have several labels. teacher: whether its logits are given, for agreement and KL."""
+def meters(head: Head, teacher: bool, together: bool) -> Meters:
+    """teacher: whether its logits are given, for agreement and KL."""
     own = {
         "accuracy": Meter(1, mean_of, together),
-        "macro_f1": Meter(2 * classes, macro_f1_of, together),
-        "ece": Meter(BINS, partial(ece_of, answers=classes if several else 1), together),
+        "macro_f1": Meter(2 * head.outputs, macro_f1_of, together),
+        "ece": Meter(BINS, partial(ece_of, answers=head.outputs if head.several else 1), together),
     }
     if teacher:
         own |= {"agreement": Meter(1, mean_of, together), "kl": Meter(1, mean_of, together)}
-    return Meters(own, sums)
+    return Meters(own, partial(sums, head.several))
 
 
 class Answers:
-    """statistics.Answers of a batch: logits (B, C) beside targets (B) or (B, C), in float64."""
+    """statistics.Answers of a batch: logits (B, C) beside targets (B), or with `several` (B, C), in float64."""
 
-    def __init__(self, logits: Tensor, targets: Tensor) -> None:
+    def __init__(self, logits: Tensor, targets: Tensor, several: bool) -> None:
         scaled = logits.double()
-        if targets.ndim == 2:
+        if several:
             self.truth, self.predicted = targets.bool(), scaled > 0
             self.log_p = torch.stack([logsigmoid(scaled), logsigmoid(-scaled)], -1)  # (B, C, 2): on, off
             self.confidence, self.hits = self.log_p[..., 0].exp(), self.truth
@@ -39,9 +40,9 @@ class Answers:
         self.confidence, self.hits = self.log_p.exp().amax(-1, keepdim=True), (best == targets)[:, None]
 
 
-def sums(logits: Tensor, targets: Tensor, teacher: Tensor | None) -> dict[str, Tensor]:
+def sums(several: bool, answers: Tensors, truth: Tensors, teacher: Tensors | None) -> dict[str, Tensor]:
     """Score → its sums over the batch."""
-    student = Answers(logits, targets)
+    student = Answers(answers["logits"], truth["labels"], several)
     added = {
         "accuracy": _count((student.predicted == student.truth).all(-1)),
         "macro_f1": torch.cat(
@@ -50,7 +51,7 @@ def sums(logits: Tensor, targets: Tensor, teacher: Tensor | None) -> dict[str, T
         "ece": _gaps(student),
     }
     if teacher is not None:
-        other = Answers(teacher, targets)
+        other = Answers(teacher["logits"], truth["labels"], several)
         added["agreement"] = _count((other.predicted == student.predicted).all(-1))
         added["kl"] = _divergence(other.log_p, student.log_p)
     return {name: value.reshape(-1) for name, value in added.items()}

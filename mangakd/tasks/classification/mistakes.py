@@ -13,9 +13,15 @@ PAIRS, EXAMPLES, LONGEST = 10, 20, 160
 MOST_NAMED = 10
 
 
+def rare_mask(test: Predictions) -> np.ndarray:
+    """(C) bool: classes with less than half of an equal share of the training rows."""
+    counts = test.facts["train_counts"]
+    return counts < 0.5 * counts.mean()
+
+
 def rare_classes(test: Predictions) -> list[str]:
     """Their names, in one sentence; none where no class is rare."""
-    rare = [label for label, is_rare in zip(test.labels, test.rare, strict=True) if is_rare]
+    rare = [label for label, is_rare in zip(test.head.names, rare_mask(test), strict=True) if is_rare]
     if not rare:
         return []
     more = f" and {len(rare) - MOST_NAMED} more" if len(rare) > MOST_NAMED else ""
@@ -27,7 +33,7 @@ def confused(answers: Mapping[str, Answers], test: Predictions) -> Section:
     """The student's commonest mistakes, and how often the other models make them."""
     names = [name for name in NAMES if name in answers]
     counts = {name: confusion(answers[name]) for name in names}
-    student, labels = counts["student"], test.labels
+    student, labels = counts["student"], test.head.names
     order = np.argsort(-student, axis=None, kind="stable")[:PAIRS]
     places = [(i, j) for i, j in zip(*np.unravel_index(order, student.shape), strict=True) if student[i, j]]
     rows = [[f"{labels[i]} → {labels[j]}", *(str(counts[name][i, j]) for name in names)] for i, j in places]
@@ -70,13 +76,13 @@ def disagreements(answers: Mapping[str, Answers], test: Predictions) -> Section:
 
 
 def _names(test: Predictions, chosen: np.ndarray) -> str:
-    return ", ".join(label for label, on in zip(test.labels, chosen, strict=True) if on) or "nothing"
+    return ", ".join(label for label, on in zip(test.head.names, chosen, strict=True) if on) or "nothing"
 
 
 def _answer(test: Predictions, answers: Answers, row: int) -> str:
     """With its confidence, where there is one answer."""
     names = _names(test, answers.predicted[row])
-    return names if answers.multi_label else f"{names} ({answers.confidence[row, 0]:.0%})"
+    return names if answers.several else f"{names} ({answers.confidence[row, 0]:.0%})"
 
 
 def _cut(text: str) -> str:

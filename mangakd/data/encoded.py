@@ -1,0 +1,147 @@
+"""`EncodedSplit`: a tokenised split whose rows own one or more sequences, and the batches that are collated from it.
+
+A classifier reads one sequence a row, a ranker as many pairs as a query has documents. Models see sequences; tasks, losses and
+judges see rows, and `first` leads from one to the other. B rows, N rows of the split, S sequences, T tokens.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mangakd.core.outputs import Batch
+from mangakd.data.sampler import MicroBatch, Units
+from mangakd.data.tokens import Tokens, concatenated
+
+
+class Sides(NamedTuple):
+    """Sequences as both models read them. `teacher` is `student` again when one tokenizer serves both. pads: padding ids."""
+
+    student: Tokens
+    teacher: Tokens
+    student_pad: int
+    teacher_pad: int
+
+    @property
+    def shared(self) -> bool:
+        return self.teacher is self.student
+
+    @property
+    def of_teacher(self) -> "Sides":
+        """The teacher's reading on both sides, for a teacher that is fine-tuned."""
+        return Sides(self.teacher, self.teacher, self.teacher_pad, self.teacher_pad)
+
+
+Tokenise = Callable[[Sequence[str]], Sides]
+
+
+class EncodedSplit:
+    """Micro-batches in, padded batches out.
+
+    columns: name → (N, …), what losses and the judge read of a row, such as labels. units: unit of counting → (N), what losses
+    count beside rows, tokens and cells (losses/base.py). first (N + 1) int64: row i owns the sequences from first[i] on, up to
+    first[i + 1] and at least one; None where each row owns one.
+    """
+
+    def __init__(
+        self,
+        sides: Sides,
+        columns: Mapping[str, np.ndarray],
+        units: Units | None = None,
+        first: np.ndarray | None = None,
+    ) -> None:
+        self.sides, self.columns, self.first = sides, dict(columns), first
+        self._units = dict(units or {})
+        rows = len(sides.student) if first is None else len(first) - 1
+        lengths = {name: len(values) for name, values in {**self.columns, **self._units}.items()}
+        if any(length != rows for length in lengths.values()) or (
+            first is not None and first[-1] != len(sides.student)
+        ):
+            raise ValueError(f"a split of {rows} rows and {len(sides.student)} sequences has columns of {lengths} rows")
+        if first is not None and (np.diff(first) < 1).any():
+            raise ValueError("each row must own a sequence")
+
+    def __len__(self) -> int:
+        return len(self.student) if self.first is None else len(self.first) - 1
+
+    def __getitem__(self, micro: MicroBatch) -> Batch:
+        return {**self.collate(micro.rows), "scale": micro.scale}
+
+    @property
+    def student(self) -> Tokens:
+        return self.sides.student
+
+    @property
+    def teacher(self) -> Tokens:
+        return self.sides.teacher
+
+    @cached_property
+    def units(self) -> Units:
+        """What losses count, for each row (see losses/base)."""
+        lengths = self.student.lengths.astype(np.int64)
+        counts = {"rows": np.ones(len(self), dtype=np.int64), "tokens": lengths, "cells": lengths**2}
+        if self.first is not None:
+            counts |= {name: np.add.reduceat(counts[name], self.first[:-1]) for name in ("tokens", "cells")}
+        return counts | self._units
+
+    def lengths(self, tokens: Tokens) -> np.ndarray:
+        """(N) tokens of each row's longest sequence.
+
+        Batches are padded to their longest sequence, so that rows alike in it are padded least. The sum would put a row of many
+        short sequences beside a row of one long sequence, and pad the short ones to its length.
+        """
+        return tokens.lengths if self.first is None else np.maximum.reduceat(tokens.lengths, self.first[:-1])
+
+    @property
+    def sequences(self) -> "EncodedSplit":
+        """Each sequence as a row of its own, without columns: what a teacher answers and a store keeps."""
+        return self if self.first is None else EncodedSplit(self.sides, {})
+
+    @property
+    def of_teacher(self) -> "EncodedSplit":
+        """For a teacher that is fine-tuned: it must be given its own tokens as the student's."""
+        return EncodedSplit(self.sides.of_teacher, self.columns, self._units, self.first)
+
+    def collate(self, rows: Sequence[int] | np.ndarray) -> Batch:
+        """student, teacher: inputs (S, T). key (S): of the teacher's tokens. The columns, (B, …).
+
+        first (B + 1): as in the split, for these rows; only where the split has it.
+        """
+        rows = np.asarray(rows)
+        sequences, batch = rows, {}
+        if self.first is not None:
+            counts = self.first[rows + 1] - self.first[rows]
+            ends = np.cumsum(counts)
+            batch["first"] = torch.from_numpy(np.concatenate([[0], ends]))
+            sequences = np.arange(ends[-1]) + np.repeat(self.first[rows] - (ends - counts), counts)
+        student = _inputs(self.student, sequences, self.sides.student_pad)
+        teacher = student if self.sides.shared else _inputs(self.teacher, sequences, self.sides.teacher_pad)
+        columns = {name: torch.from_numpy(values[rows]) for name, values in self.columns.items()}
+        key = torch.from_numpy(self.teacher.keys[sequences])
+        return {"student": student, "teacher": teacher, **columns, **batch, "key": key}
+
+
+def joined(splits: Sequence[EncodedSplit]) -> EncodedSplit:
+    """Several splits of the same columns one after the other."""
+    if len(splits) == 1:
+        return splits[0]
+    student = concatenated([split.student for split in splits])
+    shared = all(split.sides.shared for split in splits)
+    teacher = student if shared else concatenated([split.teacher for split in splits])
+    columns = {name: np.concatenate([split.columns[name] for split in splits]) for name in splits[0].columns}
+    units = {name: np.concatenate([split.units[name] for split in splits]) for name in splits[0]._units}
+    return EncodedSplit(Sides(student, teacher, *splits[0].sides[2:]), columns, units, _first(splits))
+
+
+def _first(splits: Sequence[EncodedSplit]) -> np.ndarray | None:
+    if all(split.first is None for split in splits):
+        return None
+    counts = [np.ones(len(s), dtype=np.int64) if s.first is None else np.diff(s.first) for s in splits]
+    return np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+
+
+def _inputs(tokens: Tokens, sequences: np.ndarray, pad: int) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(values) for name, values in tokens.inputs(sequences, pad).items()}

@@ -1,0 +1,106 @@
+"""Preflight of the recipe: metric, stages, what losses ask of the teacher, exports, and what a checkpoint has learnt from."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mangakd.core.errors import UserError, near
+from mangakd.core.requires import Need
+from mangakd.core.spec import ModelSpec
+from mangakd.losses.base import LossCallback
+from mangakd.losses.loss_set import LossSet
+from mangakd.runs.exports import Exports
+from mangakd.runs.texts import KEYS
+from mangakd.tasks.base import Task
+from mangakd.teachers.base import all_layers
+from mangakd.teachers.cached import Cached
+from mangakd.teachers.options import TeacherOptions
+from mangakd.training.checkpoints import KEY, Identity, check_same, read
+from mangakd.training.hardware import Hardware
+from mangakd.training.stages import Stage
+
+
+def monitor(task: Task) -> None:
+    """A metric that the task does not have."""
+    known = task.judge.monitors
+    if task.monitor not in known:
+        raise UserError(
+            f"task.monitor={task.monitor!r} is no metric{near(task.monitor, known)} Known: {', '.join(known)}."
+        )
+
+
+def stages(
+    stages: Sequence[Stage], losses: Mapping[str, LossCallback], student: ModelSpec, texts: Mapping[str, bool]
+) -> None:
+    """Stages that name losses, texts, layers or models that are not there. texts: kind → whether the run has such texts."""
+    for number, stage in enumerate(stages):
+        stage.select(dict(losses))
+        stage.check_frozen(student.layers)
+        if number == 0 and stage.teacher == "previous":
+            raise UserError(f"{stage.key('teacher')}=previous: there is no stage before the first one; set it to run.")
+        for kind in stage.texts:
+            if not texts.get(kind, True):
+                raise UserError(f"{stage.key('texts')} reads {kind} texts and there are none: set {KEYS[kind]}.")
+
+
+def exports(exports: Exports, stages: Sequence[Stage]) -> None:
+    """Variants that cannot be made, and those that no stage of this run trains."""
+    rows = exports.rows if exports.callbacks else []
+    trained = [row.name for row in rows if row.trained]
+    if trained and stages[-1].quantise is None:
+        raise UserError(
+            f"export: {trained[0]} comes of a last stage with quantisers, and there is none: stages=quantised."
+        )
+
+
+def whole_steps(losses: LossSet, hardware: Hardware) -> None:
+    """Losses that compare the rows of a step, on a profile that computes a step in parts."""
+    losses.check_parts(
+        hardware.world * hardware.accumulate, "Set hardware=cpu or a profile of one device, and hardware.accumulate=1."
+    )
+
+
+def placement(options: TeacherOptions, place: str) -> None:
+    """A profile that keeps no teacher in memory. place: hardware.teacher.placement."""
+    if place == "cached" and not isinstance(options, Cached):
+        raise UserError(
+            "this hardware profile keeps no teacher in memory (hardware.teacher.placement=cached): use teacher=cached."
+        )
+
+
+def provided(
+    options: TeacherOptions, stages: Sequence[Stage], losses: Mapping[str, LossCallback], teacher: ModelSpec, student: ModelSpec
+) -> None:  # fmt: skip
+    """Losses that ask for more than the teacher provider gives."""
+    problems = []
+    for stage in stages:
+        kind, gives = _gives(options, stage, teacher, student)
+        only = "logits only" if gives == Need(logits=True) else gives
+        for name, loss in stage.select(dict(losses)).items():
+            if what := loss.requires.teacher.missing(gives):
+                problems.append(
+                    f"losses.{name} needs {what} from the teacher, but {kind} gives {only}. Use teacher=local, or leave {name} "
+                    "out of losses."
+                )
+    if problems:
+        raise UserError("\n- ".join(problems))
+
+
+def _gives(options: TeacherOptions, stage: Stage, teacher: ModelSpec, student: ModelSpec) -> tuple[str, Need]:
+    """(name for messages, what it gives) of a stage's teacher."""
+    if stage.teacher == "stored":
+        return f"{stage.key('teacher')}=stored", Need(logits=True)
+    if stage.teacher == "previous":
+        return f"{stage.key('teacher')}=previous", all_layers(student)
+    return f"teacher={type(options).__name__.lower()}", options.gives(teacher)
+
+
+def resumed(file: Path | None, stages: Sequence[Stage], identity: Callable[[], Identity]) -> None:
+    """Other data, labels or stages than those of the checkpoint that a run continues from.
+
+    identity: what the first stage learns from; asked where there is a checkpoint, as texts are tokenised for it.
+    """
+    if file is None or len(stages) > 1:
+        return
+    before = read(file)[KEY]
+    check_same(file, before, replace(identity(), teacher=before["teacher"], settings=before["settings"]))

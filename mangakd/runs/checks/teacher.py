@@ -1,0 +1,92 @@
+"""Preflight of the teacher: its weights and labels, the store that it fills, and what a resumed run would fine-tune again."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mangakd.core.errors import UserError
+from mangakd.core.spec import Head, Kind, ModelSpec
+from mangakd.models import heads, load
+from mangakd.models.labels import alignment
+from mangakd.runs.checks.models import check_answers, check_vocabulary
+from mangakd.runs.settings import of_teacher
+from mangakd.store.manifest import MANIFEST_FILE, Manifest
+from mangakd.teachers.cached import Cached
+from mangakd.teachers.ensemble import check_likelihood, normalised
+from mangakd.teachers.options import EnsembleOptions, Member, TeacherOptions
+from mangakd.training.checkpoints import KEY, read
+from mangakd.training.fit_teacher import KEY as TEACHER
+from mangakd.training.fit_teacher import check_may_fit
+
+
+def weights(options: TeacherOptions, kind: Callable[[], Kind]) -> None:
+    """Weights of an ensemble that are no numbers, not as many as members, or to be learned for a head without labels."""
+    if not isinstance(options, EnsembleOptions):
+        return
+    if isinstance(options.weights, str):
+        check_likelihood(kind())
+        return
+    if not all(isinstance(weight, int | float) for weight in options.weights or ()):
+        raise UserError(f"teacher.weights={options.weights} must be numbers ≥ 0, one for each member.")
+    normalised(options.weights, len(options.models))
+
+
+def members(options: TeacherOptions, tokenizer: Any, kind: Kind, head: Callable[[], Head]) -> list[Member]:
+    """Files of every member, and the head of a fine-tuned member against the task's. Returns the members to fine-tune.
+
+    head: of the task; asked only for a member that has a head.
+    """
+    unique = dict.fromkeys(options.models)
+    return [member for member in unique if not _is_fitted(options, member, tokenizer, kind, head)]
+
+
+def _is_fitted(options: TeacherOptions, member: Member, tokenizer: Any, kind: Kind, head: Callable[[], Head]) -> bool:
+    """Whether the member's weights hold a head for the task. Raises UserError for a member that cannot be the teacher."""
+    check_vocabulary(TEACHER, member.path, tokenizer, load.load_config(member.path, TEACHER))
+    new = options.fit.mode == "always"
+    trained = None if new else load.outline_trained(member.path, TEACHER, kind, options.labels)
+    if trained is not None:
+        alignment(heads.trained_head(trained.model.config, head()), head(), member.path)
+    else:
+        check_may_fit(member, options.fit)
+    check_answers(trained, member.path, TEACHER, tokenizer)
+    return trained is not None
+
+
+def same_fit(
+    file: Path | None, resume: bool | str, step_rows: int, settings: dict[str, Any],
+    settings_of: Callable[[Path], dict[str, Any] | None],
+) -> None:  # fmt: skip
+    """A resumed run whose teacher would be fine-tuned in another way, after which its checkpoint would be refused.
+
+    file: the checkpoint that the run continues from. settings: of conf/teacher. settings_of: folder → settings of the run in it.
+    """
+    if file is None:
+        return
+    rows = read(file)[KEY]["step_rows"]
+    changes = [] if rows == step_rows else [f"hardware.batch_size makes steps of {step_rows} rows, which were {rows}"]
+    earlier = next((found for folder in file.parents if (found := settings_of(folder)) is not None), None)
+    if earlier is not None:
+        old, new = of_teacher(earlier["teacher"]), of_teacher(settings)
+        changes += [f"teacher.{k} is {new.get(k)}, which was {v}" for k, v in old.items() if new.get(k) != v]
+    if changes:
+        raise UserError(
+            f"resume={resume}: the teacher of {file} was fine-tuned with other settings: {'; '.join(changes)}. "
+            "It would be fine-tuned again, and the checkpoint refused. Set them back, or start anew with resume=false and "
+            "another hydra.run.dir."
+        )
+
+
+def store(options: TeacherOptions, spec: Callable[[], ModelSpec]) -> None:
+    """What a named store declares, as far as it is known before the teacher is loaded. spec: asked where there is a store."""
+    if not isinstance(options, Cached) or options.store is None:
+        return
+    folder = Path(options.store).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"teacher.store={options.store} is a file; give a folder.")
+    if (folder / MANIFEST_FILE).is_file():
+        manifest = Manifest.load(folder)
+        teacher = spec()
+        expected = replace(manifest, tokenizer=teacher.vocabulary, head=teacher.head, members=len(options.models))
+        manifest.compare(expected, folder, options.allow_mismatch)

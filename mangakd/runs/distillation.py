@@ -1,0 +1,103 @@
+"""A run from teacher to table: teacher (fine-tuned once) → its answers → student by distillation → scores → export → baseline
+→ table.
+
+From the command to the first forward of a live teacher lie three functions: `distillation` (here), `answers_of` (answers.py)
+and `gather_all` (data/gather.py).
+"""
+
+import shutil
+import time
+from collections.abc import Mapping
+
+from mangakd.core import ranks
+from mangakd.core.requires import Need
+from mangakd.evaluation import table
+from mangakd.evaluation.report.write import write_report
+from mangakd.runs import results
+from mangakd.runs.answers import Answers, Rows, answers_of, apart, student_answers, with_members
+from mangakd.runs.fits import Fits
+from mangakd.runs.recipe import Distilled, Recipe, distil, without_teacher
+from mangakd.runs.run import Run
+from mangakd.runs.scores import Metrics, Scorer
+from mangakd.runs.summary import summary
+from mangakd.teachers.base import TeacherProvider
+from mangakd.training.loggers import RunLogger
+from mangakd.training.wandb_run import keep_in_wandb
+
+BASELINE = "baseline"  # its name in answers, and the folder of its checkpoints
+
+
+def distillation(run: Run) -> None:
+    """Every rank trains; the first rank does what a single process can do."""
+    started = time.perf_counter()
+    print(summary(run), flush=True)
+    task, hardware, splits = run.parts.task, run.parts.hardware, run.material.splits
+    teacher = run.material.teacher()
+    answers: dict[str, Answers] = {"teacher": {}}
+    members: dict[str, list[Rows]] = {}
+    if ranks.is_first():
+        teacher.prepare(hardware.device, Need(logits=True))
+        asked = answers_of(lambda b: with_members(task, teacher(b), b), splits, hardware, "teacher", hardware.precision)
+        answers["teacher"], members = apart(asked)
+    answers["teacher"] = ranks.share(answers["teacher"])
+    scorer = Scorer(task.judge, run.models.head, {name: splits[name].columns for name in answers["teacher"]})
+    metrics = scorer.teacher(answers["teacher"], task.monitor) | results.teacher_sizes(run.models.teacher_parameters)
+    recipe = _recipe(run, teacher, answers["teacher"]["validation"])
+    distilled = distil(recipe)
+    if ranks.is_first():
+        answers["student"] = student_answers(task, distilled.student, splits, hardware, "student")
+        metrics |= distilled.metrics(task.monitor) | scorer.members(members["test"])
+        metrics |= scorer.student(answers["student"], answers["teacher"], metrics)
+        _write(run, distilled, teacher.spec.name, answers, metrics)
+    if run.given.baseline:
+        baseline = recipe.students.build()
+        without_teacher(recipe.fits, baseline, splits["train"], run.given.folder / BASELINE, distilled.steps)
+        if ranks.is_first():
+            answers[BASELINE] = student_answers(task, baseline, splits, hardware, BASELINE)
+            metrics |= scorer.student(answers[BASELINE], answers["teacher"], metrics, "baseline/")
+    if ranks.is_first():
+        metrics["run/seconds"] = time.perf_counter() - started
+        _finish(run, answers, metrics)
+
+
+def _recipe(run: Run, teacher: TeacherProvider, reference: Rows) -> Recipe:
+    given, parts, material = run.given, run.parts, run.material
+    fits = Fits(
+        parts.task, material.splits["validation"], reference, parts.optim, parts.hardware, given.seed,
+        given.trainer, parts.save_every, given.resume, material.identity,
+    )  # fmt: skip
+    loggers = RunLogger(parts.loggers, given.settings(None)) if parts.loggers else None
+    return Recipe(
+        parts.stages, given.folder, fits, material.splits, material.students, material.stage_losses, teacher,
+        material.stored_teacher, loggers,
+    )  # fmt: skip
+
+
+def _write(run: Run, distilled: Distilled, teacher: str, answers: Mapping[str, Answers], metrics: Metrics) -> None:
+    """The student's results, before the baseline: a resumed run trains the baseline again and finds a finished student.
+
+    teacher: its name. Adds the sizes of the student to metrics.
+    """
+    folder, parts, corpus = run.given.folder, run.parts, run.parts.corpus
+    results.write_predictions(folder, parts.task, run.models.head, corpus, run.material.splits, answers)
+    paths = ", ".join(dict.fromkeys(member.path for member in parts.teacher.models))
+    metrics["student/params"] = results.parameters(distilled.student)
+    metrics["student/megabytes"] = results.write_student(
+        folder, distilled.student, run.models.student_tokenizer, corpus, run.material.losses, metrics, task=parts.task.name,
+        teacher=f"{teacher} ({paths})", command=run.given.command, quantised=distilled.quantised,
+    )  # fmt: skip
+    results.write_metrics(folder, metrics)
+    results.write_exports(folder, parts.exports, corpus.train["text"])
+
+
+def _finish(run: Run, answers: Mapping[str, Answers], metrics: Metrics) -> None:
+    """The table, the report, and what loggers take at the end."""
+    folder, task, corpus = run.given.folder, run.parts.task, run.parts.corpus
+    if BASELINE in answers:
+        results.write_predictions(folder, task, run.models.head, corpus, run.material.splits, answers)
+        shutil.rmtree(folder / BASELINE)  # its checkpoints; the baseline was trained for its scores
+    results.write_metrics(folder, metrics)
+    table.show(metrics, task.judge, f"{corpus.name}, test: {len(corpus.test)} rows")
+    write_report(folder, task.judge, run.given.settings("gate"))
+    keep_in_wandb(run.parts.loggers, metrics)
+    print(f"student, config, metrics and report.html: {folder}")

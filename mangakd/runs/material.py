@@ -1,0 +1,121 @@
+"""`Material`: what the fits of a run work on: encoded texts, bound losses, the teacher's models, untrained students.
+
+Each is built when it is first read: preflight needs the losses, a plan the texts, `cache_teacher` the teacher, a run all of them.
+"""
+
+from functools import partial
+
+from mangakd.core import ranks
+from mangakd.core.requires import Need
+from mangakd.core.spec import ModelSpec
+from mangakd.data.encoded import EncodedSplit
+from mangakd.losses.loss_set import LossSet
+from mangakd.runs import texts
+from mangakd.runs.given import Given
+from mangakd.runs.lazy import lazy
+from mangakd.runs.losses import bound_losses
+from mangakd.runs.models import Models
+from mangakd.runs.parts import Parts
+from mangakd.runs.settings import of_learning
+from mangakd.runs.students import Students
+from mangakd.teachers.base import TeacherProvider
+from mangakd.teachers.cached import stored
+from mangakd.teachers.members import Members
+from mangakd.teachers.options import TeacherContext
+from mangakd.training.callbacks.progress import progress
+from mangakd.training.checkpoints import Identity
+from mangakd.training.fit_teacher import fit_teacher
+from mangakd.training.stages import Stage
+
+
+class Material:
+    def __init__(self, given: Given, parts: Parts, models: Models) -> None:
+        self._given, self._parts, self._models = given, parts, models
+
+    @lazy
+    def losses(self) -> LossSet:
+        """All losses of the run, bound to the sizes of both models."""
+        names = self._given.settings("losses") or {}
+        return bound_losses(
+            self._given.make, names, self._models.student_spec, self._models.teacher_spec, self._given.seed
+        )
+
+    def stage_losses(self, stage: Stage, student: ModelSpec, teacher: ModelSpec) -> LossSet:
+        """Fresh losses of a stage."""
+        names = stage.select(self._given.settings("losses") or {})
+        return bound_losses(self._given.make, names, student, teacher, self._given.seed)
+
+    @lazy
+    def splits(self) -> dict[str, EncodedSplit]:
+        """train, validation and test, and the texts without labels that a stage reads."""
+        parts, models, cache = self._parts, self._models, self._given.cache
+        tokenised = texts.Tokenised(
+            models.student_tokenizer, models.teacher_tokenizer, self._given.max_length, cache / "tokens"
+        )
+        augmented = partial(
+            texts.augmented_texts, parts.augment, parts.corpus, models.head, parts.teacher.models[0].path,
+            models.teacher_tokenizer, cache / "augmented",
+        )  # fmt: skip
+        return texts.splits_of(parts.corpus, parts.task, models.head, parts.stages, tokenised, augmented)
+
+    @lazy
+    def digest(self) -> str:
+        """Of the labelled rows that a fit reads."""
+        return self._parts.corpus.digest("train", "validation")
+
+    @lazy
+    def members(self) -> Members:
+        """The teacher's models, which are fine-tuned where their heads are new."""
+        parts, hardware, tokenizer = self._parts, self._parts.hardware, self._models.teacher_tokenizer
+        fit = partial(
+            fit_teacher, options=parts.teacher.fit, names=parts.teacher.labels, task=parts.task, head=self._models.head,
+            data=self.digest, splits=self.splits, tokenizer=tokenizer, hardware=hardware, cache=self._given.cache,
+        )  # fmt: skip
+        source = parts.teacher.models[0] if parts.student.takes_layers else None
+        return Members(fit, tokenizer, hardware.teacher.weights, hardware.attention, source)
+
+    @lazy
+    def context(self) -> TeacherContext:
+        hardware = self._parts.hardware
+        return TeacherContext(
+            head=self._models.head,
+            load=self.members.unread,
+            splits=self.splits,
+            cache=self._given.cache,
+            device=hardware.device,
+            batch_size=hardware.eval_batch_size,
+            progress=progress,
+            precision=hardware.precision,
+        )
+
+    def teacher(self) -> TeacherProvider:
+        """The teacher, ready to answer; all ranks ask for it together.
+
+        The runs of a sweep share one store if their losses read nothing but logits.
+        """
+        with ranks.first_then_others():  # the other ranks find the texts tokenised and the teacher fine-tuned
+            for member in self._parts.teacher.models:
+                self.context.load(member)
+        shared = self._given.sweep and not self.losses.requires.teacher.missing(Need(logits=True))
+        return self.stored_teacher() if shared else self._parts.teacher.provider(self.context)
+
+    def stored_teacher(self) -> TeacherProvider:
+        """The same teacher, its answers read from the store."""
+        return stored(self._parts.teacher).provider(self.context)
+
+    @lazy
+    def students(self) -> Students:
+        parts, hardware = self._parts, self._parts.hardware
+        sharded = hardware.teacher.placement == "sharded"  # no process has all weights of a teacher in use
+        source = partial(self.members.checkpoint, parts.teacher.models[0], anew=sharded)
+        return Students(
+            parts.student, source, self._models.student_tokenizer, self._models.head,
+            hardware.attention, self._given.seed, self._given.baseline,
+        )  # fmt: skip
+
+    @lazy
+    def identity(self) -> Identity:
+        """What every fit of the run learns from; `identity_of` adds what a single fit learns from."""
+        return Identity(
+            data=self.digest, labels=self._parts.corpus.labels, settings=of_learning(self._given.settings(None))
+        )

@@ -1,0 +1,76 @@
+"""`Models`: tokenizers, configs and sizes of teacher and student. Folders and headers are read, weights are not."""
+
+import copy
+from typing import Any
+
+from mangakd.core.errors import UserError
+from mangakd.core.spec import Head, ModelSpec
+from mangakd.models import heads, load
+from mangakd.runs.lazy import lazy
+from mangakd.runs.parts import Parts
+
+
+class Models:
+    """parts: teacher and student say which models; task and corpus say which head.
+
+    shape: a model on the meta device, its modules and sizes without weights. spec: the sizes, with the task's head.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    @lazy
+    def teacher_tokenizer(self) -> Any:
+        paths = dict.fromkeys(member.path for member in self._parts.teacher.models)
+        tokenizers = [load.load_tokenizer(path) for path in paths]
+        if len({load.vocabulary_digest(tokenizer) for tokenizer in tokenizers}) > 1:
+            raise UserError("the members of the teacher read with different tokenizers; teacher.paths must share one.")
+        return tokenizers[0]
+
+    @lazy
+    def student_tokenizer(self) -> Any:
+        path = self._parts.student.path
+        return self.teacher_tokenizer if path is None else load.load_tokenizer(path, "student.path")
+
+    @lazy
+    def head(self) -> Head:
+        """Of student and teacher."""
+        return self._parts.task.head(self._parts.corpus, self.student_tokenizer)
+
+    @lazy
+    def teacher_config(self) -> Any:
+        """Of the first member, as its folder has it."""
+        return load.load_config(self._parts.teacher.models[0].path)
+
+    @lazy
+    def teacher_shape(self) -> Any:
+        return load.shape(self.teacher_config, "teacher.path", self._parts.task.kind)
+
+    @lazy
+    def student_shape(self) -> Any:
+        student = self._parts.student
+        config = student.config(self.teacher_config, self.student_tokenizer)
+        return load.shape(config, "student.path" if student.path else "student.sizes", self._parts.task.kind)
+
+    @lazy
+    def teacher_spec(self) -> ModelSpec:
+        config = self._teacher_with_head()
+        return ModelSpec.from_config(
+            config, f"teacher {config.model_type}", self.head, load.vocabulary_digest(self.teacher_tokenizer)
+        )
+
+    @lazy
+    def student_spec(self) -> ModelSpec:
+        return self._parts.student.spec(self.teacher_config, self.student_tokenizer, self.head)
+
+    @lazy
+    def teacher_parameters(self) -> int:
+        """Of all members together, with the task's head."""
+        model = load.shape(self._teacher_with_head(), "teacher.path", self._parts.task.kind)
+        return sum(p.numel() for p in model.parameters()) * len(self._parts.teacher.models)
+
+    def _teacher_with_head(self) -> Any:
+        """The teacher's config with the task's head, which the teacher gets by fine-tuning or by alignment."""
+        config = copy.deepcopy(self.teacher_config)
+        config.update(heads.entries(self.head))
+        return config

@@ -1,0 +1,102 @@
+"""`Parts`: the objects that the config's groups describe. Each is made when it is first read, and made once.
+
+Preflight reads all of them and collects what fails; a run reads the same objects.
+"""
+
+from typing import Any
+
+from mangakd.core.errors import UserError
+from mangakd.core.invocation import command
+from mangakd.data.augment import Augment
+from mangakd.data.rows import CLASSES
+from mangakd.data.source import Corpus
+from mangakd.runs.exports import Exports
+from mangakd.runs.given import Given
+from mangakd.runs.lazy import lazy
+from mangakd.students.build import Student
+from mangakd.tasks.base import Task
+from mangakd.teachers.options import TeacherOptions
+from mangakd.training.callbacks.save_last import SaveEvery
+from mangakd.training.hardware import Hardware
+from mangakd.training.optim import Optim
+from mangakd.training.stages import Stage
+
+
+class Parts:
+    """One property for each group. Raises UserError for a group that describes no object."""
+
+    def __init__(self, given: Given) -> None:
+        self._given = given
+
+    @lazy
+    def task(self) -> Task:
+        settings = self._given.settings("task")
+        if "_target_" not in settings:
+            raise UserError(
+                f"task={settings['name']} can be planned ({command('plan')} hardware=… task={settings['name']}) but not yet "
+                "trained. Choose task=intent."
+            )
+        if "judge" not in settings:  # a report is made again from config.yaml, without the task
+            raise UserError(
+                f"task={settings['name']} has no judge: give its yaml a judge with a _target_ (docs/how-to/extending.md)."
+            )
+        return self._given.make("task")
+
+    @lazy
+    def rows(self) -> Corpus:
+        """The data as it is read, before the task looks at it."""
+        source = self._given.make("data")
+        try:
+            columns = self.task.columns
+        except Exception:  # told as the task's; a task that fails must not hide what is wrong with the data
+            columns = CLASSES
+        return source.load(columns)
+
+    @lazy
+    def corpus(self) -> Corpus:
+        return self.task.prepare(self.rows)
+
+    @lazy
+    def hardware(self) -> Hardware:
+        return self._given.make("hardware")
+
+    @lazy
+    def optim(self) -> Optim:
+        return self._given.make("optim")
+
+    @lazy
+    def teacher(self) -> TeacherOptions:
+        return self._given.make("teacher")
+
+    @lazy
+    def student(self) -> Student:
+        return self._given.make("student")
+
+    @lazy
+    def augment(self) -> Augment:
+        return self._given.make("augment")
+
+    @lazy
+    def stages(self) -> list[Stage]:
+        options = self._given.settings("stages") or {}
+        try:
+            stages = [Stage(name=str(name), **(entries or {})) for name, entries in options.items()]
+        except TypeError as error:
+            raise UserError(f"stages: {error}. Known entries: {', '.join(Stage.__match_args__[1:])}.") from error
+        if not stages:
+            raise UserError("there are no stages to train; choose a recipe, for example stages=output_only.")
+        return stages
+
+    @lazy
+    def save_every(self) -> SaveEvery:
+        return SaveEvery(**self._given.settings("checkpoint"))
+
+    @lazy
+    def loggers(self) -> list[Any]:
+        """Lightning's loggers, none for logger=[]."""
+        return self._given.make("logger")
+
+    @lazy
+    def exports(self) -> Exports:
+        """What export=[…] makes of the student."""
+        return self._given.make("export")

@@ -1,0 +1,105 @@
+"""The plan of a run as configured: memory, time and price from its models' configs and its texts. Nothing is trained."""
+
+import copy
+import math
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+
+from mangakd.core.spec import Head
+from mangakd.data.sampler import BucketSampler, Share
+from mangakd.losses.loss_set import LossSet
+from mangakd.models import heads
+from mangakd.planning import table
+from mangakd.planning.job import TEACHER_BYTES, Job, Machine, Placement
+from mangakd.planning.plan import Estimate, estimate
+from mangakd.planning.sizes import Model
+from mangakd.runs.run import Run
+from mangakd.teachers.cached import Cached
+from mangakd.teachers.options import TeacherOptions
+from mangakd.training.hardware import Hardware
+from mangakd.training.stages import Stage
+
+
+def estimated(run: Run, machine: Machine) -> Estimate:
+    """Of one fit of trainer.max_epochs on the labelled texts."""
+    return estimate(*_models(run), machine, _job(run, machine))
+
+
+def batches(hardware: Hardware, precision: str, machine: Machine) -> dict[str, Any]:
+    """How a job's rows are spread. precision: as typed; `auto` on a CPU is that of the planned CPU, not of this one."""
+    resolved = hardware.precision
+    if precision == "auto" and hardware.kind == "cpu":
+        resolved = "bf16-mixed" if "bf16" in machine.tflops else "32-true"
+    return {"batch": hardware.batch_size, "accumulation": hardware.accumulate, "precision": resolved}
+
+
+def remarks(plan: Estimate, stages: list[Stage], baseline: bool) -> list[str]:
+    """Lines about what the plan leaves out: further stages, and the baseline."""
+    lines = []
+    if len(stages) > 1:
+        names = ", ".join(stage.name for stage in stages)
+        lines += ["", f"planned is one stage of trainer.max_epochs on the labelled texts; the recipe has {names}"]
+    if baseline:
+        alone = replace(plan.job, teacher="none", soft_targets=False, hidden_pairs=0, attention_pairs=0)
+        total = table.between(estimate(plan.student, None, plan.machine, alone).total, table.duration)
+        lines += ["", f"baseline=true, the same student without a teacher, takes another {total}"]
+    return lines
+
+
+def _models(run: Run) -> tuple[Model, Model]:
+    """Student and teacher with the task's head; an ensemble counts all its members."""
+    parts, models = run.parts, run.models
+    student = _model(models.student_shape, models.head, "student.path" if parts.student.path else "student.sizes")
+    teacher = _model(models.teacher_shape, models.head, "teacher.path")
+    return student, teacher.times(len(parts.teacher.models))
+
+
+def _model(shape: Any, head: Head, key: str) -> Model:
+    config = copy.deepcopy(shape.config)
+    config.update(heads.entries(head))
+    return Model.from_config(config, config.model_type, head.kind, key)
+
+
+def _job(run: Run, machine: Machine) -> Job:
+    """The training of this run."""
+    given, parts, losses = run.given, run.parts, run.material.losses
+    needs = [loss.requires.teacher for loss in losses.callbacks.values()]
+    mean, longest = _padded(run.material.splits["train"].student.lengths, parts.hardware, given.seed)
+    return Job(
+        f"{parts.task.name} as configured",
+        len(parts.corpus.train),
+        given.trainer["max_epochs"],
+        length=mean,
+        longest=longest,
+        teacher=_placement(losses, parts.teacher, parts.hardware),
+        teacher_dtype=_teacher_dtype(parts.hardware, run.models.teacher_config),
+        soft_targets=losses.requires.teacher.logits,
+        hidden_pairs=sum(len(need.hidden) for need in needs),
+        attention_pairs=sum(len(need.attention) for need in needs),
+        eval_examples=len(parts.corpus.validation),
+        **batches(parts.hardware, given.settings("hardware.precision"), machine),
+    )
+
+
+def _teacher_dtype(hardware: Hardware, config: Any) -> str:
+    """The profile's; with auto, the dtype that the teacher's config.json gives."""
+    dtype = hardware.teacher.dtype
+    if dtype == "auto":
+        dtype = str(config.dtype).removeprefix("torch.")
+    return dtype if dtype in TEACHER_BYTES else "float32"
+
+
+def _placement(losses: LossSet, teacher: TeacherOptions, hardware: Hardware) -> Placement:
+    if not losses.needs_teacher:
+        return "none"
+    return "cached" if isinstance(teacher, Cached) else cast(Placement, hardware.teacher.placement)
+
+
+def _padded(lengths: np.ndarray, hardware: Hardware, seed: int) -> tuple[int, int]:
+    """Tokens of a text in training batches: on average, padding included, and in the longest."""
+    share = Share(0, hardware.world, hardware.accumulate)
+    sampler = BucketSampler(lengths, hardware.step_rows, seed, {}, share)
+    rows = [lengths[micro.rows] for micro in sampler]
+    return math.ceil(sum(len(row) * row.max() for row in rows) / sum(map(len, rows))), int(lengths.max())

@@ -1,0 +1,73 @@
+"""What a run writes into its folder: predictions, student, exports, metrics. docs/reference/run_folder.md lists the files."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mangakd.core.run_folder import METRICS
+from mangakd.core.spec import Head
+from mangakd.data.rows import inputs
+from mangakd.data.source import Corpus
+from mangakd.evaluation import predictions
+from mangakd.evaluation.predictions import Predictions
+from mangakd.evaluation.report.export import FOLDER
+from mangakd.export.data import of_run
+from mangakd.export.hf import model_card, save_student
+from mangakd.losses.loss_set import LossSet
+from mangakd.models.encoder import Encoder
+from mangakd.runs.answers import Answers, to_arrays
+from mangakd.runs.exports import Exports
+from mangakd.runs.scores import Metrics
+from mangakd.runs.texts import Splits
+from mangakd.tasks.base import Task
+from mangakd.training.callbacks.export import export_student
+
+
+def write_metrics(folder: Path, metrics: Metrics) -> None:
+    (folder / METRICS).write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+
+
+def read_metrics(folder: Path) -> Metrics:
+    """Of a run that ended just now."""
+    return json.loads((folder / METRICS).read_text())  # type: ignore[no-any-return]
+
+
+def write_predictions(
+    folder: Path, task: Task, head: Head, corpus: Corpus, splits: Splits, answers: Mapping[str, Answers]
+) -> None:
+    """For the report. answers: teacher, student, baseline → their answers."""
+    facts, text = task.facts(splits["train"], head), inputs(task.columns)[0]
+    for split in ("validation", "test"):
+        arrays = {model: to_arrays(each[split]) for model, each in answers.items()}
+        made = Predictions(head, corpus.splits[split][text], splits[split].columns, arrays, facts)
+        predictions.save(made, folder, split)
+
+
+def write_student(
+    folder: Path, student: Encoder, tokenizer: Any, corpus: Corpus, losses: LossSet, metrics: Metrics, *, task: str,
+    teacher: str, command: Sequence[str], quantised: Any,
+) -> float:  # fmt: skip
+    """With a model card that says what made it. Returns the megabytes of the weights."""
+    kind = "classifier" if student.spec.head.kind == "labels" else "model"
+    title = f"{task} {kind}, {parameters(student) / 1e6:.1f}M parameters"
+    data = f"{corpus.name} ({len(corpus.train)} rows)"
+    card = model_card(title, teacher, data, losses, metrics, shlex.join(command))
+    save_student(student.model, tokenizer, folder / "student", card, quantised)
+    return (folder / "student" / "model.safetensors").stat().st_size / 1e6
+
+
+def write_exports(folder: Path, exports: Exports, texts: Sequence[str]) -> None:
+    """What the callbacks of export=[…] make of the student's folder. texts: for calibration."""
+    if exports.callbacks:
+        export_student(exports.callbacks, folder / "student", folder / FOLDER, of_run(folder, texts), exports.options)
+
+
+def teacher_sizes(parameters: int) -> Metrics:
+    """Megabytes: of weights in fp32."""
+    return {"teacher/params": parameters, "teacher/megabytes": parameters * 4 / 1e6}
+
+
+def parameters(model: Any) -> int:
+    return sum(p.numel() for p in model.parameters())

@@ -1,0 +1,51 @@
+"""`Students`: builds the run's student, its baseline, and the other students of its stages."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from mangakd.core.spec import Head
+from mangakd.models.encoder import Encoder
+from mangakd.models.trial import check_numbers
+from mangakd.students.build import Student
+
+
+@dataclass
+class Students:
+    """options: of the run's student. source: reads the teacher's member that a student takes layers from.
+
+    baseline: whether the run's student is needed twice; a copy spares the second reading of weights.
+    """
+
+    options: Student
+    source: Callable[[], Encoder]
+    tokenizer: Any
+    head: Head
+    attention: str
+    seed: int
+    baseline: bool
+    _copy: Encoder | None = field(default=None, init=False)
+
+    def build(self, options: dict[str, Any] | None = None) -> Encoder:
+        """An untrained student, the same on every rank. options: entries of conf/student for another one, such as an
+        assistant."""
+        if options is not None:
+            return self._build(Student(**options))
+        if self._copy is not None:
+            student, self._copy = self._copy, None
+            return student
+        student = self._build(self.options)
+        if self.baseline:
+            self._copy = copy.deepcopy(student)
+        return student
+
+    def _build(self, options: Student) -> Encoder:
+        source = self.source() if options.takes_layers else None
+        torch.manual_seed(self.seed)  # the same random weights, whether or not the teacher was fine-tuned just now
+        student = options.build(source, self.tokenizer, self.head)
+        if options.path is not None:
+            check_numbers(student, self.tokenizer, f"student.path={options.path}").train()
+        return student.attend_with(self.attention)

@@ -1,0 +1,41 @@
+"""One line about a run, printed before it starts."""
+
+from mangakd.core.spec import Head
+from mangakd.data.source import Corpus
+from mangakd.losses.loss_set import LossSet
+from mangakd.runs.run import Run
+from mangakd.training.hardware import Hardware
+
+
+def summary(run: Run) -> str:
+    """Data, models, losses and the optimizer's step."""
+    hardware, models = run.parts.hardware, run.models
+    given = run.given.settings("hardware.precision")
+    return (
+        f"{_data(run.parts.corpus, models.head)}; {models.teacher_spec.sizes()} → {models.student_spec.sizes()}; "
+        f"{_losses(run.material.losses)}; steps of {_step(hardware)} in {_precision(hardware, given)}"
+    )
+
+
+def _data(corpus: Corpus, head: Head) -> str:
+    rows = f"{len(corpus.train)} / {len(corpus.validation)} / {len(corpus.test)} rows"
+    return f"{corpus.name}: {rows}, {f'{head.outputs} labels' if head.kind == 'labels' else head}"
+
+
+def _losses(losses: LossSet) -> str:
+    return f"losses {', '.join(losses.callbacks)}"
+
+
+def _step(hardware: Hardware) -> str:
+    """`64 rows`, or `64 rows = 2 devices (ddp) × 32`."""
+    factors = [f"{hardware.world} devices ({hardware.strategy})"] if hardware.world > 1 else []
+    factors += [str(hardware.batch_size)] if factors or hardware.accumulate > 1 else []
+    factors += [f"{hardware.accumulate} micro-batches"] if hardware.accumulate > 1 else []
+    return f"{hardware.step_rows} rows" + (f" = {' × '.join(factors)}" if factors else "")
+
+
+def _precision(hardware: Hardware, given: str) -> str:
+    """The precision, and why where the profile left the choice to the machine."""
+    if given != "auto" or hardware.precision == "32-true":
+        return hardware.precision
+    return f"{hardware.precision} (this CPU has bf16 units; hardware.precision=32-true computes in fp32)"

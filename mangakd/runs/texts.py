@@ -1,0 +1,94 @@
+"""Texts of a run as tokens: train, validation and test, and the texts without labels that a stage reads."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mangakd.core.errors import UserError
+from mangakd.core.spec import Head
+from mangakd.data.augment import Augment, Neighbours, kept
+from mangakd.data.encoded import EncodedSplit, Sides, joined
+from mangakd.data.rows import Rows, inputs
+from mangakd.data.source import Corpus
+from mangakd.data.tokenising import tokenise
+from mangakd.data.tokens import Tokens
+from mangakd.models import load
+from mangakd.tasks.base import Task
+from mangakd.teachers.base import digest
+from mangakd.training.callbacks.progress import progress
+from mangakd.training.stages import Stage
+
+log = logging.getLogger(__name__)
+Splits = Mapping[str, EncodedSplit]
+# Kind of texts without labels → what gives such texts.
+KEYS = {"unlabelled": "data.unlabelled_path or data.labelled_share", "augmented": "augment.copies"}
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """Texts → tokens for both models. cache: folder of the tokens. max_length: tokens of a text."""
+
+    student_tokenizer: Any
+    teacher_tokenizer: Any
+    max_length: int
+    cache: Path
+
+    def __call__(self, texts: Sequence[str]) -> Sides:
+        teacher = self._tokens(texts, self.teacher_tokenizer)
+        same = load.vocabulary_digest(self.student_tokenizer) == load.vocabulary_digest(self.teacher_tokenizer)
+        student = teacher if same else self._tokens(texts, self.student_tokenizer)
+        return Sides(student, teacher, self.student_tokenizer.pad_token_id, self.teacher_tokenizer.pad_token_id)
+
+    def _tokens(self, texts: Sequence[str], tokenizer: Any) -> Tokens:
+        return tokenise(texts, tokenizer, self.max_length, self.cache, progress)
+
+
+def splits_of(
+    corpus: Corpus,
+    task: Task,
+    head: Head,
+    stages: list[Stage],
+    tokenised: Tokenised,
+    augmented: Callable[[], list[str]],
+) -> dict[str, EncodedSplit]:
+    """augmented: makes new texts; asked only where a stage reads them."""
+    rows = dict(corpus.splits)
+    for kind, key in KEYS.items():
+        if any(kind in stage.texts for stage in stages):
+            rows[kind] = _new_rows(task, augmented) if kind == "augmented" else corpus.unlabelled
+            if not len(rows[kind]):
+                raise UserError(f"a stage reads {kind} texts and there are none: set {key}.")
+    return {name: task.encode(each, head, tokenised) for name, each in rows.items()}
+
+
+def _new_rows(task: Task, augmented: Callable[[], list[str]]) -> Rows:
+    if inputs(task.columns) != ["text"]:
+        raise UserError(
+            f"new texts are made of rows of one text, and task={task.name} reads {', '.join(inputs(task.columns))}: leave "
+            "`augmented` out of the stages' texts."
+        )
+    return Rows({"text": augmented()})
+
+
+def stage_rows(splits: Splits, stage: Stage) -> EncodedSplit:
+    """What a stage trains on."""
+    return joined([splits["train" if kind == "labelled" else kind] for kind in stage.texts])
+
+
+def augmented_texts(augment: Augment, corpus: Corpus, head: Head, path: str, tokenizer: Any, cache: Path) -> list[str]:
+    """New texts from the training texts, made once and read from the cache afterwards.
+
+    path, tokenizer: of the model whose embeddings say which words are neighbours.
+    """
+    texts = [*corpus.train["text"], *corpus.unlabelled["text"]]
+    held_out = [*corpus.validation["text"], *corpus.test["text"]]
+
+    def make() -> list[str]:
+        log.info("making %d variants of each of %d texts …", augment.copies, len(texts))
+        base = load.outline_for(path, head, "teacher.path")
+        words = Neighbours(tokenizer, base.weight(base.model.get_input_embeddings().weight).detach())
+        return augment.made(texts, words, held_out)
+
+    return kept(cache / f"{digest(augment, path, texts, held_out)}.json", make)

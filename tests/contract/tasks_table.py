@@ -1,0 +1,100 @@
+"""One row per task class and options: what the contract tests in test_tasks.py are run for. To add a task, add a row."""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mangakd.core.spec import Head
+from mangakd.data.rows import Rows
+from mangakd.evaluation.judge import Arrays
+from mangakd.tasks.base import Task
+from mangakd.tasks.classification.task import Classification
+
+REPO = Path(__file__).parents[2]
+PACKAGE = REPO / "tests" / "example_package"
+sys.path.insert(0, str(PACKAGE))  # as if pip had installed it
+
+from mangashop_templates.urgency.task import Urgency  # noqa: E402
+
+Change = Callable[[dict[str, list]], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """yaml: the task's file. columns: of N rows that nothing is wrong with, the texts left out.
+
+    refused: what is wrong → (a change of the training columns, what the UserError says). perfect: truth → what a model without a
+    mistake answers. additive: whether the own loss of a batch is the sum of its micro-batches' (see losses/base.py).
+    """
+
+    id: str
+    make: Callable[[], Task]
+    yaml: Path
+    columns: Callable[[int], dict[str, list]]
+    refused: Mapping[str, tuple[Change, str]]
+    perfect: Callable[[Head, Arrays], np.ndarray]
+    additive: bool = True
+    inputs: tuple[str, ...] = field(default=("text",))
+
+
+def changed(column: str, value: object, at: slice = slice(3, 4)) -> Change:
+    """Some cells of a column have another value."""
+
+    def change(columns: dict[str, list]) -> None:
+        columns[column][at] = [value] * len(columns[column][at])
+
+    return change
+
+
+def named(count: int) -> dict[str, list]:
+    return {"label": [("abc"[i % 3],) for i in range(count)]}
+
+
+def named_sets(count: int) -> dict[str, list]:
+    return {"label": [[(), ("a",), ("a", "b"), ("b", "c")][i % 4] for i in range(count)]}
+
+
+def without(name: str) -> Change:
+    def change(columns: dict[str, list]) -> None:
+        columns["label"] = [("b",) if names == (name,) else names for names in columns["label"]]
+
+    return change
+
+
+ALL = slice(None)
+INTENT = REPO / "conf" / "task" / "intent.yaml"
+ROWS = [
+    Row(
+        "classification", Classification, INTENT, named,
+        {
+            "several labels": (changed("label", ("a", "b")), r"row 4 has several labels \(a, b\).*task.problem=multi_label"),
+            "one class": (changed("label", ("a",), ALL), "has the label 'b', which no row of train has"),
+            "a held-out label": (without("c"), "has the label 'c', which no row of train has"),
+        },
+        lambda head, truth: 60.0 * np.eye(head.outputs)[truth["labels"]],
+    ),
+    Row(
+        "classification, several labels", lambda: Classification(problem="multi_label"), INTENT, named_sets,
+        {"a held-out label": (changed("label", ("a",), ALL), "has the label 'b', which no row of train has")},
+        lambda head, truth: 60.0 * (2 * truth["labels"] - 1),
+    ),
+    Row(
+        "urgency", Urgency, PACKAGE / "mangashop_templates" / "conf" / "task" / "urgency.yaml",
+        lambda count: {"score": [i * 7 % 10 / 10 for i in range(count)]},
+        {
+            "outside": (changed("score", 1.5), r"row 4 has the score 1\.5, outside 0 … task\.most=1\."),
+            "all the same": (changed("score", 0.5, ALL), r"all rows of train have the score 0\.5"),
+        },
+        lambda head, truth: truth["score"][:, None],
+    ),
+]  # fmt: skip
+
+
+def rows(row: Row, count: int, texts: list[str], change: Change | None = None) -> Rows:
+    columns = row.columns(count)
+    if change is not None:
+        change(columns)
+    return Rows({**dict.fromkeys(row.inputs, texts), **columns})
