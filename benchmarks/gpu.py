@@ -59,7 +59,7 @@ def sizes(workload: str, side: str) -> dict[str, Any]:
 def gpu(profile_name: str | None) -> tuple[Machine, Hardware]:
     """This GPU's planning figures, and the profile that the pair is trained with.
 
-    known_as: the profile whose figures are taken where the GPU's own name has none. Raises UserError where there are none.
+    profile_name: the profile with the figures, for a GPU whose name no profile has. Raises UserError without figures.
     """
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
