@@ -1,11 +1,11 @@
-"""One side of benchmarks/cold_start.py, a program of its own: open a student, answer, and go on answering.
+"""One side of benchmarks/cold_start.py, a separate program: opens a student and answers texts.
 
     python cold_start_side.py runtime <exported folder> '<texts as JSON>' <runs>
     python cold_start_side.py torch <Hugging Face folder> …
 
-The first text is answered at once, and a line of JSON tells it: what was said, and the CPU seconds that this process has taken.
-A second line holds the milliseconds of `runs` answers to each text, tokenising included, and the peak of resident memory. One
-thread. Nothing is imported here that both sides do not need anyway.
+The program answers the first text at once and prints a line of JSON with the answer and the process's CPU seconds. A second line
+has the milliseconds of `runs` answers to each text, tokenising included, and the peak of resident memory. One thread. The imports
+are those that both sides need anyway.
 """
 
 import json

@@ -57,7 +57,7 @@ def within(processes: Path | None, command: Sequence[str]) -> list[str]:
 
 
 def refusal() -> str | None:
-    """Why this machine permits no quota, or None where it does."""
+    """Why this machine permits no quota; None if it permits one."""
     try:
         with quota(0.5):
             return None

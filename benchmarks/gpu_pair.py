@@ -108,7 +108,7 @@ class Clock:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Within it, steps tick and the models' forward passes are marked."""
+        """Context in which steps tick and the profiler marks the models' forward passes."""
         start, forward = DistillModule.on_train_batch_start, Encoder.forward
 
         def tick_start(module: DistillModule, *args: Any) -> None:

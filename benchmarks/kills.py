@@ -1,4 +1,4 @@
-"""Kills real runs with SIGKILL at random steps, resumes them, and compares them with runs that nobody killed.
+"""Kills real runs with SIGKILL at random steps, resumes them, and compares them with uninterrupted runs.
 
     python benchmarks/kills.py
 
@@ -52,7 +52,7 @@ MORE = {
 
 @dataclass(frozen=True)
 class Configuration:
-    """words: for train.py. victims: of the kills, in turn. more: what else is done to it afterwards."""
+    """words: for train.py. victims: of the kills, in turn. more: faults after the kills."""
 
     name: str
     ranks: int
@@ -81,7 +81,7 @@ def _configuration(hardware: str, teacher: str, workers: int) -> Configuration:
 
 @dataclass
 class Result:
-    """planned: how many blows. broken: why the run did not survive one; different, rows: what was wrong at its end."""
+    """planned: number of faults. broken: why the run did not survive a fault. different, rows: differences at the end."""
 
     name: str
     planned: int
@@ -97,7 +97,7 @@ class Result:
 
 
 def measure(configuration: Configuration, folder: Path, kills: int, epochs: int, seed: int) -> Result:
-    """One configuration: a run that nobody kills, and one that is killed."""
+    """Measure one configuration: an uninterrupted run and a killed run."""
     victims = [configuration.victims[i % len(configuration.victims)] for i in range(kills)]
     blows, ranks = [*victims, *configuration.more], configuration.ranks
     result = Result(configuration.name, len(blows), epochs * math.ceil(TRAINED / (BATCH * ranks)))
@@ -131,7 +131,7 @@ def measure(configuration: Configuration, folder: Path, kills: int, epochs: int,
 
 
 def strike_all(blows: list[str], start: Callable[[], Start], steps: int, chance: random.Random) -> Iterator[Blow]:
-    """Starts a run, strikes it and resumes it until nothing more is planned, then lets it finish."""
+    """Start a run, apply each fault and resume, then let the run finish. Yields the faults."""
     run = start()
     for what, step in zip(blows, sorted(chance.sample(range(2 * EVERY, int(LATEST * steps)), len(blows))), strict=True):
         run.reach(step)
@@ -141,7 +141,7 @@ def strike_all(blows: list[str], start: Callable[[], Start], steps: int, chance:
 
 
 def measure_once(configuration: Configuration, folder: Path, kills: int, epochs: int, seed: int) -> Result:
-    """From the folder, where an earlier call has left it there."""
+    """Measure a configuration, or read the result of an earlier call from the folder."""
     file = folder / f"{configuration.slug}-{kills}-{epochs}-{seed}.json"
     if file.exists():
         content = json.loads(file.read_text())

@@ -1,4 +1,4 @@
-"""What kills.py asks of a run that was killed: is it, bit for bit, the run that was not, and did it see each row once?"""
+"""The checks of kills.py: does a killed run equal the uninterrupted run bit for bit, and did it use each row once an epoch?"""
 
 import json
 import os
@@ -16,7 +16,7 @@ TIMED = ("run/seconds", "train/samples_per_second")  # of metrics.json
 
 
 def differences(reference: Path, run: Path) -> list[str]:
-    """What of two run folders is not equal: last.ckpt, best.ckpt's weights, the student, the scores. Wanted: nothing."""
+    """Names of the parts in which two run folders differ: last.ckpt, best.ckpt's weights, the student, the scores."""
     last, best = (
         [torch.load(folder / "checkpoints" / name, weights_only=False) for folder in (reference, run)]
         for name in ("last.ckpt", "best.ckpt")
@@ -42,7 +42,7 @@ def _unequal(name: str, left: Any, right: Any) -> list[str]:
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    """So that −0 is not 0, and a NaN would be itself."""
+    """The bytes of a tensor: as bytes −0 differs from 0, and a NaN equals itself."""
     return tensor.contiguous().view(-1).view(torch.uint8)
 
 
@@ -53,10 +53,10 @@ def processes(folder: Path) -> dict[int, int]:
 
 
 def read_progress(folder: Path) -> list[float]:
-    """The progress that each process of one start has come to."""
+    """The progress of each process of one start."""
     progress = []
     for file in folder.glob("*.txt"):
-        with file.open("rb") as lines:  # its end alone: this is asked many times a second
+        with file.open("rb") as lines:  # read the end only, because this runs many times a second
             lines.seek(max(lines.seek(0, os.SEEK_END) - 2000, 0))
             whole = lines.read().split(b"\n")[:-1]
         progress += [float(whole[-1].split()[0])] if whole else []
@@ -64,7 +64,7 @@ def read_progress(folder: Path) -> list[float]:
 
 
 def read_rows(folder: Path, steps: int) -> Rows:
-    """What one start did. steps: of the whole run. A line that was being written when it was killed is left out."""
+    """The rows of each step of one start. steps: of the whole run. Ignores a line that a kill has cut off."""
     rows: Rows = {}
     for file in folder.glob("*.txt"):
         for line in file.read_text().split("\n")[:-1]:
@@ -75,12 +75,12 @@ def read_rows(folder: Path, steps: int) -> Rows:
 
 
 def last_rows(starts: Sequence[Rows]) -> Rows:
-    """Each step as it was done the last time: what was done before was lost with the weights of that time."""
+    """The rows of the last execution of each step. The weights of earlier executions were lost in a kill."""
     return {step: rows for start in starts for step, rows in start.items()}
 
 
 def wrong_rows(reference: Rows, run: Rows, epochs: int) -> Iterator[str]:
-    """One sentence for each thing that is wrong with the rows of a run."""
+    """Yield one sentence for each fault in the rows of a run."""
     if sorted(run) != list(range(len(reference))):
         yield f"steps {sorted(set(reference) ^ set(run))[:5]} were not done by both runs"
         return

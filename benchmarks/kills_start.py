@@ -1,4 +1,4 @@
-"""One start of train.py for kills.py, and the blows that end it."""
+"""One start of train.py for kills.py, and the kills that end the start."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ LAST = "checkpoints/last.ckpt"
 
 
 class Broken(Exception):
-    """A run did not survive, or did not say what it should."""
+    """A run did not survive, or did not print the expected words."""
 
 
 class Start:
-    """train.py with `words` in a session of its own. It prints into a file: a pipe would be held open by orphans.
+    """train.py with `words` in a new session. The output goes to a file, because orphans would keep a pipe open.
 
-    folder: of this run and of all its starts; the run itself is in folder/run. ranks: processes that train. steps: of a whole
-    run.
+    folder: of this run and all its starts; the run itself is in folder/run. ranks: training processes. steps: of a whole run.
     """
 
     def __init__(self, words: list[str], folder: Path, number: int, ranks: int, steps: int) -> None:
@@ -52,7 +51,7 @@ class Start:
 
     @property
     def processes(self) -> dict[int, int]:
-        """rank → process id, of those that train."""
+        """rank → process id of the training processes."""
         return processes(self._records)
 
     @property
@@ -60,7 +59,7 @@ class Start:
         return read_rows(self._records, self._steps)
 
     def reach(self, step: int) -> None:
-        """Waits until every rank was given the rows of `step`, or of a later one."""
+        """Wait until every rank has received the rows of `step` or of a later step."""
         self.wait(lambda: min(self._at()) >= step, f"reach step {step}")
 
     def _at(self) -> list[int]:
@@ -74,11 +73,11 @@ class Start:
         self.wait(lambda: self.process.poll() == 0, "finish")
 
     def wait(self, until: Callable[[], bool], what: str) -> None:
-        """Raises Broken when it ends before that, and ends it when it takes too long."""
+        """Wait until a condition holds. Raises Broken if the process ends earlier, or after PATIENCE seconds."""
         end = time.monotonic() + PATIENCE
         while not until():
             over = self.process.poll() is not None
-            if over and until():  # it came to it and ended, between two looks
+            if over and until():  # the condition became true and the process ended between two checks
                 return
             if over or time.monotonic() > end:
                 self.stop()
@@ -87,7 +86,7 @@ class Start:
             time.sleep(0.002)
 
     def wait_gone(self) -> None:
-        """Waits until nothing of it is left."""
+        """Wait until all processes of the session have ended."""
         end = time.monotonic() + LEAVE
         while self.process.poll() is None or self._alive():
             if time.monotonic() > end:
@@ -97,7 +96,7 @@ class Start:
             time.sleep(0.01)
 
     def _alive(self) -> list[int]:
-        """Processes of its session that have not ended."""
+        """Running processes of the session."""
         processes = []
         for file in Path("/proc").glob("[0-9]*/stat"):
             try:
@@ -115,7 +114,7 @@ class Start:
 
 @dataclass
 class Blow:
-    """What was done to a run at which step, where it went on, seconds until nothing of it was left."""
+    """A fault at `step`. resumed: the step at which the run resumed. seconds: until all processes ended."""
 
     what: str
     step: int
@@ -124,7 +123,7 @@ class Blow:
 
     @property
     def again(self) -> int:
-        """Steps that were done again."""
+        """Number of repeated steps."""
         return self.step + 1 - self.resumed
 
     def describe(self, steps: int) -> str:
@@ -133,7 +132,7 @@ class Blow:
 
 
 def strike(what: str, start: Start, again: Callable[[], Start], chance: random.Random) -> tuple[Blow, Start]:
-    """Ends `start` and goes on, at once, with `again()`. Raises Broken where one of them does not do or say what it should."""
+    """End `start` and resume at once with `again()`. Raises Broken if one of them does not behave or print as expected."""
     time.sleep(chance.uniform(0, 0.05))
     before, at = start.processes, time.monotonic()
     BLOWS[what](start, chance)
@@ -160,7 +159,7 @@ def _launcher(start: Start, chance: random.Random) -> None:
 
 
 def _rank(rank: int, start: Start, chance: random.Random) -> None:
-    """The process that started the ranks must bring down the others, and say which one died."""
+    """Kill one rank. The launcher must stop the other ranks and report the killed rank."""
     os.kill(start.processes[rank], signal.SIGKILL)
     start.says(f"rank {rank} was killed by SIGKILL")
     _ends(start, 1)
@@ -186,7 +185,7 @@ def _truncate(start: Start, chance: random.Random) -> None:
 
 
 def _overwrite(start: Start, chance: random.Random) -> None:
-    """Some bytes in the middle, as on a disk that lost a block; the size stays."""
+    """Overwrite some bytes in the middle, as a disk with a lost block does; the size stays."""
     _tree(start, chance)
     start.wait_gone()
     with (start.run / LAST).open("r+b") as file:
@@ -195,7 +194,7 @@ def _overwrite(start: Start, chance: random.Random) -> None:
 
 
 def _slow(start: Start, chance: random.Random) -> None:
-    """As in a long step, or when writing to a slow disk: ranks that cannot leave when what started them is killed."""
+    """Stop the ranks and kill their launcher, as if the ranks were in a long step or wrote to a slow disk."""
     for process in start.processes.values():
         os.kill(process, signal.SIGSTOP)
     start.process.kill()

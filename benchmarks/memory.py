@@ -1,15 +1,15 @@
-"""Memory that `mangakd.planning` foretells beside memory that is measured.
+"""Compares the memory estimates of `mangakd.planning` with measured memory.
 
     python benchmarks/memory.py
 
-For each student and each stage (weights; with gradients; with AdamW's states; a whole step) a child process of its
-own builds the student, does that much of a training step, and reports the peak of its resident memory less what it
-was before the student. The first three run a batch of two tokens, so that activations weigh nothing; the last one a
-batch of 16 texts of 128 tokens. With a CUDA device the same stages are measured there too, by the allocator's peak
-(`--device cuda` for those alone).
+For each student and each stage (weights; with gradients; with AdamW's states; a whole step) a separate child process
+builds the student, runs that part of a training step, and reports the peak of its resident memory minus the memory
+before the student. The first three stages use a batch of two tokens, so that activations take no memory; the last stage
+uses a batch of 16 texts of 128 tokens. With a CUDA device the same stages are also measured there, by the allocator's
+peak (`--device cuda` measures the device only).
 
-Wanted: weights, gradients and optimizer within 20 %. Activations have no bound: their number is read from the code of
-two architectures.
+Limit: weights, gradients and optimizer within 20 %. Activations have no limit, because their number comes from the code
+of two architectures.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Shape = tuple[int, int]
 
 
 def estimate(student: str, stage: str, device: str) -> float:
-    """Bytes, without what driver and libraries take."""
+    """The estimate in bytes, without driver and libraries."""
     job = Job("memory", 1, 1, *_shape(stage), precision="32-true")
     model = Model.from_config(_config(student), student, "labels", f"student {student}")
     bytes_ = states(model, job)
@@ -69,7 +69,7 @@ def _shape(stage: str) -> Shape:
 
 
 def child(student: str, stage: str, device: str) -> float:
-    """Bytes at the peak; runs in a process that did nothing before."""
+    """Bytes at the peak. Runs in a fresh process."""
     torch.set_num_threads(1)
     count = STAGES.index(stage)
     _train(transformers.AutoConfig.for_model("bert", **_WARM), 3, (1, 2), device)  # libraries and their buffers
@@ -99,7 +99,7 @@ def _train(entries: Any, stages: int, shape: Shape, device: str) -> None:
 
 
 def _reset(device: str) -> float:
-    """Bytes in use now, from which on the peak counts."""
+    """Reset the peak; returns the bytes in use."""
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -154,7 +154,7 @@ def body(measurements: list[dict[str, Any]]) -> str:
 
 
 def report(device: str) -> bool:
-    """Measure, print and write; whether the first three stages are within the bound."""
+    """Measure, print and write; returns whether the first three stages are within the limit."""
     rows = lines(device)
     where = torch.cuda.get_device_name() if device == "cuda" else this_machine()["cpu"]
     worst = max(abs(line["error"]) for line in rows if line["stage"] != STAGES[-1])

@@ -1,4 +1,4 @@
-"""What mangakd costs beside the arithmetic: a training step against the same step without the framework.
+"""The overhead of mangakd: a training step compared with the same step without the framework.
 
     python benchmarks/overhead.py --data PATH
 
@@ -54,7 +54,7 @@ Side = Callable[[Encoder, StepClock], None]
 
 
 def plain_loop(setup: Parts, batches: list[dict[str, Any]]) -> Side:
-    """The loop that one would write by hand."""
+    """A hand-written training loop."""
     teacher = setup.live.encoder.model
 
     def side(encoder: Encoder, clock: StepClock) -> None:
@@ -104,7 +104,7 @@ def hard_labels(setup: Parts) -> LossSet:
 
 
 def compare(setup: Parts, sides: dict[str, Side], options: argparse.Namespace, same_work: bool) -> dict[str, Times]:
-    """Rounds of all sides in turn. same_work: they must end with the same weights."""
+    """Run rounds of all sides in turn. same_work: the sides must end with equal weights."""
     times: dict[str, Times] = {name: {"wall": [], "cpu": []} for name in sides}
     for number in range(options.rounds):
         ends = []
@@ -131,7 +131,7 @@ def check_equal(one: Encoder, other: Encoder) -> None:
 
 
 def ratios(times: dict[str, Times]) -> dict[str, float]:
-    """Of medians: the first side over the second."""
+    """Ratios of medians: the first side over the second."""
     one, other = times.values()
     return {kind: round(statistics.median(one[kind]) / statistics.median(other[kind]), 4) for kind in ("cpu", "wall")}
 
@@ -199,7 +199,7 @@ def live_sides(setup: Parts, options: argparse.Namespace) -> dict[str, Side]:
 
 
 def first_batches(setup: Parts, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The batches that `fit()` will meet."""
+    """The first batches of `fit()`."""
     loader = iter(TrainLoader(setup.train, options.batch_size, SEED))
     return [dict(next(loader)) for _ in range(options.warmup + options.steps)]
 

@@ -106,7 +106,7 @@ class Curve(Logger):
 
 
 def run(way: str, folder: Path) -> None:
-    """One rank's part; leaves the curve, and whether all ranks ended with the same parameters, in `folder`."""
+    """Run one rank. Writes the curve, and whether all ranks ended with equal parameters, to `folder`."""
     torch.set_num_threads(1)
     teacher, student = encoder(1, 3, 48), encoder(2, 2, 32)
     losses = LossSet(

@@ -1,4 +1,4 @@
-"""How far does another seed or another CPU move the quickstart? Whole runs of it, each from nothing, one after the other.
+"""How far does another seed or another CPU move the quickstart's scores? Runs the quickstart from scratch, run after run.
 
     python benchmarks/quickstart.py --work PATH [--sides own avx2] [--seeds 0 1 2 3 4]
 
@@ -65,12 +65,12 @@ def run(side: str, seed: int, folder: Path) -> dict[str, Any]:
 
 
 def chance(seed: int) -> list[str]:
-    """Everything that chance decides, by one seed."""
+    """Overrides that set all seeds to one seed."""
     return [f"seed={seed}", f"teacher.seeds=[{seed}]", f"data.split_seed={seed}"]
 
 
 def train(overrides: Sequence[str], folder: Path, environment: Mapping[str, str]) -> float:
-    """A run from nothing, with a cache of its own; its CPU seconds. Raises CalledProcessError; the log lies beside `folder`."""
+    """Train from scratch with an empty cache; returns CPU seconds. Raises CalledProcessError; the log is beside `folder`."""
     cache = folder.with_name(f"{folder.name}.cache")
     for old in (folder, cache):
         shutil.rmtree(old, ignore_errors=True)
@@ -90,7 +90,7 @@ def scores(folder: Path) -> dict[str, float]:
 
 
 def cpu_seconds() -> float:
-    """Of all processes that this one has waited for."""
+    """CPU seconds of all child processes that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -101,7 +101,7 @@ def runs(name: str = "quickstart") -> dict[str, Any]:
 
 
 def keep(name: str, row: dict[str, Any]) -> None:
-    """Adds a run to results/quickstart.json and writes the tables anew."""
+    """Add a run to results/quickstart.json and rewrite the tables."""
     rows = dict(sorted({**runs(), name: row}.items()))
     write("quickstart", "Quickstart", {"versions": versions(), "runs": rows}, body(list(rows.values())))
 

@@ -1,4 +1,4 @@
-"""What does distillation buy? Recipes against the same student trained without a teacher, for as many steps, over seeds.
+"""How much does distillation gain? Compares recipes with the same student without a teacher, for equal steps, over seeds.
 
     python benchmarks/recipes.py --data ../shared/data/clinc150/data_full.json --work PATH [--only two_stage] [--seeds 0 1]
 
@@ -158,13 +158,13 @@ def precision() -> str:
 
 
 def read_runs() -> dict[str, Any]:
-    """Runs that are in results/recipes.json. To make one again, take it out of there."""
+    """The runs in results/recipes.json. A run that is removed from the file is trained again."""
     file = RESULTS / "recipes.json"
     return json.loads(file.read_text())["runs"] if file.is_file() else {}
 
 
 def keep(name: str, recipe: str, seed: int, folder: Path) -> None:
-    """Adds a run to results/recipes.json, under a lock, and writes the table anew."""
+    """Add a run to results/recipes.json, under a lock, and rewrite the table."""
     metrics = json.loads((folder / "metrics.json").read_text())
     test = predictions.load(folder, "test")
     right = Answers(test.answers["student"]["logits"], test.truth["labels"]).right
@@ -181,7 +181,7 @@ def keep(name: str, recipe: str, seed: int, folder: Path) -> None:
 
 
 def without_paths(command: str) -> str:
-    """Without the places of the machine it ran on."""
+    """The command without paths of the machine."""
     places = ("data.path=", "paths.cache=", "hydra.run.dir=")
     return shlex.join(word for word in shlex.split(command) if not word.startswith(places))
 

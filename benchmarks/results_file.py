@@ -1,7 +1,6 @@
-"""What all benchmarks write: a .json with every number and a short .md, each with machine, versions and command.
+"""The result files of all benchmarks: a .json with every number and a short .md, each with machine, versions and command.
 
-Imported by all of them. Commands are shown without the paths of the machine they ran on: an absolute path
-becomes PATH/TO/<name>.
+Commands contain no paths of the machine: an absolute path becomes PATH/TO/<name>.
 """
 
 from __future__ import annotations

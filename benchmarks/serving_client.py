@@ -1,4 +1,4 @@
-"""The other side of the service, for benchmarks and tests: starts it, and sends it bodies that no client should send.
+"""A client of the service for benchmarks and tests: starts the service, and sends valid and malformed bodies.
 
 Everything stays on 127.0.0.1.
 """
@@ -85,7 +85,7 @@ def served(folder: Path, log: Path, *words: str, **more: Any) -> Iterator[Proces
 class Connection:
     """One kept-alive connection that asks one question at a time.
 
-    By hand: httpx spends more on a request than the service does, which would then be what is measured on shared cores.
+    The class is hand-written, because httpx takes more CPU time for a request than the service, and both share the cores.
     """
 
     def __init__(self, url: str):
@@ -122,7 +122,7 @@ def strange_bodies(count: int, seed: int = 0) -> Iterator[bytes]:
 
 
 def fuzz(url: str, bodies: Iterator[bytes]) -> dict[int, int]:
-    """How often each status was given. Raises AssertionError for an answer that is not in STATUSES or no JSON."""
+    """The number of answers with each status. Raises AssertionError for a status outside STATUSES, or no JSON."""
     counts: dict[int, int] = {}
     with httpx.Client(base_url=url, timeout=PATIENCE) as client:
         for body in bodies:

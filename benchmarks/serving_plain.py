@@ -1,4 +1,4 @@
-"""The service that most people write first: FastAPI, one ONNX Runtime session on one thread, and nothing else.
+"""A minimal service for comparison: FastAPI and one ONNX Runtime session on one thread.
 
     python benchmarks/serving_plain.py export/onnx_int8_static
 

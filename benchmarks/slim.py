@@ -1,7 +1,7 @@
-"""Environments with what one side of a comparison needs, and nothing else: imports are most of a cold start.
+"""Minimal environments for the sides of a comparison: imports are most of a cold start.
 
-`for_runtime` is what a server would install. `for_torch` links torch, transformers and what they require, out of this
-interpreter's packages, into a folder: transformers also imports scikit-learn, pandas and others where it finds them.
+`for_runtime` installs the packages of a server. `for_torch` links torch, transformers and their requirements from this
+interpreter's packages into a folder, because transformers also imports scikit-learn, pandas and others if they are installed.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def for_torch(folder: Path) -> tuple[list[str], dict[str, str]]:
 
 
 def _requirements(names: Sequence[str]) -> list[str]:
-    """These distributions and all that they require, extras aside, as far as they are installed."""
+    """These distributions and their installed requirements, without extras."""
     distributions, queue = dict[str, None](), list(names)
     while queue:
         name = re.sub(r"[-_.]+", "-", queue.pop()).lower()
