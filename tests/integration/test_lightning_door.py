@@ -269,7 +269,7 @@ class Contrast(losses.Output):
 def test_a_loss_of_the_whole_step_is_refused_with_accumulation() -> None:
     own = DistillModule(student=encoder(1).model, teacher=encoder(2).model, losses={"near": Contrast()})
     trainer().fit(own, loader(32))
-    with pytest.raises(UserError, match="losses near compare .* in 2 parts .* accumulate_grad_batches=1"):
+    with pytest.raises(UserError, match=r"losses near compare .* in 2 parts .* accumulate_grad_batches=1"):
         trainer(accumulate_grad_batches=2).fit(own, loader(32))
 
 
