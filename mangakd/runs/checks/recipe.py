@@ -55,9 +55,8 @@ def exports(exports: Exports, stages: Sequence[Stage]) -> None:
 
 def whole_steps(losses: LossSet, hardware: Hardware) -> None:
     """Losses that compare the rows of a step, on a profile that computes a step in parts."""
-    losses.check_parts(
-        hardware.world * hardware.accumulate, "Set hardware=cpu or a profile of one device, and hardware.accumulate=1."
-    )
+    cure = "Choose a hardware profile of one device, and hardware.accumulate=1."
+    losses.check_parts(hardware.world * hardware.accumulate, cure)
 
 
 def placement(options: TeacherOptions, place: str) -> None:
