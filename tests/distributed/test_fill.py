@@ -14,6 +14,7 @@ from warm import Command
 
 from mangakd.cli.app import explain
 from mangakd.core import ranks
+from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
 from mangakd.store.writer import StoreWriter
 from mangakd.teachers import fill
@@ -121,3 +122,8 @@ def test_the_command_fills_with_all_devices_of_the_profile(base: list[str], comm
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
     verified = command("scripts/cache_teacher.py", *words, "verify=true")
     assert verified.stdout.count("verified: ") == 1, verified.stderr
+
+
+def test_several_machines_are_told_to_start_this_command() -> None:
+    with pytest.raises(UserError, match=r"torchrun --nnodes=2 .* -m mangakd cache-teacher …"):
+        launch.join(Hardware(devices=2, nodes=2), "cache_teacher")
