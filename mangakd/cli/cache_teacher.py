@@ -1,6 +1,7 @@
 """`python scripts/cache_teacher.py`: fill the store that `teacher=cached` reads, or verify it.
 
-The same overrides as the training runs that will read it; what is stored already is not asked for again.
+The same overrides as the training runs that will read it; what is stored already is not asked for again. All devices of the
+hardware profile fill, also those that torchrun or srun start.
 """
 
 from pathlib import Path
@@ -8,13 +9,17 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from mangakd.cli import preflight
 from mangakd.cli.given import run_of
 from mangakd.cli.logs import start_logging
+from mangakd.cli.processes import checked, join, on_each_device
+from mangakd.core import ranks
 from mangakd.core.errors import UserError
 from mangakd.core.numbers import largest
+from mangakd.runs.run import Run
+from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.cached import Cached
 from mangakd.teachers.fill import fill, manifest_of, verify
+from mangakd.teachers.options import TeacherContext
 
 # Nats. Batches of other shapes change the last bits of a forward: by 0.1 in bf16 with MiniLM, while another teacher changes
 # whole nats.
@@ -24,26 +29,41 @@ TOLERANCE, TOLERANCE_16_BITS = 1e-3, 0.5
 def run(config: DictConfig) -> None:
     """Fill or verify. Raises UserError when the store and the live teacher differ."""
     this = run_of(config, Path(HydraConfig.get().runtime.output_dir))
+    joined = join(config, this)
+    if checked(config, this):
+        if not isinstance(this.parts.teacher, Cached):
+            name = type(this.parts.teacher).__name__.lower()
+            raise UserError(f"cache_teacher fills the store of teacher=cached; teacher={name} has none.")
+        on_each_device(cache, config, this, joined, folder=None)
+    ranks.finish()
+
+
+def cache(config: DictConfig, this: Run) -> None:
+    """On every rank: all of them fill, the first one verifies."""
     start_logging(None)
-    preflight.check(config, this)
-    options, context = this.parts.teacher, this.material.context
-    if not isinstance(options, Cached):
-        raise UserError(
-            f"cache_teacher fills the store of teacher=cached; teacher={type(options).__name__.lower()} has none."
-        )
-    teacher = options.live(context)
+    options = this.parts.teacher
+    assert isinstance(options, Cached)
+    with ranks.first_then_others():  # the other ranks find the texts tokenised and the teacher fine-tuned
+        context = this.material.context
+        teacher = options.live(context)
     manifest = manifest_of(teacher, context.precision)
     folder = options.folder(manifest, context)
     if config.verify:
-        difference = largest(verify(folder, teacher, name, context) for name in context.splits)
-        tolerance = TOLERANCE if manifest.precision == "32-true" else TOLERANCE_16_BITS
-        if not difference <= tolerance:
-            raise UserError(
-                f"the store {folder} and the live teacher differ: max |Δ log p| = {difference:.2e} (at most {tolerance:.0e} "
-                "is rounding). Delete the folder and fill it again."
-            )
-        print(f"verified: every shard's hash, and a sample against the live teacher, max |Δ log p| = {difference:.1e}")
+        if ranks.is_first():
+            check(folder, teacher, context)
         return
     written = fill(folder, teacher, context)
-    rows = sum(len(split) for split in context.splits.values())
-    print(f"{written} of {rows} rows written, {manifest.bytes_per_example()} bytes each: {folder}")
+    if ranks.is_first():
+        rows = sum(len(split) for split in context.splits.values())
+        print(f"{written} of {rows} rows written, {manifest.bytes_per_example()} bytes each: {folder}")
+
+
+def check(folder: Path, teacher: TeacherProvider, context: TeacherContext) -> None:
+    difference = largest(verify(folder, teacher, name, context) for name in context.splits)
+    tolerance = TOLERANCE if context.precision == "32-true" else TOLERANCE_16_BITS
+    if not difference <= tolerance:
+        raise UserError(
+            f"the store {folder} and the live teacher differ: max |Δ log p| = {difference:.2e} (at most {tolerance:.0e} "
+            "is rounding). Delete the folder and fill it again."
+        )
+    print(f"verified: every shard's hash, and a sample against the live teacher, max |Δ log p| = {difference:.1e}")

@@ -18,7 +18,8 @@ def start_logging(folder: Path | None) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
     if folder is not None and ranks.is_first():
         handlers.append(logging.FileHandler(folder / "logs" / "run.log"))
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
+    level = logging.INFO if folder is not None or ranks.is_first() else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", handlers=handlers, force=True)
     for name in ("lightning", "lightning.pytorch", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message="Experiment logs directory")  # run.log is in it

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 Batch = Mapping[str, Any]
-"""What a loader yields: `student` and `teacher` (model inputs, the same object when one tokenizer serves both),
-`labels` (B) int64 or (B, C) float, `key` (B) int64 content hash of the teacher's tokens; in training also `scale`, unit of
-counting → this micro-batch's share of its optimizer step."""
+"""What a loader yields of B rows with S sequences: `student` and `teacher` (model inputs, the same object when one tokenizer
+serves both), `key` (S) int64 content hash of the teacher's tokens, the task's columns (B, …), such as `labels` (B) int64 or
+(B, C) float, and `first` (B + 1) where rows own several sequences (data/encoded.py); in training also `scale`, unit of counting →
+this micro-batch's share of its optimizer step."""
 
 
 def each_tensor(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:

@@ -47,11 +47,13 @@ class LossCallback(nn.Module):
     name: its key among the losses, for messages (`losses.<name>.<option>`). weight: a number or a schedule of progress.
     citation: the source, for the model card. needs_teacher: False when it learns from the labels alone. unit: what `count`
     is a fixed multiple of: rows, tokens, cells (tokens²) or labels (that are not -100). The loader knows how many of it an
-    optimizer step holds on all ranks, which is what LossSet divides by.
+    optimizer step holds on all ranks, which is what LossSet divides by. additive: False if the loss compares rows of a batch
+    with each other (in-batch contrast): the sums of a step's parts then do not add up to the loss of the whole step.
     """
 
     citation: ClassVar[str] = ""
     needs_teacher: ClassVar[bool] = True
+    additive: ClassVar[bool] = True
     unit: str = "rows"
 
     def __init__(self, *, weight: Schedule = 1.0) -> None:

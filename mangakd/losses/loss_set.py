@@ -88,6 +88,18 @@ class LossSet(nn.Module):
         if problems:
             raise UserError(problems[0] if len(problems) == 1 else "\n".join(f"- {problem}" for problem in problems))
 
+    def check_parts(self, parts: int, cure: str) -> None:
+        """Raises UserError if a step has several parts (ranks × micro-batches) and a loss needs the whole step at once.
+
+        cure: the end of the message.
+        """
+        names = [name for name, loss in self.callbacks.items() if not loss.additive]
+        if names and parts > 1:
+            raise UserError(
+                f"losses {', '.join(names)} compare the rows of a batch with each other, but each optimizer step is computed in "
+                f"{parts} parts (devices × micro-batches), which see only their own rows. {cure}"
+            )
+
     def calibrate(self, teacher: Tensor) -> None:
         """Before training: what losses learn from the teacher's validation logits (N, C)."""
         for loss in self.callbacks.values():

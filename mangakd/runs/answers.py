@@ -14,7 +14,6 @@ from mangakd.data.loader import EvalBatches
 from mangakd.models.encoder import Encoder
 from mangakd.runs.texts import Splits
 from mangakd.tasks.base import Task
-from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.ensemble import member_logits
 from mangakd.training.callbacks.progress import progress
 from mangakd.training.hardware import Hardware
@@ -41,9 +40,11 @@ def answers_of(
     return answers
 
 
-def with_members(task: Task, teacher: TeacherProvider, batch: Batch) -> dict[tuple[int, str], Tensor]:
-    """(OWN, name) → the teacher's answer, (number, name) → that of a member, where the members' own are there."""
-    outputs = teacher(batch)
+def with_members(task: Task, outputs: Outputs, batch: Batch) -> dict[tuple[int, str], Tensor]:
+    """(OWN, name) → the teacher's answer, (number, name) → that of a member, where the members' own are there.
+
+    outputs: of the teacher for the batch.
+    """
     each = {OWN: outputs}
     if outputs.members is not None:
         for number, logits in enumerate(member_logits(outputs).unbind(1)):

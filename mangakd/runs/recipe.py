@@ -53,6 +53,11 @@ class Distilled:
     steps: int
     quantised: Any = None
 
+    def metrics(self, monitor: str) -> dict[str, float]:
+        """Of training and validation. monitor: the score that the result is of."""
+        speed = self.result.samples_per_second
+        return {"train/samples_per_second": speed, "train/steps": self.steps, f"val/{monitor}": self.result.score}
+
 
 def distil(recipe: Recipe) -> Distilled:
     """All stages. Raises UserError for a checkpoint given by its path to a run of several stages."""

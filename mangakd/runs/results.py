@@ -64,5 +64,10 @@ def write_exports(folder: Path, exports: Exports, texts: Sequence[str]) -> None:
         export_student(exports.callbacks, folder / "student", folder / FOLDER, of_run(folder, texts), exports.options)
 
 
+def teacher_sizes(parameters: int) -> Metrics:
+    """Megabytes: of weights in fp32."""
+    return {"teacher/params": parameters, "teacher/megabytes": parameters * 4 / 1e6}
+
+
 def parameters(model: Any) -> int:
     return sum(p.numel() for p in model.parameters())

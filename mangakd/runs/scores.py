@@ -1,6 +1,7 @@
 """The scores in metrics.json: of the teacher, of its members, and of students beside the teacher."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,12 +13,37 @@ from mangakd.runs.answers import Answers, Rows, to_arrays
 Metrics = dict[str, float]
 
 
-def teacher_scores(judge: Judge, head: Head, monitor: str, answers: Answers, truth: Mapping[str, Arrays]) -> Metrics:
-    """Test scores of the teacher. Raises UserError when the teacher is near chance on validation."""
-    validation, test = (judge.values(head, to_arrays(answers[name]), truth[name]) for name in ("validation", "test"))
-    check_above_chance(judge, head, validation, truth["validation"])
-    print(f"teacher: test {monitor} {test[monitor]:.4f}, validation {validation[monitor]:.4f}", flush=True)
-    return {f"teacher/test/{name}": value for name, value in test.items()}
+@dataclass(frozen=True)
+class Scorer:
+    """judge, head: of the task. truth: split → its columns."""
+
+    judge: Judge
+    head: Head
+    truth: Mapping[str, Arrays]
+
+    def teacher(self, answers: Answers, monitor: str) -> Metrics:
+        """On test. Raises UserError when the teacher is near chance on validation."""
+        validation, test = (self._values(answers[name], name) for name in ("validation", "test"))
+        check_above_chance(self.judge, self.head, validation, self.truth["validation"])
+        print(f"teacher: test {monitor} {test[monitor]:.4f}, validation {validation[monitor]:.4f}", flush=True)
+        return {f"teacher/test/{name}": value for name, value in test.items()}
+
+    def members(self, answers: Sequence[Rows]) -> Metrics:
+        """Means over the members of an ensemble, on test. answers: of each member; {} for none."""
+        members = [self._values(each, "test") for each in answers]
+        common = [name for name in members[0] if all(name in scores for scores in members)] if members else []
+        return {f"members/test/{name}": float(np.mean([scores[name] for scores in members])) for name in common}
+
+    def student(self, answers: Answers, teacher: Answers, metrics: Metrics, prefix: str = "") -> Metrics:
+        """On test, with the share of the teacher's main score that the student keeps. metrics: the teacher's, among others."""
+        main = self.judge.main
+        scores = self._values(answers["test"], "test", teacher["test"])
+        scores["retention"] = self.judge.scores[main].retention(scores[main], metrics[f"teacher/test/{main}"])
+        return {f"{prefix}test/{name}": value for name, value in scores.items()}
+
+    def _values(self, answers: Rows, split: str, teacher: Rows | None = None) -> Metrics:
+        other = None if teacher is None else to_arrays(teacher)
+        return self.judge.values(self.head, to_arrays(answers), self.truth[split], other)
 
 
 def check_above_chance(judge: Judge, head: Head, scores: Metrics, truth: Arrays) -> None:
@@ -31,19 +57,3 @@ def check_above_chance(judge: Judge, head: Head, scores: Metrics, truth: Arrays)
                 f"{chance:.3f}. The teacher was not fine-tuned for this task (teacher.fit.mode=always), not long enough "
                 "(teacher.fit.epochs, teacher.fit.lr), or its labels are in another order (teacher.labels)."
             )
-
-
-def member_scores(judge: Judge, head: Head, answers: Sequence[Rows], truth: Arrays) -> Metrics:
-    """`members/test/…`: means over the members of an ensemble. answers: of each member; {} for none."""
-    members = [judge.values(head, to_arrays(each), truth) for each in answers]
-    common = [name for name in members[0] if all(name in scores for scores in members)] if members else []
-    return {f"members/test/{name}": float(np.mean([scores[name] for scores in members])) for name in common}
-
-
-def student_scores(
-    judge: Judge, head: Head, answers: Rows, truth: Arrays, teacher: Rows, teacher_main: float, prefix: str = ""
-) -> Metrics:
-    """On test, with the share of the teacher's main score that the student keeps. teacher: its answers to the same rows."""
-    scores = judge.values(head, to_arrays(answers), truth, to_arrays(teacher))
-    scores["retention"] = judge.scores[judge.main].retention(scores[judge.main], teacher_main)
-    return {f"{prefix}test/{name}": value for name, value in scores.items()}

@@ -92,6 +92,7 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, setu
     share = _share(hardware, accumulate)
     loader = TrainLoader(setup.train, step_rows, setup.seed, share, hardware.workers, hardware.pin_memory)
     _check_rows(setup, share)
+    _check_units(setup.train, losses)
     step = Step(total_steps(len(loader), accumulate, **setup.trainer), step_rows, accumulate)
     validation = Validation(
         setup.task, student.spec.head, setup.validation, hardware.eval_batch_size, share, setup.reference
@@ -144,6 +145,16 @@ def _check_rows(setup: Fit, share: Share) -> None:
             f"{len(setup.train)} training rows cannot be shared by {share.world} devices × {share.accumulate} micro-batches. "
             "Use fewer devices (hardware=cpu), hardware.accumulate=1 or more rows (data.train_limit)."
         )
+
+
+def _check_units(split: EncodedSplit, losses: LossSet) -> None:
+    """A loss whose unit nobody counts could not be divided by what the optimizer step holds."""
+    for name, loss in losses.callbacks.items():
+        if loss.unit not in split.units:
+            raise UserError(
+                f"losses.{name} counts in {loss.unit}, which the task does not count: its encode must give EncodedSplit the "
+                f"units {{{loss.unit!r}: …}}."
+            )
 
 
 def _load_weights(student: Encoder, file: Path) -> None:

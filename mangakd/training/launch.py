@@ -96,9 +96,12 @@ def _check_alone(hardware: Hardware) -> None:
         )
 
 
-def start(work: Callable[..., None], args: tuple[Any, ...], hardware: Hardware, folder: Path, explain: Explain) -> None:
+def start(
+    work: Callable[..., None], args: tuple[Any, ...], hardware: Hardware, folder: Path | None, explain: Explain
+) -> None:
     """Run work(*args) in a process for each device and wait for all processes.
 
+    folder: of the run, for messages; None for a command without a run folder, which resumes when it is started again.
     explain: an error → its message for the user, None for a bug. Raises RankDied within about 30 seconds of a rank's death.
     Raises SystemExit if a signal has stopped the run; rank 0 has reported the stop.
     """
@@ -191,16 +194,16 @@ def _process(
         os._exit(1)  # a regular exit would wait for the process group, whose other members may be gone
 
 
-def _death(rank: int, code: int, queue: Any, folder: Path) -> RankDied:
+def _death(rank: int, code: int, queue: Any, folder: Path | None) -> RankDied:
     """The error of the rank that failed first. A killed rank has sent no message."""
-    log = f"; {folder / 'logs' / f'rank{rank}.log'} is its log" if rank else ""
+    log = f"; {folder / 'logs' / f'rank{rank}.log'} is its log" if rank and folder else ""
     if code < 0:
         name = signal.Signals(-code).name
         memory = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
-        return RankDied(
-            f"rank {rank} was killed by {name}{memory}{log}. The other ranks were stopped. Resume with resume=auto and "
-            f"hydra.run.dir={folder}."
+        again = (
+            f"Resume with resume=auto and hydra.run.dir={folder}" if folder else "To resume, start the command again"
         )
+        return RankDied(f"rank {rank} was killed by {name}{memory}{log}. The other ranks were stopped. {again}.")
     messages = []
     while not queue.empty():
         messages.append(queue.get())

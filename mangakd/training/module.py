@@ -107,6 +107,8 @@ class DistillModule(L.LightningModule):
         self.__dict__.pop("steps", None)  # the cached value of an earlier fit
 
     def on_fit_start(self) -> None:
+        cure = "Use one device and accumulate_grad_batches=1."
+        self.losses.check_parts(self.trainer.world_size * self.trainer.accumulate_grad_batches, cure)
         self._prepare_teacher()
 
     def on_validation_start(self) -> None:

@@ -262,6 +262,17 @@ def test_a_teacher_that_nothing_learns_from_is_warned_about(caplog: pytest.LogCa
     assert "teacher is ignored: no loss learns from it (losses: hard_label)." in caplog.messages
 
 
+class Contrast(losses.Output):
+    additive = False
+
+
+def test_a_loss_of_the_whole_step_is_refused_with_accumulation() -> None:
+    own = DistillModule(student=encoder(1).model, teacher=encoder(2).model, losses={"near": Contrast()})
+    trainer().fit(own, loader(32))
+    with pytest.raises(UserError, match=r"losses near compare .* in 2 parts .* accumulate_grad_batches=1"):
+        trainer(accumulate_grad_batches=2).fit(own, loader(32))
+
+
 def test_each_step_and_each_micro_batch_has_dropout_of_its_own() -> None:
     drawn = []
 

@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from mangakd.core.errors import UserError
 from mangakd.core.outputs import each_tensor
 from mangakd.data.encoded import EncodedSplit, Sides, joined
 from mangakd.data.gather import gather_all
 from mangakd.data.loader import EvalBatches, TrainLoader
 from mangakd.data.sampler import Share
 from mangakd.data.tokens import Tokens
+from mangakd.losses.hard_label import HardLabelLoss
+from mangakd.losses.loss_set import LossSet
+from mangakd.training.fit import _check_units
 
 COUNTS = [2, 1, 3, 2, 1, 4]  # documents of each query
 FIRST = np.concatenate([[0], np.cumsum(COUNTS)])
@@ -92,3 +96,11 @@ def test_joined_splits_keep_their_rows() -> None:
 def test_columns_and_sequences_must_fit(columns: dict[str, np.ndarray], first: np.ndarray | None) -> None:
     with pytest.raises(ValueError, match=r"rows|own a sequence"):
         EncodedSplit(Sides(tokens(1), tokens(2), 0, 0), columns, None, first)
+
+
+def test_a_loss_whose_unit_the_task_does_not_count_is_refused() -> None:
+    losses = LossSet({"hard": HardLabelLoss()})
+    with pytest.raises(UserError, match=r"losses\.hard counts in labels, which the task does not count"):
+        _check_units(pairs(), losses)
+    losses.callbacks["hard"].unit = "graded"
+    _check_units(pairs(), losses)

@@ -8,6 +8,7 @@ from mangakd.core.errors import UserError, near
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
 from mangakd.losses.base import LossCallback
+from mangakd.losses.loss_set import LossSet
 from mangakd.runs.exports import Exports
 from mangakd.runs.texts import KEYS
 from mangakd.tasks.base import Task
@@ -15,6 +16,7 @@ from mangakd.teachers.base import all_layers
 from mangakd.teachers.cached import Cached
 from mangakd.teachers.options import TeacherOptions
 from mangakd.training.checkpoints import KEY, Identity, check_same, read
+from mangakd.training.hardware import Hardware
 from mangakd.training.stages import Stage
 
 
@@ -49,6 +51,12 @@ def exports(exports: Exports, stages: Sequence[Stage]) -> None:
         raise UserError(
             f"export: {trained[0]} comes of a last stage with quantisers, and there is none: stages=quantised."
         )
+
+
+def whole_steps(losses: LossSet, hardware: Hardware) -> None:
+    """Losses that compare the rows of a step, on a profile that computes a step in parts."""
+    cure = "Choose a hardware profile of one device, and hardware.accumulate=1."
+    losses.check_parts(hardware.world * hardware.accumulate, cure)
 
 
 def placement(options: TeacherOptions, place: str) -> None:
