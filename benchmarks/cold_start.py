@@ -63,42 +63,42 @@ class Side:
         """Seconds to the first answer, and what the process says of itself; of its warm answers p50, p95, p99 of each text."""
         command = cpu_quota.within(processes, self.command(runs))
         environment = {**os.environ, **ONE_THREAD, **self.environment}
-        begun = time.perf_counter()
+        start = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:
             assert process.stdout is not None
             first = process.stdout.readline()
-            seconds = time.perf_counter() - begun
+            seconds = time.perf_counter() - start
             rest = process.stdout.read()
         if process.returncode:
             raise RuntimeError(f"{self.name} ended with {process.returncode}: {' '.join(command)}")
-        found = {"cold_s": seconds, **json.loads(first), **(json.loads(rest) if rest else {})}
+        result = {"cold_s": seconds, **json.loads(first), **(json.loads(rest) if rest else {})}
         if rest:
-            found["warm_ms"] = [np.percentile(times, PERCENTILES).round(2).tolist() for times in found["warm_ms"]]
-        return found
+            result["warm_ms"] = [np.percentile(times, PERCENTILES).round(2).tolist() for times in result["warm_ms"]]
+        return result
 
 
 def sides(student: Path, variants: Sequence[Path], scratch: Path) -> list[Side]:
     manifests = [read(folder) for folder in variants]
     python = slim.for_runtime(scratch / "slim", sorted({manifest.backend for manifest in manifests}))
     torch, environment = slim.for_torch(scratch / "torch")
-    served = [Side(m.variant, (str(python), "-I", str(SIDE), "runtime"), m.folder.resolve(), {}) for m in manifests]
-    return [Side(TORCH, (*torch, str(SIDE), "torch"), student.resolve(), environment), *served]
+    exports = [Side(m.variant, (str(python), "-I", str(SIDE), "runtime"), m.folder.resolve(), {}) for m in manifests]
+    return [Side(TORCH, (*torch, str(SIDE), "torch"), student.resolve(), environment), *exports]
 
 
-def imported(side: Side) -> dict[str, float]:
+def import_times(side: Side) -> dict[str, float]:
     """Milliseconds of each module's own import until the first answer, in this interpreter, where torch could be imported.
 
     Python lists what an import statement imports, and of a package that importlib imports the modules inside.
     """
     command = [sys.executable, "-X", "importtime", str(SIDE), "runtime", str(side.folder), json.dumps(TEXTS), "0"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **ONE_THREAD})
-    lines = re.findall(r"^import time: +(\d+) \| +\d+ \| +(\S+)$", done.stderr, re.MULTILINE)
+    process = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **ONE_THREAD})
+    lines = re.findall(r"^import time: +(\d+) \| +\d+ \| +(\S+)$", process.stderr, re.MULTILINE)
     return {name: int(micro) / 1000 for micro, name in lines}
 
 
 def proof(side: Side) -> dict[str, Any]:
     """heavy: packages of HEAVY that were imported; there should be none."""
-    modules = imported(side)
+    modules = import_times(side)
     packages = dict[str, float]()
     for name, cost in modules.items():
         top = name.partition(".")[0]
@@ -113,24 +113,24 @@ def proof(side: Side) -> dict[str, Any]:
 
 def measure(them: Sequence[Side], rounds: int, runs: int, megabytes: int | None) -> dict[str, list[dict[str, Any]]]:
     """{side: one measurement a round}; another side begins each round."""
-    found: dict[str, list[dict[str, Any]]] = {side.name: [] for side in them}
+    results: dict[str, list[dict[str, Any]]] = {side.name: [] for side in them}
     with contextlib.ExitStack() as stack:
         group = None if megabytes is None else stack.enter_context(cpu_quota.quota(cpu_quota.share(megabytes)))
         for turn in range(rounds):
             first = turn % len(them)
             for side in [*them[first:], *them[:first]]:
-                found[side.name].append(side.measure(runs, group))
+                results[side.name].append(side.measure(runs, group))
                 print(
-                    f"{megabytes or 'no'} MB, round {turn + 1}: {side.name} {found[side.name][-1]['cold_s']:.2f} s",
+                    f"{megabytes or 'no'} MB, round {turn + 1}: {side.name} {results[side.name][-1]['cold_s']:.2f} s",
                     flush=True,
                 )
-    return found
+    return results
 
 
 def wrong(proofs: dict[str, Any], first: dict[str, Any]) -> list[str]:
     """first: {side: (label, probability)} of the first text."""
     faults = [f"{name} imported {', '.join(one['heavy'])}" for name, one in proofs.items() if one["heavy"]]
-    other = [name for name, said in first.items() if said[0] != first[TORCH][0]]
+    other = [name for name, answer in first.items() if answer[0] != first[TORCH][0]]
     return faults + [f"{name} says {first[name]}, PyTorch {first[TORCH]}" for name in other]
 
 
@@ -145,20 +145,20 @@ def main() -> None:
     it.add_argument("--runs", type=int, default=100, help="warm answers to each text, each round")
     it.add_argument("--name", default="cold_start", help="of the result")
     options = it.parse_args()
-    refused = cpu_quota.permitted()
-    quotas = [None] if refused else [*options.memory, None]
-    print(f"no CPU quota here ({refused}): measured without" if refused else f"CPU quotas: {quotas}")
+    reason = cpu_quota.refusal()
+    quotas = [None] if reason else [*options.memory, None]
+    print(f"no CPU quota here ({reason}): measured without" if reason else f"CPU quotas: {quotas}")
     with tempfile.TemporaryDirectory(prefix="mangakd-cold-") as scratch:
         them = sides(options.student, options.variants, Path(scratch))
         proofs = {side.name: proof(side) for side in them[1:]}
         for side in them:
             side.measure(0, None)  # its files are in the page cache from here on, and its bytecode is written
-        measured = {str(quota): measure(them, options.rounds, options.runs, quota) for quota in quotas}
-    first = {name: rounds[0]["said"] for name, rounds in measured["None"].items()}
+        results = {str(quota): measure(them, options.rounds, options.runs, quota) for quota in quotas}
+    first = {name: rounds[0]["said"] for name, rounds in results["None"].items()}
     packages = ("torch", "transformers", "onnxruntime", "openvino", "tokenizers", "numpy")
     content = {
         "versions": {package: version(package) for package in packages},
-        "quota_refused": refused, "proof": proofs, "first": first, "measured": measured,
+        "quota_refused": reason, "proof": proofs, "first": first, "measured": results,
     }  # fmt: skip
     report(options.name, content)
     if faults := wrong(proofs, first):

@@ -20,16 +20,16 @@ DESIGN = {
 BAR, STUDENT_BAR = 15, 5  # ms a warm answer may take, and the student's own part of it
 AIM = 0.06  # of PyTorch's cold start
 Rounds = list[dict[str, Any]]
-Measured = dict[str, dict[str, Rounds]]
+Results = dict[str, dict[str, Rounds]]
 
 
 def report(name: str, content: dict[str, Any]) -> None:
-    measured: Measured = content["measured"]
-    plot(name, measured)
+    results: Results = content["measured"]
+    plot(name, results)
     why = content["quota_refused"]
     quotas = f"This machine permits no CPU quota ({why}), so there is none." if why else (
         "CPU quotas by control groups, in periods of 20 ms: " + ", ".join(
-            f"{memory} MB is {share(int(memory)):.2f} vCPU" for memory in measured if memory != "None") + "."
+            f"{memory} MB is {share(int(memory)):.2f} vCPU" for memory in results if memory != "None") + "."
     )  # fmt: skip
     body = f"""Seconds from the start of a process to its first answer, and milliseconds of an answer when it is warm (tokenising
 included), one thread. {quotas}
@@ -40,14 +40,14 @@ other work on the machine stretches them far less than the clock.
 
 ## Cold start
 
-{cold_table(measured)}
+{cold_table(results)}
 
 The design estimated {span("pytorch", COLD)} for PyTorch and {span("export", COLD)} for an export. Wanted of the INT8 ONNX
-runtime: at most {AIM} of PyTorch's; found: {aim(measured)}.
+runtime: at most {AIM} of PyTorch's; found: {aim(results)}.
 
 ## Warm
 
-{warm_table(measured)}
+{warm_table(results)}
 
 The design estimated {span("pytorch", WARM)} for PyTorch and {span("export", WARM)} for an export; wanted are less than {BAR}
 ms for an answer, at most {STUDENT_BAR} of them in the student. A short text is a question of 14 words.
@@ -65,10 +65,10 @@ def span(side: str, state: str) -> str:
     return f"{low}–{high} ms"
 
 
-def cold_table(measured: Measured) -> str:
+def cold_table(results: Results) -> str:
     head = ("function", "side", "first answer, s", "of PyTorch's", "CPU s", "of PyTorch's", "peak MB")
     rows = []
-    for memory, sides in measured.items():
+    for memory, sides in results.items():
         torch = next(iter(sides.values()))
         for side, own in sides.items():
             cells = []
@@ -78,10 +78,10 @@ def cold_table(measured: Measured) -> str:
     return table(head, rows)
 
 
-def warm_table(measured: Measured) -> str:
+def warm_table(results: Results) -> str:
     head = ("function", "side", "short p50", "p95", "p99", "128 tokens p50", "p95", "p99", "p50 of PyTorch's")
     rows = []
-    for memory, sides in measured.items():
+    for memory, sides in results.items():
         torch = next(iter(sides.values()))
         for side, own in sides.items():
             cells = [f"{value:.1f}" for text in (0, 1) for value in percentiles(own, text)]
@@ -118,9 +118,9 @@ def ratio(own: Rounds, torch: Rounds, key: str) -> float:
     return median(a[key] / b[key] for a, b in zip(own, torch, strict=True))
 
 
-def aim(measured: Measured) -> str:
+def aim(results: Results) -> str:
     parts = []
-    for memory, sides in measured.items():
+    for memory, sides in results.items():
         if "onnx_int8" in sides:
             torch, own = next(iter(sides.values())), sides["onnx_int8"]
             wall, cpu = (ratio(own, torch, key) for key in ("cold_s", "cpu_s"))
@@ -132,7 +132,7 @@ def quota_name(memory: str) -> str:
     return "without a quota" if memory == "None" else f"at {memory} MB"
 
 
-def plot(name: str, measured: Measured) -> None:
+def plot(name: str, results: Results) -> None:
     import matplotlib
 
     matplotlib.use("svg")
@@ -140,7 +140,7 @@ def plot(name: str, measured: Measured) -> None:
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained", sharey=True)
-    names = list(next(iter(measured.values())))
+    names = list(next(iter(results.values())))
     for panel, state, title in zip(
         panels, (COLD, WARM), ("Cold: start to first answer, s", "Warm: short text, p50, ms"), strict=True
     ):
@@ -148,7 +148,7 @@ def plot(name: str, measured: Measured) -> None:
         for side, colour in (("pytorch", "#D55E00"), ("export", "#0072B2")):
             low, high = DESIGN[side, state]
             panel.axvspan(low / unit, high / unit, color=colour, alpha=0.15, label=f"design's estimate, {side}")
-        for marker, (memory, sides) in zip("osD^v", measured.items(), strict=False):
+        for marker, (memory, sides) in zip("osD^v", results.items(), strict=False):
             values = [
                 median(one["cold_s"] for one in sides[side]) if state == COLD else percentiles(sides[side], 0)[0]
                 for side in names

@@ -1,11 +1,11 @@
-"""One side of benchmarks/cold_start.py, a program of its own: open a student, answer, and go on answering.
+"""One side of benchmarks/cold_start.py, a separate program: opens a student and answers texts.
 
     python cold_start_side.py runtime <exported folder> '<texts as JSON>' <runs>
     python cold_start_side.py torch <Hugging Face folder> …
 
-The first text is answered at once, and a line of JSON tells it: what was said, and the CPU seconds that this process has taken.
-A second line holds the milliseconds of `runs` answers to each text, tokenising included, and the peak of resident memory. One
-thread. Nothing is imported here that both sides do not need anyway.
+The program answers the first text at once and prints a line of JSON with the answer and the process's CPU seconds. A second line
+has the milliseconds of `runs` answers to each text, tokenising included, and the peak of resident memory. One thread. The imports
+are those that both sides need anyway.
 """
 
 import json
@@ -23,8 +23,8 @@ def runtime(folder):
     model = load(folder, threads=1)
 
     def answer(text):
-        said = model.predict([text], top=1)[0]
-        return said["label"], said["probability"]
+        prediction = model.predict([text], top=1)[0]
+        return prediction["label"], prediction["probability"]
 
     return answer
 
@@ -62,8 +62,8 @@ def peak_mb():
 
 def main(side, folder, texts, runs):
     answer, texts = {"runtime": runtime, "torch": torch}[side](folder), json.loads(texts)
-    said = answer(texts[0])
-    print(json.dumps({"said": said, "cpu_s": time.process_time()}), flush=True)
+    first = answer(texts[0])
+    print(json.dumps({"said": first, "cpu_s": time.process_time()}), flush=True)
     if int(runs):
         warm = [milliseconds(answer, text, int(runs)) for text in texts]
         print(json.dumps({"warm_ms": warm, "peak_mb": peak_mb()}), flush=True)

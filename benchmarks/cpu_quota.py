@@ -56,8 +56,8 @@ def within(processes: Path | None, command: Sequence[str]) -> list[str]:
     return ["/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"', str(processes), *command]
 
 
-def permitted() -> str | None:
-    """Why this machine permits no quota, or None where it does."""
+def refusal() -> str | None:
+    """Why this machine permits no quota; None if it permits one."""
     try:
         with quota(0.5):
             return None

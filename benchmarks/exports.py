@@ -24,16 +24,16 @@ PACKAGES = ("torch", "transformers", "onnxruntime", "openvino", "nncf")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("students", nargs="+", type=named, help="name=folder with an export.json")
+    parser.add_argument("students", nargs="+", type=read_student, help="name=folder with an export.json")
     parser.add_argument("--name", default="exports", help="of the result")
     options = parser.parse_args()
-    found = dict(options.students)
-    body = "\n\n".join(part for name, record in found.items() for part in parts(name, record))
+    students = dict(options.students)
+    body = "\n\n".join(part for name, record in students.items() for part in parts(name, record))
     versions = {package: version(package) for package in PACKAGES}
-    print(write(options.name, "Exported students", {"versions": versions, "students": found}, body).read_text())
+    print(write(options.name, "Exported students", {"versions": versions, "students": students}, body).read_text())
 
 
-def named(word: str) -> tuple[str, Any]:
+def read_student(word: str) -> tuple[str, Any]:
     name, _, folder = word.partition("=")
     record = export.read(Path(folder))
     if record is None:

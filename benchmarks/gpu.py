@@ -56,21 +56,21 @@ def sizes(workload: str, side: str) -> dict[str, Any]:
     return OmegaConf.to_container(OmegaConf.load(CONF / "workload" / f"{workload}.yaml")[side].sizes)  # type: ignore[return-value]
 
 
-def gpu(known_as: str | None) -> tuple[Machine, Hardware]:
+def gpu(profile_name: str | None) -> tuple[Machine, Hardware]:
     """This GPU's planning figures, and the profile that the pair is trained with.
 
-    known_as: the profile whose figures are taken where the GPU's own name has none. Raises UserError where there are none.
+    profile_name: the profile with the figures, for a GPU whose name no profile has. Raises UserError without figures.
     """
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = {name: compose("train", [f"hardware={name}"]).hardware for name in profiles()}
-        hardware = instantiate(composed[PROFILE])
-    known = {name: OmegaConf.to_container(profile.machine) for name, profile in composed.items() if profile.machine}
-    if known_as is not None:
+        configs = {name: compose("train", [f"hardware={name}"]).hardware for name in profiles()}
+        hardware = instantiate(configs[PROFILE])
+    machines = {name: OmegaConf.to_container(profile.machine) for name, profile in configs.items() if profile.machine}
+    if profile_name is not None:
         memory = round(torch.cuda.get_device_properties(0).total_memory / GB, 1)
-        figures = {**known[known_as], "memory_gb": memory}
+        figures = {**machines[profile_name], "memory_gb": memory}
     else:
-        figures = this_machine.figures("cuda", 1, known)
+        figures = this_machine.figures("cuda", 1, machines)
     return Machine.of(torch.cuda.get_device_name(), figures, accelerator="gpu", devices=1, strategy="one"), hardware
 
 
@@ -88,14 +88,14 @@ def parts(options: argparse.Namespace) -> tuple[Machine, Pair, Language]:
     return machine, pair, Language("Llama 3 8B", sizes("response", "student"), 8, 512, 3, 5, 4, device)
 
 
-def measured(options: argparse.Namespace) -> dict[str, Any]:
+def measure(options: argparse.Namespace) -> dict[str, Any]:
     machine, pair, language = parts(options)
-    found = []
+    rows = []
     for kind, compiled in product(TEACHERS, (False, True)):
         run = replace(pair, hardware=replace(pair.hardware, compile=compiled))
         with tempfile.TemporaryDirectory() as folder:
-            found.append(run.measure(kind, machine, Path(folder)) | {"compiled": compiled})
-        speed = found[-1]["samples_per_second"]
+            rows.append(run.measure(kind, machine, Path(folder)) | {"compiled": compiled})
+        speed = rows[-1]["samples_per_second"]
         print(f"intent pair, teacher {kind}, {compiled=}: {speed:,.0f} samples/s", flush=True)
     spread = {
         "batch": pair.hardware.batch_size,
@@ -112,24 +112,24 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         "device": machine.name,
         "versions": versions | ({"CUDA": torch.version.cuda} if torch.version.cuda else {}),
         "peak_tflops_bf16": machine.peak("bf16-mixed") / 1e12,
-        "intent": {"spread": spread, "rows": found},
+        "intent": {"spread": spread, "rows": rows},
         "language_model": spoken,
     }
 
 
-def body(found: dict[str, Any]) -> str:
+def body(result: dict[str, Any]) -> str:
     header = ("teacher", "student compiled", "samples/s", "plan", "step, ms", "MFU", "peak, GB", "plan, GB",
               "outside the models' kernels")  # fmt: skip
     rows = [
         [row["teacher"], "yes" if row["compiled"] else "no", *_speed(row, "samples_per_second"),
          f"{row['step_ms']:.1f} ({_windows(row)})", *_shares(row), f"{row['outside']:.0%}"]
-        for row in found["intent"]["rows"]
+        for row in result["intent"]["rows"]
     ]  # fmt: skip
-    spoken = found["language_model"]
+    spoken = result["language_model"]
     columns = ("model", "tokens/s", "plan", "step, ms", "MFU", "peak, GB", "plan, GB", "micro-batch")
     line = [spoken["model"], *_speed(spoken, "tokens_per_second"), f"{spoken['step_ms']:.0f} ({_windows(spoken)})",
             *_shares(spoken), str(spoken["micro_batch"])]  # fmt: skip
-    pair = found["intent"]["spread"]
+    pair = result["intent"]["spread"]
     return f"""Intent pair: DistilBERT teaches TinyBERT 4L-312, batches of {pair["batch"]} texts of {pair["length"]} tokens,
 {pair["precision"]}.
 
@@ -140,9 +140,9 @@ trained, AdamW), activation checkpointing; steps of {spoken["batch"]} texts of {
 
 {table(columns, [line])}
 
-Measured on {found["device"]}, weights and tokens random. Plan: planning estimates, from bad to good, made before anything ran.
+Measured on {result["device"]}, weights and tokens random. Plan: planning estimates, from bad to good, made before anything ran.
 Milliseconds are medians of windows of steps, in brackets the shortest and the longest window. MFU is against
-{found["peak_tflops_bf16"]:g} TFLOP/s. GB are of PyTorch's allocator; the plan's are without driver and libraries."""
+{result["peak_tflops_bf16"]:g} TFLOP/s. GB are of PyTorch's allocator; the plan's are without driver and libraries."""
 
 
 def _speed(row: dict[str, Any], name: str) -> list[str]:
@@ -173,16 +173,16 @@ def main() -> None:
         raise SystemExit(2)
     torch.set_num_threads(1)
     try:
-        found = measured(options)
+        result = measure(options)
     except UserError as error:
         raise SystemExit(f"error: {error} For this benchmark: --figures PROFILE.") from error
-    text = body(found)
+    text = body(result)
     print(text)
     if options.json:
-        options.json.write_text(json.dumps(found, indent=2))
+        options.json.write_text(json.dumps(result, indent=2))
     elif not options.tiny:
-        name = re.sub(r"[^a-z0-9]+", "_", found["device"].lower()).strip("_")
-        print(write(f"gpu_{name}", f"One GPU: {found['device']}", found, text))
+        name = re.sub(r"[^a-z0-9]+", "_", result["device"].lower()).strip("_")
+        print(write(f"gpu_{name}", f"One GPU: {result['device']}", result, text))
 
 
 if __name__ == "__main__":

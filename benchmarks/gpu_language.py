@@ -30,7 +30,7 @@ from mangakd.planning.sizes import Model
 PRECISION = "bf16-mixed"
 
 
-class Adapted(nn.Module):
+class LoraLinear(nn.Module):
     """A frozen matrix plus a learnt one of low rank (LoRA: Hu et al. 2021, arXiv:2106.09685). (…, in) → (…, out)."""
 
     def __init__(self, base: nn.Linear, rank: int) -> None:
@@ -67,7 +67,7 @@ class Language:
         for layer in layer_list(model, config.num_hidden_layers) or ():
             matrices = [(name, module) for name, module in layer.named_modules() if isinstance(module, nn.Linear)]
             for name, module in matrices:
-                layer.set_submodule(name, Adapted(module, RANK))
+                layer.set_submodule(name, LoraLinear(module, RANK))
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         return model.train()
 
@@ -84,7 +84,7 @@ class Language:
         micro = self.batch
         while True:
             try:
-                seconds, bytes_ = self._timed(self._stepper(model, micro))
+                seconds, bytes_ = self._time(self._stepper(model, micro))
                 break
             except torch.cuda.OutOfMemoryError:
                 if micro == 1:
@@ -94,19 +94,19 @@ class Language:
             model.zero_grad()
             gc.collect()
             torch.cuda.empty_cache()
-        step, tokens, planned = statistics.median(seconds), self.batch * self.length, self.plan(machine, micro)
+        step, tokens, expected = statistics.median(seconds), self.batch * self.length, self.plan(machine, micro)
         return {
             "model": self.name,
-            "parameters": planned.student.parameters,
+            "parameters": expected.student.parameters,
             "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "micro_batch": micro,
             "tokens_per_second": tokens / step,
-            "tokens_per_second_planned": tuple(self.length * samples for samples in planned.samples_per_second),
+            "tokens_per_second_planned": tuple(self.length * samples for samples in expected.samples_per_second),
             "step_ms": 1e3 * step,
             "windows_ms": [1e3 * each for each in seconds],
-            "mfu": sum(planned.flops.values()) / step / machine.peak(PRECISION),
+            "mfu": sum(expected.flops.values()) / step / machine.peak(PRECISION),
             "peak_bytes": bytes_,
-            "peak_bytes_planned": planned.bytes - planned.memory["reserved"],
+            "peak_bytes_planned": expected.bytes - expected.memory["reserved"],
         }
 
     def _stepper(self, model: Any, micro: int) -> Callable[[], None]:
@@ -124,7 +124,7 @@ class Language:
 
         return step
 
-    def _timed(self, step: Callable[[], None]) -> tuple[list[float], float]:
+    def _time(self, step: Callable[[], None]) -> tuple[list[float], float]:
         """(seconds of a step by window, bytes at the peak)."""
         for _ in range(self.warm):
             step()

@@ -108,14 +108,14 @@ class Clock:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Within it, steps tick and the models' forward passes are marked."""
+        """Context in which steps tick and the profiler marks the models' forward passes."""
         start, forward = DistillModule.on_train_batch_start, Encoder.forward
 
-        def ticked(module: DistillModule, *args: Any) -> None:
+        def tick_start(module: DistillModule, *args: Any) -> None:
             self.tick()
             start(module, *args)
 
-        def marked(encoder: Encoder, inputs: Any) -> Outputs:
+        def mark_forward(encoder: Encoder, inputs: Any) -> Outputs:
             first = torch.autograd._get_sequence_nr()
             with record_function(MODELS):
                 outputs = forward(encoder, inputs)
@@ -123,8 +123,8 @@ class Clock:
             return outputs
 
         with (
-            patch.object(DistillModule, "on_train_batch_start", ticked),
-            patch.object(Encoder, "forward", marked),
+            patch.object(DistillModule, "on_train_batch_start", tick_start),
+            patch.object(Encoder, "forward", mark_forward),
         ):
             yield
 
@@ -141,8 +141,8 @@ class Clock:
     def in_models(self) -> float:
         """Seconds of a step in the models' kernels, with all that the operators called."""
         on_device = self.device.type != "cpu"
-        spent = (event.device_time_total if on_device else event.cpu_time_total for event in self.of_models())
-        return sum(spent) / 1e6 / self.schedule.profiled
+        times = (event.device_time_total if on_device else event.cpu_time_total for event in self.of_models())
+        return sum(times) / 1e6 / self.schedule.profiled
 
     def _of_a_forward(self, number: int) -> bool:
         return any(first <= number < end for first, end in self.forwards)
@@ -246,17 +246,17 @@ class Pair:
         )  # fmt: skip
         with clock.watching():
             fit(student, losses, teacher, plan)
-        planned = self.plan(kind, machine)
+        expected = self.plan(kind, machine)
         step = clock.step_seconds()
         return {
             "teacher": kind,
             "samples_per_second": hardware.step_rows / step,
-            "samples_per_second_planned": planned.samples_per_second,
+            "samples_per_second_planned": expected.samples_per_second,
             "step_ms": 1e3 * step,
             "windows_ms": [1e3 * seconds for seconds in clock.seconds],
-            "mfu": sum(planned.flops.values()) / step / machine.peak(hardware.precision),
+            "mfu": sum(expected.flops.values()) / step / machine.peak(hardware.precision),
             "peak_bytes": clock.peak,
-            "peak_bytes_planned": planned.bytes - planned.memory["reserved"],
+            "peak_bytes_planned": expected.bytes - expected.memory["reserved"],
             "models_ms": 1e3 * clock.in_models(),
             "outside": clock.outside(),
         }

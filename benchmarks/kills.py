@@ -1,4 +1,4 @@
-"""Kills real runs with SIGKILL at random steps, resumes them, and compares them with runs that nobody killed.
+"""Kills real runs with SIGKILL at random steps, resumes them, and compares them with uninterrupted runs.
 
     python benchmarks/kills.py
 
@@ -28,7 +28,7 @@ from pathlib import Path
 
 import lightning
 import torch
-from kills_check import differences, kept, wrong_rows
+from kills_check import differences, last_rows, wrong_rows
 from kills_start import Blow, Broken, Start, strike
 from kills_world import BATCH, TRAINED, settings
 from results_file import table, write
@@ -52,7 +52,7 @@ MORE = {
 
 @dataclass(frozen=True)
 class Configuration:
-    """words: for train.py. victims: of the kills, in turn. more: what else is done to it afterwards."""
+    """words: for train.py. victims: of the kills, in turn. more: faults after the kills."""
 
     name: str
     ranks: int
@@ -81,7 +81,7 @@ def _configuration(hardware: str, teacher: str, workers: int) -> Configuration:
 
 @dataclass
 class Result:
-    """planned: how many blows. broken: why the run did not survive one; different, rows: what was wrong at its end."""
+    """planned: number of faults. broken: why the run did not survive a fault. different, rows: differences at the end."""
 
     name: str
     planned: int
@@ -97,41 +97,41 @@ class Result:
 
 
 def measure(configuration: Configuration, folder: Path, kills: int, epochs: int, seed: int) -> Result:
-    """One configuration: a run that nobody kills, and one that is killed."""
+    """Measure one configuration: an uninterrupted run and a killed run."""
     victims = [configuration.victims[i % len(configuration.victims)] for i in range(kills)]
     blows, ranks = [*victims, *configuration.more], configuration.ranks
     result = Result(configuration.name, len(blows), epochs * math.ceil(TRAINED / (BATCH * ranks)))
     often = (f"checkpoint.every_steps={EVERY}", f"trainer.max_epochs={epochs}", "resume=auto")
     words = [*settings(folder), *configuration.words, *often]
-    made: dict[str, list[Start]] = {"whole": [], "killed": []}
+    starts: dict[str, list[Start]] = {"whole": [], "killed": []}
 
     def start(which: str) -> Start:
         place = folder / configuration.slug / which
-        made[which].append(Start(words, place, len(made[which]), ranks, result.steps))
-        return made[which][-1]
+        starts[which].append(Start(words, place, len(starts[which]), ranks, result.steps))
+        return starts[which][-1]
 
     try:
         start("whole").finish()
-        for blow in survived(blows, lambda: start("killed"), result.steps, random.Random(f"{seed} {result.name}")):
+        for blow in strike_all(blows, lambda: start("killed"), result.steps, random.Random(f"{seed} {result.name}")):
             result.blows.append(blow)
-            print(f"  {len(result.blows)} of {len(blows)}: {blow.told(result.steps)}", flush=True)
+            print(f"  {len(result.blows)} of {len(blows)}: {blow.describe(result.steps)}", flush=True)
     except Broken as error:
         result.broken = str(error)
         print(f"  broken: {error}", flush=True)
         return result
     finally:
-        for one in (*made["whole"], *made["killed"]):
+        for one in (*starts["whole"], *starts["killed"]):
             one.stop()
-    whole, killed = made["whole"][0], made["killed"]
+    whole, killed = starts["whole"][0], starts["killed"]
     result.different = differences(whole.run, killed[0].run)
-    result.rows = list(wrong_rows(whole.seen, kept([one.seen for one in killed]), epochs))
+    result.rows = list(wrong_rows(whole.rows, last_rows([one.rows for one in killed]), epochs))
     for wrong in (*result.different, *result.rows):
         print(f"  wrong: {wrong}", flush=True)
     return result
 
 
-def survived(blows: list[str], start: Callable[[], Start], steps: int, chance: random.Random) -> Iterator[Blow]:
-    """Starts a run, strikes it and resumes it until nothing more is planned, then lets it finish."""
+def strike_all(blows: list[str], start: Callable[[], Start], steps: int, chance: random.Random) -> Iterator[Blow]:
+    """Start a run, apply each fault and resume, then let the run finish. Yields the faults."""
     run = start()
     for what, step in zip(blows, sorted(chance.sample(range(2 * EVERY, int(LATEST * steps)), len(blows))), strict=True):
         run.reach(step)
@@ -140,8 +140,8 @@ def survived(blows: list[str], start: Callable[[], Start], steps: int, chance: r
     run.finish()
 
 
-def measured(configuration: Configuration, folder: Path, kills: int, epochs: int, seed: int) -> Result:
-    """From the folder, where an earlier call has left it there."""
+def measure_once(configuration: Configuration, folder: Path, kills: int, epochs: int, seed: int) -> Result:
+    """Measure a configuration, or read the result of an earlier call from the folder."""
     file = folder / f"{configuration.slug}-{kills}-{epochs}-{seed}.json"
     if file.exists():
         content = json.loads(file.read_text())
@@ -167,15 +167,15 @@ def note(results: list[Result]) -> str:
     blows = [blow for result in results for blow in result.blows]
     kinds = ", ".join(f"{what} {times}" for what, times in Counter(blow.what for blow in blows).items())
     longest = max((blow.seconds for blow in blows if blow.what != "slow ranks"), default=0)
-    counted = f"""{len(blows)} of {sum(result.planned for result in results)} blows survived: {kinds}.
+    counts = f"""{len(blows)} of {sum(result.planned for result in results)} blows survived: {kinds}.
 {sum(result.good for result in results)} of {len(results)} configurations ended with the bits of the run that nobody killed
 (weights, projections, optimizer, best epoch, exported student, scores) and with every row once an epoch, in the same steps."""
-    explained = f"""Steps done again are those after the last checkpoint, which was written every {EVERY} steps. A *process
+    explanation = f"""Steps done again are those after the last checkpoint, which was written every {EVERY} steps. A *process
 tree* is killed at once. Of *rank 0* and *rank 1* the launcher has to say which one died, and bring
 down the other. When the *launcher* is killed, the ranks have to leave by themselves, and the run is resumed before they have;
 *slow ranks* cannot leave before the resumed run waits for them. Checkpoints are *truncated* or *overwritten* after a kill of
 the tree. All processes of a run were gone after at most {longest:.0f} s, those of slow ranks aside."""
-    return "\n\n".join(textwrap.fill(text, 120) for text in (counted, explained))
+    return "\n\n".join(textwrap.fill(text, 120) for text in (counts, explanation))
 
 
 def main() -> None:
@@ -196,7 +196,7 @@ def main() -> None:
         for configuration in configurations():
             if options.only in configuration.name:
                 print(configuration.name, flush=True)
-                results.append(measured(configuration, folder, options.kills, options.epochs, options.seed))
+                results.append(measure_once(configuration, folder, options.kills, options.epochs, options.seed))
     print(verdicts(results))
     if not options.only:
         versions = {"torch": torch.__version__, "lightning": lightning.__version__}

@@ -1,15 +1,15 @@
-"""Memory that `mangakd.planning` foretells beside memory that is measured.
+"""Compares the memory estimates of `mangakd.planning` with measured memory.
 
     python benchmarks/memory.py
 
-For each student and each stage (weights; with gradients; with AdamW's states; a whole step) a child process of its
-own builds the student, does that much of a training step, and reports the peak of its resident memory less what it
-was before the student. The first three run a batch of two tokens, so that activations weigh nothing; the last one a
-batch of 16 texts of 128 tokens. With a CUDA device the same stages are measured there too, by the allocator's peak
-(`--device cuda` for those alone).
+For each student and each stage (weights; with gradients; with AdamW's states; a whole step) a separate child process
+builds the student, runs that part of a training step, and reports the peak of its resident memory minus the memory
+before the student. The first three stages use a batch of two tokens, so that activations take no memory; the last stage
+uses a batch of 16 texts of 128 tokens. With a CUDA device the same stages are also measured there, by the allocator's
+peak (`--device cuda` measures the device only).
 
-Wanted: weights, gradients and optimizer within 20 %. Activations have no bound: their number is read from the code of
-two architectures.
+Limit: weights, gradients and optimizer within 20 %. Activations have no limit, because their number comes from the code
+of two architectures.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ STUDENTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 LABELS = 10  # as the corpus has
 STAGES = ("weights", "weights + gradients", "weights + gradients + optimizer", "a step of 16 × 128 tokens")
-WANTED = 0.20
+LIMIT = 0.20
 MB = 1e6
 Shape = tuple[int, int]
 
 
-def foretold(student: str, stage: str, device: str) -> float:
-    """Bytes, without what driver and libraries take."""
+def estimate(student: str, stage: str, device: str) -> float:
+    """The estimate in bytes, without driver and libraries."""
     job = Job("memory", 1, 1, *_shape(stage), precision="32-true")
     model = Model.from_config(_config(student), student, "labels", f"student {student}")
-    found = states(model, job)
-    parts = [found["weights"], found["gradients"], found["optimizer"]]
+    bytes_ = states(model, job)
+    parts = [bytes_["weights"], bytes_["gradients"], bytes_["optimizer"]]
     if stage == STAGES[-1]:
         here = Machine("here", 1, {"fp32": 1.0}, 1, (0.1, 1.0), accelerator="gpu" if device == "cuda" else "cpu")
         alone = replace(job, soft_targets=False)
@@ -69,7 +69,7 @@ def _shape(stage: str) -> Shape:
 
 
 def child(student: str, stage: str, device: str) -> float:
-    """Bytes at the peak; runs in a process that did nothing before."""
+    """Bytes at the peak. Runs in a fresh process."""
     torch.set_num_threads(1)
     count = STAGES.index(stage)
     _train(transformers.AutoConfig.for_model("bert", **_WARM), 3, (1, 2), device)  # libraries and their buffers
@@ -99,7 +99,7 @@ def _train(entries: Any, stages: int, shape: Shape, device: str) -> None:
 
 
 def _reset(device: str) -> float:
-    """Bytes in use now, from which on the peak counts."""
+    """Reset the peak; returns the bytes in use."""
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -120,25 +120,25 @@ def _status(field: str) -> float:
 def measure(student: str, stage: str, device: str) -> float:
     command = [sys.executable, __file__, "--child", student, stage, "--device", device]
     quiet = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env={**os.environ, **quiet}, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise SystemExit(f"{student}, {stage} on {device} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    process = subprocess.run(command, env={**os.environ, **quiet}, capture_output=True, text=True)
+    if process.returncode != 0:
+        raise SystemExit(f"{student}, {stage} on {device} failed:\n{process.stderr[-3000:]}")
+    return json.loads(process.stdout.strip().splitlines()[-1])
 
 
 def lines(device: str) -> list[dict[str, Any]]:
-    found = []
+    rows = []
     for student in STUDENTS:
         for stage in STAGES:
-            want, have = foretold(student, stage, device), measure(student, stage, device)
-            found.append(
+            want, have = estimate(student, stage, device), measure(student, stage, device)
+            rows.append(
                 {"student": student, "stage": stage, "estimate": want, "measured": have, "error": want / have - 1}
             )
             print(f"{device}: {student}, {stage}: {want / MB:.0f} MB foretold, {have / MB:.0f} MB measured", flush=True)
-    return found
+    return rows
 
 
-def body(found: list[dict[str, Any]]) -> str:
+def body(measurements: list[dict[str, Any]]) -> str:
     header = ("student", "what", "estimate, MB", "measured peak, MB", "estimate / measured − 1")
     rows = [
         [
@@ -148,29 +148,29 @@ def body(found: list[dict[str, Any]]) -> str:
             f"{line['measured'] / MB:,.0f}",
             f"{line['error']:+.1%}",
         ]
-        for line in found
+        for line in measurements
     ]
     return table(header, rows)
 
 
 def report(device: str) -> bool:
-    """Measure, print and write; whether the first three stages are within the bound."""
-    found = lines(device)
+    """Measure, print and write; returns whether the first three stages are within the limit."""
+    rows = lines(device)
     where = torch.cuda.get_device_name() if device == "cuda" else this_machine()["cpu"]
-    worst = max(abs(line["error"]) for line in found if line["stage"] != STAGES[-1])
+    worst = max(abs(line["error"]) for line in rows if line["stage"] != STAGES[-1])
     kind = "the allocator" if device == "cuda" else "resident memory"
     note = f"""Planning estimates, and peaks of {kind} measured on {where}: fp32, fused AdamW, a process for each row,
 less what was in use before the student. Weights, gradients and optimizer: largest error {worst:.1%}, wanted at most
-{WANTED:.0%}. The last row of a student adds activations and logits, and has no bound."""
+{LIMIT:.0%}. The last row of a student adds activations and logits, and has no bound."""
     content = {
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "device": where,
-        "lines": found,
+        "lines": rows,
     }
-    text = body(found)
+    text = body(rows)
     print(text)
     print(write(f"memory_{device}", "Memory: planning estimate beside measured peaks", content, f"{text}\n\n{note}"))
-    return worst <= WANTED
+    return worst <= LIMIT
 
 
 def main() -> None:
@@ -181,10 +181,10 @@ def main() -> None:
     if options.child:
         print(json.dumps(child(*options.child, options.device)))
         return
-    chosen = [options.device] if options.device else ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    within = [report(device) for device in chosen]
+    devices = [options.device] if options.device else ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    within = [report(device) for device in devices]
     if not all(within):
-        raise SystemExit(f"an estimate of weights, gradients and optimizer is off by more than {WANTED:.0%}")
+        raise SystemExit(f"an estimate of weights, gradients and optimizer is off by more than {LIMIT:.0%}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What mangakd costs beside the arithmetic: a training step against the same step without the framework.
+"""The overhead of mangakd: a training step compared with the same step without the framework.
 
     python benchmarks/overhead.py --data PATH
 
@@ -53,9 +53,9 @@ Times = dict[str, list[float]]  # "wall" and "cpu" seconds of a step, one entry 
 Side = Callable[[Encoder, StepClock], None]
 
 
-def plain_loop(made: Parts, batches: list[dict[str, Any]]) -> Side:
-    """The loop that one would write by hand."""
-    teacher = made.live.encoder.model
+def plain_loop(setup: Parts, batches: list[dict[str, Any]]) -> Side:
+    """A hand-written training loop."""
+    teacher = setup.live.encoder.model
 
     def side(encoder: Encoder, clock: StepClock) -> None:
         student = encoder.model.train()
@@ -90,36 +90,36 @@ def kd_loss(student: nn.Module, teacher: nn.Module, batch: dict[str, Any]) -> Te
     return ALPHA * soft + (1 - ALPHA) * F.cross_entropy(logits, batch["labels"])
 
 
-def mangakd_fit(made: Parts, losses: Callable[[], LossSet], teacher: Any) -> Side:
+def mangakd_fit(setup: Parts, losses: Callable[[], LossSet], teacher: Any) -> Side:
     def side(encoder: Encoder, clock: StepClock) -> None:
-        train(made, encoder, losses(), teacher, OPTIM, clock, SEED)
+        train(setup, encoder, losses(), teacher, OPTIM, clock, SEED)
 
     return side
 
 
-def hard_labels(made: Parts) -> LossSet:
+def hard_labels(setup: Parts) -> LossSet:
     losses = LossSet({"hard_label": HardLabelLoss()})
-    losses.bind(made.student.spec, None)
+    losses.bind(setup.student.spec, None)
     return losses
 
 
-def compare(made: Parts, sides: dict[str, Side], options: argparse.Namespace, same_work: bool) -> dict[str, Times]:
-    """Rounds of all sides in turn. same_work: they must end with the same weights."""
+def compare(setup: Parts, sides: dict[str, Side], options: argparse.Namespace, same_work: bool) -> dict[str, Times]:
+    """Run rounds of all sides in turn. same_work: the sides must end with equal weights."""
     times: dict[str, Times] = {name: {"wall": [], "cpu": []} for name in sides}
     for number in range(options.rounds):
         ends = []
         order = list(sides) if number % 2 == 0 else list(sides)[::-1]
         for name in order:
             gc.collect()  # the trainer of the fit before holds its optimizer in a cycle
-            encoder, clock = copy.deepcopy(made.student), StepClock(options.warmup, options.steps)
+            encoder, clock = copy.deepcopy(setup.student), StepClock(options.warmup, options.steps)
             sides[name](encoder, clock)
             for kind, seconds in zip(("wall", "cpu"), clock.elapsed(), strict=True):
                 times[name][kind].append(seconds / options.steps)
             ends.append(encoder)
         if same_work:
             check_equal(*ends)
-        shown = ", ".join(f"{name} {times[name]['cpu'][-1] * 1e3:.1f}" for name in sides)
-        print(f"round {number + 1} of {options.rounds}: CPU ms a step: {shown}", flush=True)
+        milliseconds = ", ".join(f"{name} {times[name]['cpu'][-1] * 1e3:.1f}" for name in sides)
+        print(f"round {number + 1} of {options.rounds}: CPU ms a step: {milliseconds}", flush=True)
     return times
 
 
@@ -131,19 +131,19 @@ def check_equal(one: Encoder, other: Encoder) -> None:
 
 
 def ratios(times: dict[str, Times]) -> dict[str, float]:
-    """Of medians: the first side over the second."""
+    """Ratios of medians: the first side over the second."""
     one, other = times.values()
     return {kind: round(statistics.median(one[kind]) / statistics.median(other[kind]), 4) for kind in ("cpu", "wall")}
 
 
 def rows(times: dict[str, Times], target: float) -> list[list[str]]:
-    found = ratios(times)
+    ratio = ratios(times)
     (first, one), (second, other) = times.items()
     each = [a / b for a, b in zip(one["cpu"], other["cpu"], strict=True)]
     medians = [statistics.median(side["cpu"]) * 1e3 for side in (one, other)]
     return [[
-        f"{first} / {second}", *(f"{ms:.1f}" for ms in medians), f"{found['cpu']:.3f}", f"{min(each):.3f}–{max(each):.3f}",
-        f"{found['wall']:.3f}", f"{target}",
+        f"{first} / {second}", *(f"{ms:.1f}" for ms in medians), f"{ratio['cpu']:.3f}", f"{min(each):.3f}–{max(each):.3f}",
+        f"{ratio['wall']:.3f}", f"{target}",
     ]]  # fmt: skip
 
 
@@ -161,11 +161,11 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     with tempfile.TemporaryDirectory() as folder:
-        made = parts(options.data, Path(folder), options.batch_size)
+        setup = parts(options.data, Path(folder), options.batch_size)
         with contextlib.redirect_stdout(sys.stderr):
-            cached = stored(made)
-        live = compare(made, live_sides(made, options), options, same_work=True)
-        soft = compare(made, stored_sides(made, cached), options, same_work=False)
+            provider = stored(setup)
+        live = compare(setup, live_sides(setup, options), options, same_work=True)
+        soft = compare(setup, stored_sides(setup, provider), options, same_work=False)
     body = table(
         ("compared", "first: CPU ms a step", "second", "ratio of CPU time", "rounds", "ratio of wall time", "wanted ≤"),
         rows(live, 1.03) + rows(soft, 1.06),
@@ -190,24 +190,24 @@ def versions() -> dict[str, str]:
     return {name: module.__version__ for name, module in modules.items()}
 
 
-def live_sides(made: Parts, options: argparse.Namespace) -> dict[str, Side]:
-    batches = first_batches(made, options)
+def live_sides(setup: Parts, options: argparse.Namespace) -> dict[str, Side]:
+    batches = first_batches(setup, options)
     return {
-        "mangakd": mangakd_fit(made, lambda: kd_losses(made), made.live),
-        "plain loop": plain_loop(made, batches),
+        "mangakd": mangakd_fit(setup, lambda: kd_losses(setup), setup.live),
+        "plain loop": plain_loop(setup, batches),
     }
 
 
-def first_batches(made: Parts, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The batches that `fit()` will meet."""
-    loader = iter(TrainLoader(made.train, options.batch_size, SEED))
+def first_batches(setup: Parts, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The first batches of `fit()`."""
+    loader = iter(TrainLoader(setup.train, options.batch_size, SEED))
     return [dict(next(loader)) for _ in range(options.warmup + options.steps)]
 
 
-def stored_sides(made: Parts, cached: Any) -> dict[str, Side]:
+def stored_sides(setup: Parts, provider: Any) -> dict[str, Side]:
     return {
-        "stored soft targets": mangakd_fit(made, lambda: kd_losses(made), cached),
-        "hard labels": mangakd_fit(made, lambda: hard_labels(made), None),
+        "stored soft targets": mangakd_fit(setup, lambda: kd_losses(setup), provider),
+        "hard labels": mangakd_fit(setup, lambda: hard_labels(setup), None),
     }
 
 

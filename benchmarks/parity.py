@@ -106,7 +106,7 @@ class Curve(Logger):
 
 
 def run(way: str, folder: Path) -> None:
-    """One rank's part; leaves the curve, and whether all ranks ended with the same parameters, in `folder`."""
+    """Run one rank. Writes the curve, and whether all ranks ended with equal parameters, to `folder`."""
     torch.set_num_threads(1)
     teacher, student = encoder(1, 3, 48), encoder(2, 2, 32)
     losses = LossSet(
@@ -116,7 +116,7 @@ def run(way: str, folder: Path) -> None:
     torch.manual_seed(5)
     losses.bind(student.spec, teacher.spec)
     curve, digests = Curve(), []
-    plan = Fit(
+    setup = Fit(
         # With unlabelled rows the hard term counts fewer rows than the soft one.
         way, folder, Classification(), split(ROWS, 1, unlabelled=0.2), split(31, 2), Optim(lr=1e-3), WAYS[way], SEED,
         trainer={"max_epochs": EPOCHS, "log_every_n_steps": 1}, loggers=[curve],
@@ -127,11 +127,11 @@ def run(way: str, folder: Path) -> None:
         digests.append(hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in parts)).hexdigest())
 
     with patch.object(DistillModule, "on_train_end", compare):
-        fit(student, losses, LocalTeacher(teacher, HEAD), plan)
+        fit(student, losses, LocalTeacher(teacher, HEAD), setup)
     if ranks.world() > 1:
-        gathered: list[Any] = [None] * ranks.world()
-        dist.all_gather_object(gathered, digests[0])
-        digests = gathered
+        all_digests: list[Any] = [None] * ranks.world()
+        dist.all_gather_object(all_digests, digests[0])
+        digests = all_digests
     if ranks.is_first():
         (folder / "curve.json").write_text(json.dumps({"steps": curve.steps, "equal_ranks": len(set(digests)) == 1}))
 
@@ -147,13 +147,13 @@ def measure(way: str, folder: Path) -> tuple[dict[str, Any], dict[str, torch.Ten
         run(way, folder)
     else:
         launch.start(run, (way, folder), WAYS[way], folder, no_user_error)
-    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=False)
-    return json.loads((folder / "curve.json").read_text()), saved["state_dict"]
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=False)
+    return json.loads((folder / "curve.json").read_text()), checkpoint["state_dict"]
 
 
-def compared(way: str, found: Any, reference: Any) -> dict[str, Any]:
+def compare_runs(way: str, result: Any, reference: Any) -> dict[str, Any]:
     """Largest relative difference of a loss, and absolute differences of weights, to the reference."""
-    (curve, weights), (base, base_weights) = found, reference
+    (curve, weights), (base, base_weights) = result, reference
     pairs = [(step[k], first[k]) for step, first in zip(curve["steps"], base["steps"], strict=True) for k in first]
     apart = {name: float((weights[name] - value).abs().max()) for name, value in base_weights.items()}
     return {
@@ -167,8 +167,8 @@ def compared(way: str, found: Any, reference: Any) -> dict[str, Any]:
 
 
 def all_ways(folder: Path) -> list[dict[str, Any]]:
-    found = {way: measure(way, folder / str(i)) for i, way in enumerate(WAYS)}
-    return [compared(way, found[way], found["1 process"]) for way in WAYS]
+    results = {way: measure(way, folder / str(i)) for i, way in enumerate(WAYS)}
+    return [compare_runs(way, results[way], results["1 process"]) for way in WAYS]
 
 
 def main() -> None:

@@ -78,10 +78,10 @@ def run(variant: Variant, options: argparse.Namespace, seed: int, cache: str) ->
     """One child process; its JSON line is the last line it prints."""
     quiet = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = variant.command(options, seed, cache)
-    done = subprocess.run(command, env={**os.environ, **quiet}, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise SystemExit(f"{variant.title} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    process = subprocess.run(command, env={**os.environ, **quiet}, capture_output=True, text=True)
+    if process.returncode != 0:
+        raise SystemExit(f"{variant.title} failed:\n{process.stderr[-3000:]}")
+    return json.loads(process.stdout.strip().splitlines()[-1])
 
 
 def measure(options: argparse.Namespace) -> Iterator[dict[str, list[Line]]]:
@@ -117,20 +117,20 @@ def summary(lines: dict[str, list[Line]]) -> dict[str, dict[str, float]]:
     }
 
 
-def rows(found: dict[str, dict[str, float]]) -> list[list[str]]:
+def rows(summaries: dict[str, dict[str, float]]) -> list[list[str]]:
     return [
         [
             title, f"{row['tokens']:.1f}", f"{row['samples_per_cpu_s']:.1f}", f"{row['samples_per_wall_s']:.1f}",
             f"{row['ratio_cpu']:.2f}", f"{row['ratio_wall']:.2f}",
         ]
-        for title, row in found.items()
+        for title, row in summaries.items()
     ]  # fmt: skip
 
 
 def versions(lines: dict[str, list[Line]]) -> dict[str, str]:
-    found = {line["framework"]: line["version"] for each in lines.values() for line in each}
+    frameworks = {line["framework"]: line["version"] for each in lines.values() for line in each}
     torches = {line["torch"] for each in lines.values() for line in each}
-    return {**found, "torch": ", ".join(sorted(torches))}
+    return {**frameworks, "torch": ", ".join(sorted(torches))}
 
 
 def parse() -> argparse.Namespace:
@@ -147,11 +147,11 @@ def parse() -> argparse.Namespace:
 
 def save(lines: dict[str, list[Line]], options: argparse.Namespace) -> tuple[str, Path]:
     """The table, and the file it is in."""
-    found, rounds = summary(lines), len(lines[BASE])
+    summaries, rounds = summary(lines), len(lines[BASE])
     header = ("what", "tokens", "samples per CPU s", "samples per wall s", "ratio", "wall ratio")
-    body = table(header, rows(found))
+    body = table(header, rows(summaries))
     store = max(line.get("store_s", 0) for each in lines.values() for line in each)
-    content = {"versions": versions(lines), "rounds": rounds, "base": BASE, "summary": found, "lines": lines}
+    content = {"versions": versions(lines), "rounds": rounds, "base": BASE, "summary": summaries, "lines": lines}
     text = f"{body}\n\n{NOTE.format(rounds=rounds, store=store)}"
     return body, write(options.name, "mangakd beside other ways to distil", content, text)
 

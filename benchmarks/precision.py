@@ -36,32 +36,37 @@ def main() -> None:
             name = f"{precision}_{seed}"
             if name not in runs("precision"):
                 folder = options.work / name
-                given = [*RUN, *chance(seed), f"data.path={options.data.resolve()}", f"hardware.precision={precision}"]
+                overrides = [
+                    *RUN,
+                    *chance(seed),
+                    f"data.path={options.data.resolve()}",
+                    f"hardware.precision={precision}",
+                ]
                 row = {
                     "side": precision,
                     "seed": seed,
-                    "cpu_seconds": train(given, folder, {}),
+                    "cpu_seconds": train(overrides, folder, {}),
                     "scores": scores(folder),
                 }
-                kept = dict(sorted({**runs("precision"), name: row}.items()))
-                write("precision", "bf16 and fp32 on a CPU", {"versions": versions(), "runs": kept}, body(kept))
+                rows = dict(sorted({**runs("precision"), name: row}.items()))
+                write("precision", "bf16 and fp32 on a CPU", {"versions": versions(), "runs": rows}, body(rows))
 
 
-def body(kept: dict) -> str:
-    both = sorted({row["seed"] for row in kept.values() if all(f"{p}_{row['seed']}" in kept for p in PRECISIONS)})
+def body(rows: dict) -> str:
+    both = sorted({row["seed"] for row in rows.values() if all(f"{p}_{row['seed']}" in rows for p in PRECISIONS)})
     gaps = {
-        key: [100 * difference(kept, seed, key) for seed in both] for key in ("teacher/test/accuracy", "test/accuracy")
+        key: [100 * difference(rows, seed, key) for seed in both] for key in ("teacher/test/accuracy", "test/accuracy")
     }
     lines = [f"- {key}: {np.mean(gap):+.2f} points{interval(gap)}" for key, gap in gaps.items() if both]
     return (
         f"CLINC150, a tenth of the labels, test of 4,500 rows: `python train.py {' '.join(RUN)}`. Means over seeds, and the "
-        f"lowest and highest seed.\n\n{tables(list(kept.values()), COLUMNS)}\n\nbf16-mixed minus 32-true, paired by seed:\n\n"
+        f"lowest and highest seed.\n\n{tables(list(rows.values()), COLUMNS)}\n\nbf16-mixed minus 32-true, paired by seed:\n\n"
         + "\n".join(lines)
     )
 
 
-def difference(kept: dict, seed: int, key: str) -> float:
-    fp32, bf16 = (kept[f"{precision}_{seed}"]["scores"][key] for precision in PRECISIONS)
+def difference(rows: dict, seed: int, key: str) -> float:
+    fp32, bf16 = (rows[f"{precision}_{seed}"]["scores"][key] for precision in PRECISIONS)
     return bf16 - fp32
 
 

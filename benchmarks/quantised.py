@@ -88,8 +88,8 @@ def fragile(student: Path, folder: Path) -> Path:
 
 def answers(student: Path, name: str, texts: list[str], calibration: list[str]) -> np.ndarray:
     """(N, C) logits of a variant, through the runtime, 32 texts at a time."""
-    (made,) = make(student, student.parent / f"variants_{student.name}", (name,), calibration, LENGTH)
-    return runtime.load(made, threads=1).outputs(texts, 32)
+    (variant,) = make(student, student.parent / f"variants_{student.name}", (name,), calibration, LENGTH)
+    return runtime.load(variant, threads=1).outputs(texts, 32)
 
 
 def rows(work: Path) -> tuple[dict[str, np.ndarray], predictions.Predictions]:
@@ -102,7 +102,7 @@ def rows(work: Path) -> tuple[dict[str, np.ndarray], predictions.Predictions]:
     quantised = train(work / "quantised", *start, f"+stages.quantised={{quantise: int8, {STAGE}}}")
     test = predictions.load(work / "plain", "test")
     calibration = predictions.load(work / "plain", "validation").texts  # as good as training texts to find ranges on
-    asked = {
+    variants = {
         "student, fp32": (plain, FP32),
         "INT8 after training": (plain, INT8),
         "made fragile, fp32": (loud, FP32),
@@ -113,10 +113,10 @@ def rows(work: Path) -> tuple[dict[str, np.ndarray], predictions.Predictions]:
         "fragile, trained on with quantisers, INT8 after training": (quantised, INT8),
         "fragile, trained on with quantisers, INT8 as trained": (quantised, QAT),
     }
-    return {title: answers(*of, test.texts, calibration) for title, of in asked.items()}, test
+    return {title: answers(*of, test.texts, calibration) for title, of in variants.items()}, test
 
 
-def shown(estimate: Estimate, form: str = ".2f") -> str:
+def cell(estimate: Estimate, form: str = ".2f") -> str:
     low, high = estimate.interval
     return f"{estimate.value:{form}} [{low:{form}}, {high:{form}}]"
 
@@ -129,8 +129,8 @@ def main() -> None:
     scores = bootstrap({title: accuracy(Answers(own, test.truth["labels"])) for title, own in logits.items()})
     base = scores["made fragile, fp32"]
     drops = {title: (base - score) * 100 for title, score in scores.items()}
-    lines = [[title, shown(scores[title] * 100), shown(drops[title])] for title in scores]
-    found: dict[str, Any] = {
+    lines = [[title, cell(scores[title] * 100), cell(drops[title])] for title in scores]
+    results: dict[str, Any] = {
         title: {
             "accuracy": score.value, "interval": score.interval,
             "drop_points": drops[title].value, "drop_interval": drops[title].interval,
@@ -143,7 +143,7 @@ def main() -> None:
         "scale": SCALE,
         "epochs": EPOCHS,
         "lr": LR,
-        "found": found,
+        "found": results,
         "versions": versions,
     }
     body = (

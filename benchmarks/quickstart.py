@@ -1,4 +1,4 @@
-"""How far does another seed or another CPU move the quickstart? Whole runs of it, each from nothing, one after the other.
+"""How far does another seed or another CPU move the quickstart's scores? Runs the quickstart from scratch, run after run.
 
     python benchmarks/quickstart.py --work PATH [--sides own avx2] [--seeds 0 1 2 3 4]
 
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from results_file import RESULTS, table, write
 
-Shown = Callable[[Sequence[dict[str, Any]]], str]  # runs → a cell
+Format = Callable[[Sequence[dict[str, Any]]], str]  # runs → a cell
 ROOT = Path(__file__).resolve().parents[1]
 SIDES: dict[str, tuple[dict[str, str], list[str]]] = {  # environment, overrides
     "own": ({}, []),
@@ -65,21 +65,21 @@ def run(side: str, seed: int, folder: Path) -> dict[str, Any]:
 
 
 def chance(seed: int) -> list[str]:
-    """Everything that chance decides, by one seed."""
+    """Overrides that set all seeds to one seed."""
     return [f"seed={seed}", f"teacher.seeds=[{seed}]", f"data.split_seed={seed}"]
 
 
 def train(overrides: Sequence[str], folder: Path, environment: Mapping[str, str]) -> float:
-    """A run from nothing, with a cache of its own; its CPU seconds. Raises CalledProcessError; the log lies beside `folder`."""
+    """Train from scratch with an empty cache; returns CPU seconds. Raises CalledProcessError; the log is beside `folder`."""
     cache = folder.with_name(f"{folder.name}.cache")
     for old in (folder, cache):
         shutil.rmtree(old, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    typed = ["train.py", *overrides, f"hydra.run.dir={folder}", f"paths.cache={cache}"]
+    words = ["train.py", *overrides, f"hydra.run.dir={folder}", f"paths.cache={cache}"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE", **environment}
     before = cpu_seconds()
     with folder.with_name(f"{folder.name}.log").open("w") as log:
-        subprocess.run([sys.executable, *typed], cwd=ROOT, env=env, stdout=log, stderr=log, check=True)
+        subprocess.run([sys.executable, *words], cwd=ROOT, env=env, stdout=log, stderr=log, check=True)
     shutil.rmtree(cache)
     return cpu_seconds() - before
 
@@ -90,7 +90,7 @@ def scores(folder: Path) -> dict[str, float]:
 
 
 def cpu_seconds() -> float:
-    """Of all processes that this one has waited for."""
+    """CPU seconds of all child processes that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -101,42 +101,42 @@ def runs(name: str = "quickstart") -> dict[str, Any]:
 
 
 def keep(name: str, row: dict[str, Any]) -> None:
-    """Adds a run to results/quickstart.json and writes the tables anew."""
-    kept = dict(sorted({**runs(), name: row}.items()))
-    write("quickstart", "Quickstart", {"versions": versions(), "runs": kept}, body(list(kept.values())))
+    """Add a run to results/quickstart.json and rewrite the tables."""
+    rows = dict(sorted({**runs(), name: row}.items()))
+    write("quickstart", "Quickstart", {"versions": versions(), "runs": rows}, body(list(rows.values())))
 
 
 def versions() -> dict[str, str]:
     return {package: version(package) for package in ("torch", "lightning", "transformers")}
 
 
-def body(kept: Sequence[dict[str, Any]]) -> str:
-    gates = sorted({row["gate"] for row in kept})
+def body(rows: Sequence[dict[str, Any]]) -> str:
+    gates = sorted({row["gate"] for row in rows})
     return (
         "`experiment=quickstart`, test accuracy on 2,000 rows. Means over seeds, and the lowest and highest seed. A seed "
         "chooses the labelled utterances, the teacher's fine-tuning and the student's batches. `own`: the CPU as it is; "
         "`avx2`: torch kept to AVX2, in fp32; `fp32`: the CPU as it is, in fp32.\n\n"
-        f"{tables(kept, COLUMNS)}\n\nGate lines found:\n\n" + "\n".join(f"- {gate}" for gate in gates)
+        f"{tables(rows, COLUMNS)}\n\nGate lines found:\n\n" + "\n".join(f"- {gate}" for gate in gates)
     )
 
 
-def tables(kept: Sequence[dict[str, Any]], columns: Mapping[str, Shown]) -> str:
+def tables(rows: Sequence[dict[str, Any]], columns: Mapping[str, Format]) -> str:
     """Means over seeds for each side, then run by run."""
-    sides = {name: [row for row in kept if row["side"] == name] for name in dict.fromkeys(row["side"] for row in kept)}
-    means = [[name, str(len(rows)), *(shown(rows) for shown in columns.values())] for name, rows in sides.items()]
-    single = [[f"{row['side']}, seed {row['seed']}", *(shown([row]) for shown in columns.values())] for row in kept]
+    sides = {name: [row for row in rows if row["side"] == name] for name in dict.fromkeys(row["side"] for row in rows)}
+    means = [[name, str(len(rows)), *(cell(rows) for cell in columns.values())] for name, rows in sides.items()]
+    single = [[f"{row['side']}, seed {row['seed']}", *(cell([row]) for cell in columns.values())] for row in rows]
     return f"{table(['', 'seeds', *columns], means)}\n\n{table(['', *columns], single)}"
 
 
-def column(value: Callable[[dict[str, Any]], float], form: str) -> Shown:
+def column(value: Callable[[dict[str, Any]], float], form: str) -> Format:
     """The mean of `value` over rows, with its range where there are several."""
 
-    def shown(rows: Sequence[dict[str, Any]]) -> str:
+    def cell(rows: Sequence[dict[str, Any]]) -> str:
         values = [value(row) for row in rows]
-        spread = f" ({min(values):{form}} to {max(values):{form}})" if len(rows) > 1 else ""
-        return f"{np.mean(values):{form}}{spread}"
+        ends = f" ({min(values):{form}} to {max(values):{form}})" if len(rows) > 1 else ""
+        return f"{np.mean(values):{form}}{ends}"
 
-    return shown
+    return cell
 
 
 def score(key: str) -> Callable[[dict[str, Any]], float]:

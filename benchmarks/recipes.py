@@ -1,4 +1,4 @@
-"""What does distillation buy? Recipes against the same student trained without a teacher, for as many steps, over seeds.
+"""How much does distillation gain? Compares recipes with the same student without a teacher, for equal steps, over seeds.
 
     python benchmarks/recipes.py --data ../shared/data/clinc150/data_full.json --work PATH [--only two_stage] [--seeds 0 1]
 
@@ -131,7 +131,7 @@ def main() -> None:
         for rate in options.tune or [None]:
             for seed in options.seeds[: 1 if options.tune else None]:
                 name = f"{recipe}_lr{rate:g}" if rate else recipe
-                if f"{name}_{seed}" in kept():
+                if f"{name}_{seed}" in read_runs():
                     continue
                 train(options, name, recipe, seed, rate)
                 keep(name, recipe, seed, options.work / "runs" / f"{name}_{seed}")
@@ -140,15 +140,15 @@ def main() -> None:
 def train(options: argparse.Namespace, name: str, recipe: str, seed: int, rate: float | None) -> None:
     """Raises CalledProcessError when the run fails; its log lies beside its folder."""
     folder = options.work / "runs" / f"{name}_{seed}"
-    typed = [*COMMON, precision(), *RECIPES[recipe], f"seed={seed}", f"hydra.run.dir={folder}"]
+    words = [*COMMON, precision(), *RECIPES[recipe], f"seed={seed}", f"hydra.run.dir={folder}"]
     if not recipe.startswith("manga_"):
-        typed += ["data=clinc150", f"data.path={options.data.resolve()}"]
-    typed += [f"paths.cache={options.work / 'cache'}", *([f"optim.lr={rate}"] if rate else [])]
+        words += ["data=clinc150", f"data.path={options.data.resolve()}"]
+    words += [f"paths.cache={options.work / 'cache'}", *([f"optim.lr={rate}"] if rate else [])]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{folder.name}.log").open("a") as log:
         subprocess.run(
-            [sys.executable, "train.py", *typed], cwd=options.source, env=env, stdout=log, stderr=log, check=True
+            [sys.executable, "train.py", *words], cwd=options.source, env=env, stdout=log, stderr=log, check=True
         )
 
 
@@ -157,31 +157,31 @@ def precision() -> str:
     return f"hardware.precision={'bf16-mixed' if torch.ops.mkldnn._is_mkldnn_bf16_supported() else '32-true'}"
 
 
-def kept() -> dict[str, Any]:
-    """Runs that are in results/recipes.json. To make one again, take it out of there."""
+def read_runs() -> dict[str, Any]:
+    """The runs in results/recipes.json. A run that is removed from the file is trained again."""
     file = RESULTS / "recipes.json"
     return json.loads(file.read_text())["runs"] if file.is_file() else {}
 
 
 def keep(name: str, recipe: str, seed: int, folder: Path) -> None:
-    """Adds a run to results/recipes.json, under a lock, and writes the table anew."""
+    """Add a run to results/recipes.json, under a lock, and rewrite the table."""
     metrics = json.loads((folder / "metrics.json").read_text())
     test = predictions.load(folder, "test")
     right = Answers(test.answers["student"]["logits"], test.truth["labels"]).right
     row = {
-        "recipe": recipe, "seed": seed, "command": shown((folder / "command.txt").read_text()),
+        "recipe": recipe, "seed": seed, "command": without_paths((folder / "command.txt").read_text()),
         "scores": {key: metrics[key] for key in (*SCORES, "val/accuracy", "run/seconds")},
         "loss": last_losses(folder), "right": np.packbits(right).tobytes().hex(), "rows": len(right),
     }  # fmt: skip
     with (folder.parent / "recipes.lock").open("w") as lock:  # of all that write from this PATH
         fcntl.flock(lock, fcntl.LOCK_EX)
-        runs = kept()
+        runs = read_runs()
         runs[f"{name}_{seed}"] = row
         write("recipes", "Recipes", {"versions": versions(), "runs": dict(sorted(runs.items()))}, body(runs))
 
 
-def shown(command: str) -> str:
-    """Without the places of the machine it ran on."""
+def without_paths(command: str) -> str:
+    """The command without paths of the machine."""
     places = ("data.path=", "paths.cache=", "hydra.run.dir=")
     return shlex.join(word for word in shlex.split(command) if not word.startswith(places))
 
@@ -203,7 +203,7 @@ def body(runs: dict[str, Any]) -> str:
     by_recipe: dict[str, list[Any]] = {}
     for name, run in runs.items():
         by_recipe.setdefault(name.rpartition("_")[0], []).append(run)
-    rows = [row(name, found, by_recipe) for name, found in by_recipe.items()]
+    rows = [row(name, runs, by_recipe) for name, runs in by_recipe.items()]
     head = ["recipe", "seeds", "test accuracy", "95 %", "minus no KD, points", "retention", "agreement", "KL", "ECE",
             "validation", "steps", "minutes"]  # fmt: skip
     return (
@@ -214,14 +214,14 @@ def body(runs: dict[str, Any]) -> str:
     )
 
 
-def row(name: str, found: Sequence[Any], by_recipe: dict[str, list[Any]]) -> list[str]:
+def row(name: str, runs: Sequence[Any], by_recipe: dict[str, list[Any]]) -> list[str]:
     base = by_recipe.get(next(b for prefix, b in BASELINES.items() if name.startswith(prefix)), [])
-    estimates = bootstrap({key: mean(right(of), most=1) for key, of in (("own", found), ("base", base)) if of})
-    score = lambda key: float(np.mean([run["scores"][key] for run in found]))  # noqa: E731
-    gap = points(estimates["own"] - estimates["base"]) if base and found is not base else "–"
+    estimates = bootstrap({key: mean(right(of), most=1) for key, of in (("own", runs), ("base", base)) if of})
+    score = lambda key: float(np.mean([run["scores"][key] for run in runs]))  # noqa: E731
+    gap = points(estimates["own"] - estimates["base"]) if base and runs is not base else "–"
     low, high = estimates["own"].interval
     return [
-        name, ", ".join(str(run["seed"]) for run in found), f"{score('test/accuracy'):.1%}", f"{low:.1%} to {high:.1%}", gap,
+        name, ", ".join(str(run["seed"]) for run in runs), f"{score('test/accuracy'):.1%}", f"{low:.1%} to {high:.1%}", gap,
         f"{score('test/retention'):.3f}", f"{score('test/agreement'):.1%}", f"{score('test/kl'):.3f}", f"{score('test/ece'):.3f}",
         f"{score('val/accuracy'):.1%}", f"{score('train/steps'):,.0f}", f"{score('run/seconds') / 60:.0f}",
     ]  # fmt: skip

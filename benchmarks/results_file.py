@@ -1,7 +1,6 @@
-"""What all benchmarks write: a .json with every number and a short .md, each with machine, versions and command.
+"""The result files of all benchmarks: a .json with every number and a short .md, each with machine, versions and command.
 
-Imported by all of them. Commands are shown without the paths of the machine they ran on: an absolute path
-becomes PATH/TO/<name>.
+Commands contain no paths of the machine: an absolute path becomes PATH/TO/<name>.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ def machine() -> dict[str, Any]:
 def command() -> str:
     """This program's command line, from the repository root."""
     script = Path(sys.argv[0]).resolve().relative_to(RESULTS.parents[1]).as_posix()
-    return shlex.join(["python", script, *(_shown(word) for word in sys.argv[1:])])
+    return shlex.join(["python", script, *(_without_path(word) for word in sys.argv[1:])])
 
 
-def _shown(word: str) -> str:
-    key, given, value = word.rpartition("=")
-    return f"{key}{given}PATH/TO/{Path(value).name}" if Path(value).is_absolute() else word
+def _without_path(word: str) -> str:
+    key, sign, value = word.rpartition("=")
+    return f"{key}{sign}PATH/TO/{Path(value).name}" if Path(value).is_absolute() else word
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -49,16 +49,16 @@ def main() -> None:
     options.add_argument("--work", type=Path, required=True)
     options.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
     options.add_argument("--name", default="same_bits", help="of the files in results/")
-    given = options.parse_args()
+    arguments = options.parse_args()
     results: dict[str, dict[str, Any]] = {}
-    for name in given.runs:
-        before, after = (run(root, name, given.work.absolute()) for root in (given.before.resolve(), AFTER))
+    for name in arguments.runs:
+        before, after = (run(root, name, arguments.work.absolute()) for root in (arguments.before.resolve(), AFTER))
         results[name] = compare(before, after)
         print(name, results[name], flush=True)
-    commits = {side: commit(root) for side, root in (("before", given.before), ("after", AFTER))}
+    commits = {side: commit(root) for side, root in (("before", arguments.before), ("after", AFTER))}
     versions = {package: version(package) for package in ("torch", "transformers", "lightning")}
     content = {"versions": versions, "commits": commits, "commands": RUNS, "runs": results}
-    print(write(given.name, "Same seed, same bits", content, body(results, commits)).read_text(encoding="utf-8"))
+    print(write(arguments.name, "Same seed, same bits", content, body(results, commits)).read_text(encoding="utf-8"))
     if any(each["largest"] or each["metrics_differ"] for each in results.values()):
         sys.exit(1)
 
@@ -89,8 +89,8 @@ def commit(root: Path) -> str:
     name = subprocess.run(
         [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     ).stdout.strip()
-    changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
-    return name + ("+" if changed else "")
+    changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
+    return name + ("+" if changes else "")
 
 
 def compare(before: Path, after: Path) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def compare(before: Path, after: Path) -> dict[str, Any]:
     one, other = (arrays(folder) for folder in (before, after))
     gaps = [float(np.abs(one[name] - other[name]).max()) for name in one]
     assert one.keys() == other.keys() and gaps
-    metrics = [untimed(json.loads((folder / "metrics.json").read_text())) for folder in (before, after)]
+    metrics = [drop_times(json.loads((folder / "metrics.json").read_text())) for folder in (before, after)]
     both = metrics[0].keys() & metrics[1].keys()
     return {
         "arrays": len(one),
@@ -118,7 +118,7 @@ def arrays(run: Path) -> dict[str, np.ndarray]:
     return {name: np.asarray(a, np.float64) for name, a in known.items() if a.dtype.kind == "f"}
 
 
-def untimed(metrics: dict[str, float]) -> dict[str, float]:
+def drop_times(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if not name.endswith(TIMED)}
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from results_file import table, write
 from serving_client import Connection, Process, fuzz, served, strange_bodies
-from serving_load import Judge, batch_mean, compare, made_texts, measure
+from serving_load import Judge, batch_mean, compare, make_texts, measure
 
 from mangakd.runtime import Model, load
 
@@ -44,15 +44,15 @@ def main() -> None:
     options.add_argument("--requests", type=int, default=500, help="in a round of one side")
     options.add_argument("--bodies", type=int, default=10_000, help="strange ones")
     options.add_argument("--name", default="serving", help="of the files in results/")
-    given = options.parse_args()
-    model = load(given.folder, threads=1)
-    texts = given.texts.read_text(encoding="utf-8").splitlines()[:TEXTS] if given.texts else made_texts(TEXTS)
+    arguments = options.parse_args()
+    model = load(arguments.folder, threads=1)
+    texts = arguments.texts.read_text(encoding="utf-8").splitlines()[:TEXTS] if arguments.texts else make_texts(TEXTS)
     judge = Judge(model, texts)
     with tempfile.TemporaryDirectory() as scratch:
-        loads = measure_loads(model, Path(scratch), judge, given.rounds, given.requests)
-        alone = measure_alone(given.folder, Path(scratch), judge, given.bodies)
+        loads = measure_loads(model, Path(scratch), judge, arguments.rounds, arguments.requests)
+        alone = measure_alone(arguments.folder, Path(scratch), judge, arguments.bodies)
     results = {"load": loads, **alone}
-    report(given.name, model, results, "of a file" if given.texts else "made up")
+    report(arguments.name, model, results, "of a file" if arguments.texts else "made up")
     if faults := wrong(results):
         sys.exit("\n".join(faults))
 
@@ -88,7 +88,7 @@ def measure_alone(folder: Path, scratch: Path, judge: Judge, bodies: int) -> dic
 def measure_drain(folder: Path, scratch: Path) -> dict[str, Any]:
     """SIGTERM while 16 clients ask without end: each question is answered or refused, none is lost half-way."""
 
-    statuses, lost = list[int](), list[str]()
+    statuses, errors = list[int](), list[str]()
 
     async def client(url: str) -> None:
         connection = Connection(url)
@@ -98,7 +98,7 @@ def measure_drain(folder: Path, scratch: Path) -> dict[str, Any]:
             except ConnectionRefusedError:  # the port is closed: refused, not lost
                 return
             except (EOFError, OSError) as error:
-                lost.append(repr(error))
+                errors.append(repr(error))
                 connection.close()
 
     async def scene(process: Process) -> None:
@@ -110,7 +110,7 @@ def measure_drain(folder: Path, scratch: Path) -> dict[str, Any]:
     with served(folder, scratch / "drain.log", "--linger", "0.5") as process:
         asyncio.run(scene(process))
         code = process.popen.wait(60)
-    return {"statuses": {str(c): statuses.count(c) for c in set(statuses)}, "lost": lost, "exit_code": code}
+    return {"statuses": {str(c): statuses.count(c) for c in set(statuses)}, "lost": errors, "exit_code": code}
 
 
 def wrong(results: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The other side of the service, for benchmarks and tests: starts it, and sends it bodies that no client should send.
+"""A client of the service for benchmarks and tests: starts the service, and sends valid and malformed bodies.
 
 Everything stays on 127.0.0.1.
 """
@@ -44,7 +44,7 @@ class Process:
             }
             self.popen = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
         start = time.perf_counter()
-        self.url = self._found_url()
+        self.url = self._wait_for_url()
         self.seconds_to_start = time.perf_counter() - start
 
     @property
@@ -61,11 +61,11 @@ class Process:
             self.popen.send_signal(sign)
         return self.popen.wait(PATIENCE)
 
-    def _found_url(self) -> str:
+    def _wait_for_url(self) -> str:
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until and self.popen.poll() is None:
-            if found := re.search(r"http://127\.0\.0\.1:\d+", self.text):
-                return found.group()
+            if match := re.search(r"http://127\.0\.0\.1:\d+", self.text):
+                return match.group()
             time.sleep(0.02)
         self.popen.kill()
         raise RuntimeError(f"the service did not start:\n{self.text}")
@@ -85,7 +85,7 @@ def served(folder: Path, log: Path, *words: str, **more: Any) -> Iterator[Proces
 class Connection:
     """One kept-alive connection that asks one question at a time.
 
-    By hand: httpx spends more on a request than the service does, which would then be what is measured on shared cores.
+    The class is hand-written, because httpx takes more CPU time for a request than the service, and both share the cores.
     """
 
     def __init__(self, url: str):
@@ -122,7 +122,7 @@ def strange_bodies(count: int, seed: int = 0) -> Iterator[bytes]:
 
 
 def fuzz(url: str, bodies: Iterator[bytes]) -> dict[int, int]:
-    """How often each status was given. Raises AssertionError for an answer that is not in STATUSES or no JSON."""
+    """The number of answers with each status. Raises AssertionError for a status outside STATUSES, or no JSON."""
     counts: dict[int, int] = {}
     with httpx.Client(base_url=url, timeout=PATIENCE) as client:
         for body in bodies:

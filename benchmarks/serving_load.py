@@ -43,7 +43,7 @@ WORDS = [
 ]
 
 
-def made_texts(count: int, seed: int = 0) -> list[str]:
+def make_texts(count: int, seed: int = 0) -> list[str]:
     """Questions of 1 to 30 words, 8 in the mean, as those of CLINC150."""
     chance = np.random.default_rng(seed)
     sizes = np.clip(chance.poisson(8, count) + chance.geometric(0.3, count) - 3, 1, 30)
@@ -121,15 +121,15 @@ class Judge:
         return {
             "statuses": {code: codes.count(code) for code in set(codes)},
             "largest_gap": largest(gap(*pair) for pair in pairs),
-            "other_labels": sum(given.get("label") != right.get("label") for given, right in pairs),
+            "other_labels": sum(answer.get("label") != right.get("label") for answer, right in pairs),
         }
 
 
-def gap(given: dict[str, Any], right: dict[str, Any]) -> float:
+def gap(answer: dict[str, Any], right: dict[str, Any]) -> float:
     """The largest difference between the numbers of two answers. `given` may show fewer of them."""
-    numbers, wanted = flat(given), flat(right)
-    assert numbers and numbers.keys() <= wanted.keys(), (given, right)
-    return largest(abs(value - wanted[key]) for key, value in numbers.items())
+    numbers, expected = flat(answer), flat(right)
+    assert numbers and numbers.keys() <= expected.keys(), (answer, right)
+    return largest(abs(value - expected[key]) for key, value in numbers.items())
 
 
 def flat(answer: dict[str, Any]) -> dict[Any, float]:

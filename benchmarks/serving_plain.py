@@ -1,4 +1,4 @@
-"""The service that most people write first: FastAPI, one ONNX Runtime session on one thread, and nothing else.
+"""A minimal service for comparison: FastAPI and one ONNX Runtime session on one thread.
 
     python benchmarks/serving_plain.py export/onnx_int8_static
 
@@ -20,8 +20,8 @@ from tokenizers import Tokenizer
 options = argparse.ArgumentParser()
 options.add_argument("folder", type=Path)
 options.add_argument("--port", type=int, default=8000)
-given = options.parse_args()
-folder = given.folder
+arguments = options.parse_args()
+folder = arguments.folder
 about = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
 tokenizer = Tokenizer.from_file(str(folder / about["tokenizer"]["file"]))
 tokenizer.enable_truncation(about["tokenizer"]["max_length"])
@@ -57,4 +57,4 @@ def predict(question: Question) -> dict:
 
 
 if __name__ == "__main__":
-    uvicorn.run(app, port=given.port, access_log=False)
+    uvicorn.run(app, port=arguments.port, access_log=False)

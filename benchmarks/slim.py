@@ -1,7 +1,7 @@
-"""Environments with what one side of a comparison needs, and nothing else: imports are most of a cold start.
+"""Minimal environments for the sides of a comparison: imports are most of a cold start.
 
-`for_runtime` is what a server would install. `for_torch` links torch, transformers and what they require, out of this
-interpreter's packages, into a folder: transformers also imports scikit-learn, pandas and others where it finds them.
+`for_runtime` installs the packages of a server. `for_torch` links torch, transformers and their requirements from this
+interpreter's packages into a folder, because transformers also imports scikit-learn, pandas and others if they are installed.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def for_runtime(folder: Path, backends: Iterable[str]) -> Path:
     """
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
-    pinned = [f"{name}=={version(name)}" for name in ("numpy", "tokenizers", *backends)]
-    _pip(python, "--only-binary=:all:", *pinned)
+    pins = [f"{name}=={version(name)}" for name in ("numpy", "tokenizers", *backends)]
+    _pip(python, "--only-binary=:all:", *pins)
     _pip(python, str(_sources(folder / "src")))
     return python
 
@@ -49,7 +49,7 @@ def _sources(to: Path) -> Path:
 def for_torch(folder: Path) -> tuple[list[str], dict[str, str]]:
     """How to start Python with torch and transformers alone: the command's first words, and its environment."""
     folder.mkdir()
-    for name in _required(["torch", "transformers"]):
+    for name in _requirements(["torch", "transformers"]):
         files = distribution(name).files or ()
         for top in {file.parts[0] for file in files} - {"..", "__pycache__"}:
             source = Path(str(distribution(name).locate_file(top)))
@@ -58,17 +58,17 @@ def for_torch(folder: Path) -> tuple[list[str], dict[str, str]]:
     return [sys.executable, "-S"], {"PYTHONPATH": str(folder)}  # -S: without the packages that are installed
 
 
-def _required(names: Sequence[str]) -> list[str]:
-    """These distributions and all that they require, extras aside, as far as they are installed."""
-    found, wanted = dict[str, None](), list(names)
-    while wanted:
-        name = re.sub(r"[-_.]+", "-", wanted.pop()).lower()
-        if name in found:
+def _requirements(names: Sequence[str]) -> list[str]:
+    """These distributions and their installed requirements, without extras."""
+    distributions, queue = dict[str, None](), list(names)
+    while queue:
+        name = re.sub(r"[-_.]+", "-", queue.pop()).lower()
+        if name in distributions:
             continue
         try:
             requires = distribution(name).requires or []
         except PackageNotFoundError:  # of another platform
             continue
-        found[name] = None
-        wanted += [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in requires if "extra ==" not in line]
-    return list(found)
+        distributions[name] = None
+        queue += [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in requires if "extra ==" not in line]
+    return list(distributions)

@@ -39,23 +39,23 @@ def main() -> None:
         "--slack", type=int, default=5, help="validation rows by which two scores of a point may differ"
     )
     options = parser.parse_args()
-    found = []
+    rounds = []
     with tempfile.TemporaryDirectory() as work:
         run(Path(work), "warm", "trainer.max_epochs=1")  # teacher and tokens
         for number in range(options.rounds):
             sides = {"sweep": as_sweep, "separate": one_by_one}
             for name in sorted(sides, reverse=bool(number % 2)):
                 shutil.rmtree(Path(work) / "cache" / "stores", ignore_errors=True)  # each side asks the teacher itself
-                started, used = time.perf_counter(), cpu()
+                start, before = time.perf_counter(), cpu()
                 scores = sides[name](Path(work), f"{name}{number}")
-                spent = {"cpu_seconds": cpu() - used, "wall_seconds": time.perf_counter() - started}
-                found.append({"side": name, "round": number, **spent, "scores": scores})
-                print(name, number, spent, flush=True)
-            report(found, options.slack)
+                times = {"cpu_seconds": cpu() - before, "wall_seconds": time.perf_counter() - start}
+                rounds.append({"side": name, "round": number, **times, "scores": scores})
+                print(name, number, times, flush=True)
+            report(rounds, options.slack)
 
 
 def as_sweep(work: Path, name: str) -> dict[str, float]:
-    values = ["-m", f"distill.temperature={joined(TEMPERATURES)}", f"distill.alpha={joined(ALPHAS)}"]
+    values = ["-m", f"distill.temperature={join(TEMPERATURES)}", f"distill.alpha={join(ALPHAS)}"]
     run(work, name, *values, where="hydra.sweep.dir")
     return {p.parent.name: score(p.parent) for p in sorted((work / name).glob("*/metrics.json"))}
 
@@ -70,9 +70,16 @@ def one_by_one(work: Path, name: str) -> dict[str, float]:
 
 def run(work: Path, name: str, *words: str, where: str = "hydra.run.dir") -> None:
     limits = [f"data.{split}_limit={rows}" for split, rows in ROWS.items()]
-    typed = ["hardware=cpu", "hardware.batch_size=32", "trainer.max_epochs=1", "teacher.fit.epochs=3", *limits, *words]
+    overrides = [
+        "hardware=cpu",
+        "hardware.batch_size=32",
+        "trainer.max_epochs=1",
+        "teacher.fit.epochs=3",
+        *limits,
+        *words,
+    ]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    command = [sys.executable, "train.py", *typed, f"{where}={work / name}", f"paths.cache={work / 'cache'}"]
+    command = [sys.executable, "train.py", *overrides, f"{where}={work / name}", f"paths.cache={work / 'cache'}"]
     subprocess.run(command, cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -80,23 +87,23 @@ def score(folder: Path) -> float:
     return json.loads((folder / "metrics.json").read_text())["val/accuracy"]
 
 
-def joined(values: tuple[float, ...]) -> str:
+def join(values: tuple[float, ...]) -> str:
     return ",".join(map(str, values))
 
 
 def cpu() -> float:
     """Seconds of user and system time of all processes that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
-def report(found: list[dict], slack: int) -> None:
+def report(rounds: list[dict], slack: int) -> None:
     medians = {
-        (side, what): statistics.median(one[what] for one in found if one["side"] == side)
+        (side, what): statistics.median(one[what] for one in rounds if one["side"] == side)
         for side in ("sweep", "separate")
         for what in ("cpu_seconds", "wall_seconds")
     }
-    one, other = (next(run["scores"] for run in found if run["side"] == side) for side in ("sweep", "separate"))
+    one, other = (next(run["scores"] for run in rounds if run["side"] == side) for side in ("sweep", "separate"))
     apart = max(abs(one[point] - other[point]) for point in other) * ROWS["val"]
     if len(one) != len(other) or apart > slack:
         raise SystemExit(f"the sides did not train the same: {apart:.0f} validation rows apart\n{one}\n{other}")
@@ -109,7 +116,7 @@ def report(found: list[dict], slack: int) -> None:
     body += f"\n\nSweep / separate: **{ratio:.2f}** of the CPU time. "
     body += f"Scores of a point at most {apart:.0f} of {ROWS['val']} validation rows apart."
     versions = {package: version(package) for package in ("torch", "lightning", "transformers")}
-    write("sweep", "A sweep of twelve", {"versions": versions, "rounds": found, "ratio": ratio}, body)
+    write("sweep", "A sweep of twelve", {"versions": versions, "rounds": rounds, "ratio": ratio}, body)
 
 
 if __name__ == "__main__":

@@ -49,9 +49,9 @@ def at_once(texts: list[str], tokenizer: Any, max_length: int, folder: Path) -> 
     keys = [int.from_bytes(digest, "little", signed=True) for digest in digests]
     offsets = np.cumsum([0, *map(len, arrays)], dtype=np.int32)
     column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(arrays)))
-    written = pa.table({"input_ids": column, "key": pa.array(keys, pa.int64())})
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, written.schema) as writer:
-        writer.write_table(written)
+    arrow_table = pa.table({"input_ids": column, "key": pa.array(keys, pa.int64())})
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, arrow_table.schema) as writer:
+        writer.write_table(arrow_table)
     read = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
     column = read["input_ids"].combine_chunks()
     offsets = column.offsets.to_numpy().astype(np.int64)
@@ -81,10 +81,10 @@ def child(side: str, rows: int) -> dict[str, Any]:
 def measure(side: str, rows: int) -> dict[str, Any]:
     command = [sys.executable, __file__, "--child", side, str(rows)]
     threads = {"TOKENIZERS_PARALLELISM": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env={**os.environ, **threads}, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{side} with {rows} rows failed:\n{done.stderr[-3000:]}")
-    line: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, env={**os.environ, **threads}, capture_output=True, text=True)
+    if process.returncode:
+        raise SystemExit(f"{side} with {rows} rows failed:\n{process.stderr[-3000:]}")
+    line: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     print({name: value for name, value in line.items() if name != "content"}, flush=True)
     return line
 
@@ -101,18 +101,18 @@ def summary(lines: list[dict[str, Any]], rows: int) -> dict[str, Any]:
     """Medians, and ratios of one round's two sides."""
     sides = {side: [line for line in lines if (line["side"], line["rows"]) == (side, rows)] for side in SIDES}
     values = {
-        side: {key: median(line[key] for line in found) for key in ("seconds", "cpu_seconds", "peak")}
-        for side, found in sides.items()
+        side: {key: median(line[key] for line in group) for key in ("seconds", "cpu_seconds", "peak")}
+        for side, group in sides.items()
     }
     pairs = [*zip(*sides.values(), strict=True)]
     ratios = {key: median(a[key] / b[key] for a, b in pairs) for key in ("seconds", "cpu_seconds")}
     return {"rows": rows, "rounds": len(pairs), "sides": values, "ratios": ratios}
 
 
-def body(found: list[dict[str, Any]]) -> str:
+def body(summaries: list[dict[str, Any]]) -> str:
     header = ("rows", "side", "rows / s", "CPU µs / row", "peak, MB", "times rows / s", "times less CPU")
     cells = []
-    for each in found:
+    for each in summaries:
         for side, values in each["sides"].items():
             ratios = ["", ""] if side == "all at once" else [f"{ratio:.2f}" for ratio in each["ratios"].values()]
             speed, cost = each["rows"] / values["seconds"], values["cpu_seconds"] / each["rows"] * 1e6
@@ -132,8 +132,8 @@ def main() -> None:
         print(json.dumps(child(options.child[0], int(options.child[1]))))
         return
     lines = [rounds_of(*pair) for pair in zip(options.rows, options.rounds, strict=True)]
-    found = [summary(each, each[0]["rows"]) for each in lines]
-    text = body(found)
+    summaries = [summary(each, each[0]["rows"]) for each in lines]
+    text = body(summaries)
     note = (
         "Utterances of the MangaAssist corpus, numbered so that all differ, at most 64 tokens. Medians of rounds; ratios are "
         "medians of one round's two sides. Peak: resident memory above that of a process that holds the texts and the tokenizer."
@@ -143,7 +143,7 @@ def main() -> None:
         "transformers": transformers.__version__,
         "pyarrow": pa.__version__,
     }
-    content = {"versions": versions, "found": found, "lines": [line for each in lines for line in each]}
+    content = {"versions": versions, "found": summaries, "lines": [line for each in lines for line in each]}
     print(text)
     print(
         write(
@@ -154,8 +154,8 @@ def main() -> None:
             "a thread for each core tokenises",
         )
     )
-    worst = max(each["sides"]["in chunks"]["peak"] for each in found)
-    if found[0]["ratios"]["seconds"] < RATIO or worst > MEMORY:
+    worst = max(each["sides"]["in chunks"]["peak"] for each in summaries)
+    if summaries[0]["ratios"]["seconds"] < RATIO or worst > MEMORY:
         raise SystemExit(f"wanted: {RATIO} times the rows a second, and at most {MEMORY / MB:.0f} MB")
 
 

@@ -116,21 +116,21 @@ def parts(data: Path, folder: Path, batch_size: int) -> Parts:
     return Parts(folder, task, *splits, live, student, Hardware(accelerator="cpu", batch_size=batch_size))
 
 
-def stored(made: Parts) -> TeacherProvider:
+def stored(setup: Parts) -> TeacherProvider:
     """The teacher's logits for the training texts, written on first use, read from disk."""
     context = TeacherContext(
-        head=made.live.spec.head,
-        load=lambda member: made.live.encoder,
-        splits={"train": made.train},
-        cache=made.folder,
+        head=setup.live.spec.head,
+        load=lambda member: setup.live.encoder,
+        splits={"train": setup.train},
+        cache=setup.folder,
         device=torch.device("cpu"),
-        batch_size=made.hardware.eval_batch_size,
+        batch_size=setup.hardware.eval_batch_size,
         progress=lambda title, total: contextlib.nullcontext(lambda rows: None),
     )
     return Cached(path=load.EMBEDDED).provider(context)
 
 
-def kd_losses(made: Parts) -> LossSet:
+def kd_losses(setup: Parts) -> LossSet:
     """The peers' loss: ALPHA · T² · KL + (1 − ALPHA) · cross-entropy."""
     losses = LossSet(
         {
@@ -138,28 +138,28 @@ def kd_losses(made: Parts) -> LossSet:
             "output": OutputLoss(weight=ALPHA, temperature=TEMPERATURE),
         }
     )
-    losses.bind(made.student.spec, made.live.spec)
+    losses.bind(setup.student.spec, setup.live.spec)
     return losses
 
 
 def train(
-    made: Parts, student: Encoder, losses: LossSet, teacher: TeacherProvider | None, optim: Optim, clock: StepClock,
+    setup: Parts, student: Encoder, losses: LossSet, teacher: TeacherProvider | None, optim: Optim, clock: StepClock,
     seed: int,
 ) -> list[tuple[int, int]]:  # fmt: skip
     """`fit()` for as many steps as the clock wants. Returns (texts, padded length) of the batches inside the window."""
-    batches = -(-len(made.train) // made.hardware.batch_size)
+    batches = -(-len(setup.train) // setup.hardware.batch_size)
     if clock.last > batches:
         # Beyond an epoch there would be a validation inside the window, which the peers do not have.
         raise SystemExit(f"warmup + steps is {clock.last}, but an epoch has {batches} batches; give fewer")
-    made.train.shapes.clear()
-    with tempfile.TemporaryDirectory(dir=made.folder) as scratch:
+    setup.train.shapes.clear()
+    with tempfile.TemporaryDirectory(dir=setup.folder) as scratch:
         plan = Fit(
-            "benchmark", Path(scratch), made.task, made.train, made.validation, optim, made.hardware, seed,
+            "benchmark", Path(scratch), setup.task, setup.train, setup.validation, optim, setup.hardware, seed,
             trainer={"max_epochs": 1, "max_steps": clock.last}, loggers=[CSVLogger(scratch, "logs", "")],
         )  # fmt: skip
         with clock.watch_any(), contextlib.redirect_stdout(sys.stderr):  # stdout is for the JSON line
             fit(student, losses, teacher, plan)
-    return made.train.shapes[clock.warmup : clock.last]
+    return setup.train.shapes[clock.warmup : clock.last]
 
 
 @contextlib.contextmanager
@@ -177,14 +177,14 @@ def order_of_the_peers() -> Iterator[None]:
 
 
 def run(settings: Settings, teacher: str, folder: Path) -> None:
-    made = parts(settings.data, folder, settings.batch_size)
+    setup = parts(settings.data, folder, settings.batch_size)
     started = time.process_time()
-    provider = made.live if teacher == "live" else stored(made)
+    provider = setup.live if teacher == "live" else stored(setup)
     more = {"teacher": teacher, "store_s": round(time.process_time() - started, 1)} if teacher == "stored" else {}
     clock = StepClock(settings.warmup, settings.steps)
     optim = Optim(lr=LEARNING_RATE, warmup=0.0, schedule="constant", clip=None)
     with order_of_the_peers() if settings.padding == "dynamic" else contextlib.nullcontext():
-        shapes = train(made, made.student, kd_losses(made), provider, optim, clock, settings.seed)
+        shapes = train(setup, setup.student, kd_losses(setup), provider, optim, clock, settings.seed)
     samples, lengths = sum(rows for rows, _ in shapes), [length for _, length in shapes]
     print_line(settings, clock, "mangakd", mangakd.__version__, samples, lengths, **more)
 

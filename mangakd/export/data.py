@@ -100,20 +100,20 @@ def of_run(run: Path, calibration: Sequence[str]) -> Data:
 
 
 def _saved_split(run: Path, split: str) -> Split:
-    found = predictions.load(run, split)
+    saved = predictions.load(run, split)
     return Split(
-        found.texts, _truth(found), found.answers["teacher"].get("logits"), found.head.names, f"{run}, {split}"
+        saved.texts, _truth(saved), saved.answers["teacher"].get("logits"), saved.head.names, f"{run}, {split}"
     )
 
 
-def _truth(found: Predictions) -> list[tuple[str, ...]] | None:
+def _truth(saved: Predictions) -> list[tuple[str, ...]] | None:
     """Names of labels, or numbers as text; None for heads whose truth a variant cannot be judged on."""
-    names, truth = found.head.names, found.truth.get(found.head.kind)
+    names, truth = saved.head.names, saved.truth.get(saved.head.kind)
     if truth is None:
         return None
-    if found.head.kind == "score":
+    if saved.head.kind == "score":
         return [(repr(value),) for value in truth.tolist()]
-    if found.head.several:
+    if saved.head.several:
         return [tuple(name for name, on in zip(names, row, strict=True) if on) for row in truth]
     return [(names[i],) for i in truth]
 

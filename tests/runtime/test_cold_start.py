@@ -27,7 +27,7 @@ def test_no_module_of_torch_or_transformers_is_imported_up_to_an_answer(backend:
     """By Python's own list of imports (-X importtime), in an environment where both could be imported."""
     side = Side("served", (), variant(backend=backend), {})
     # By package: what importlib imports is listed by its submodules only.
-    packages = {name.partition(".")[0] for name in cold_start.imported(side)}
+    packages = {name.partition(".")[0] for name in cold_start.import_times(side)}
     assert {"mangakd", "numpy", "tokenizers", backend} <= packages and not packages & set(cold_start.HEAVY)
     assert cold_start.proof(side)["heavy"] == []
 
