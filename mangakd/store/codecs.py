@@ -1,7 +1,8 @@
 """What one record of a store holds. `dense`: every member's logit for every output of the head.
 
 A codec says how a record lies on disk and refuses what must never get there. It lives apart from writer and reader so
-that another kind of teacher output is another class here and nothing else in the folder handling changes.
+that another kind of teacher output is another class here and nothing else in the folder handling changes, as long as all
+its records have one size.
 Source: mangakd design, the store of teacher outputs.
 """
 
