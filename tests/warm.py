@@ -99,10 +99,12 @@ class Command:
 
     def popen(self, words: list[str], stdout: Any, cwd: Path, env: dict[str, str], **_: Any) -> Started:
         """subprocess.Popen(words, …, start_new_session=True) for [python, script, …], both outputs in the file `stdout`."""
-        return self._started(words[1:], Path(stdout.name), Path(stdout.name), cwd, env)
+        return self._started(words[1:], Path(stdout.name), Path(stdout.name), cwd, env, session=True)
 
-    def _started(self, typed: list[str], out: Path, error: Path, cwd: Path, environment: dict[str, str]) -> Started:
-        process = self.server.Process(target=_run, args=(typed, out, error, cwd, environment))
+    def _started(
+        self, typed: list[str], out: Path, error: Path, cwd: Path, environment: dict[str, str], session: bool = False
+    ) -> Started:
+        process = self.server.Process(target=_run, args=(typed, out, error, cwd, environment, session))
         process.start()
         return Started(typed, process, out, error)
 
@@ -112,8 +114,9 @@ def command(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Command:
     return Command(server, tmp_path_factory.mktemp("printed"))
 
 
-def _run(typed: list[str], out: Path, error: Path, cwd: Path, environment: dict[str, str]) -> None:
-    os.setsid()
+def _run(typed: list[str], out: Path, error: Path, cwd: Path, environment: dict[str, str], session: bool) -> None:
+    if session:
+        os.setsid()
     for number, file in enumerate((out, error), start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), number)
     _set(environment)

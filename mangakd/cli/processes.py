@@ -31,7 +31,7 @@ def join(config: DictConfig, this: Run) -> bool:
     if not several(config) and launch.launcher_processes() <= 1:
         return False
     try:
-        return launch.join(this.parts.hardware)
+        return launch.join(this.parts.hardware, HydraConfig.get().job.config_name or "train")
     except UserError:
         leave_no_folder(this.given.folder)
         raise

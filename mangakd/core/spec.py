@@ -1,6 +1,6 @@
 """`Head` and `ModelSpec`: what losses, preflight and providers need to know of a model, without its weights."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -28,10 +28,19 @@ class Head:
     names: tuple[str, ...] = ()
     several: bool = False
 
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS or len(self.names) not in (0, self.outputs):
+            raise ValueError(f"there is no head of {self.outputs} {self.kind} with the names {list(self.names)}")
+
     @classmethod
     def of_labels(cls, names: Sequence[str], several: bool = False) -> "Head":
         """One label of C, or with `several` any set of them."""
         return cls("labels", len(names), tuple(names), several)
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> "Head":
+        """From JSON, where it was written as `asdict(head)`. Raises KeyError, TypeError or ValueError for what is none."""
+        return cls(**{**content, "names": tuple(content["names"])})
 
     @classmethod
     def of_problem(cls, problem_type: str | None, names: Sequence[str]) -> "Head":

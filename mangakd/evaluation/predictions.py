@@ -88,8 +88,7 @@ def load(run: Path, split: str) -> Predictions:
         for name, values in _group(arrays, "answers").items():
             model, _, key = name.partition("/")
             answers.setdefault(model, {})[key] = values
-        head = Head(**{**head, "names": tuple(head["names"])})
-        return Predictions(head, texts, _group(arrays, "truth"), answers, _group(arrays, "facts"))
+        return Predictions(Head.read(head), texts, _group(arrays, "truth"), answers, _group(arrays, "facts"))
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else (str(error) or type(error).__name__)
         raise UserError(f"{file} cannot be read: {reason.rstrip('.')}. Delete it and train again.") from error

@@ -13,7 +13,8 @@ from typing import Any
 
 from mangakd.core.files import sync_folder
 from mangakd.core.numbers import largest
-from mangakd.runtime.manifest import FORMAT, PARTIAL, Manifest, head_of, read, rows_independent
+from mangakd.core.spec import Head
+from mangakd.runtime.manifest import FORMAT, PARTIAL, Manifest, read, rows_independent
 from mangakd.store.files import sha256, write_atomic
 
 MANIFEST_FILE, TOKENIZER_FILE = "manifest.json", "tokenizer.json"
@@ -28,7 +29,7 @@ def draft(folder: Path, content: Content) -> Manifest:
         folder=folder, variant=content["variant"], backend=content["backend"], model=folder / content["model"],
         tokenizer=folder / tokenizer["file"], max_length=tokenizer["max_length"], pad_id=tokenizer["pad_id"],
         pad_type_id=tokenizer["pad_type_id"], truncation_side=tokenizer["truncation_side"],
-        inputs=tuple(content["inputs"]), output=content["output"], head=head_of(dict(content)),
+        inputs=tuple(content["inputs"]), output=content["output"], head=Head.read(content["head"]),
         rows_independent=rows_independent(dict(content)), tolerance=float("inf"), content=dict(content),
     )  # fmt: skip
 

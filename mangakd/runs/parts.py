@@ -38,7 +38,7 @@ class Parts:
             )
         if "judge" not in settings:  # a report is made again from config.yaml, without the task
             raise UserError(
-                f"task={settings['name']} has no judge: give its yaml a judge with a _target_ (docs/how-to/extending.md)."
+                f"task={settings['name']} has no judge: give its yaml a judge with a _target_ (docs/how-to/add_a_task.md)."
             )
         return self._given.make("task")
 

@@ -73,16 +73,11 @@ def read(folder: str | Path) -> Manifest:
         truncation_side=tokenizer.get("truncation_side", "right"),
         inputs=tuple(content["inputs"]),
         output=content["output"],
-        head=head_of(content),
+        head=Head.read(content["head"]),
         rows_independent=rows_independent(content),
         tolerance=float(content["tolerance"]),
         content=content,
     )
-
-
-def head_of(content: dict[str, Any]) -> Head:
-    """The head in a manifest's content, which holds `asdict(head)`."""
-    return Head(**{**content["head"], "names": tuple(content["head"]["names"])})
 
 
 def rows_independent(content: dict[str, Any]) -> bool:

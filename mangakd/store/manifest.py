@@ -79,8 +79,7 @@ class Manifest:
             found = json.loads(path.read_text(encoding="utf-8"))
             version = found["format"]
             if version == FORMAT:
-                head = found["head"]
-                return cls(**{**found, "head": Head(**{**head, "names": tuple(head["names"])})})
+                return cls(**{**found, "head": Head.read(found["head"])})
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(
                 f"{path} cannot be read ({error}). Delete the folder and fill it again: {REFILL}"

@@ -22,7 +22,7 @@ def live(model: Any, labels: Sequence[str] | None = None) -> LocalTeacher:
     """
     encoder = Encoder.of(model, "teacher")
     head = encoder.spec.head
-    return LocalTeacher(encoder, replace(head, names=tuple(labels)) if labels else head)
+    return LocalTeacher(encoder, replace(head, outputs=len(labels), names=tuple(labels)) if labels else head)
 
 
 def ensemble_of(

@@ -66,7 +66,8 @@ def _write(folder: Path, teacher: TeacherProvider, context: TeacherContext) -> i
             plan = writer.plan(split.teacher.keys)
             if not plan.examples:
                 continue
-            log.info("store %s of %s: %s", folder, name, plan)
+            processes = f", by {ranks.world()} processes" if ranks.world() > 1 else ""
+            log.info("store %s of %s: %s%s", folder, name, plan, processes)
             with context.progress(f"teacher on {name}", plan.examples) as advance:
                 written += writer.capture(split.teacher.keys, partial(_together, teacher, context, name, advance))
     return written

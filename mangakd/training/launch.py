@@ -59,15 +59,16 @@ def _name_slurm_as_torchrun_does() -> None:
     env.setdefault("MASTER_PORT", str(15_000 + step % 10_000))  # parallel steps on a node need different ports
 
 
-def join(hardware: Hardware) -> bool:
+def join(hardware: Hardware, command: str = "train") -> bool:
     """Join the other processes if torchrun or srun started this process; returns whether a launcher started it.
 
+    command: its name, for messages.
     Raises UserError if the profile has another number of devices, or if several machines or tasks need a launcher and none
     started this process.
     """
     world = launcher_processes()
     if world == 1:
-        _check_alone(hardware)
+        _check_alone(hardware, command)
         return False
     if world != hardware.world:
         raise UserError(
@@ -79,9 +80,9 @@ def join(hardware: Hardware) -> bool:
     return True
 
 
-def _check_alone(hardware: Hardware) -> None:
+def _check_alone(hardware: Hardware, command: str) -> None:
     if hardware.nodes > 1:
-        words = command_words("train")
+        words = command_words(command)
         program = " ".join(words[1:] if words[0] == "python" else ["-m", *words])
         raise UserError(
             f"hardware.nodes={hardware.nodes}: several machines need torchrun or srun on each machine. "

@@ -163,5 +163,5 @@ def test_the_example_package_installs_with_its_templates(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         held = wheel.namelist()
-    for file in [*TEAM.glob("*/*.yaml"), TEAM / "__init__.py", PACKAGE / "mangashop_templates" / "margin.py"]:
+    for file in [*TEAM.glob("*/*.yaml"), TEAM / "__init__.py", *PACKAGE.glob("mangashop_templates/**/*.py")]:
         assert str(file.relative_to(PACKAGE)) in held

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 from contract.tiny_models import Teachers, context
+from warm import Command
 
 from mangakd.cli.app import explain
 from mangakd.core import ranks
+from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
 from mangakd.store.writer import StoreWriter
 from mangakd.teachers import fill
@@ -24,6 +26,7 @@ pytestmark = pytest.mark.usefixtures("forked_ranks")
 TWO = Hardware(accelerator="cpu", devices=2, strategy="ddp")
 ROWS, SHARD, BATCH = 150, 32, 8  # 19 batches in 5 shards, then 20 and 9 rows in a shard each
 BATCHES = 19 + 3 + 2
+SMALL = "hardware.eval_batch_size=8"
 
 
 class Mortal(Teachers):
@@ -107,3 +110,20 @@ def test_two_jobs_at_once_fill_it_once(whole: dict[str, bytes], tmp_path: Path) 
     other.join()
     assert len(forwards(tmp_path)) == BATCHES
     assert contents(tmp_path) == whole
+
+
+def test_the_command_fills_with_all_devices_of_the_profile(base: list[str], command: Command, tmp_path: Path) -> None:
+    one = command("scripts/cache_teacher.py", *base, SMALL, f"teacher.store={tmp_path / 'one' / 'store'}")
+    assert one.returncode == 0, one.stderr
+    words = [*base, SMALL, "hardware=cpu_ddp", f"teacher.store={tmp_path / 'two' / 'store'}"]
+    two = command("scripts/cache_teacher.py", *words)
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.count(", by 2 processes") == 3 and two.stdout.count(" rows written, ") == 1
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+    verified = command("scripts/cache_teacher.py", *words, "verify=true")
+    assert verified.stdout.count("verified: ") == 1, verified.stderr
+
+
+def test_several_machines_are_told_to_start_this_command() -> None:
+    with pytest.raises(UserError, match=r"torchrun --nnodes=2 .* -m mangakd cache-teacher …"):
+        launch.join(Hardware(devices=2, nodes=2), "cache_teacher")

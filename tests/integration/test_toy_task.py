@@ -65,5 +65,6 @@ def test_preflight_of_such_a_task_tells_all_problems(given: list[str], command: 
         "task.monitor='accuracy' is no metric",
     ):
         assert part in done.stderr, done.stderr
-    done = command("train.py", *given, *wrong, "data.columns.score=urgency", **INSTALLED)
+    questions(tmp_path / "path.csv", 20)
+    done = command("train.py", *given, *wrong, **INSTALLED)
     assert "losses.hard_label (HardLabelLoss) needs a head of labels" in done.stderr, done.stderr

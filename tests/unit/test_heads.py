@@ -69,6 +69,12 @@ def test_a_config_without_problem_type(names: dict[int, str], task: Head | None,
     assert heads.trained_head(settings, task) == expected
 
 
+def test_a_head_that_cannot_be_is_no_head() -> None:
+    for kind, outputs, names in (("labels", 3, ("a", "b")), ("label", 2, ())):
+        with pytest.raises(ValueError, match=rf"no head of {outputs} {kind}"):
+            Head(kind, outputs, names)  # type: ignore[arg-type]
+
+
 def test_kinds_without_a_row_are_refused_by_name() -> None:
     assert set(heads.AUTO) == set(KINDS)
     for kind in set(KINDS) - set(heads.HEADS):
