@@ -9,12 +9,16 @@ it would rescale the student's weights, which are saved. Source: Jacob et al. 20
 
 import contextlib
 import importlib.util
+import logging
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mangakd.core.errors import UserError
+from mangakd.core.locks import waiting_lock
 from mangakd.core.requires import Need
 from mangakd.data.encoded import EncodedSplit
 from mangakd.export.smooth_quant import quiet_nncf
@@ -24,9 +28,11 @@ from mangakd.models.encoder import Encoder
 from mangakd.training.hardware import Hardware
 from mangakd.training.stages import Stage
 
+log = logging.getLogger(__name__)
 HOOKS = "__nncf_hooks"  # the attribute of a model that holds NNCF's modules; a part of their parameters' names
 PACKAGES = ("nncf", "openvino")
 BUILD = "NNCF_EXTENSION_LOAD_TIMEOUT"  # seconds; the first forward pass on a machine compiles NNCF's quantisers
+LEFTOVER = 300  # seconds; a compilation takes about one minute
 
 
 @dataclass
@@ -89,10 +95,35 @@ def quantising(stage: Stage, student: Encoder, texts: EncodedSplit) -> Iterator[
     result.model = model
 
 
+@contextlib.contextmanager
+def alone_in_build(folder: Path) -> Iterator[None]:
+    """Let one process at a time compile NNCF's quantisers, in a folder below `folder`.
+
+    torch marks a build with a file `lock`, which a killed process leaves behind, and every later process waits for its end. No
+    other run builds while this context is held, so that such a file is a leftover, or another program's: the file is removed
+    when it is LEFTOVER seconds old.
+    """
+    with waiting_lock(folder / "mangakd.lock", "compiling NNCF's quantisers"):
+        for file in folder.glob("*/*/lock"):
+            while (age := _age(file)) is not None and age < LEFTOVER:
+                log.info("another process compiles NNCF's quantisers, or was killed meanwhile: waiting for %s", file)
+                time.sleep(min(LEFTOVER - age, 10))
+            file.unlink(missing_ok=True)
+        yield
+
+
+def _age(file: Path) -> float | None:
+    """Seconds since a file was written; None if there is no such file."""
+    try:
+        return time.time() - file.stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
 def _with_quantisers(student: Encoder, texts: EncodedSplit) -> Any:
     """A copy of the student's model, with quantisers."""
     import nncf
-    from nncf.torch.extensions import ExtensionLoaderTimeoutException
+    from nncf.torch.extensions import ExtensionLoaderTimeoutException, get_build_directory_for_extension
 
     texts = texts.sequences
     rows = spread(range(len(texts)), CALIBRATION)
@@ -111,7 +142,8 @@ def _with_quantisers(student: Encoder, texts: EncodedSplit) -> Any:
                 student.model.eval(), nncf.Dataset(batches), model_type=nncf.ModelType.TRANSFORMER,
                 subset_size=len(batches), advanced_parameters=options,
             )  # fmt: skip
-            model(**batches[0])  # compiles the quantisers now, so that a failure is reported here
+            with alone_in_build(Path(get_build_directory_for_extension("quantized_functions_cpu")).parents[1]):
+                model(**batches[0])  # compiles the quantisers now, so that a failure is reported here
     except ExtensionLoaderTimeoutException as error:
         raise UserError(f"NNCF could not build its quantisers: {' '.join(str(error).split())}") from error
     return model.train(was_training)

@@ -6,7 +6,9 @@ Needs nncf and openvino. The first run on a machine compiles NNCF's quantisers, 
 import copy
 import importlib.util
 import json
+import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,6 +36,7 @@ from mangakd.export.variants import add_trained, make
 from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.models.encoder import Encoder
 from mangakd.models.heads import trained_head
+from mangakd.training import quantise
 from mangakd.training.optim import parameter_groups
 from mangakd.training.quantise import HOOKS, quantising
 from mangakd.training.stages import Stage
@@ -215,3 +218,16 @@ def test_a_student_without_quantisers_has_no_such_variant(tmp_path: Path) -> Non
     with pytest.raises(UserError, match=r"has no quantised/. Train the student with stages=quantised"):
         make(source, tmp_path / "out", ("openvino_int8_qat",))
     assert not list((tmp_path / "out").glob("openvino*"))
+
+
+@pytest.mark.parametrize("age", [0.0, 900.0])
+def test_a_killed_compilation_blocks_nobody(age: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's own wait for the lock file of a build has no end but NNCF's time-out."""
+    monkeypatch.setattr(quantise, "LEFTOVER", 0.2)
+    leftover = tmp_path / "kernels" / "1.0" / "lock"
+    leftover.parent.mkdir(parents=True)
+    leftover.touch()
+    written = time.time() - age
+    os.utime(leftover, (written, written))
+    with quantise.alone_in_build(tmp_path):
+        assert not leftover.exists() and time.time() - written >= 0.2
