@@ -239,13 +239,13 @@ class Pair:
         gc.collect()  # the teacher that filled a store must not count as memory of the training
         losses = LossSet({"hard_label": HardLabelLoss(weight=0.3), "output": OutputLoss(weight=0.7, temperature=2.0)})
         losses.bind(student.spec, teacher.spec)
-        plan = Fit(
+        setup = Fit(
             f"intent pair, teacher {kind}", folder / kind, Classification(), train, self.split(hardware.step_rows, seed=2),
             Optim(), hardware, 0, {"max_epochs": 1, "limit_val_batches": 0},
             loggers=[CSVLogger(folder / kind, name="", version="")],
         )  # fmt: skip
         with clock.watching():
-            fit(student, losses, teacher, plan)
+            fit(student, losses, teacher, setup)
         expected = self.plan(kind, machine)
         step = clock.step_seconds()
         return {

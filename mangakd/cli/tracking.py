@@ -13,11 +13,11 @@ LONGEST = 128  # characters of a name that W&B takes
 
 def built(loggers: DictConfig) -> list[Any]:
     """Lightning's loggers. Raises UserError for one whose package is not installed."""
-    found = []
+    objects = []
     for name in map(str, loggers):
         options = loggers[name]
         try:
-            found.append(instantiate(options, **in_sweep(options)))
+            objects.append(instantiate(options, **in_sweep(options)))
         except Exception as error:
             if not isinstance(error.__cause__, ImportError):
                 raise
@@ -25,7 +25,7 @@ def built(loggers: DictConfig) -> list[Any]:
                 f"logger={name} needs a package that is not installed: pip install 'mangakd[{name}]', or leave {name} "
                 "out of logger=[…]."
             ) from error
-    return found
+    return objects
 
 
 def in_sweep(options: DictConfig) -> dict[str, str]:

@@ -167,16 +167,16 @@ def _read(folder: Path) -> SweepRun:
 def result(folder: Path, judge: Judge) -> SweepResult:
     """Raises UserError if no run has finished, or if the runs have different monitors."""
     runs = read(folder)
-    done = [run for run in runs if run.finished]
-    if not done:
+    complete = [run for run in runs if run.finished]
+    if not complete:
         raise UserError(
             f"{folder}: none of its {len(runs)} runs has finished; look into their error.txt and logs/run.log."
         )
-    score = _common_score(folder, done)
-    every = list(dict.fromkeys(key for run in done for key in run.settings))
-    keys = tuple(key for key in every if key != SEED and len({run.settings.get(key) for run in done}) > 1)
+    score = _common_score(folder, complete)
+    every = list(dict.fromkeys(key for run in complete for key in run.settings))
+    keys = tuple(key for key in every if key != SEED and len({run.settings.get(key) for run in complete}) > 1)
     points: dict[tuple[str, ...], list[SweepRun]] = {}
-    for run in done:
+    for run in complete:
         points.setdefault(tuple(run.settings.get(key, "") for key in keys), []).append(run)
     rank = judge.score(score).rank
     best_first = sorted((Point(values, own) for values, own in points.items()), key=lambda point: rank(point.mean))

@@ -49,14 +49,14 @@ class Material:
     def splits(self) -> dict[str, EncodedSplit]:
         """train, validation and test, and the texts without labels that a stage reads."""
         parts, models, cache = self._parts, self._models, self._given.cache
-        tokenised = texts.Tokenised(
+        tokeniser = texts.Tokeniser(
             models.student_tokenizer, models.teacher_tokenizer, self._given.max_length, cache / "tokens"
         )
         augmented = partial(
             texts.augmented_texts, parts.augment, parts.corpus, models.head, parts.teacher.models[0].path,
             models.teacher_tokenizer, cache / "augmented",
         )  # fmt: skip
-        return texts.splits_of(parts.corpus, parts.task, models.head, parts.stages, tokenised, augmented)
+        return texts.splits_of(parts.corpus, parts.task, models.head, parts.stages, tokeniser, augmented)
 
     @lazy
     def digest(self) -> str:

@@ -48,7 +48,7 @@ class Parts:
         source = self._given.make("data")
         try:
             columns = self.task.columns
-        except Exception:  # told as the task's; a task that fails must not hide what is wrong with the data
+        except Exception:  # reported as the task's; a task that fails must not hide what is wrong with the data
             columns = CLASSES
         return source.load(columns)
 

@@ -41,8 +41,8 @@ def write_predictions(
     facts, text = task.facts(splits["train"], head), inputs(task.columns)[0]
     for split in ("validation", "test"):
         arrays = {model: to_arrays(each[split]) for model, each in answers.items()}
-        made = Predictions(head, corpus.splits[split][text], splits[split].columns, arrays, facts)
-        predictions.save(made, folder, split)
+        content = Predictions(head, corpus.splits[split][text], splits[split].columns, arrays, facts)
+        predictions.save(content, folder, split)
 
 
 def write_student(

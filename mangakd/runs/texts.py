@@ -27,7 +27,7 @@ KEYS = {"unlabelled": "data.unlabelled_path or data.labelled_share", "augmented"
 
 
 @dataclass(frozen=True)
-class Tokenised:
+class Tokeniser:
     """Texts → tokens for both models. cache: folder of the tokens. max_length: tokens of a text."""
 
     student_tokenizer: Any
@@ -50,7 +50,7 @@ def splits_of(
     task: Task,
     head: Head,
     stages: list[Stage],
-    tokenised: Tokenised,
+    tokeniser: Tokeniser,
     augmented: Callable[[], list[str]],
 ) -> dict[str, EncodedSplit]:
     """augmented: makes new texts; asked only where a stage reads them."""
@@ -60,7 +60,7 @@ def splits_of(
             rows[kind] = _new_rows(task, augmented) if kind == "augmented" else corpus.unlabelled
             if not len(rows[kind]):
                 raise UserError(f"a stage reads {kind} texts and there are none: set {key}.")
-    return {name: task.encode(each, head, tokenised) for name, each in rows.items()}
+    return {name: task.encode(each, head, tokeniser) for name, each in rows.items()}
 
 
 def _new_rows(task: Task, augmented: Callable[[], list[str]]) -> Rows:

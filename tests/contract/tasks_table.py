@@ -27,7 +27,7 @@ class Row:
     """yaml: the task's file. columns: of N rows that nothing is wrong with, the texts left out.
 
     refused: what is wrong → (a change of the training columns, what the UserError says). perfect: truth → what a model without a
-    mistake answers. additive: whether the own loss of a batch is the sum of its micro-batches' (see losses/base.py).
+    mistake answers.
     """
 
     id: str
@@ -36,7 +36,6 @@ class Row:
     columns: Callable[[int], dict[str, list]]
     refused: Mapping[str, tuple[Change, str]]
     perfect: Callable[[Head, Arrays], np.ndarray]
-    additive: bool = True
     inputs: tuple[str, ...] = field(default=("text",))
 
 

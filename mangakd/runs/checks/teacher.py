@@ -66,7 +66,7 @@ def same_fit(
         return
     rows = read(file)[KEY]["step_rows"]
     changes = [] if rows == step_rows else [f"hardware.batch_size makes steps of {step_rows} rows, which were {rows}"]
-    earlier = next((found for folder in file.parents if (found := settings_of(folder)) is not None), None)
+    earlier = next((each for folder in file.parents if (each := settings_of(folder)) is not None), None)
     if earlier is not None:
         old, new = of_teacher(earlier["teacher"]), of_teacher(settings)
         changes += [f"teacher.{k} is {new.get(k)}, which was {v}" for k, v in old.items() if new.get(k) != v]
