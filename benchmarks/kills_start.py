@@ -83,7 +83,7 @@ class Start:
                 self.stop()
                 why = f"ended with {self.process.returncode}" if over else f"{PATIENCE:.0f} s passed"
                 raise Broken(f"{why} and did not {what}: …{self.output[-1500:]}")
-            time.sleep(0.002)
+            time.sleep(0.01)
 
     def wait_gone(self) -> None:
         """Wait until all processes of the session have ended."""

@@ -38,6 +38,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_killed_run_ends_with_the_same_bits_and_rows(
     world: Path, name: str, blow: str, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Runs are forked off a process that has imported: new interpreters would import for a minute of CPU time.
     forked = SimpleNamespace(Popen=command.popen, STDOUT=subprocess.STDOUT)
     monkeypatch.setattr(kills_start, "subprocess", forked)
     configuration = next(one for one in kills.configurations() if one.name == name)
