@@ -163,9 +163,7 @@ def test_files(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_text("text,label\nwhere is it,order\n,refund\n")
     split = of_file(str(file), "validation", "text", "label")
-    assert split.texts == ["where is it", ""] and split.columns["labels"] == [("order",), ("refund",)], (
-        "an empty text is a text"
-    )
+    assert split.texts == ["where is it", ""] and split.labels == [("order",), ("refund",)], "an empty text is a text"
     without = of_file(str(file), "validation", "text", "intent")
     assert without.texts == ["where is it"] and without.labels is None
     with pytest.raises(UserError, match=r"validation=.* has no column 'question'"):
