@@ -89,7 +89,10 @@ def test_bad_input_is_told_and_leaves_nothing(student: Path, tmp_path: Path, mon
         ([this, "export.onnx.variants=[onnx_int9]"], "did you mean onnx_int8"),
         ([this, "export.max_drop=-1"], "export.max_drop=-1"),
         ([this, onnx, ONLY, f"validation={wrong}"], "line 3 of validation=.*did you mean refund"),
-        ([this, onnx, "export.onnx.variants=[onnx_int8_static]", f"validation={wrong}"], r"needs \d+ or more training texts"),
+        (
+            [this, onnx, "export.onnx.variants=[onnx_int8_static]", f"validation={wrong}"],
+            r"needs \d+ or more training texts",
+        ),
         ([this, onnx, f"texts={tmp_path / 'none.txt'}"], "texts=.*there is no such file"),
     ]
     monkeypatch.setattr(export, "start_logging", lambda folder: None)
@@ -163,7 +166,8 @@ def test_a_run_that_was_killed_while_it_exported_goes_on(
         patch.setattr("mangakd.export.run.measure", killed)
         run_here(compose(*words), tmp_path / "run")
     assert (
-        not (tmp_path / "run" / "export" / "best").exists() and callback.report.read(tmp_path / "run" / "export") is None
+        not (tmp_path / "run" / "export" / "best").exists()
+        and callback.report.read(tmp_path / "run" / "export") is None
     )
     made = read(tmp_path / "run" / "export" / "onnx_fp32").content["files"]
     monkeypatch.setattr(to_onnx, "_export", lambda *_: pytest.fail("made again"))
