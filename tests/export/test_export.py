@@ -191,7 +191,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(
     broken = Variant(**{**row.__dict__, "make": full})
     monkeypatch.setitem(variants.VARIANTS, "onnx_int8", broken)
     while errors:
-        with pytest.raises(UserError, match=r"disk of .* is full; .*only the missing variants are made"):
+        with pytest.raises(UserError, match=r"disk of .* is full\. .*only the missing variants are made"):
             make(source, tmp_path, NAMES, CALIBRATION, MAX_LENGTH)
         assert {path.name for path in tmp_path.iterdir()} == {"onnx_fp32", ".lock"}
         errors.pop(0)
@@ -239,6 +239,6 @@ def test_texts_sorted_by_label_are_calibrated_and_judged_on_from_end_to_end(
     for half in ((data := of_texts(texts, 300, "texts")).calibration, data.validation.texts):
         assert {text[0] for text in half} == set("abc") and len(half) == 300
     seen: list[str] = []
-    monkeypatch.setattr(variants, "_made", lambda row, source, texts, out: seen.extend(texts) or out)
+    monkeypatch.setattr(variants, "_make", lambda row, source, texts, out: seen.extend(texts) or out)
     make(student(tmp_path / "student", "classifier"), tmp_path / "out", ["onnx_int8_static"], texts, MAX_LENGTH)
     assert len(seen) == variants.CALIBRATION and {text[0] for text in seen} == set("abc")

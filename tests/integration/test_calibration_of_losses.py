@@ -29,7 +29,7 @@ def test_a_killed_run_ends_with_the_same_temperature_and_weights(
     assert whole.keys() == killed.keys() and all(torch.equal(killed[name], value) for name, value in whole.items())
 
     # The teacher's own validation answers, as the report reads them, have the entropy that was asked for.
-    said = np.load(tmp_path / "whole" / "predictions" / "validation.npz")["logits/teacher"].astype(np.float64)
+    said = np.load(tmp_path / "whole" / "predictions" / "validation.npz")["answers/teacher/logits"].astype(np.float64)
     p = np.exp(said / whole["losses.losses.output.softness.found"].item())
     p /= p.sum(-1, keepdims=True)
     assert -(p * np.log(p)).sum(-1).mean() / np.log(p.shape[-1]) == pytest.approx(0.9, abs=1e-4)

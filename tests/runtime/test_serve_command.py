@@ -82,7 +82,7 @@ def test_a_client_that_never_reads_does_not_hold_it_for_ever() -> None:
     service.watch.open = 1
 
     def ends(after: float) -> bool:
-        server._asked = time.monotonic() - after
+        server._stop_time = time.monotonic() - after
         return asyncio.run(server.on_tick(1))
 
     assert not ends(1000)  # no signal yet
