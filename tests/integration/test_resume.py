@@ -64,7 +64,9 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(
     with caplog.at_level(logging.WARNING, "mangakd"):
         run_here(compose(*typed, "resume=auto"), tmp_path / "run")
     again = weights(tmp_path / "run")
-    assert any(f"{last} is damaged" in text and "resuming from the previous checkpoint" in text for text in caplog.messages)
+    assert any(
+        f"{last} is damaged" in text and "resuming from the previous checkpoint" in text for text in caplog.messages
+    )
     assert all(torch.equal(again[name], value) for name, value in whole.items())
 
 
