@@ -2,6 +2,7 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
@@ -23,7 +24,9 @@ def anywhere() -> str:
 
 
 def overrides() -> list[str]:
-    return [word for word in typed_words() if not word.startswith(ELSEWHERE)]
+    """With the places of templates: without hydra.searchpath their names would be unknown."""
+    places = [word for word in _raw(HydraConfig.get().overrides.hydra) if word.startswith("hydra.searchpath=")]
+    return [*places, *(word for word in typed_words() if not word.startswith(ELSEWHERE))]
 
 
 def typed_words() -> list[str]:
@@ -31,8 +34,13 @@ def typed_words() -> list[str]:
 
 
 def as_typed(hydra: HydraConf | DictConfig) -> list[str]:
-    """The overrides in Hydra's own config. Read as a list, `${…}` in them would be looked up among Hydra's keys."""
-    texts: list[str] = OmegaConf.to_container(hydra.overrides.task, resolve=False)  # type: ignore[assignment]
+    """The overrides in Hydra's own config."""
+    return _raw(hydra.overrides.task)
+
+
+def _raw(words: Any) -> list[str]:
+    """Not iterated over: `${…}` in a word would be looked up among Hydra's keys."""
+    texts: list[str] = OmegaConf.to_container(words, resolve=False)  # type: ignore[assignment]
     return texts
 
 

@@ -148,7 +148,8 @@ class Source(ABC):
     def _warn_ignored(self) -> None:
         for option in fields(self):
             value = getattr(self, option.name)
-            if option.name in READ_BY_SOME and option.name not in self.reads and value != option.default:
+            given = bool(value) if option.name == "columns" else value != option.default
+            if option.name in READ_BY_SOME and option.name not in self.reads and given:
                 log.warning(
                     "data.%s=%s is ignored: the data source %s does not read it (data=files reads your own files).",
                     option.name, value, type(self).__name__,

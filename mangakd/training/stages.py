@@ -69,7 +69,7 @@ class Stage:
         if missing:
             raise UserError(
                 f"{self.key('losses')} names {missing[0]}, which is no loss of this run{near(missing[0], losses)} "
-                f"Add it: losses=[{','.join([*losses, *missing])}]."
+                f"Choose it among losses=[…], or name the run's losses: {self.key('losses')}=[{','.join(losses)}]."
             )
         return {name: losses[name] for name in self.losses}
 

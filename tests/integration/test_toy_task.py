@@ -47,6 +47,7 @@ def test_a_task_of_a_package_runs_from_teacher_to_report(given: list[str], comma
     assert {"val/rmse", "test/pearson", "test/to_teacher", "baseline/test/to_teacher"} <= metrics.keys()
     assert "train/loss/score" in (run / "logs" / "metrics.csv").read_text()
     assert json.loads((run / "student" / "config.json").read_text())["problem_type"] == "regression"
+    assert SEARCH in (run / "command.txt").read_text()  # without it the task would be unknown
     report = (run / "report.md").read_text()
     assert "root mean squared error" in report and "| error |" in report and "accuracy" not in report
     assert "RMSE" in done.stdout and "RMSE to the teacher" in done.stdout
