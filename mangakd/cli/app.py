@@ -86,11 +86,11 @@ def _refuse_at_once(config: DictConfig) -> None:
     """A profile that this machine cannot serve is told before the slow imports; preflight tells all other problems."""
     from mangakd.training.machine import missing_devices
 
-    told = missing_devices(hydra.utils.instantiate(config.hardware), HydraConfig.get().runtime.choices["hardware"])
-    if told:
+    problem = missing_devices(hydra.utils.instantiate(config.hardware), HydraConfig.get().runtime.choices["hardware"])
+    if problem:
         with contextlib.suppress(OSError):
             Path(HydraConfig.get().runtime.output_dir).rmdir()
-        raise UserError(told)
+        raise UserError(problem)
 
 
 def register_resolvers() -> None:

@@ -52,11 +52,11 @@ def _check(config: DictConfig) -> drift.Check:
     student, teacher = _model(about["student"], "student"), _model(about["teacher"], "teacher")
     head = trained_head(student[0].config)
     order = alignment(trained_head(teacher[0].config, head), head, about["teacher"])
-    said, wanted = (_logits(*each, texts, config) for each in (student, teacher))
+    own, other = (_logits(*each, texts, config) for each in (student, teacher))
     several = head.several
     about["at"] = datetime.now(UTC).isoformat(timespec="seconds")
-    wanted = wanted if order is None else wanted[:, order.numpy()]
-    return drift.compare(said, wanted, several, about, config.resamples, config.seed)
+    other = other if order is None else other[:, order.numpy()]
+    return drift.compare(own, other, several, about, config.resamples, config.seed)
 
 
 def _model(path: str, key: str) -> tuple[Any, Any]:

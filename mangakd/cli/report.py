@@ -34,9 +34,9 @@ def run(config: DictConfig) -> None:
     if config.latency:
         from mangakd.cli.latency import latency  # torch and transformers, which nothing else here needs
 
-        found = latency(folder)
-        (folder / LATENCY).write_text(json.dumps(found, indent=2) + "\n")
-        print("latency of the student: median {p50_ms:.1f} ms, 95th percentile {p95_ms:.1f} ms".format(**found))
+        times = latency(folder)
+        (folder / LATENCY).write_text(json.dumps(times, indent=2) + "\n")
+        print("latency of the student: median {p50_ms:.1f} ms, 95th percentile {p95_ms:.1f} ms".format(**times))
     lines = write_report(folder, judge, gate_lines(config, folder), config.resamples, config.seed)
     print(f"gate: {gate.summary(lines)}\nreport: {folder / 'report.html'} and report.md")
 

@@ -56,7 +56,7 @@ class Head:
     @property
     def problem_type(self) -> str | None:
         """For a Hugging Face config; None for a head that is no sequence classifier's."""
-        return next((name for name, found in PROBLEM_TYPES.items() if found == (self.kind, self.several)), None)
+        return next((name for name, kind in PROBLEM_TYPES.items() if kind == (self.kind, self.several)), None)
 
     def __str__(self) -> str:
         """For messages: `3 labels (order, refund, …), any number of them`, `a score`."""

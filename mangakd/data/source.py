@@ -116,6 +116,10 @@ class Source(ABC):
 
     def _check_columns(self) -> None:
         others = [name for name in self.needs if name not in KEYS]
+        if not isinstance(self.columns, Mapping):
+            raise UserError(
+                f"data.columns={self.columns} must map columns of the task to columns of the file, or be {{}}."
+            )
         for name in self.columns:
             if name not in others:
                 cure = f" Set data.{KEYS[name]}." if name in KEYS else ""
@@ -148,8 +152,8 @@ class Source(ABC):
     def _warn_ignored(self) -> None:
         for option in fields(self):
             value = getattr(self, option.name)
-            given = bool(value) if option.name == "columns" else value != option.default
-            if option.name in READ_BY_SOME and option.name not in self.reads and given:
+            changed = bool(value) if option.name == "columns" else value != option.default
+            if option.name in READ_BY_SOME and option.name not in self.reads and changed:
                 log.warning(
                     "data.%s=%s is ignored: the data source %s does not read it (data=files reads your own files).",
                     option.name, value, type(self).__name__,

@@ -91,10 +91,10 @@ class HardLabelLoss(LossCallback):
         return each.masked_fill(~valid, 0.0).sum()
 
     def _check_shape(self, logits: Tensor, labels: Tensor) -> None:
-        wanted = logits.shape if self.several else logits.shape[:1]
-        if labels.shape != wanted:
+        shape = logits.shape if self.several else logits.shape[:1]
+        if labels.shape != shape:
             raise UserError(
                 f"losses.{self.name}: a {'multi' if self.several else 'single'}_label model with logits {tuple(logits.shape)} "
-                f"needs labels of shape {tuple(wanted)}; found {tuple(labels.shape)}. Check the model's problem type and the "
+                f"needs labels of shape {tuple(shape)}; found {tuple(labels.shape)}. Check the model's problem type and the "
                 "labels."
             )

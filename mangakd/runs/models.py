@@ -34,8 +34,14 @@ class Models:
 
     @lazy
     def head(self) -> Head:
-        """Of student and teacher."""
-        return self._parts.task.head(self._parts.corpus, self.student_tokenizer)
+        """Of student and teacher. Raises UserError if the task says another kind, by which batch and length are chosen."""
+        task = self._parts.task
+        head = task.head(self._parts.corpus, self.student_tokenizer)
+        if head.kind != task.kind:
+            raise UserError(
+                f"task.kind={task.kind}, but the head of task={task.name} is {head}: set task.kind={head.kind}."
+            )
+        return head
 
     @lazy
     def teacher_config(self) -> Any:

@@ -52,8 +52,9 @@ def check_above_chance(judge: Judge, head: Head, scores: Metrics, truth: Arrays)
         score = judge.scores[name]
         perfect = 1.0 if score.higher else 0.0
         if score.gain(scores[name], chance) < 0.1 * score.gain(perfect, chance):
+            order = ", or its labels are in another order (teacher.labels)" if head.kind == "labels" else ""
             raise UserError(
                 f"the teacher is near chance: validation {name} {scores[name]:.3f}; a model that has learnt nothing has "
-                f"{chance:.3f}. The teacher was not fine-tuned for this task (teacher.fit.mode=always), not long enough "
-                "(teacher.fit.epochs, teacher.fit.lr), or its labels are in another order (teacher.labels)."
+                f"{chance:.3f}. The teacher was not fine-tuned for this task (teacher.fit.mode=always), or not long enough "
+                f"(teacher.fit.epochs, teacher.fit.lr){order}."
             )

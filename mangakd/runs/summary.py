@@ -10,10 +10,10 @@ from mangakd.training.hardware import Hardware
 def summary(run: Run) -> str:
     """Data, models, losses and the optimizer's step."""
     hardware, models = run.parts.hardware, run.models
-    given = run.given.settings("hardware.precision")
+    setting = run.given.settings("hardware.precision")
     return (
         f"{_data(run.parts.corpus, models.head)}; {models.teacher_spec.sizes()} → {models.student_spec.sizes()}; "
-        f"{_losses(run.material.losses)}; steps of {_step(hardware)} in {_precision(hardware, given)}"
+        f"{_losses(run.material.losses)}; steps of {_step(hardware)} in {_precision(hardware, setting)}"
     )
 
 
@@ -34,8 +34,8 @@ def _step(hardware: Hardware) -> str:
     return f"{hardware.step_rows} rows" + (f" = {' × '.join(factors)}" if factors else "")
 
 
-def _precision(hardware: Hardware, given: str) -> str:
+def _precision(hardware: Hardware, setting: str) -> str:
     """The precision, and why where the profile left the choice to the machine."""
-    if given != "auto" or hardware.precision == "32-true":
+    if setting != "auto" or hardware.precision == "32-true":
         return hardware.precision
     return f"{hardware.precision} (this CPU has bf16 units; hardware.precision=32-true computes in fp32)"

@@ -89,6 +89,11 @@ def test_stored_and_live_stages_train_alike(
         (["+stages.distil.texts=[augmented]", "augment.copies=0"], "augmented texts and there are none: set augment.copies"),
         (["+stages.distil.lerning_rate=1"], "unexpected keyword argument 'lerning_rate'. Known entries: losses, texts, epochs"),
         (["~stages.distil"], "there are no stages to train"),
+        (["+stages.distil.student={layers: [9]}"], r"stages\.distil\.student: student\.layers=\[9\] must name teacher layers"),
+        (["+stages.distil.student={layer: [1]}"], "stages.distil.student: .*unexpected keyword argument 'layer'"),
+        (["task.kind=score"], "task.kind=score, but the head of task=intent is 3 labels .*: set task.kind=labels"),
+        (["task.monitor=null"], "task.monitor=None is no metric"),
+        (["data.columns=null"], "data.columns=None must map columns of the task"),
         (["data.labelled_share=0"], r"data.labelled_share=0 must be in \(0, 1\]"),
     ],
 )  # fmt: skip

@@ -29,18 +29,6 @@ LOGITS = Outputs(torch.tensor([[0.0, 1.0], [2.0, 0.0], [0.5, 0.5]]), torch.ones(
 BATCH = {"labels": torch.tensor([0, 1, -100])}
 
 
-class Contrast(HardLabelLoss):
-    additive = False
-
-
-def test_a_loss_of_the_whole_step_is_refused_where_steps_have_parts() -> None:
-    losses = LossSet({"near": Contrast(), "hard_label": HardLabelLoss()})
-    losses.check_parts(1, "")
-    LossSet({"hard_label": HardLabelLoss()}).check_parts(8, "")
-    with pytest.raises(UserError, match=r"losses near compare .* in 2 parts .* Set this\.$"):
-        losses.check_parts(2, "Set this.")
-
-
 class Constant(LossCallback):
     """sum / count of fixed numbers times a parameter of 1."""
 

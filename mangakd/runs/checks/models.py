@@ -5,7 +5,7 @@ from typing import Any
 
 from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
-from mangakd.core.spec import Head
+from mangakd.core.spec import Head, Kind
 from mangakd.losses.base import LossCallback
 from mangakd.models import load
 from mangakd.models.encoder import offers_attention
@@ -42,6 +42,21 @@ def student(options: Student, models: Models) -> None:
     key, tokenizer = "student.path", models.student_tokenizer
     check_vocabulary(key, options.path, tokenizer, load.load_config(options.path, key))
     check_answers(None, options.path, key, tokenizer)
+
+
+def stage_students(stages: Sequence[Stage], models: Models, kind: Kind) -> None:
+    """A student of a stage's own, such as an assistant, that cannot be built."""
+    for stage in stages:
+        if stage.student is None:
+            continue
+        key = stage.key("student")
+        try:
+            options = Student(**stage.student)
+            if options.path is None and options.layers is not None:
+                check_layers(models.teacher_shape, options.layers)
+            load.shape(options.config(models.teacher_config, models.student_tokenizer), key, kind)
+        except (UserError, TypeError) as error:
+            raise UserError(f"{key}: {error}") from error
 
 
 def lengths(max_length: int, shapes: Mapping[str, Any]) -> None:
