@@ -16,11 +16,12 @@ from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import Head
 from mangakd.data.loader import EvalBatches
+from mangakd.store.reader import StoreReader
 from mangakd.store.writer import StoreWriter
 from mangakd.teachers import fill as module
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.cached import Cached
-from mangakd.teachers.fill import fill, verify
+from mangakd.teachers.fill import fill, manifest_of, verify
 from mangakd.teachers.local import Local, LocalTeacher
 from mangakd.teachers.options import TeacherContext
 
@@ -195,6 +196,13 @@ def test_a_text_that_is_not_stored_is_an_error_that_names_the_command(tmp_path: 
         provider(batch)
 
 
+def logs(z: Tensor, head: Head) -> Tensor:
+    """log p of each class, log p of each label's on and off, or the score itself."""
+    if head.several:
+        return -torch.stack([(1 + (-z).exp()).log(), (1 + z.exp()).log()])
+    return z - z.exp().sum(-1, keepdim=True).log() if head.kind == "labels" else z
+
+
 @pytest.mark.parametrize("head", [HEAD, SEVERAL, SCORE], ids=str)
 def test_verify_finds_a_teacher_that_changed(head: Head, tmp_path: Path) -> None:
     load = Teachers(head)
@@ -206,6 +214,13 @@ def test_verify_finds_a_teacher_that_changed(head: Head, tmp_path: Path) -> None
     with torch.no_grad():
         next(load.loaded[-1].model.parameters()).mul_(1.1)  # behind the provider's back: its fingerprint is the old one
     assert verify(store, live, "validation", found) > 1e-2
+    split, gaps = found.splits["validation"], []
+    reader = StoreReader(store, manifest_of(live, found.precision))
+    for row in range(len(split)):  # all of them: fewer than verify asks for
+        now = live(split.collate([row])).members[:, 0].double()
+        before = torch.from_numpy(reader.lookup(split.teacher.keys[[row]])[0]).double()
+        gaps.append(float((logs(now, head) - logs(before, head)).abs().max()))
+    assert verify(store, live, "validation", found) == pytest.approx(max(gaps), rel=1e-3)
     other = options(seeds=(0, 3)).live(found)
     with pytest.raises(UserError, match="teacher is "):
         verify(store, other, "validation", found)
