@@ -1,4 +1,4 @@
-"""`CachedTeacher`: reads what a teacher said from the store; no teacher in memory. Gives logits only.
+"""`CachedTeacher`: reads what a teacher said from the store; no teacher in memory. Gives answers only: no hidden states, no attention.
 
 Records are found by a hash of the tokens, so shuffling, filtering or another batch size never misalign them, and live and
 stored teachers give the same loss.
@@ -43,7 +43,7 @@ class CachedTeacher(TeacherProvider):
 
     @property
     def gives(self) -> Need:
-        return Need(logits=True)
+        return Need(answer=True)
 
     @property
     def fingerprint(self) -> str:
@@ -56,7 +56,7 @@ class CachedTeacher(TeacherProvider):
         key, mask = batch["key"], batch["teacher"]["attention_mask"]
         found = torch.from_numpy(self._reader.lookup(key.cpu().numpy())).to(key.device, non_blocking=True)  # (B, M, C)
         if self.members == 1:
-            return Outputs(found[:, 0], mask)
+            return Outputs.of(self.spec.head.kind, found[:, 0], mask)
         return combined(found.transpose(0, 1), self.weights, self._combine, mask, self.spec.head)
 
 
