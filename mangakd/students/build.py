@@ -156,10 +156,10 @@ def _from_sizes(sizes: dict[str, Any]) -> Any:
         raise UserError(
             f"student.sizes.model_type={kind!r} is unknown{near(kind, CONFIG_MAPPING.keys())} Example: bert."
         )
-    known = AutoConfig.for_model(kind)
-    wrong = [name for name in sizes if not hasattr(known, name)]
+    default = AutoConfig.for_model(kind)
+    wrong = [name for name in sizes if not hasattr(default, name)]
     if wrong:
-        raise UserError(f"student.sizes has {wrong}, which {kind} does not know{near(wrong[0], known.to_dict())}")
+        raise UserError(f"student.sizes has {wrong}, which {kind} does not know{near(wrong[0], default.to_dict())}")
     for name in sizes:
         if name in SIZES and (problem := size_problem(sizes[name])):
             raise UserError(f"student.sizes.{name}={sizes[name]} {problem}.")
@@ -188,12 +188,12 @@ def copy_layers(teacher: Any, student: Any, layers: Sequence[int], head: list[in
         log.info("the student's head is new: %s has another head than the task.", teacher.name_or_path or "the teacher")
         weights = {name: t for name, t in weights.items() if name.startswith(teacher.base_model_prefix + ".")}
     missing, unexpected = student.load_state_dict(weights, strict=False)
-    lost = [name for name in missing if head is not None or name.startswith(student.base_model_prefix + ".")]
-    if lost or unexpected:
+    gaps = [name for name in missing if head is not None or name.startswith(student.base_model_prefix + ".")]
+    if gaps or unexpected:
         raise UserError(
             f"student.layers={list(layers)} does not fit {teacher.config.model_type}, whose layers are not all alike: "
-            f"{len(lost)} weights would stay random and {len(unexpected)} have no place, such as "
-            f"{(lost + unexpected)[0]}. Keep a layer of the teacher in its own kind of place, such as layer 1 first."
+            f"{len(gaps)} weights would stay random and {len(unexpected)} have no place, such as "
+            f"{(gaps + unexpected)[0]}. Keep a layer of the teacher in its own kind of place, such as layer 1 first."
         )
 
 

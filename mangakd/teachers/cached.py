@@ -54,10 +54,11 @@ class CachedTeacher(TeacherProvider):
 
     def __call__(self, batch: Batch) -> Outputs:
         key, mask = batch["key"], batch["teacher"]["attention_mask"]
-        found = torch.from_numpy(self._reader.lookup(key.cpu().numpy())).to(key.device, non_blocking=True)  # (B, M, C)
+        # (B, M, C)
+        records = torch.from_numpy(self._reader.lookup(key.cpu().numpy())).to(key.device, non_blocking=True)
         if self.members == 1:
-            return Outputs(found[:, 0], mask)
-        return combined(found.transpose(0, 1), self.weights, self._combine, mask, self.spec.head)
+            return Outputs(records[:, 0], mask)
+        return combined(records.transpose(0, 1), self.weights, self._combine, mask, self.spec.head)
 
 
 @dataclass(kw_only=True)

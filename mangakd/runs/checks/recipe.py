@@ -22,10 +22,10 @@ from mangakd.training.stages import Stage
 
 def monitor(task: Task) -> None:
     """A metric that the task does not have."""
-    known = task.judge.monitors
-    if task.monitor not in known:
+    monitors = task.judge.monitors
+    if task.monitor not in monitors:
         raise UserError(
-            f"task.monitor={task.monitor!r} is no metric{near(task.monitor, known)} Known: {', '.join(known)}."
+            f"task.monitor={task.monitor!r} is no metric{near(task.monitor, monitors)} Known: {', '.join(monitors)}."
         )
 
 
