@@ -24,6 +24,7 @@ from mangakd.core.spec import Head
 from mangakd.data.encoded import EncodedSplit, joined
 from mangakd.data.rows import Rows, inputs
 from mangakd.data.source import Corpus
+from mangakd.losses.base import ALWAYS
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
 from mangakd.runs.texts import Tokeniser
@@ -120,6 +121,7 @@ def test_prepare_refuses_what_the_task_cannot_use(row: Row, case: Case) -> None:
 @each_row
 def test_a_batch_holds_what_was_encoded(row: Row, case: Case) -> None:
     split, chosen = case.split, [7, 2, 5]
+    assert set(split.units) == {*ALWAYS, *case.task.units}
     assert len(split) == N and all(len(values) == N for values in (*split.columns.values(), *split.units.values()))
     batch = split.collate(chosen)
     for name, values in split.columns.items():
@@ -231,7 +233,7 @@ def test_a_stored_teacher_says_what_the_live_one_says(row: Row, case: Case) -> N
     context = TeacherContext(case.head, Teachers(case.head), splits, case.cache, CPU, 5, silent)
     live, stored = Local(path="bert", seed=1).provider(context), Cached(path="bert", seeds=(1,)).provider(context)
     batch = case.split.collate(range(N))
-    one, other = (case.task.ask(side.prepare(CPU, Need(logits=True)), batch) for side in (live, stored))
+    one, other = (case.task.ask(side.prepare(CPU, Need(answer=True)), batch) for side in (live, stored))
     assert one.keys() == other.keys()
     for name, values in one.items():
         torch.testing.assert_close(other[name], values, rtol=1e-5, atol=1e-6)

@@ -63,7 +63,7 @@ def _fine_tuned(run: Run) -> None:
 def _of_student(run: Run) -> Iterator[Check]:
     sizes = run.models
     yield lambda: sizes.student_tokenizer
-    yield lambda: models.student(run.parts.student, sizes)
+    yield lambda: models.student(run.parts.student, sizes, run.parts.task.kind)
     yield lambda: models.stage_students(run.parts.stages, sizes, run.parts.task.kind)
     yield lambda: models.lengths(run.given.max_length, {"teacher": sizes.teacher_shape, "student": sizes.student_shape})
 
@@ -75,6 +75,7 @@ def _of_recipe(run: Run) -> Iterator[Check]:
         parts.stages, material.losses.callbacks, sizes.student_spec,
         {"unlabelled": len(parts.corpus.unlabelled) > 0, "augmented": parts.augment.copies > 0},
     )  # fmt: skip
+    yield lambda: recipe.units(material.losses, parts.task)
     yield lambda: recipe.whole_steps(material.losses, parts.hardware)
     yield lambda: quantised(parts.stages, parts.hardware, len(parts.corpus.train))
     yield lambda: recipe.placement(parts.teacher, parts.hardware.teacher.placement)

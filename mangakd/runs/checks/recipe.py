@@ -7,7 +7,7 @@ from pathlib import Path
 from mangakd.core.errors import UserError, near
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
-from mangakd.losses.base import LossCallback
+from mangakd.losses.base import ALWAYS, LossCallback
 from mangakd.losses.loss_set import LossSet
 from mangakd.runs.exports import Exports
 from mangakd.runs.texts import KEYS
@@ -53,6 +53,16 @@ def exports(exports: Exports, stages: Sequence[Stage]) -> None:
         )
 
 
+def units(losses: LossSet, task: Task) -> None:
+    """Losses that are divided by something of which the task's rows have no number."""
+    for name, loss in losses.callbacks.items():
+        if loss.unit not in (*ALWAYS, *task.units):
+            raise UserError(
+                f"losses.{name} counts {loss.unit}, which rows of task={task.name} do not have (they have "
+                f"{', '.join((*ALWAYS, *task.units))}). Leave {name} out of losses."
+            )
+
+
 def whole_steps(losses: LossSet, hardware: Hardware) -> None:
     """Losses that compare the rows of a step, on a profile that computes a step in parts."""
     cure = "Choose a hardware profile of one device, and hardware.accumulate=1."
@@ -74,7 +84,7 @@ def provided(
     problems = []
     for stage in stages:
         kind, gives = _gives(options, stage, teacher, student)
-        only = "logits only" if gives == Need(logits=True) else gives
+        only = "answers only" if gives == Need(answer=True) else gives
         for name, loss in stage.select(dict(losses)).items():
             if what := loss.requires.teacher.missing(gives):
                 problems.append(
@@ -88,7 +98,7 @@ def provided(
 def _gives(options: TeacherOptions, stage: Stage, teacher: ModelSpec, student: ModelSpec) -> tuple[str, Need]:
     """(name for messages, what it gives) of a stage's teacher."""
     if stage.teacher == "stored":
-        return f"{stage.key('teacher')}=stored", Need(logits=True)
+        return f"{stage.key('teacher')}=stored", Need(answer=True)
     if stage.teacher == "previous":
         return f"{stage.key('teacher')}=previous", all_layers(student)
     return f"teacher={type(options).__name__.lower()}", options.gives(teacher)
