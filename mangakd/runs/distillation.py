@@ -80,7 +80,7 @@ def _write(run: Run, distilled: Distilled, teacher: str, answers: Mapping[str, A
     """
     folder, parts, corpus = run.given.folder, run.parts, run.parts.corpus
     results.write_predictions(folder, parts.task, run.models.head, corpus, run.material.splits, answers)
-    paths = ", ".join(dict.fromkeys(member.path for member in parts.teacher.models))
+    paths = ", ".join(dict.fromkeys(member.path for member in parts.teacher.models)) or parts.teacher.path
     metrics["student/params"] = results.parameters(distilled.student)
     metrics["student/megabytes"] = results.write_student(
         folder, distilled.student, run.models.student_tokenizer, corpus, run.material.losses, metrics, task=parts.task.name,

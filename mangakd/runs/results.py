@@ -65,8 +65,8 @@ def write_exports(folder: Path, exports: Exports, texts: Sequence[str]) -> None:
 
 
 def teacher_sizes(parameters: int) -> Metrics:
-    """Megabytes: of weights in fp32."""
-    return {"teacher/params": parameters, "teacher/megabytes": parameters * 4 / 1e6}
+    """Megabytes: of weights in fp32. None for a teacher without a model."""
+    return {} if not parameters else {"teacher/params": parameters, "teacher/megabytes": parameters * 4 / 1e6}
 
 
 def parameters(model: Any) -> int:
