@@ -20,8 +20,8 @@ from mangakd.data.tables import read_texts
 from mangakd.evaluation import predictions
 from mangakd.evaluation.report.export import FOLDER
 from mangakd.export.data import Data, of_file, of_run, of_texts
-from mangakd.export.pooling import Pooling
 from mangakd.export.variants import CALIBRATION
+from mangakd.models.pooling import Pooling
 from mangakd.tasks.base import Task
 from mangakd.training.callbacks.export import export_student
 

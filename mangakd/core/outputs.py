@@ -1,7 +1,7 @@
 """`Outputs`: the one interface between student, teacher and losses.
 
 A loss never sees a Hugging Face object, and a teacher never sees a loss. Both exchange these plain tensors.
-Shapes: B batch, T tokens, C classes, D hidden size, H heads, M ensemble members, d = D / H.
+Shapes: B batch, T tokens, C classes, D hidden size or dimensions of a vector, H heads, M ensemble members, d = D / H.
 """
 
 import math
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from mangakd.core.spec import Kind
 
 Batch = Mapping[str, Any]
 """What a loader yields of B rows with S sequences: `student` and `teacher` (model inputs, the same object when one tokenizer
@@ -112,27 +114,41 @@ def cells(mask: Tensor) -> Tensor:
 class Outputs:
     """One model's answer to one batch.
 
-    logits: (B, C). hidden: layer → (B, T, D), 0 is the embedding output and 1…L the layers. attention: layer (1…L) →
-    tap. mask: (B, T), 1 for real tokens. members: (M, B, C) logits of an ensemble with their `weights` (M).
+    logits: (B, C); None for a head of vectors. hidden: layer → (B, T, D), 0 is the embedding output and 1…L the layers.
+    attention: layer (1…L) → tap. mask: (B, T), 1 for real tokens. members: (M, B, C) logits of an ensemble with their `weights`
+    (M). vector: (B, D) of a head of vectors, None for others.
     """
 
-    logits: Tensor
+    logits: Tensor | None
     mask: Tensor
     hidden: Mapping[int, Tensor] = field(default_factory=dict)
     attention: Mapping[int, AttentionTap] = field(default_factory=dict)
     members: Tensor | None = None
     weights: Tensor | None = None
+    vector: Tensor | None = None
+
+    @classmethod
+    def of(cls, kind: Kind, answer: Tensor, mask: Tensor) -> "Outputs":
+        """Outputs that hold the answer of a head of this kind alone."""
+        return cls(None, mask, vector=answer) if kind == "vector" else cls(answer, mask)
+
+    @property
+    def answer(self) -> Tensor:
+        """The head's own numbers: logits (B, C), or vectors (B, D)."""
+        answer = self.vector if self.logits is None else self.logits
+        assert answer is not None
+        return answer
 
     def log_probs(self, temperature: float = 1.0) -> Tensor:
         """log softmax(logits / T), fp32, (B, C); for an ensemble log Σ_m w_m softmax(z_m / T), exact at every T."""
         if self.members is None:
-            return torch.log_softmax(self.logits.float() / temperature, dim=-1)
+            return torch.log_softmax(self.answer.float() / temperature, dim=-1)
         return mixture(torch.log_softmax(self.members.float() / temperature, dim=-1), self._weights())
 
     def log_sigmoid(self, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """(log p, log(1 − p)) per label with p = sigmoid(logits / T), fp32, each (B, C); for heads with many labels."""
         if self.members is None:
-            scaled = self.logits.float() / temperature
+            scaled = self.answer.float() / temperature
             return torch.nn.functional.logsigmoid(scaled), torch.nn.functional.logsigmoid(-scaled)
         scaled = self.members.float() / temperature
         on, off = torch.nn.functional.logsigmoid(scaled), torch.nn.functional.logsigmoid(-scaled)

@@ -7,18 +7,21 @@ from mangakd.core.spec import KINDS, Head, Kind
 
 @dataclass(frozen=True)
 class Need:
-    """What is wanted from one side: logits, hidden states of layers (0…L) and attention taps of layers (1…L)."""
+    """What is wanted from one side: the head's answer, hidden states of layers (0…L) and attention taps of layers (1…L).
 
-    logits: bool = False
+    answer: logits or vectors, whichever the head gives.
+    """
+
+    answer: bool = False
     hidden: frozenset[int] = field(default_factory=frozenset)
     attention: frozenset[int] = field(default_factory=frozenset)
 
     def __or__(self, other: "Need") -> "Need":
-        return Need(self.logits or other.logits, self.hidden | other.hidden, self.attention | other.attention)
+        return Need(self.answer or other.answer, self.hidden | other.hidden, self.attention | other.attention)
 
     def missing(self, given: "Need") -> str:
         """What this need asks for beyond `given`, in words; empty when nothing is missing."""
-        parts = ["logits"] if self.logits and not given.logits else []
+        parts = ["answers"] if self.answer and not given.answer else []
         for name in ("hidden", "attention"):
             lacking = sorted(getattr(self, name) - getattr(given, name))
             if lacking:

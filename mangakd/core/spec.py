@@ -19,7 +19,8 @@ class Head:
     """What a model's head answers with: the one vocabulary for "kind of task".
 
     kind: labels (logits of C classes), score (a number; a regression of several values has several), vector (an embedding),
-    tokens (logits of a vocabulary). outputs: C, 1, D or V. names: of the outputs, in the head's order; empty if nobody named
+    tokens (logits of a vocabulary). outputs: C, 1, D or V; 0 for vectors as wide as the model makes them, which is what a task
+    asks for, since student and teacher may differ in width. names: of the outputs, in the head's order; empty if nobody named
     them. several: any set of labels holds at once, each by a sigmoid.
     """
 
@@ -62,6 +63,8 @@ class Head:
         """For messages: `3 labels (order, refund, …), any number of them`, `a score`."""
         if self.kind == "score" and self.outputs == 1:
             return "a score"
+        if self.kind == "vector" and not self.outputs:
+            return "a vector"
         what = {"labels": "labels", "score": "scores", "vector": "dimensions", "tokens": "tokens"}[self.kind]
         names = f" ({', '.join(self.names[:4])}{', …' if len(self.names) > 4 else ''})" if self.names else ""
         return f"{self.outputs} {what}{names}{', any number of them' if self.several else ''}"

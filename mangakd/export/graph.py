@@ -25,10 +25,10 @@ from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
 from mangakd.data.tokenising import makes_types
 from mangakd.export.manifest import TOKENIZER_FILE
-from mangakd.export.pooling import Pooling, of_folder
 from mangakd.models import attention, load
 from mangakd.models.heads import AUTO
 from mangakd.models.outline import weights_digest
+from mangakd.models.pooling import MODULES, Pooling, VectorHead, of_folder
 from mangakd.runtime.tokenise import whole
 from mangakd.store.files import sha256
 
@@ -43,7 +43,7 @@ _ALWAYS = ("input_ids", "attention_mask")
 class Answer(nn.Module):
     """forward(input_ids, attention_mask, token_type_ids) → (B, C) logits, or (B, D) with `pooling`."""
 
-    def __init__(self, model: Any, pooling: Pooling | None) -> None:
+    def __init__(self, model: Any, pooling: VectorHead | None) -> None:
         super().__init__()
         self.model = model
         self.pooling = pooling
@@ -84,7 +84,7 @@ class Graph:
         weights = self.folder / "model.safetensors"
         digest = sha256(weights) if weights.is_file() else weights_digest(self.module.model)
         identity = {"folder": self.folder.resolve().name, "sha256": digest}
-        pooling = self.module.pooling
+        pooling = self.module.pooling and self.module.pooling.settings
         head = {} if pooling is None else {"pooling": pooling.pooling, "normalize": pooling.normalize}
         return {**identity, "parameters": sum(p.numel() for p in self.module.parameters()), **head}
 
@@ -176,9 +176,18 @@ def read(folder: Path, max_length: int | None = None, pooling: Pooling | None = 
     load.pad_alike(model, tokenizer)
     attention.keep_finite(model)
     config.use_cache = False  # the cache of decoders; some of its operators cannot be converted
-    module = Answer(model.eval().requires_grad_(False), None if outline else pooling or of_folder(folder))
+    module = Answer(model.eval(), None if outline else VectorHead(pooling or _pooling(folder))).requires_grad_(False)
     length = _length(folder, tokenizer, model, max_length)
     return Graph(folder, module, inputs_of(model, tokenizer), head, tokenizer, length)
+
+
+def _pooling(folder: Path) -> Pooling:
+    pooling = of_folder(folder)
+    if pooling.dense:
+        raise UserError(
+            f"{folder}/{MODULES} lists Dense, which the export does not support; the embeddings would differ."
+        )
+    return pooling
 
 
 def _check_no_head(config: Any, folder: Path) -> None:

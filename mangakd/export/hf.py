@@ -19,15 +19,19 @@ from mangakd import __version__
 from mangakd.core.errors import UserError
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.load import quiet
+from mangakd.models.pooling import VectorHead, save_head
 from mangakd.models.trial import two_texts
 
 SAME = 1e-3  # largest |Δ output| of equal models; batches of other shapes change the last bits
 log = logging.getLogger(__name__)
 
 
-def save_student(model: Any, tokenizer: Any, folder: Path, card: str, quantised: Any = None) -> None:
+def save_student(
+    model: Any, tokenizer: Any, folder: Path, card: str, quantised: Any = None, pooling: VectorHead | None = None
+) -> None:
     """Save the student. Raises UserError if the reloaded folder answers differently; the folder then stays `student.partial`.
 
+    pooling: of a student that answers with vectors.
     quantised: the same model with trained quantisers; it becomes an IR in the folder, for the export. If the conversion fails,
     that is logged and the folder holds the plain student, because the training may have taken hours.
     """
@@ -38,6 +42,8 @@ def save_student(model: Any, tokenizer: Any, folder: Path, card: str, quantised:
     with quiet():
         model.eval().save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
+    if pooling is not None:
+        save_head(pooling, model.config.hidden_size, scratch)
     if quantised is not None:
         from mangakd.export import quantised as quantisers  # a late import: the module registers an operator
 

@@ -23,9 +23,9 @@ from mangakd.export.data import Data, Split
 from mangakd.export.disk import explain_full_disk
 from mangakd.export.manifest import add_metrics, copy, read
 from mangakd.export.measure import Measurement, Subject, measure, of_student, of_variant
-from mangakd.export.pooling import Pooling
 from mangakd.export.smooth_quant import OFF
 from mangakd.export.variants import CALIBRATION, VARIANTS, make
+from mangakd.models.pooling import Pooling
 from mangakd.runtime.manifest import Manifest
 from mangakd.runtime.model import BATCH
 from mangakd.store.files import write_atomic

@@ -25,8 +25,8 @@ from mangakd.export import graph, to_onnx, to_openvino
 from mangakd.export.disk import check_space, explain_full_disk
 from mangakd.export.graph import Batches, Graph
 from mangakd.export.manifest import PARTIAL, draft, place, read, seal
-from mangakd.export.pooling import Pooling
 from mangakd.export.spread import spread
+from mangakd.models.pooling import Pooling
 from mangakd.runtime.backends import open_model
 from mangakd.runtime.manifest import Manifest
 from mangakd.runtime.model import Model

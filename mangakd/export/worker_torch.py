@@ -12,7 +12,7 @@ def student(job: dict[str, Any]) -> OpenModel:
     import torch
 
     from mangakd.export import graph
-    from mangakd.export.pooling import Pooling
+    from mangakd.models.pooling import Pooling
 
     torch.set_num_threads(job["threads"])
     pooling = Pooling(**job["pooling"]) if job["pooling"] else None

@@ -67,11 +67,11 @@ class HardLabelLoss(LossCallback):
         if self.smoothing_aware and self.label_smoothing == 0:
             log.warning("%s is ignored: %s is 0.", self.key("smoothing_aware"), self.key("label_smoothing"))
         self.several = student.head.several
-        self.requires = Requires(student=Need(logits=True), labels=True)
+        self.requires = Requires(student=Need(answer=True), labels=True)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> LossOutput:
         """Logits (B, C) with labels (B) int64, or (B, C) float for multi-label; -100 is skipped and not counted."""
-        logits, labels = student.logits.float(), batch["labels"]
+        logits, labels = student.answer.float(), batch["labels"]
         self._check_shape(logits, labels)
         valid = labels != IGNORE
         # Replaced before the arithmetic: 0 · NaN would reach the gradient of what has no label.

@@ -108,14 +108,14 @@ class LossSet(nn.Module):
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch, progress: float) -> LossSetOutput:
         """The weighted total at `progress` (0…1). A weight of 0 multiplies and keeps the graph: skipping a loss would
         leave its parameters without gradients, which DDP refuses."""
-        total = student.logits.new_zeros((), dtype=torch.float32)
+        total = student.mask.new_zeros((), dtype=torch.float32)
         scale = batch.get("scale")
         batch = {**batch, "progress": progress}
         weighted: dict[str, Tensor] = {}
         terms: dict[str, Tensor] = {}
         weights: dict[str, float] = {}
         logs: dict[str, Tensor] = {}
-        with torch.autocast(device_type=student.logits.device.type, enabled=False):
+        with torch.autocast(device_type=student.mask.device.type, enabled=False):
             for name, loss in self.callbacks.items():
                 output = loss(student, teacher, batch)
                 mean = output.sum / output.count.clamp(min=1) * (1.0 if scale is None else scale[loss.unit])

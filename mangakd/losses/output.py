@@ -102,7 +102,7 @@ class OutputLoss(LossCallback):
         self.softness = Temperature(self.temperature, self.temperature_by, self.entropy, teacher.head, self.key)
         self.several = student.head.several
         self.unit = "labels" if self.divergence == "dkd" else "rows"
-        logits = Need(logits=True)
+        logits = Need(answer=True)
         self.requires = Requires(student=logits, teacher=logits, labels=self.divergence == "dkd")
         if self.divergence == "mse":
             log.info("%s=%s plays no part: divergence=mse compares logits.", self.key("temperature"), self.temperature)
@@ -135,7 +135,7 @@ class OutputLoss(LossCallback):
         # On the labels' own device and without a sync: rows without a label get class 0 and are masked. Before the arithmetic,
         # too: what a model rules out there must not put 0 · inf into the gradient.
         valid = labels != IGNORE
-        student = replace(student, logits=student.logits.masked_fill(~valid[:, None], 0.0))
+        student = replace(student, logits=student.answer.masked_fill(~valid[:, None], 0.0))
         log_p, log_q = self._log_probabilities(student, teacher, t)
         log_p = log_p.masked_fill(~valid[:, None], 0.0)
         each = dkd(log_p, log_q, labels.masked_fill(~valid, 0), self.dkd_alpha, self.dkd_beta).masked_fill(~valid, 0.0)
@@ -152,7 +152,7 @@ class OutputLoss(LossCallback):
         return kl if self.divergence == "forward_kl" else lambda log_p, log_q: kl(log_q, log_p)
 
     def _mse(self, student: Outputs, teacher: Outputs) -> LossOutput:
-        each = squared(student.logits.float(), teacher.logits.float().detach())
+        each = squared(student.answer.float(), teacher.answer.float().detach())
         each = each if self.several else each.mean(-1)
         return LossOutput(each.sum(), _count(each))
 

@@ -149,4 +149,4 @@ def softened(outputs: Outputs, t: float | Tensor, several: bool) -> Outputs:
     if isinstance(t, Tensor) and not several:
         t = t.unsqueeze(-1)
     members = outputs.members.float() / t if outputs.members is not None else None
-    return replace(outputs, logits=outputs.logits.float() / t, members=members)
+    return replace(outputs, logits=outputs.answer.float() / t, members=members)

@@ -9,6 +9,7 @@ import inspect
 import logging
 from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from mangakd.core.outputs import AttentionTap, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
 from mangakd.models import attention, heads
+from mangakd.models.outline import weights_digest
+from mangakd.models.pooling import VectorHead, save_head
 
 log = logging.getLogger(__name__)
 
@@ -26,16 +29,20 @@ log = logging.getLogger(__name__)
 class Encoder(nn.Module):
     """A model of `spec.layers` layers with a head. forward(inputs) → Outputs; `require(need)` decides what it holds.
 
+    pooling: of a model of vectors, which has no head in its own weights; by default the mean, normalised.
     inputs: `input_ids` and `attention_mask`, (B, T) int64, and `token_type_ids` where the model has them.
     """
 
-    def __init__(self, model: Any, spec: ModelSpec) -> None:
+    def __init__(self, model: Any, spec: ModelSpec, pooling: VectorHead | None = None) -> None:
         super().__init__()
         self.model = model
         self.spec = spec
+        self.pooling = (pooling or VectorHead()) if spec.head.kind == "vector" else None
+        if self.pooling is not None and getattr(model, "pooler", None) is not None:
+            model.pooler.requires_grad_(False)  # no vector comes from it, so that it gets no gradient
         self._row = heads.row(spec.head.kind)
         self._accepts = set(inspect.signature(model.forward).parameters)
-        self._need = Need(logits=True)
+        self._need = Need(answer=True)
         self._hidden: dict[int, Tensor] = {}
         self._attention: dict[int, AttentionTap] = {}
         self._records: dict[int, list[AttentionTap]] = {}  # what tapped attention modules write into
@@ -59,8 +66,10 @@ class Encoder(nn.Module):
         return cls(model, ModelSpec.from_config(config, f"{role} {config.model_type}", heads.trained_head(config)))
 
     def save_pretrained(self, folder: Any, **options: Any) -> None:
-        """The model as a Hugging Face folder, without taps."""
-        self.require(Need(logits=True)).model.save_pretrained(folder, **options)
+        """The model as a Hugging Face folder, without taps; with the pooling's files, as sentence-transformers writes them."""
+        self.require(Need(answer=True)).model.save_pretrained(folder, **options)
+        if self.pooling is not None:
+            save_head(self.pooling, self.spec.hidden, Path(folder))
 
     def require(self, need: Need) -> "Encoder":
         """Put taps on exactly the hidden states and attention layers of `need`, taking earlier ones off.
@@ -113,7 +122,10 @@ class Encoder(nn.Module):
         hidden = {i: self._hidden[i] for i in self._need.hidden}
         taps = {i: self._attention[i] for i in self._need.attention}
         self._forget()
-        return Outputs(mask=inputs["attention_mask"], hidden=hidden, attention=taps, **self._row.fields(raw))
+        mask, fields = inputs["attention_mask"], dict(self._row.fields(raw))
+        if self.pooling is not None:
+            fields["vector"] = self.pooling(fields["vector"], mask)
+        return Outputs(**{"logits": None, **fields}, mask=mask, hidden=hidden, attention=taps)
 
     def _tap_hidden(self) -> None:
         layers = layer_list(self.model, self.spec.layers)
@@ -157,7 +169,7 @@ class Encoder(nn.Module):
         self._attend_with(attention.NAME)
         was_training, need = self.model.training, self._need
         self.model.eval()
-        self._need = Need(logits=True)
+        self._need = Need(answer=True)
         tokens = torch.ones(1, 2, dtype=torch.long, device=next(self.model.parameters()).device)
         with attention.discover() as modules, torch.no_grad():
             # Not through self.model: a sharded teacher's weights are put together by the hooks of the whole.
@@ -215,6 +227,12 @@ def _keep_input(
 
 def _keep_output(sink: dict[int, Tensor], layer: int, _: nn.Module, __: Any, output: Any) -> None:
     sink[layer] = output if isinstance(output, Tensor) else output[0]
+
+
+def encoder_digest(encoder: Encoder) -> str:
+    """Of everything that its answers depend on."""
+    weights = weights_digest(encoder.model)
+    return encoder.pooling.digest(weights) if encoder.pooling is not None else weights
 
 
 def offers_attention(model: Any, depth: int) -> bool:

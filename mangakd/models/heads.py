@@ -4,7 +4,7 @@ A kind that can be trained has a row in HEADS. Its checkpoints are told by their
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceCl
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head, Kind
+from mangakd.models.pooling import of_folder
 
 AUTO: dict[Kind, Any] = {
     "labels": AutoModelForSequenceClassification,
@@ -53,8 +54,17 @@ def _logits(raw: Any) -> Mapping[str, Tensor]:
     return {"logits": raw.logits}
 
 
+def _states(raw: Any) -> Mapping[str, Tensor]:
+    """Of every token (B, T, H): the encoder's pooling turns them into the vector."""
+    return {"vector": raw.last_hidden_state}
+
+
 _SEQUENCE = HeadRow("ForSequenceClassification", _classifier, _logits)
-HEADS: dict[Kind, HeadRow] = {"labels": _SEQUENCE, "score": _SEQUENCE}
+HEADS: dict[Kind, HeadRow] = {
+    "labels": _SEQUENCE,
+    "score": _SEQUENCE,
+    "vector": HeadRow("Model", lambda _: {}, _states),
+}
 
 
 def row(kind: Kind) -> HeadRow:
@@ -72,6 +82,15 @@ def entries(head: Head) -> dict[str, Any]:
 def has_class(config: Any, kind: Kind) -> bool:
     """Whether transformers has such a head on the architecture of `config`."""
     return type(config) in AUTO[kind]._model_mapping
+
+
+def own(head: Head, config: Any) -> Head:
+    """The head that a model of `config` gets for a task's: a vector is as wide as the model and its pooling make it."""
+    return (
+        replace(head, outputs=of_folder(config.name_or_path).width(config.hidden_size))
+        if head.kind == "vector"
+        else head
+    )
 
 
 def class_of(config: Any, kind: Kind) -> Any:

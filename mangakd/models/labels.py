@@ -30,7 +30,7 @@ def alignment(head: Head, task: Head, path: str) -> Tensor | None:
     """
     _check_kind(head, task, path)
     teacher, data = (side.names or numbered(side.outputs) for side in (head, task))
-    if teacher == data or (head.kind != "labels" and head.outputs == task.outputs):
+    if head.kind == "vector" or teacher == data or (head.kind != "labels" and head.outputs == task.outputs):
         return None
     repeated = {label for label in teacher if teacher.count(label) > 1}
     if repeated:

@@ -28,6 +28,8 @@ from mangakd.models.configs import read_config
 from mangakd.models.encoder import Encoder
 from mangakd.models.folder import adapter_outputs, check_tokenizer_files, refuse_pointer
 from mangakd.models.outline import Outline, outlined
+from mangakd.models.pooling import read_head
+from mangakd.models.sentence_transformers import lower_case_first, read_settings
 from mangakd.runtime.tokenise import read_as_text
 
 EMBEDDED = "embedded"
@@ -93,6 +95,8 @@ def load_tokenizer(path: str, key: str = "teacher.path") -> Any:
     with _told(path, key) as where:
         check_tokenizer_files(Path(where), path, key)
         tokenizer = AutoTokenizer.from_pretrained(where, config=config, split_special_tokens=True)
+        if read_settings(Path(where)).lower_case and tokenizer.is_fast:
+            lower_case_first(tokenizer)
     if not tokenizer.is_fast or len(tokenizer) < 100:
         raise UserError(
             f"{key}={path} holds no usable tokenizer (tokenizer.json or vocab.txt); save one beside the model with "
@@ -128,10 +132,14 @@ def positions(model: Any) -> int | None:
 def outline_trained(path: str, key: str, kind: Kind = "labels", names: Sequence[str] | None = None) -> Outline | None:
     """The model whose head is in the weights of a folder or hub id, unread; None where they hold no head.
 
+    Every encoder has a head of vectors: its pooling.
+
     The weights decide, not `architectures` of config.json. kind: of the head that is looked for; the model of labels and that of
     a score are the same. names: of its outputs, where config.json has none or other ones. Raises UserError where the head has
     another number of outputs than names, and where config.json says that there is a head and the weights hold none.
     """
+    if kind == "vector":
+        return outline_for(path, Head("vector", 0), key)  # pooling has no weights that could be untrained
     config = load_config(path, key)
     if not heads.has_class(config, kind):
         return None
@@ -186,7 +194,7 @@ def read_model(outline: Outline, path: str, key: str, dtype: torch.dtype = torch
 
 def _outline(config: Any, head: Head, path: str, key: str) -> Outline:
     with quiet(), _told(path, key) as where:
-        return outlined(config, head, where, path, key)
+        return outlined(config, heads.own(head, config), where, path, key)
 
 
 @contextlib.contextmanager
@@ -213,9 +221,13 @@ def pad_alike(model: Any, tokenizer: Any) -> None:
 
 
 def encoder(model: Any, head: Head, name: str, tokenizer: Any) -> Encoder:
-    """The model with the padding token of its tokenizer. head: what `model` was given or trained with."""
+    """The model with the padding token of its tokenizer. head: what `model` was given or trained with.
+
+    A model of vectors gets the pooling of the folder that its config comes from.
+    """
     pad_alike(model, tokenizer)
-    return Encoder(model, ModelSpec.from_config(model.config, name, head, vocabulary_digest(tokenizer)))
+    spec = ModelSpec.from_config(model.config, name, heads.own(head, model.config), vocabulary_digest(tokenizer))
+    return Encoder(model, spec, read_head(model.config.name_or_path) if head.kind == "vector" else None)
 
 
 _DIGESTS: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()

@@ -22,6 +22,7 @@ from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
 from mangakd.models import heads
 from mangakd.models.folder import check_depth
+from mangakd.models.pooling import read_head
 
 FILES = (  # in the order in which transformers looks for them
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
@@ -63,10 +64,16 @@ class Outline:
         model = heads.AUTO[self.head.kind].from_pretrained(
             self.where, config=self.model.config, dtype=dtype, ignore_mismatched_sizes=True
         )
+        drop_pooler(model, self.info["missing_keys"])
         return model.to(dtype)  # some classes keep a few weights in float32
 
     def digest(self, dtype: torch.dtype) -> str:
-        """`weights_digest` of the model as read in `dtype`, from its files: one weight at a time is in memory.
+        """`encoder_digest` of the model as read in `dtype`, from its files: one weight at a time is in memory."""
+        weights = self._weights(dtype)
+        return read_head(self.where).digest(weights) if self.head.kind == "vector" else weights
+
+    def _weights(self, dtype: torch.dtype) -> str:
+        """`weights_digest` of the model.
 
         Weights that are not in the files as the model has them (experts that are put together) are read with the model.
         """
@@ -108,6 +115,7 @@ def outlined(config: Any, head: Head, where: str, path: str, key: str) -> Outlin
             None, config=config, state_dict=stand_ins, output_loading_info=True, dtype=torch.float32,
             ignore_mismatched_sizes=True,
         )  # fmt: skip
+    drop_pooler(model, info["missing_keys"])
     model.name_or_path = where
     names = {tensor.untyped_storage().data_ptr(): name for name, tensor in stand_ins.items()}
     pointers = {name: tensor.untyped_storage().data_ptr() for name, tensor in model.state_dict().items()}
@@ -119,7 +127,7 @@ def outlined(config: Any, head: Head, where: str, path: str, key: str) -> Outlin
 
 def _check(outline: Outline, path: str, key: str) -> None:
     model, info = outline.model, outline.info
-    prefix = f"{model.base_model_prefix}."
+    prefix = prefix_of(model)
     for name, given, wanted in sorted(info["mismatched_keys"]):
         if name.startswith(prefix):
             raise UserError(
@@ -134,7 +142,7 @@ def _check(outline: Outline, path: str, key: str) -> None:
                 f"{key}={path}: {source.name} in {Path(source.file).name} is of dtype {str(source.header.dtype)[6:]}, not of a "
                 f"floating one, so it is quantised or damaged. Give {key} the unquantised weights."
             )
-    lost = sorted(name for name in info["missing_keys"] if name.startswith(prefix) and ".pooler." not in name)
+    lost = sorted(name for name in info["missing_keys"] if name.startswith(prefix) and not _in_pooler(name))
     if lost:
         longer = [name for name in info["unexpected_keys"] if name.endswith(lost[0])]
         instead = f" The file calls it {longer[0]}: save the model without its wrapper." if longer else ""
@@ -150,6 +158,21 @@ def weight_files(where: str) -> list[str]:
         if file := cached_file(where, name, _raise_exceptions_for_missing_entries=False):
             return list(get_checkpoint_shard_files(where, file)[0]) if name.endswith(".json") else [file]
     raise FileNotFoundError(f"there is no file named {FILES[0]} or {FILES[2]}")
+
+
+def prefix_of(model: Any) -> str:
+    """What the names of the encoder's weights begin with; empty for a model that is nothing but an encoder."""
+    return "" if model.base_model is model else f"{model.base_model_prefix}."
+
+
+def drop_pooler(model: Any, missing: Iterable[str]) -> None:
+    """Leave the pooler of a bare encoder out if its weights are missing: random weights would change the digest each time."""
+    if model.base_model is model and any(map(_in_pooler, missing)):
+        model.pooler = None
+
+
+def _in_pooler(name: str) -> bool:
+    return ".pooler." in f".{name}"
 
 
 def weights_digest(model: torch.nn.Module) -> str:

@@ -20,10 +20,13 @@ def two_texts(tokenizer: Any) -> dict[str, torch.Tensor]:
 
 
 def answer_two_texts(encoder: Encoder, tokenizer: Any, told: str) -> torch.Tensor:
-    """Logits (2, C). Raises UserError where the model fails; an outline's fails alike, whatever its weights. told: `key=path`."""
+    """Answers (2, outputs). Raises UserError where the model fails; an outline's fails alike, whatever its weights.
+
+    told: `key=path`.
+    """
     try:
         with torch.no_grad():
-            logits: torch.Tensor = encoder.eval()(two_texts(tokenizer)).logits
+            answers: torch.Tensor = encoder.eval()(two_texts(tokenizer)).answer
     except (ValueError, TypeError, LookupError, RuntimeError, AttributeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         kind = encoder.model.config.model_type
@@ -31,7 +34,7 @@ def answer_two_texts(encoder: Encoder, tokenizer: Any, told: str) -> torch.Tenso
             f"{told} is a {kind} that cannot answer two texts: {reason}. Its config.json, its tokenizer and its weights do not "
             "fit together, or it is no encoder of texts; give another model."
         ) from error
-    return logits
+    return answers
 
 
 def check_numbers(encoder: Encoder, tokenizer: Any, told: str) -> Encoder:

@@ -68,7 +68,7 @@ def apart(answers: Mapping[str, Mapping[tuple[int, str], Tensor]]) -> tuple[Answ
 
 def student_answers(task: Task, student: Encoder, splits: Splits, hardware: Hardware, title: str) -> Answers:
     """In fp32, as the student in its folder answers."""
-    student.to(hardware.device).eval().require(Need(logits=True))
+    student.to(hardware.device).eval().require(Need(answer=True))
     answers = answers_of(lambda b: task.ask(lambda b: student(b["student"]), b), splits, hardware, title)
     student.cpu()
     return answers

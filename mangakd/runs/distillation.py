@@ -36,7 +36,7 @@ def distillation(run: Run) -> None:
     answers: dict[str, Answers] = {"teacher": {}}
     members: dict[str, list[Rows]] = {}
     if ranks.is_first():
-        teacher.prepare(hardware.device, Need(logits=True))
+        teacher.prepare(hardware.device, Need(answer=True))
         both = answers_of(lambda b: with_members(task, teacher(b), b), splits, hardware, "teacher", hardware.precision)
         answers["teacher"], members = apart(both)
     answers["teacher"] = ranks.share(answers["teacher"])

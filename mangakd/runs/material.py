@@ -96,7 +96,7 @@ class Material:
         with ranks.first_then_others():  # the other ranks find the texts tokenised and the teacher fine-tuned
             for member in self._parts.teacher.models:
                 self.context.load(member)
-        shared = self._given.sweep and not self.losses.requires.teacher.missing(Need(logits=True))
+        shared = self._given.sweep and not self.losses.requires.teacher.missing(Need(answer=True))
         return self.stored_teacher() if shared else self._parts.teacher.provider(self.context)
 
     def stored_teacher(self) -> TeacherProvider:

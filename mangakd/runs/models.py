@@ -62,7 +62,10 @@ class Models:
     def teacher_spec(self) -> ModelSpec:
         config = self._teacher_with_head()
         return ModelSpec.from_config(
-            config, f"teacher {config.model_type}", self.head, load.vocabulary_digest(self.teacher_tokenizer)
+            config,
+            f"teacher {config.model_type}",
+            heads.own(self.head, config),
+            load.vocabulary_digest(self.teacher_tokenizer),
         )
 
     @lazy

@@ -75,7 +75,7 @@ def _job(run: Run, machine: Machine) -> Job:
         longest=longest,
         teacher=_placement(losses, parts.teacher, parts.hardware),
         teacher_dtype=_teacher_dtype(parts.hardware, run.models.teacher_config),
-        soft_targets=losses.requires.teacher.logits,
+        soft_targets=losses.requires.teacher.answer,
         hidden_pairs=sum(len(need.hidden) for need in needs),
         attention_pairs=sum(len(need.attention) for need in needs),
         eval_examples=len(parts.corpus.validation),

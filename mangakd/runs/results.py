@@ -54,7 +54,7 @@ def write_student(
     title = f"{task} {kind}, {parameters(student) / 1e6:.1f}M parameters"
     data = f"{corpus.name} ({len(corpus.train)} rows)"
     card = model_card(title, teacher, data, losses, metrics, shlex.join(command))
-    save_student(student.model, tokenizer, folder / "student", card, quantised)
+    save_student(student.model, tokenizer, folder / "student", card, quantised, student.pooling)
     return (folder / "student" / "model.safetensors").stat().st_size / 1e6
 
 

@@ -17,10 +17,11 @@ from transformers import CONFIG_MAPPING, AutoConfig
 from transformers import __version__ as version
 
 from mangakd.core.errors import UserError, near
-from mangakd.core.spec import Head, ModelSpec
+from mangakd.core.spec import Head, Kind, ModelSpec
 from mangakd.models import heads, load
 from mangakd.models.configs import SIZES, size_problem
 from mangakd.models.encoder import Encoder, layer_list
+from mangakd.models.outline import drop_pooler, prefix_of
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,8 @@ class Student:
         """The sizes without the weights: what preflight checks."""
         config = self.config(teacher, tokenizer)
         config.update(heads.entries(head))
-        return ModelSpec.from_config(config, f"student {config.model_type}", head, load.vocabulary_digest(tokenizer))
+        own = heads.own(head, config)
+        return ModelSpec.from_config(config, f"student {config.model_type}", own, load.vocabulary_digest(tokenizer))
 
 
 def layers_config(teacher: Any, layers: Sequence[int]) -> Any:
@@ -99,17 +101,16 @@ def _every_second(depth: int) -> str:
     return f"[{','.join(map(str, range(2 - depth % 2, depth + 1, 2)))}]"
 
 
-def check_layers(teacher: Any, layers: Sequence[int]) -> None:
+def check_layers(teacher: Any, layers: Sequence[int], kind: Kind = "labels") -> None:
     """Raises UserError for layers that make no student, or none that can be loaded again, and names others that do.
 
-    teacher: its classifier, without weights (on the meta device).
+    teacher: its model with a head of this kind, without weights (on the meta device).
     """
     stack_of(teacher)
-    reason = _misfit(teacher, layers)
+    reason = _misfit(teacher, layers, kind)
     if reason:
-        others = (
-            choice for choice in _nearby(list(layers), teacher.config.num_hidden_layers) if not _misfit(teacher, choice)
-        )
+        depth = teacher.config.num_hidden_layers
+        others = (choice for choice in _nearby(list(layers), depth) if not _misfit(teacher, choice, kind))
         choice = next(others, None)
         cure = (
             f"student.layers=[{','.join(map(str, choice))}] works."
@@ -119,7 +120,7 @@ def check_layers(teacher: Any, layers: Sequence[int]) -> None:
         raise UserError(f"{reason} {cure}")
 
 
-def _misfit(teacher: Any, layers: Sequence[int]) -> str:
+def _misfit(teacher: Any, layers: Sequence[int], kind: Kind) -> str:
     """Why these layers make no student; empty where they do."""
     config = layers_config(teacher.config, layers)
     try:
@@ -129,7 +130,7 @@ def _misfit(teacher: Any, layers: Sequence[int]) -> str:
         what = f" with {kinds} alone" if kinds else ""
         return f"student.layers={list(layers)} makes a {config.model_type}{what}, which transformers {version} cannot load."
     try:
-        copy_layers(teacher, load.shape(config, "student.layers"), layers, list(range(config.num_labels)))
+        copy_layers(teacher, load.shape(config, "student.layers", kind), layers, list(range(config.num_labels)))
     except UserError as error:
         return str(error)
     return ""
@@ -181,14 +182,19 @@ def copy_layers(teacher: Any, student: Any, layers: Sequence[int], head: list[in
     for new, old in enumerate(layers):
         prefix = f"{stem}.{old - 1}."
         weights |= {f"{stem}.{new}.{name[len(prefix) :]}": t for name, t in source.items() if name.startswith(prefix)}
-    if head is not None:
+    prefix = prefix_of(teacher)
+    if not prefix:
+        pass  # an encoder of vectors: all that it has is copied
+    elif head is not None:
         last = [name for name, module in teacher.named_modules() if isinstance(module, nn.Linear)][-1]
         weights |= {name: t[head] for name, t in weights.items() if name.startswith(f"{last}.")}
     else:
         log.info("the student's head is new: %s has another head than the task.", teacher.name_or_path or "the teacher")
-        weights = {name: t for name, t in weights.items() if name.startswith(teacher.base_model_prefix + ".")}
+        weights = {name: t for name, t in weights.items() if name.startswith(prefix)}
     missing, unexpected = student.load_state_dict(weights, strict=False)
-    gaps = [name for name in missing if head is not None or name.startswith(student.base_model_prefix + ".")]
+    drop_pooler(student, missing)
+    missing = [name for name in missing if name in student.state_dict()]
+    gaps = [name for name in missing if head is not None or name.startswith(prefix_of(student))]
     if gaps or unexpected:
         raise UserError(
             f"student.layers={list(layers)} does not fit {teacher.config.model_type}, whose layers are not all alike: "

@@ -62,7 +62,7 @@ class Task(ABC):
 
     def ask(self, model: Model, batch: Batch) -> dict[str, Tensor]:
         """What the judge needs of a model's answer, by name, each (B, …). By default the head's own numbers (B, outputs)."""
-        return {"logits": model(batch).logits}
+        return {"logits": model(batch).answer}
 
     @abstractmethod
     def meters(self, head: Head, teacher: bool, together: bool) -> Meters:

@@ -1,4 +1,4 @@
-"""`CachedTeacher`: reads what a teacher said from the store; no teacher in memory. Gives logits only.
+"""`CachedTeacher`: reads the answers of a teacher from the store; no teacher in memory. It gives no hidden states, no attention.
 
 Records are found by a hash of the tokens, so shuffling, filtering or another batch size never misalign them, and live and
 stored teachers give the same loss.
@@ -43,7 +43,7 @@ class CachedTeacher(TeacherProvider):
 
     @property
     def gives(self) -> Need:
-        return Need(logits=True)
+        return Need(answer=True)
 
     @property
     def fingerprint(self) -> str:
@@ -57,7 +57,7 @@ class CachedTeacher(TeacherProvider):
         # (B, M, C)
         records = torch.from_numpy(self._reader.lookup(key.cpu().numpy())).to(key.device, non_blocking=True)
         if self.members == 1:
-            return Outputs(records[:, 0], mask)
+            return Outputs.of(self.spec.head.kind, records[:, 0], mask)
         return combined(records.transpose(0, 1), self.weights, self._combine, mask, self.spec.head)
 
 

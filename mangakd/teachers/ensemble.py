@@ -42,7 +42,7 @@ class EnsembleTeacher(TeacherProvider):
 
     @property
     def gives(self) -> Need:
-        return Need(logits=True)
+        return Need(answer=True)
 
     @property
     def encoders(self) -> list[Encoder]:
@@ -55,11 +55,11 @@ class EnsembleTeacher(TeacherProvider):
 
     def prepare(self, device: torch.device, need: Need) -> "EnsembleTeacher":
         for provider in self._providers:
-            provider.prepare(device, Need(logits=True))
+            provider.prepare(device, Need(answer=True))
         return self
 
     def __call__(self, batch: Batch) -> Outputs:
-        stacked = torch.stack([provider(batch).logits for provider in self._providers])
+        stacked = torch.stack([provider(batch).answer for provider in self._providers])
         return combined(stacked, self.weights, self.combine, batch["teacher"]["attention_mask"], self.spec.head)
 
 
@@ -136,7 +136,7 @@ class Ensemble(EnsembleOptions):
 
 def member_logits(outputs: Outputs) -> Tensor:
     """(B, M, C): one member for a plain teacher."""
-    members = outputs.members if outputs.members is not None else outputs.logits[None]
+    members = outputs.members if outputs.members is not None else outputs.answer[None]
     return members.transpose(0, 1)
 
 
@@ -153,7 +153,7 @@ def validation_weights(teacher: TeacherProvider, split: EncodedSplit, context: T
     """`weights=validation`: learned on the validation labels. Raises UserError for a head without labels."""
     head = teacher.spec.head
     check_likelihood(head.kind)
-    teacher.prepare(context.device, Need(logits=True))
+    teacher.prepare(context.device, Need(answer=True))
     with context.progress("weigh members", len(split)) as advance:
         batches = EvalBatches(split, context.batch_size)
         logits = gather(

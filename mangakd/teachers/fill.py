@@ -108,7 +108,7 @@ def _logits(
     """Logits (n, M, C) of rows `positions` (n), from this process. The teacher is read for the first row, and not for none."""
     if not len(positions):
         return np.empty((0, teacher.members, teacher.spec.head.outputs), np.float32)
-    teacher.prepare(context.device, Need(logits=True))
+    teacher.prepare(context.device, Need(answer=True))
     batches = EvalBatches(context.splits[name].sequences, context.batch_size, positions)
     answer = gather(lambda batch: member_logits(teacher(batch)), batches, context.device, advance, context.precision)
     return answer.numpy()

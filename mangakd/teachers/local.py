@@ -9,16 +9,15 @@ import torch
 from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import Head, ModelSpec
-from mangakd.models.encoder import Encoder
+from mangakd.models.encoder import Encoder, encoder_digest
 from mangakd.models.labels import alignment
-from mangakd.models.outline import weights_digest
 from mangakd.teachers.base import TeacherProvider, all_layers, digest
 from mangakd.teachers.options import Member, TeacherContext, TeacherOptions
 
 
 @dataclass(frozen=True)
 class Unread:
-    """A model on disk. weights: `weights_digest` of what `read` returns."""
+    """A model on disk. weights: `encoder_digest` of what `read` returns."""
 
     spec: ModelSpec
     weights: str
@@ -37,8 +36,8 @@ class LocalTeacher(TeacherProvider):
     def __init__(self, model: Encoder | Unread, head: Head) -> None:
         self._model = model
         self._order = alignment(model.spec.head, head, model.spec.name)
-        self.spec = replace(model.spec, head=head)
-        self._weights = weights_digest(model.model) if isinstance(model, Encoder) else model.weights
+        self.spec = model.spec if head.kind == "vector" else replace(model.spec, head=head)
+        self._weights = encoder_digest(model) if isinstance(model, Encoder) else model.weights
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -67,7 +66,7 @@ class LocalTeacher(TeacherProvider):
         with torch.no_grad():
             outputs = self.encoder(batch["teacher"])
         if self._order is not None:
-            outputs = replace(outputs, logits=outputs.logits[..., self._order.to(outputs.logits.device)])
+            outputs = replace(outputs, logits=outputs.answer[..., self._order.to(outputs.answer.device)])
         return outputs
 
     def _assert_frozen(self) -> None:

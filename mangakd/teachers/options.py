@@ -144,4 +144,4 @@ class EnsembleOptions(TeacherOptions):
         return [Member(path, int(self.seeds[0])) for path in self.paths]
 
     def gives(self, spec: ModelSpec) -> Need:
-        return Need(logits=True)
+        return Need(answer=True)

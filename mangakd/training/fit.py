@@ -110,7 +110,7 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, setu
     trainer = _trainer(setup, parallel.strategy(hardware, losses), accumulate, [progress, best, last, *stop])
     with model.compiled(hardware.compile):
         trainer.fit(module, loader, validation.batches, ckpt_path=setup.resume, weights_only=False)
-    keep = setup.keep or ("best" if losses.requires.student.logits else "last")
+    keep = setup.keep or ("best" if losses.requires.student.answer else "last")
     file = setup.checkpoints / ("best.ckpt" if keep == "best" else checkpoints.LAST)
     if file.is_file():  # absent with trainer.fast_dev_run
         _load_weights(student, file)

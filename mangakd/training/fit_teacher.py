@@ -99,7 +99,7 @@ def _train(
     result = fit(encoder, losses, None, setup)
     shutil.rmtree(scratch / "checkpoints")
     with load.quiet():
-        model.save_pretrained(scratch)
+        encoder.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
     (scratch / "done.json").write_text(json.dumps({f"val/{task.monitor}": result.score, "from": member.path}))
     shutil.rmtree(folder, ignore_errors=True)

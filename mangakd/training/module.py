@@ -100,7 +100,7 @@ class DistillModule(L.LightningModule):
         if self.teacher is None:
             raise UserError("calibrate needs a teacher, and no loss uses a teacher: remove the call.")
         self.teacher.prepare(self.device, self.losses.requires.teacher)
-        answers = [self.teacher(to_device(self._ours(batch), self.device)).logits for batch in batches]
+        answers = [self.teacher(to_device(self._ours(batch), self.device)).answer for batch in batches]
         self.losses.calibrate(torch.cat(answers))
 
     def setup(self, stage: str) -> None:
@@ -163,8 +163,8 @@ class DistillModule(L.LightningModule):
         self._log_losses(batch, "test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The student's logits (B, C)."""
-        return self.student(batch["student"]).logits
+        """The student's answers: logits (B, C), or vectors (B, D)."""
+        return self.student(batch["student"]).answer
 
     def _log_losses(self, batch: Batch, split: str) -> None:
         """Log the losses with the weights of the end of training (progress 1), as means over rows."""

@@ -26,7 +26,7 @@ def strategy(hardware: Hardware, losses: LossSet) -> Strategy | str:
         return ModelParallelStrategy(hardware.world, 1, False, process_group_backend=hardware.backend)
     if hardware.strategy == "ddp":
         # Losses that read no logits leave the head and upper layers without gradients. Otherwise every parameter has a gradient.
-        unused = not losses.requires.student.logits
+        unused = not losses.requires.student.answer
         return DDPStrategy(find_unused_parameters=unused, process_group_backend=hardware.backend)
     return "auto"
 

@@ -84,12 +84,12 @@ def quantising(stage: Stage, student: Encoder, texts: EncodedSplit) -> Iterator[
     if stage.quantise is None:
         yield result
         return
-    plain = student.require(Need(logits=True)).model
+    plain = student.require(Need(answer=True)).model
     student.model = _with_quantisers(student, texts)
     try:
         yield result
     finally:
-        model = student.require(Need(logits=True)).model
+        model = student.require(Need(answer=True)).model
         student.model = plain
     plain.load_state_dict({name: value for name, value in model.state_dict().items() if HOOKS not in name})
     result.model = model

@@ -43,10 +43,10 @@ class Case:
         def put(name: str, *shape: int) -> None:
             self.arrays[f"{side}.{name}"] = self.rng.normal(size=shape)
 
-        if need.logits:
+        if need.answer:
             put("logits", B, len(GRADES[0]) if self.row.groups else self.row.head.outputs)
             self.arrays[f"{side}.logits"] *= 3
-        if need.logits and side == "teacher" and self.row.members:
+        if need.answer and side == "teacher" and self.row.members:
             put("members", self.row.members, B, self.row.head.outputs)
             self.arrays["teacher.weights"] = np.arange(1, self.row.members + 1) / np.arange(self.row.members + 1).sum()
         for layer in need.hidden:

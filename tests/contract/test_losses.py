@@ -168,7 +168,7 @@ def test_nothing_valid_is_a_zero_with_a_graph(row: Row) -> None:
     for name, nothing in (("labels", -100), ("grades", float("nan"))):
         if name in tensors:
             tensors[name] = torch.full_like(tensors[name], nothing)
-    valid = 1 if case.loss.requires.student.logits and not case.loss.requires.labels else 0
+    valid = 1 if case.loss.requires.student.answer and not case.loss.requires.labels else 0
     empty = {name: t if name == "teacher.weights" else t.narrow(batch_axis(name), 0, 0) for name, t in tensors.items()}
     # Nothing to skip by (soft targets fit every example): then only the empty batch is empty.
     inputs = [(empty, MASK[:0])] if valid else [(tensors, torch.zeros_like(MASK)), (empty, MASK[:0])]

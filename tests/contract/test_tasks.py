@@ -233,7 +233,7 @@ def test_a_stored_teacher_says_what_the_live_one_says(row: Row, case: Case) -> N
     context = TeacherContext(case.head, Teachers(case.head), splits, case.cache, CPU, 5, silent)
     live, stored = Local(path="bert", seed=1).provider(context), Cached(path="bert", seeds=(1,)).provider(context)
     batch = case.split.collate(range(N))
-    one, other = (case.task.ask(side.prepare(CPU, Need(logits=True)), batch) for side in (live, stored))
+    one, other = (case.task.ask(side.prepare(CPU, Need(answer=True)), batch) for side in (live, stored))
     assert one.keys() == other.keys()
     for name, values in one.items():
         torch.testing.assert_close(other[name], values, rtol=1e-5, atol=1e-6)

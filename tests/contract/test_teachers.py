@@ -58,7 +58,7 @@ class Case:
         self.load = Teachers(row.head)
         self.context = context(cache, self.load)
         self.options = row.options()
-        self.provider = self.options.provider(self.context).prepare(CPU, Need(logits=True))
+        self.provider = self.options.provider(self.context).prepare(CPU, Need(answer=True))
 
     @property
     def data(self) -> EncodedSplit:
@@ -179,7 +179,7 @@ def test_stored_and_live_teachers_give_the_same_loss(row: Row, temperature: floa
     """Shuffled, in other batches and so padded otherwise: equal to 1e-5, which is what other shapes do to fp32."""
     case = Case(row, tmp_path)
     assert row.live is not None
-    live = row.live().provider(case.context).prepare(CPU, Need(logits=True))
+    live = row.live().provider(case.context).prepare(CPU, Need(answer=True))
     stored = losses_by_key(case.provider, case.data, row.head, 5, 1, temperature)
     expected = losses_by_key(live, case.data, row.head, 16, 2, temperature)
     assert stored.keys() == expected.keys() and len(stored) == len(case.data)

@@ -34,7 +34,7 @@ def options(store: Path | None = None, seeds: tuple[int, ...] = (1,), **more: ob
 
 
 def answers(provider: TeacherProvider, found: TeacherContext) -> Tensor:
-    provider.prepare(CPU, Need(logits=True))
+    provider.prepare(CPU, Need(answer=True))
     return torch.cat([provider(batch).logits for split in found.splits.values() for batch in EvalBatches(split, BATCH)])
 
 

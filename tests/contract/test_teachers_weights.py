@@ -82,7 +82,7 @@ def test_weights_of_validation_come_from_the_validation_labels(kind: type, tmp_p
     assert isinstance(provider, CachedTeacher) or kind is Ensemble
     split = found.splits["validation"]
     batch = split.collate(list(range(len(split))))
-    members = provider.prepare(CPU, Need(logits=True))(batch).members
+    members = provider.prepare(CPU, Need(answer=True))(batch).members
     expected = learned_weights(members, batch["labels"], several=False)
     np.testing.assert_allclose(provider.weights.numpy(), expected, atol=1e-3)
     other = dataclasses.replace(found, splits={**found.splits, "validation": found.splits["test"]})

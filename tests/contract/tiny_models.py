@@ -19,7 +19,6 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from transformers import (
     AlbertConfig,
-    AutoModelForSequenceClassification,
     BertConfig,
     DebertaV2Config,
     DistilBertConfig,
@@ -34,7 +33,7 @@ from mangakd.core.spec import Head, ModelSpec
 from mangakd.data.encoded import EncodedSplit, Sides
 from mangakd.data.tokenising import tokenise
 from mangakd.models.encoder import Encoder
-from mangakd.models.heads import entries
+from mangakd.models.heads import AUTO, entries, own
 from mangakd.models.load import vocabulary_digest
 from mangakd.tasks.classification.encode import labelled
 from mangakd.teachers.options import Member, TeacherContext
@@ -42,6 +41,7 @@ from mangakd.teachers.options import Member, TeacherContext
 VOCAB, SCALE = 130, 12
 LABELS = ("cancel", "order", "refund", "status", "track")
 HEAD, SEVERAL, SCORE = Head.of_labels(LABELS), Head.of_labels(LABELS, several=True), Head("score", 1, ("quality",))
+VECTOR = Head("vector", 0)
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 WORDS = [f"w{i}" for i in range(VOCAB - len(SPECIAL))]
 _BERT = {"num_attention_heads": 2, "intermediate_size": 24}
@@ -78,10 +78,10 @@ def config(kind: str, layers: int = 3, hidden: int = 16, dropout: float = 0.0, a
 
 
 def model(settings: Any, head: Head = HEAD, seed: int = 0) -> Any:
-    """A classifier with random weights, in eval mode."""
+    """A model with this head and random weights, in eval mode."""
     torch.manual_seed(seed)
     settings.update(entries(head))
-    built = AutoModelForSequenceClassification.from_config(settings).eval()
+    built = AUTO[head.kind].from_config(settings).eval()
     with torch.no_grad():
         for parameter in built.parameters():
             if parameter.dim() > 1:
@@ -93,7 +93,7 @@ def model(settings: Any, head: Head = HEAD, seed: int = 0) -> Any:
 
 def encoder(settings: Any, head: Head = HEAD, seed: int = 0) -> Encoder:
     built = model(settings, head, seed)
-    return Encoder(built, ModelSpec.from_config(built.config, f"{settings.model_type} {seed}", head))
+    return Encoder(built, ModelSpec.from_config(built.config, f"{settings.model_type} {seed}", own(head, built.config)))
 
 
 def inputs(lengths: tuple[int, ...] = (9, 6, 3), width: int | None = None, left: bool = False) -> dict[str, Tensor]:

@@ -50,7 +50,7 @@ def part(folder: Path, victim: int | None = None) -> None:
     fill.StoreWriter = partial(StoreWriter, shard_rows=SHARD)  # type: ignore[attr-defined, misc]
     run = context(folder, Mortal(folder / "forwards", 3 if ranks.rank() == victim else None), ROWS, BATCH)
     provider = Cached(path="bert", store=str(folder / "store")).provider(run)
-    provider.prepare(run.device, Need(logits=True))(run.splits["train"].collate([0, ROWS - 1]))
+    provider.prepare(run.device, Need(answer=True))(run.splits["train"].collate([0, ROWS - 1]))
 
 
 def run(processes: int, folder: Path, victim: int | None = None) -> list[str]:

@@ -17,8 +17,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
 from mangakd.export import graph
-from mangakd.export.pooling import Pooling
 from mangakd.export.variants import ANY_STUDENT, VARIANTS, make
+from mangakd.models.pooling import Pooling
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_lengths(classifier: Path) -> None:
 def test_an_encoder_without_a_head_gives_embeddings(tmp_path: Path, pooling: Pooling | None) -> None:
     source = graph.read(student(tmp_path, "embedding"), pooling=pooling)
     assert (source.head.kind, source.output, source.head.names) == ("vector", "embedding", ())
-    assert source.module.pooling == (pooling or Pooling("mean", True))
+    assert source.module.pooling.settings == (pooling or Pooling("mean", True))
 
 
 def test_two_labels_of_one_name(tmp_path: Path) -> None:

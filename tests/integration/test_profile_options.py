@@ -109,6 +109,6 @@ def test_a_store_holds_what_the_teacher_says_in_its_dtype(prepare: Prepare) -> N
     stored, live = run.material.teacher(), run.parts.teacher.live(run.material.context)
     batch = next(iter(EvalBatches(run.material.splits["train"], run.parts.hardware.eval_batch_size)))
     assert torch.equal(
-        stored(batch).logits, live.prepare(run.parts.hardware.device, Need(logits=True))(batch).logits.float()
+        stored(batch).logits, live.prepare(run.parts.hardware.device, Need(answer=True))(batch).logits.float()
     )
     assert prepare("teacher=cached").material.teacher().fingerprint != stored.fingerprint

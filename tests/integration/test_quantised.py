@@ -101,11 +101,11 @@ def test_quantisers_are_in_the_forward_pass_and_all_of_it_learns() -> None:
         ranges = {name: p for name, p in encoder.named_parameters() if HOOKS in name and p.requires_grad}
         assert len(ranges) > 30 and all(p.grad is not None for p in encoder.parameters() if p.requires_grad)
         assert encoder.model.bert.encoder.layer[0].intermediate.dense.weight.grad.abs().max() > 0
-        for need in (Need(logits=True, hidden={0, 1, 2}), Need(logits=True, attention={1, 2})):
+        for need in (Need(answer=True, hidden={0, 1, 2}), Need(answer=True, attention={1, 2})):
             tapped = encoder.require(need)(batch)
             torch.testing.assert_close(tapped.logits, rounded, atol=1e-6, rtol=0)
         groups = parameter_groups(
-            encoder.require(Need(logits=True)), tiny.bound(encoder, None, hard=HardLabelLoss()), 0.01
+            encoder.require(Need(answer=True)), tiny.bound(encoder, None, hard=HardLabelLoss()), 0.01
         )
         decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
         assert decayed and not any(id(p) in decayed for p in ranges.values())

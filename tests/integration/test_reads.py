@@ -47,7 +47,7 @@ def prepare(base: list[str], compose: Compose, tmp_path: Path) -> Callable[..., 
 
 def begin(run: Run) -> None:
     """What a run does with its models, without the training."""
-    teacher = run.material.teacher().prepare(torch.device("cpu"), Need(logits=True))
+    teacher = run.material.teacher().prepare(torch.device("cpu"), Need(answer=True))
     student, baseline = run.material.students.build().model, run.material.students.build().model
     assert teacher.members == 1 and student is not baseline and weights_digest(student) == weights_digest(baseline)
     assert all(parameter.requires_grad for parameter in student.parameters()) and student.training

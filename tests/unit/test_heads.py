@@ -79,7 +79,7 @@ def test_kinds_without_a_row_are_refused_by_name() -> None:
     assert set(heads.AUTO) == set(KINDS)
     for kind in set(KINDS) - set(heads.HEADS):
         with pytest.raises(
-            UserError, match=rf"a head of kind {kind} cannot be trained yet\. Known kinds: labels, score"
+            UserError, match=rf"a head of kind {kind} cannot be trained yet\. Known kinds: labels, score, vector"
         ):
             Student(sizes={"model_type": "bert"}).spec(None, tokenizer(), Head(kind, 8))
 

@@ -69,7 +69,7 @@ def test_taps_equal_eager_attention_and_output_hidden_states(kind: str) -> None:
 def test_taps_leave_the_logits_as_they_are(kind: str) -> None:
     taught, given = encoder(config(kind)), inputs()
     with torch.no_grad():
-        plain = taught.require(Need(logits=True))(given).logits
+        plain = taught.require(Need(answer=True))(given).logits
         torch.testing.assert_close(taught.require(ALL)(given).logits, plain, rtol=0, atol=0)
 
 
@@ -166,7 +166,7 @@ def test_only_what_is_needed_is_recorded_and_taps_come_off(kind: str) -> None:
     if kind in TAPPED:
         assert traces(taught) == 3
     assert not taught._hidden and not taught._attention, "the last batch's activations must not stay in memory"
-    found = taught.require(Need(logits=True))(given)
+    found = taught.require(Need(answer=True))(given)
     assert not found.hidden and not found.attention and traces(taught) == 0
     assert taught.model.config._attn_implementation == own and not taught._ask
 
@@ -229,7 +229,7 @@ def test_a_copy_has_its_own_taps(kind: str, copied: Any) -> None:
         changed = second(given)
         assert not same(changed, before) and not first._hidden and not first._attention
         assert same(first(given), before)
-        second.require(Need(logits=True))
+        second.require(Need(answer=True))
         assert same(first(given), before), "taking the copy's taps off must leave the original's"
 
 

@@ -63,7 +63,7 @@ def _fine_tuned(run: Run) -> None:
 def _of_student(run: Run) -> Iterator[Check]:
     sizes = run.models
     yield lambda: sizes.student_tokenizer
-    yield lambda: models.student(run.parts.student, sizes)
+    yield lambda: models.student(run.parts.student, sizes, run.parts.task.kind)
     yield lambda: models.stage_students(run.parts.stages, sizes, run.parts.task.kind)
     yield lambda: models.lengths(run.given.max_length, {"teacher": sizes.teacher_shape, "student": sizes.student_shape})
 

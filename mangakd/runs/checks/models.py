@@ -32,11 +32,11 @@ def check_vocabulary(key: str, path: str, tokenizer: Any, config: Any) -> None:
         )
 
 
-def student(options: Student, models: Models) -> None:
+def student(options: Student, models: Models, kind: Kind) -> None:
     """A student that cannot be built, or whose folder lacks weights."""
     if options.path is None:
         if options.layers is not None:
-            check_layers(models.teacher_shape, options.layers)
+            check_layers(models.teacher_shape, options.layers, kind)
         _ = models.student_shape
         return
     key, tokenizer = "student.path", models.student_tokenizer
@@ -53,7 +53,7 @@ def stage_students(stages: Sequence[Stage], models: Models, kind: Kind) -> None:
         try:
             options = Student(**stage.student)
             if options.path is None and options.layers is not None:
-                check_layers(models.teacher_shape, options.layers)
+                check_layers(models.teacher_shape, options.layers, kind)
             load.shape(options.config(models.teacher_config, models.student_tokenizer), key, kind)
         except (UserError, TypeError) as error:
             raise UserError(f"{key}: {error}") from error

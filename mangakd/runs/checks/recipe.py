@@ -84,7 +84,7 @@ def provided(
     problems = []
     for stage in stages:
         kind, gives = _gives(options, stage, teacher, student)
-        only = "logits only" if gives == Need(logits=True) else gives
+        only = "answers only" if gives == Need(answer=True) else gives
         for name, loss in stage.select(dict(losses)).items():
             if what := loss.requires.teacher.missing(gives):
                 problems.append(
@@ -98,7 +98,7 @@ def provided(
 def _gives(options: TeacherOptions, stage: Stage, teacher: ModelSpec, student: ModelSpec) -> tuple[str, Need]:
     """(name for messages, what it gives) of a stage's teacher."""
     if stage.teacher == "stored":
-        return f"{stage.key('teacher')}=stored", Need(logits=True)
+        return f"{stage.key('teacher')}=stored", Need(answer=True)
     if stage.teacher == "previous":
         return f"{stage.key('teacher')}=previous", all_layers(student)
     return f"teacher={type(options).__name__.lower()}", options.gives(teacher)

@@ -31,7 +31,7 @@ class MarginLoss(LossCallback):
         self.teacher_spec(teacher)
         if self.most <= 0:
             raise UserError(f"{self.key('most')}={self.most} must be above 0.")
-        self.requires = Requires(Need(logits=True), Need(logits=True))
+        self.requires = Requires(Need(answer=True), Need(answer=True))
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> LossOutput:
         assert teacher is not None and student.logits is not None and teacher.logits is not None

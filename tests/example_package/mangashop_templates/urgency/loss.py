@@ -25,7 +25,7 @@ class ScoreLoss(LossCallback):
         return Fits(("score",))
 
     def bind(self, student: ModelSpec, teacher: ModelSpec | None) -> None:
-        self.requires = Requires(Need(logits=True), labels=True)
+        self.requires = Requires(Need(answer=True), labels=True)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> LossOutput:
         score: Tensor = batch["score"]
