@@ -1,4 +1,4 @@
-"""`CachedTeacher`: reads what a teacher said from the store; no teacher in memory. Gives answers only: no hidden states, no attention.
+"""`CachedTeacher`: reads what a teacher said from the store; no teacher in memory. Gives answers only.
 
 Records are found by a hash of the tokens, so shuffling, filtering or another batch size never misalign them, and live and
 stored teachers give the same loss.
