@@ -29,6 +29,7 @@ from mangakd.models.encoder import Encoder
 from mangakd.models.folder import adapter_outputs, check_tokenizer_files, refuse_pointer
 from mangakd.models.outline import Outline, outlined
 from mangakd.models.pooling import read_head
+from mangakd.models.sentence_transformers import lower_case_first, read_settings
 from mangakd.runtime.tokenise import read_as_text
 
 EMBEDDED = "embedded"
@@ -94,6 +95,8 @@ def load_tokenizer(path: str, key: str = "teacher.path") -> Any:
     with _told(path, key) as where:
         check_tokenizer_files(Path(where), path, key)
         tokenizer = AutoTokenizer.from_pretrained(where, config=config, split_special_tokens=True)
+        if read_settings(Path(where)).lower_case and tokenizer.is_fast:
+            lower_case_first(tokenizer)
     if not tokenizer.is_fast or len(tokenizer) < 100:
         raise UserError(
             f"{key}={path} holds no usable tokenizer (tokenizer.json or vocab.txt); save one beside the model with "

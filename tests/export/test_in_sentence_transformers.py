@@ -1,0 +1,90 @@
+"""sentence-transformers loads the folders that mangakd writes, with equal outputs, and mangakd those that it saves.
+
+The library may be in an environment of its own: MANGAKD_SENTENCE_TRANSFORMERS_PYTHON names its Python.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from exported import MAX_LENGTH, student
+from torch import nn
+from transformers import AutoModelForSequenceClassification
+
+from mangakd.models import load
+from mangakd.models.sentence_transformers import Settings, kind_of, read_activation, read_settings, write_cross_encoder
+
+PYTHON = os.environ.get("MANGAKD_SENTENCE_TRANSFORMERS_PYTHON")
+if PYTHON is None and importlib.util.find_spec("sentence_transformers"):
+    PYTHON = sys.executable
+if PYTHON is None:
+    pytest.skip("needs sentence-transformers", allow_module_level=True)
+
+SAME = 1e-5
+PAIRS = [
+    ("where is my order", "it is on its way"), ("", "a"), ("refund", ""), ("Café 東京", "12.50 €\tplease"),
+    ("short", "a very long document " * 40),
+]  # fmt: skip
+ACTIVATIONS = {"identity": nn.Identity(), "sigmoid": nn.Sigmoid(), "softplus": nn.Softplus()}
+
+
+def ask(*questions: dict[str, Any]) -> list[dict[str, Any]]:
+    side = Path(__file__).with_name("sentence_transformers_side.py")
+    done = subprocess.run(
+        [str(PYTHON), str(side)], input=json.dumps(questions), capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def scores(folder: Path) -> list[float]:
+    """Of PAIRS, pair by pair, as the folder's settings say."""
+    tokenizer, length = load.load_tokenizer(str(folder)), read_settings(folder).max_length
+    model, activation = AutoModelForSequenceClassification.from_pretrained(folder).eval(), read_activation(folder)
+
+    @torch.no_grad()
+    def score(pair: tuple[str, str]) -> float:
+        query, document = pair
+        encoded = tokenizer([query], [document], truncation="longest_first", max_length=length, return_tensors="pt")
+        return float(activation(model(**encoded).logits)[0, 0])
+
+    return [score(pair) for pair in PAIRS]
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, dict[str, Any]]]:
+    """name → the folder, and what sentence-transformers answers from it. One process answers for all: it starts slowly."""
+    root = tmp_path_factory.mktemp("folders")
+    questions = []
+    for name, activation in {**ACTIVATIONS, "leaky": nn.LeakyReLU(0.3)}.items():
+        folder = student(root / name, "regression")
+        write_cross_encoder(Settings(max_length=MAX_LENGTH), activation, folder)
+        questions.append({"folder": str(folder), "pairs": PAIRS, "save": str(root / f"{name}_saved")})
+    found = {Path(q["folder"]).name: answer for q, answer in zip(questions, ask(*questions), strict=True)}
+    return lambda name: (root / name, found[name])
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_cross_encoders(answers: Callable[[str], tuple[Path, dict[str, Any]]], name: str) -> None:
+    folder, answer = answers(name)
+    expected = scores(folder)
+    assert np.ptp(expected) > 0.01, "the pairs differ"
+    assert answer["scores"] == pytest.approx(expected, abs=SAME)
+    saved = folder.with_name(f"{name}_saved")
+    assert kind_of(saved) == "CrossEncoder" and scores(saved) == pytest.approx(answer["scores"], abs=SAME)
+
+
+def test_an_activation_that_it_would_make_without_its_arguments_is_refused_by_it(
+    answers: Callable[[str], tuple[Path, dict[str, Any]]],
+) -> None:
+    folder, answer = answers("leaky")
+    assert "LeakyReLU(negative_slope=0" in answer["error"]
+    assert repr(read_activation(folder)) == "LeakyReLU(negative_slope=0.3)"
