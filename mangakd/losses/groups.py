@@ -108,9 +108,9 @@ class GroupLoss(LossCallback):
             if spec.head.outputs != 1:
                 raise UserError(f"losses.{self.name} ranks by one score, but {spec.name} has {spec.head}.")
         self.check_options()
-        logits = Need(logits=True)
+        answer = Need(answer=True)
         grades = self.unit in ("labels", "ordered")
-        self.requires = Requires(logits, logits if self.needs_teacher else Need(), labels=grades)
+        self.requires = Requires(answer, answer if self.needs_teacher else Need(), labels=grades)
 
     def check_options(self) -> None:
         """Raises UserError for an option outside its range. Sets `unit` where an option decides it."""
@@ -137,7 +137,7 @@ class GroupLoss(LossCallback):
         valid = groups.counted(self.unit)
         # Replaced before the arithmetic: 0 · NaN would reach the gradient of what does not count.
         sides = [
-            groups.padded(side.logits).masked_fill(~valid[:, None], 0.0)
+            groups.padded(side.answer).masked_fill(~valid[:, None], 0.0)
             for side in (student, teacher)
             if side is not None
         ]

@@ -1,4 +1,4 @@
-"""`CachedTeacher`: reads what a teacher said from the store; no teacher in memory. It gives answers only, no states and no attention.
+"""`CachedTeacher`: reads the answers of a teacher from the store; no teacher in memory. It gives no hidden states, no attention.
 
 Records are found by a hash of the tokens, so shuffling, filtering or another batch size never misalign them, and live and
 stored teachers give the same loss.
