@@ -18,7 +18,7 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from mangakd.cli.once import as_hydra_gives_it, composed, hydra_ready
+from mangakd.cli.once import as_hydra_gives_it, config_of, hydra_ready
 
 pytest_plugins = ("warm", "variants_made")
 REPO = Path(__file__).resolve().parents[1]
@@ -104,7 +104,7 @@ def compose(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
     """compose(*overrides) → the config of `python train.py <overrides>`, with run folder and cache under tmp_path."""
 
     def here(*overrides: str, name: str = "train") -> DictConfig:
-        return composed(name, f"paths.cache={tmp_path / 'cache'}", *overrides, folder=tmp_path / "run")
+        return config_of(name, f"paths.cache={tmp_path / 'cache'}", *overrides, folder=tmp_path / "run")
 
     with hydra_ready():
         yield here

@@ -78,8 +78,8 @@ def settle() -> None:
     """What a process lacks that a launcher has started and sent the job to."""
     register_resolvers()
     # joblib's workers start processes in a way that loader workers and ranks cannot be started in.
-    if multiprocessing.get_start_method() not in (known := multiprocessing.get_all_start_methods()):
-        multiprocessing.set_start_method(known[0], force=True)  # the system's own
+    if multiprocessing.get_start_method() not in (methods := multiprocessing.get_all_start_methods()):
+        multiprocessing.set_start_method(methods[0], force=True)  # the system's own
 
 
 def _refuse_at_once(config: DictConfig) -> None:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from mangakd.cli.given import run_of
 from mangakd.cli.logs import start_logging
-from mangakd.cli.processes import checked, join, on_each_device
+from mangakd.cli.processes import join, on_each_device, preflight_passes
 from mangakd.core import ranks
 from mangakd.core.errors import UserError
 from mangakd.core.numbers import largest
@@ -29,12 +29,12 @@ TOLERANCE, TOLERANCE_16_BITS = 1e-3, 0.5
 def run(config: DictConfig) -> None:
     """Fill or verify. Raises UserError when the store and the live teacher differ."""
     this = run_of(config, Path(HydraConfig.get().runtime.output_dir))
-    joined = join(config, this)
-    if checked(config, this):
+    is_rank = join(config, this)
+    if preflight_passes(config, this):
         if not isinstance(this.parts.teacher, Cached):
             name = type(this.parts.teacher).__name__.lower()
             raise UserError(f"cache_teacher fills the store of teacher=cached; teacher={name} has none.")
-        on_each_device(cache, config, this, joined, folder=None)
+        on_each_device(cache, config, this, is_rank, folder=None)
     ranks.finish()
 
 
@@ -52,10 +52,10 @@ def cache(config: DictConfig, this: Run) -> None:
         if ranks.is_first():
             check(folder, teacher, context)
         return
-    written = fill(folder, teacher, context)
+    count = fill(folder, teacher, context)
     if ranks.is_first():
         rows = sum(len(split) for split in context.splits.values())
-        print(f"{written} of {rows} rows written, {manifest.bytes_per_example()} bytes each: {folder}")
+        print(f"{count} of {rows} rows written, {manifest.bytes_per_example()} bytes each: {folder}")
 
 
 def check(folder: Path, teacher: TeacherProvider, context: TeacherContext) -> None:

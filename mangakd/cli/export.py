@@ -44,14 +44,14 @@ def run(config: DictConfig) -> None:
     print(f"export/best is {out / 'best'}: {command('serve')} {out / 'best'}")
 
 
-def _student(given: Any) -> Path:
+def _student(value: Any) -> Path:
     """The student's folder; of a run's folder, the student in it."""
-    if given is None:
+    if value is None:
         raise UserError(f"student is not set: {command('export')} student=<folder>, a Hugging Face encoder or a run.")
-    folder = Path(str(given)).expanduser()
+    folder = Path(str(value)).expanduser()
     if not folder.is_dir():
         raise UserError(
-            f"student={given}: there is no such folder. Give a folder that save_pretrained wrote, or a run's."
+            f"student={value}: there is no such folder. Give a folder that save_pretrained wrote, or a run's."
         )
     inside = folder / "student"
     return inside if inside.is_dir() and not (folder / "config.json").is_file() else folder
@@ -74,8 +74,8 @@ def _data(config: DictConfig, folder: Path, settings: DictConfig | None, calibra
         for key in ("validation", "test")
     )
     if settings is not None:
-        kept = of_run(folder, ())
-        validation, test = validation or kept.validation, test or kept.test
+        data = of_run(folder, ())
+        validation, test = validation or data.validation, test or data.test
         texts = _train_texts(settings) if texts is None and calibrated else texts
     if validation is None and texts is not None:
         return replace(of_texts(texts, CALIBRATION, f"texts={config.texts}"), test=test)

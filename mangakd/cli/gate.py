@@ -18,8 +18,8 @@ def run(config: DictConfig) -> None:
     start_logging(None)
     folder = run_folder(config)
     judge = judges.of_run(folder)
-    measured = measure(folder, judge, config.resamples, config.seed)
-    lines = verdicts(gate_lines(config, folder), judge, measured.gate, str(folder))
+    result = measure(folder, judge, config.resamples, config.seed)
+    lines = verdicts(gate_lines(config, folder), judge, result.gate, str(folder))
     table = Table()
     for header in ("line", "", "required", "result"):
         table.add_column(header)

@@ -53,7 +53,7 @@ def _plain(value: Any) -> Any:
 
 def _make(config: DictConfig, key: str) -> Any:
     if key == "logger":
-        return tracking.built(config.get("logger") or DictConfig({}))
+        return tracking.build(config.get("logger") or DictConfig({}))
     if key == "export":
         return exports_of(config, config.data.max_length)
     value = OmegaConf.select(config, key)

@@ -95,7 +95,7 @@ def _refused(words: Sequence[str], index: int) -> str:
         return _no_value(words, index)
     if not key.strip("+~"):
         return f"{word} has no key before its =."
-    if (whole := _joined(words, index)) is not None:
+    if (whole := _join(words, index)) is not None:
         return f"{word} is only a part of its argument: the shell splits at spaces. Quote it: {shlex.quote(whole)}"
     if len(apart := word.split()) > 1 and all(parse(part) is not None for part in apart):
         return f"{word} is {len(apart)} arguments within one pair of quotes. Quote each by itself."
@@ -109,7 +109,7 @@ def _refused(words: Sequence[str], index: int) -> str:
 
 def _no_value(words: Sequence[str], index: int) -> str:
     word, after = words[index], "".join(words[index + 1 : index + 3])
-    if index and not _is_key(word) and (whole := _joined(words, index - 1)) is not None:
+    if index and not _is_key(word) and (whole := _join(words, index - 1)) is not None:
         return (
             f"{word} is no override, which is <key>=<value>. If it belongs to the argument before it, quote both: "
             f"{shlex.quote(whole)}"
@@ -128,7 +128,7 @@ def _is_key(word: str) -> bool:
     return re.split(r"[.:@/]", word)[0] in {*OmegaConf.load(CONF / "train.yaml"), *groups()}
 
 
-def _joined(words: Sequence[str], index: int) -> str | None:
+def _join(words: Sequence[str], index: int) -> str | None:
     """The argument that begins at `index` and goes on in the next words, which are no overrides by themselves."""
     for end in range(index + 1, len(words)):
         if "=" in words[end] and parse(words[end]) is not None:

@@ -41,7 +41,7 @@ def train(*overrides: str, folder: Path | str) -> Path:
     with own_logging(), hydra_ready():
         try:
             check_overrides(overrides)
-            config = composed("train", *overrides, folder=place)
+            config = config_of("train", *overrides, folder=place)
             if config.hydra.mode == RunMode.MULTIRUN:
                 raise UserError(
                     "a sweep is many runs: type its command (docs/how-to/sweeps.md), or call this for each run."
@@ -54,7 +54,7 @@ def train(*overrides: str, folder: Path | str) -> Path:
     return place
 
 
-def composed(command: str, *overrides: str, folder: Path) -> DictConfig:
+def config_of(command: str, *overrides: str, folder: Path) -> DictConfig:
     """The config of a command and, under `hydra`, Hydra's own; HydraConfig describes this run from now on.
 
     Within `hydra_ready`. Raises Hydra's errors for what cannot be composed.

@@ -72,24 +72,24 @@ def estimated(config: DictConfig, run: Run) -> Estimate:
 def _machine(hardware: Hardware, figures: Any, name: str) -> Machine:
     """figures: of the profile; None for this machine's own. name: of the profile."""
     if figures is None:
-        known = {profile: _option("hardware", profile)["machine"] for profile in profiles()}
-        figures = this_machine.figures(hardware.kind, hardware.devices, known)
+        machines = {profile: _option("hardware", profile)["machine"] for profile in profiles()}
+        figures = this_machine.figures(hardware.kind, hardware.devices, machines)
         name = f"{name}: this machine"
     accelerator = "gpu" if hardware.kind == "cuda" else hardware.kind
     return Machine.of(name, figures, accelerator=accelerator, devices=hardware.world, strategy=hardware.strategy)
 
 
 def _by_sizes(config: DictConfig, hardware: Hardware, machine: Machine) -> Estimate:
-    chosen = HydraConfig.get().runtime.choices
+    choices = HydraConfig.get().runtime.choices
     workload: Workload = instantiate(config.workload, _convert_="all")
     if workload.kind != config.task.kind:
         fitting = [name for name in _options("task") if _option("task", name)["kind"] == workload.kind]
         raise UserError(
-            f"workload={chosen['workload']} has a head of {workload.kind}, task={chosen['task']} one of "
+            f"workload={choices['workload']} has a head of {workload.kind}, task={choices['task']} one of "
             f"{config.task.kind}, whose batches are others. Choose task={' or task='.join(fitting)}."
         )
     batches = of_run.batches(hardware, config.hardware.precision, machine)
-    return estimate(*workload.models(), machine, workload.job(chosen["workload"], **batches))
+    return estimate(*workload.models(), machine, workload.job(choices["workload"], **batches))
 
 
 def _warn_unread() -> None:
@@ -97,8 +97,8 @@ def _warn_unread() -> None:
     typed = [word.lstrip("+~").partition("=")[0] for word in typed_words()]
     unread = [key for key in typed if key.split(".")[0] not in READ_BY_SIZES]
     if unread:
-        chosen = HydraConfig.get().runtime.choices["workload"]
-        log.warning("%s: not read by workload=%s; workload=run plans the run as configured.", ", ".join(unread), chosen)
+        name = HydraConfig.get().runtime.choices["workload"]
+        log.warning("%s: not read by workload=%s; workload=run plans the run as configured.", ", ".join(unread), name)
 
 
 def _options(group: str) -> list[str]:

@@ -43,7 +43,7 @@ def several(config: DictConfig) -> bool:
     return all(isinstance(count, int) for count in counts) and math.prod(counts) > 1
 
 
-def checked(config: DictConfig, this: Run) -> bool:
+def preflight_passes(config: DictConfig, this: Run) -> bool:
     """Preflight, on the first rank. False for validate=true, which asks for nothing else."""
     start_logging(None)
     problem, folder = None, this.given.folder
@@ -68,10 +68,10 @@ def leave_no_folder(folder: Path) -> None:
         folder.rmdir()
 
 
-def on_each_device(work: Work, config: DictConfig, this: Run, joined: bool, folder: Path | None) -> None:
+def on_each_device(work: Work, config: DictConfig, this: Run, is_rank: bool, folder: Path | None) -> None:
     """work(config, this) in a process for each device. joined: this process is a rank. folder: as in launch.start."""
     hardware = this.parts.hardware
-    if hardware.world == 1 or joined:
+    if hardware.world == 1 or is_rank:
         work(config, this)
         return
     # As plain values: the classes that plugins describe their settings with cannot be pickled.

@@ -28,16 +28,16 @@ def options_of(group: str) -> list[str]:
 def unknown_option(option: str, message: str) -> str:
     """What to say about `group/name`, which Hydra's `message` has not found; empty where no place has such a group."""
     group, _, name = option.strip("/").rpartition("/")
-    known = sorted({found for _, place in _places(message) if place is not None for found in _options(place, group)})
-    known = known or re.findall(r"^\t([\w-]+)$", message, re.MULTILINE)  # of Hydra and its plugins
-    if not group or not known:
+    names = sorted({folder for _, place in _places(message) if place is not None for folder in _options(place, group)})
+    names = names or re.findall(r"^\t([\w-]+)$", message, re.MULTILINE)  # of Hydra and its plugins
+    if not group or not names:
         return ""
-    lost = "".join(
+    notes = "".join(
         f" {place} is not there: mend hydra.searchpath, or install the package that it names."
-        for place, found in _places(message)
-        if found is None
+        for place, folder in _places(message)
+        if folder is None
     )
-    return f"{group}={name} is unknown{near(name, known)} Known: {', '.join(known)}.{lost}"
+    return f"{group}={name} is unknown{near(name, names)} Known: {', '.join(names)}.{notes}"
 
 
 def _places(message: str) -> Iterator[tuple[str, Traversable | None]]:

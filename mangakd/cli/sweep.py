@@ -46,12 +46,12 @@ class Started(Callback):
     """Hydra's callback (conf/train.yaml) by which this process knows that it starts a sweep."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        swept = varied(config.hydra.sweeper, typed.as_typed(config.hydra))
-        counts = [len(list(o.sweep_iterator())) if o.is_discrete_sweep() else 0 for o in swept.values()]
+        overrides = sweep_overrides(config.hydra.sweeper, typed.as_typed(config.hydra))
+        counts = [len(list(o.sweep_iterator())) if o.is_discrete_sweep() else 0 for o in overrides.values()]
         Sweep.current = Sweep(Path(config.hydra.sweep.dir), math.prod(counts) or None)
 
 
-def varied(sweeper: DictConfig, words: list[str]) -> dict[str, Override]:
+def sweep_overrides(sweeper: DictConfig, words: list[str]) -> dict[str, Override]:
     """Key → its values, of the keys that a sweep varies. What is typed replaces the sweeper's params."""
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
     overrides = OverridesParser.create().parse_overrides([*params, *words])
@@ -70,11 +70,11 @@ def folder_of_all() -> Path:
     return Path(hydra.runtime.output_dir).parents[len(Path(str(hydra.sweep.subdir)).parts) - 1]
 
 
-def swept() -> list[str]:
+def own_overrides() -> list[str]:
     """This run's overrides that its sweep varies; all of them where Hydra has not kept what was typed (Optuna with `-m`)."""
     hydra = HydraConfig.get()
-    kept = folder_of_all() / "multirun.yaml"
-    keys = varied(hydra.sweeper, typed.as_typed(OmegaConf.load(kept).hydra) if kept.is_file() else [])
+    file = folder_of_all() / "multirun.yaml"
+    keys = sweep_overrides(hydra.sweeper, typed.as_typed(OmegaConf.load(file).hydra) if file.is_file() else [])
     words = typed.as_typed(hydra)
     return [word for word in words if word.partition("=")[0].lstrip("+") in keys] or words
 
@@ -106,19 +106,19 @@ def one_of_many(job: Job, explain: Callable[[BaseException], str | None]) -> Job
 
 def _announce(number: int) -> str:
     """Says which run begins, in which of how many, and how long the rest takes. Returns its name: its folder's."""
-    name = f"run {number} ({' '.join(swept())})"
+    name = f"run {number} ({' '.join(own_overrides())})"
     runs = Sweep.current.runs if Sweep.current is not None else None
-    print(f"\n{name}{'' if runs is None else _left(number, runs)}", flush=True)
+    print(f"\n{name}{'' if runs is None else _place(number, runs)}", flush=True)
     return name
 
 
-def _left(number: int, runs: int) -> str:
+def _place(number: int, runs: int) -> str:
     """By the latest run that is done; the first one also fine-tunes the teacher, and says too much."""
     seconds = next(
-        (found[LAST] for n in range(number, 0, -1) if (found := metrics_of(folder_of_all() / str(n - 1)))), None
+        (metrics[LAST] for n in range(number, 0, -1) if (metrics := metrics_of(folder_of_all() / str(n - 1)))), None
     )
-    left = "" if seconds is None else f", about {math.ceil(seconds * (runs - number) / 60)} min left"
-    return f": {number + 1} of {runs}{left}"
+    rest = "" if seconds is None else f", about {math.ceil(seconds * (runs - number) / 60)} min left"
+    return f": {number + 1} of {runs}{rest}"
 
 
 def ended() -> None:

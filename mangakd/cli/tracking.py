@@ -5,13 +5,13 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from mangakd.cli.sweep import folder_of_all, sweeping, swept
+from mangakd.cli.sweep import folder_of_all, own_overrides, sweeping
 from mangakd.core.errors import UserError
 
 LONGEST = 128  # characters of a name that W&B takes
 
 
-def built(loggers: DictConfig) -> list[Any]:
+def build(loggers: DictConfig) -> list[Any]:
     """Lightning's loggers. Raises UserError for one whose package is not installed."""
     objects = []
     for name in map(str, loggers):
@@ -32,5 +32,5 @@ def in_sweep(options: DictConfig) -> dict[str, str]:
     """`group` and `name` for a logger that knows both and was given neither; nothing for a run that is none of many."""
     if not sweeping():
         return {}
-    place = {"group": folder_of_all().name, "name": ",".join(swept())[:LONGEST]}
+    place = {"group": folder_of_all().name, "name": ",".join(own_overrides())[:LONGEST]}
     return {key: value for key, value in place.items() if key in options and options[key] is None}

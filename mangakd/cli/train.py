@@ -15,7 +15,7 @@ from mangakd.cli import typed
 from mangakd.cli.given import run_of, write_settings
 from mangakd.cli.logs import start_logging
 from mangakd.cli.plan import plan_of
-from mangakd.cli.processes import checked, join, leave_no_folder, on_each_device
+from mangakd.cli.processes import join, leave_no_folder, on_each_device, preflight_passes
 from mangakd.core import ranks
 from mangakd.core.locks import waiting_lock
 from mangakd.runs.distillation import distillation
@@ -37,14 +37,14 @@ def run(config: DictConfig) -> float | None:
         return None
     if (score := finished_score(this.given, config.task.get("monitor"))) is not None:
         return score
-    joined = join(config, this)
+    is_rank = join(config, this)
     folder = ranks.share(own)  # one folder; the clock of each rank gave it another name
     if own != folder:
         leave_no_folder(own)
         this = run_of(config, folder)
-    if not checked(config, this):
+    if not preflight_passes(config, this):
         return None
-    on_each_device(train, config, this, joined, folder)
+    on_each_device(train, config, this, is_rank, folder)
     metrics = ranks.share(read_metrics(folder) if ranks.is_first() else {})  # when the first rank has written them
     ranks.finish()
     return metrics[f"val/{config.task.monitor}"]

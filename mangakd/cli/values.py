@@ -64,7 +64,7 @@ def wrong_values(config: DictConfig) -> Iterator[str]:
     """One sentence for each key that is wrong."""
     flat = [key for key in SECTIONS if not isinstance(config.get(key), DictConfig)]
     for key in flat:
-        yield f"{key}={_shown(config.get(key))}: {key} has keys of its own, which are set one by one: {key}.<key>=…"
+        yield f"{key}={_show(config.get(key))}: {key} has keys of its own, which are set one by one: {key}.<key>=…"
     for key, (kind, good, words) in NUMBERS.items():
         if key.split(".")[0] in flat:
             continue
@@ -73,15 +73,15 @@ def wrong_values(config: DictConfig) -> Iterator[str]:
             continue
         number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
         if not number or not good(value):
-            yield f"{key}={_shown(value)} must be {words}."
+            yield f"{key}={_show(value)} must be {words}."
     for key in LISTS:
         value = _value(config, key)
         if not isinstance(value, ListConfig | None):
-            yield f"{key}={_shown(value)} must be a list, or null: '{key}=[{_shown(value)}]'."
+            yield f"{key}={_show(value)} must be a list, or null: '{key}=[{_show(value)}]'."
     for key, choices in CHOICES.items():
         value = _value(config, key)
         if value not in choices:
-            yield f"{key}={_shown(value)} must be one of {', '.join(map(_shown, choices))}."
+            yield f"{key}={_show(value)} must be one of {', '.join(map(_show, choices))}."
 
 
 def _value(config: DictConfig, key: str) -> Any:
@@ -91,28 +91,28 @@ def _value(config: DictConfig, key: str) -> Any:
         return str(error).splitlines()[0]
 
 
-def _shown(value: Any) -> str:
+def _show(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def warn_ignored(config: DictConfig) -> None:
     """Warn about settings given on the command line that nothing in this run reads."""
-    given = _given()
+    keys = _overrides()
     losses = OmegaConf.to_yaml(config.get("losses") or {})
-    for key in given:
+    for key in keys:
         if key.startswith("distill.") and key not in losses:
-            chosen = ", ".join(config.get("losses") or {}) or "none"
-            log.warning("%s is set, but no chosen loss reads it (losses: %s).", key, chosen)
+            losses = ", ".join(config.get("losses") or {}) or "none"
+            log.warning("%s is set, but no chosen loss reads it (losses: %s).", key, losses)
     student = config.student
-    if student.path is not None and "student.path" not in given:
-        for key in sorted(given & {"student", "student.layers", "student.sizes"}):
+    if student.path is not None and "student.path" not in keys:
+        for key in sorted(keys & {"student", "student.layers", "student.sizes"}):
             log.warning("%s is ignored: student.path=%s wins. To use it, add student.path=null.", key, student.path)
     elif student.path is None and student.layers is not None:
-        for key in sorted(key for key in given if key.split(".")[:2] == ["student", "sizes"]):
+        for key in sorted(key for key in keys if key.split(".")[:2] == ["student", "sizes"]):
             layers = "[" + ",".join(map(str, student.layers)) + "]"
             log.warning("%s is ignored: student.layers=%s wins. To use it, add student.layers=null.", key, layers)
     for pattern, why in _unused_hardware(config.hardware, config.teacher).items():
-        for key in fnmatch.filter(sorted(given), pattern):
+        for key in fnmatch.filter(sorted(keys), pattern):
             log.warning("%s is ignored: %s.", key, why)
     for key in unread(config):
         log.warning("+%s is read by nothing: there is no such key. %s --help lists them.", key, command("train"))
@@ -126,7 +126,7 @@ def _unused_hardware(hardware: DictConfig, teacher: DictConfig) -> dict[str, str
     if str(teacher._target_).endswith("Cached"):
         unused["hardware.teacher.placement"] = "teacher=cached keeps none in memory"
     for key in ("batch_size", "accumulate", "max_length"):
-        if f"hardware.{key}" in _given():
+        if f"hardware.{key}" in _overrides():
             unused[f"hardware.tasks.*.{key}"] = f"hardware.{key} is given"
     return unused
 
@@ -134,9 +134,9 @@ def _unused_hardware(hardware: DictConfig, teacher: DictConfig) -> dict[str, str
 def misspelt(config: DictConfig) -> Iterator[str]:
     """One sentence for each `+key` that nothing reads and that is nearly a key: it would be left without effect."""
     if added := unread(config):
-        known = keys_of(compose("train"))
+        names = keys_of(compose("train"))
         for key in added:
-            if close := difflib.get_close_matches(key, known, n=1, cutoff=0.8):
+            if close := difflib.get_close_matches(key, names, n=1, cutoff=0.8):
                 yield f"+{key} is read by nothing; did you mean {close[0]}, without the +?"
 
 
@@ -146,11 +146,11 @@ def unread(config: DictConfig) -> list[str]:
     added = [key.lstrip("+") for key in texts if re.fullmatch(r"\+\+?(distill\.)?\w+", key)]
     if not added:
         return []
-    known = {*HydraConfig.get().runtime.choices, *keys_of(compose("train"))}
+    names = {*HydraConfig.get().runtime.choices, *keys_of(compose("train"))}
     text = OmegaConf.to_yaml(config)
-    return [key for key in added if key not in known and f"${{{key}}}" not in text]
+    return [key for key in added if key not in names and f"${{{key}}}" not in text]
 
 
-def _given() -> set[str]:
+def _overrides() -> set[str]:
     """Keys and groups of this run's own overrides, not those that a yaml file sets."""
     return {text.lstrip("+").partition("=")[0] for text in typed_words() if "=" in text}

@@ -1,4 +1,4 @@
-"""What a cell of a table means: a text, a number, or the names of the labels of a row.
+"""What a cell of a table means: a text, a number, a list of either, or the names of the labels of a row.
 
 Raises `CellError` with what is wrong with the cell; the caller adds file, row and column.
 """
@@ -10,11 +10,12 @@ import json
 import math
 import re
 import tokenize
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
+from mangakd.data.json_text import parse
 from mangakd.data.notices import short
 
 SEPARATOR = "|"  # of labels in one cell of CSV and TSV
@@ -61,6 +62,28 @@ def number_of(value: Any) -> float:
     with contextlib.suppress(OverflowError):  # of a whole number
         if plain and math.isfinite(read := float(value)):
             return read
+    raise CellError(f"holds {short(value)}")
+
+
+def texts_of(value: Any) -> tuple[str, ...]:
+    """The texts of a list, "" for one that is missing; () where the cell is missing. Raises CellError for all else."""
+    return tuple(spelled(item) or "" for item in _list_of(value))
+
+
+def numbers_of(value: Any) -> tuple[float, ...]:
+    """The finite numbers of a list, NaN for one that is missing; () where the cell is missing. Raises CellError for all else."""
+    return tuple(number_of(item) for item in _list_of(value))
+
+
+def _list_of(value: Any) -> Sequence[Any]:
+    """The items of a list, also of one that is written as JSON in a cell."""
+    if isinstance(value, list | tuple):
+        return value
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+        return ()
+    with contextlib.suppress(ValueError):
+        if isinstance(value, str) and isinstance(items := parse(value), list):
+            return items
     raise CellError(f"holds {short(value)}")
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -25,18 +26,50 @@ def check_rows(name: str, rows: Rows, columns: Columns, column: Callable[[str], 
             log.info("%s: %d of %d rows have none of the labels.", rows.origin, len(missing), len(rows))
         elif missing:
             raise UserError(
-                f"{rows.where(missing[0])} has no {each}{_more(missing)} Fill or remove it, or set {column(each).key}."
+                f"{rows.where(missing[0])} has no {_lack(rows[each][missing[0]], each, kind)}{_more(missing)} "
+                f"Fill or remove it, or set {column(each).key}."
             )
         if kind in ("label", "labels"):
             _check_whole(rows, each)
+        if kind == "texts":
+            _warn_of_repeats(rows, each)
+
+
+def _blank(text: str) -> bool:
+    return not text or not text.strip()
 
 
 MISSING: dict[ColumnKind, Callable[[Any], bool]] = {
-    "text": lambda text: not text or not text.strip(),
+    "text": _blank,
+    "texts": lambda texts: not texts or any(map(_blank, texts)),
     "label": lambda names: not names,
     "labels": lambda names: not names,
     "number": math.isnan,
+    "numbers": lambda numbers: not numbers or any(map(math.isnan, numbers)),
 }
+
+
+def _lack(value: Any, column: str, kind: ColumnKind) -> str:
+    """What is missing in a cell: its column, or a place in its list, from 1."""
+    if kind not in ("texts", "numbers") or not value:
+        return column
+    item: ColumnKind = "text" if kind == "texts" else "number"
+    return f"{item} at place {1 + next(i for i, each in enumerate(value) if MISSING[item](each))} of its {column}"
+
+
+def _warn_of_repeats(rows: Rows, column: str) -> None:
+    """Two equal texts in a row get equal scores from every model, so that no order of them is right."""
+    repeats = [
+        (i, text)
+        for i, texts in enumerate(rows[column])
+        for text, count in Counter(map(identity, texts)).items()
+        if count > 1
+    ]
+    if repeats:
+        log.warning(
+            "%s: texts that are more than once in the %s of a row: %d; first: %s, %s",
+            rows.origin, column, len(repeats), rows.place(repeats[0][0]), short(repeats[0][1]),
+        )  # fmt: skip
 
 
 def _check_whole(rows: Rows, column: str) -> None:

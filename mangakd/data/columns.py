@@ -1,13 +1,13 @@
 """Columns of a table as `Rows`, with warnings about cells that are easily misread."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 from mangakd.core.errors import UserError
-from mangakd.data.cells import SEPARATOR, CellError, is_missing_word, label_names, number_of
+from mangakd.data.cells import SEPARATOR, CellError, is_missing_word, label_names, number_of, numbers_of, texts_of
 from mangakd.data.notices import Notices, log, short
 from mangakd.data.rows import ColumnKind, Rows
 from mangakd.data.tables import Table, text_of
@@ -66,29 +66,41 @@ def _check_header(table: Table, columns: Mapping[str, Column], names: Mapping[st
 def _read(table: Table, column: Column, name: str, origin: str, notices: Notices) -> list[Any]:
     """The cells of the column `name` as values of its kind."""
     cells = zip(table.numbers, table.column(name), strict=True)
-    if column.kind == "text":
-        texts = [text_of(value, f"{table.unit} {place} of {origin}", column.key) for place, value in cells]
-        _note_missing_words("texts", texts, list(table.numbers), notices)
-        return texts
-    if column.kind == "number":
-        return [_number(value, f"{table.unit} {place} of {origin}", column.key) for place, value in cells]
+    if column.kind not in ("label", "labels"):
+        values = [_value(value, column, f"{table.unit} {place} of {origin}") for place, value in cells]
+        if column.kind in ("text", "texts"):
+            _note_missing_words("texts", values, list(table.numbers), notices)
+        return values
     labels = _Labels(table, origin, column.kind == "labels", column.key, notices)
     names = [labels.of(value, place) for place, value in cells]
     labels.check_separators()
     return names
 
 
-def _number(value: Any, where: str, key: str) -> float:
+_READ: dict[ColumnKind, tuple[Callable[[Any], Any], str]] = {
+    "number": (number_of, "not a finite number. Correct the cell, or"),
+    "numbers": (numbers_of, "not a list of finite numbers such as [1, 0]. Correct the cell, or"),
+    "texts": (texts_of, 'not a list of texts such as ["one", "two"] (in CSV and TSV in JSON). Correct the cell, or'),
+}
+
+
+def _value(cell: Any, column: Column, where: str) -> Any:
+    if column.kind == "text":
+        return text_of(cell, where, column.key)
+    read, expected = _READ[column.kind]
     try:
-        return number_of(value)
+        return read(cell)
     except CellError as error:
-        raise UserError(f"{where} {error}, not a finite number. Correct the cell, or set {key}.") from error
+        raise UserError(f"{where} {error}, {expected} set {column.key}.") from error
 
 
-def _note_missing_words(what: str, texts: list[str], numbers: list[int], notices: Notices) -> None:
-    for number, text in zip(numbers, texts, strict=True):
-        if is_missing_word(text):
-            notices.add(f"{what} that are a word for a missing value, read as they are written", number, text)
+def _note_missing_words(
+    what: str, values: Sequence[str | tuple[str, ...]], numbers: list[int], notices: Notices
+) -> None:
+    for number, value in zip(numbers, values, strict=True):
+        for text in (value,) if isinstance(value, str) else value:
+            if is_missing_word(text):
+                notices.add(f"{what} that are a word for a missing value, read as they are written", number, text)
 
 
 class _Labels:

@@ -6,7 +6,7 @@ judges see rows, and `first` leads from one to the other. B rows, N rows of the 
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -14,14 +14,14 @@ from torch import Tensor
 
 from mangakd.core.outputs import Batch
 from mangakd.data.sampler import MicroBatch, Units
-from mangakd.data.tokens import Tokens, concatenated
+from mangakd.data.tokens import Concatenation, Sequences
 
 
 class Sides(NamedTuple):
     """Sequences as both models read them. `teacher` is `student` again when one tokenizer serves both. pads: padding ids."""
 
-    student: Tokens
-    teacher: Tokens
+    student: Sequences
+    teacher: Sequences
     student_pad: int
     teacher_pad: int
 
@@ -35,7 +35,18 @@ class Sides(NamedTuple):
         return Sides(self.teacher, self.teacher, self.teacher_pad, self.teacher_pad)
 
 
-Tokenise = Callable[[Sequence[str]], Sides]
+class Tokenise(Protocol):
+    """Texts as both models read them, and pairs of texts."""
+
+    def __call__(self, texts: Sequence[str], /) -> Sides:
+        """N sequences."""
+
+    def pairs(self, first: Sequence[str], second: Sequence[str], where: Callable[[int], str] = ..., /) -> Sides:
+        """S sequences, pair i of first[i] and second[i]. Each different text is tokenised once. Only the second is truncated.
+
+        where: place of a pair → its row, such as `line 3 of data.path=train.jsonl`. Raises UserError for a first text that
+        leaves no room for the second.
+        """
 
 
 class EncodedSplit:
@@ -71,11 +82,11 @@ class EncodedSplit:
         return {**self.collate(micro.rows), "scale": micro.scale}
 
     @property
-    def student(self) -> Tokens:
+    def student(self) -> Sequences:
         return self.sides.student
 
     @property
-    def teacher(self) -> Tokens:
+    def teacher(self) -> Sequences:
         return self.sides.teacher
 
     @cached_property
@@ -87,7 +98,7 @@ class EncodedSplit:
             counts |= {name: np.add.reduceat(counts[name], self.first[:-1]) for name in ("tokens", "cells")}
         return counts | self._units
 
-    def lengths(self, tokens: Tokens) -> np.ndarray:
+    def lengths(self, tokens: Sequences) -> np.ndarray:
         """(N) tokens of each row's longest sequence.
 
         Batches are padded to their longest sequence, so that rows alike in it are padded least. The sum would put a row of many
@@ -128,9 +139,9 @@ def joined(splits: Sequence[EncodedSplit]) -> EncodedSplit:
     """Several splits of the same columns one after the other."""
     if len(splits) == 1:
         return splits[0]
-    student = concatenated([split.student for split in splits])
+    student = Concatenation([split.student for split in splits])
     shared = all(split.sides.shared for split in splits)
-    teacher = student if shared else concatenated([split.teacher for split in splits])
+    teacher = student if shared else Concatenation([split.teacher for split in splits])
     columns = {name: np.concatenate([split.columns[name] for split in splits]) for name in splits[0].columns}
     units = {name: np.concatenate([split.units[name] for split in splits]) for name in splits[0]._units}
     return EncodedSplit(Sides(student, teacher, *splits[0].sides[2:]), columns, units, _first(splits))
@@ -143,5 +154,5 @@ def _first(splits: Sequence[EncodedSplit]) -> np.ndarray | None:
     return np.concatenate([[0], np.cumsum(np.concatenate(counts))])
 
 
-def _inputs(tokens: Tokens, sequences: np.ndarray, pad: int) -> dict[str, Tensor]:
+def _inputs(tokens: Sequences, sequences: np.ndarray, pad: int) -> dict[str, Tensor]:
     return {name: torch.from_numpy(values) for name, values in tokens.inputs(sequences, pad).items()}

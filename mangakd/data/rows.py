@@ -3,21 +3,26 @@
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from mangakd.data.notices import Notices
 from mangakd.runtime.tokenise import whole
 
-ColumnKind = Literal["text", "label", "labels", "number"]
+ColumnKind = Literal["text", "texts", "label", "labels", "number", "numbers"]
 Columns = Mapping[str, ColumnKind]
-"""The columns that a task needs. text: str. label: one name, as a tuple of one. labels: a tuple of any number of names.
-number: a finite float."""
+"""The columns that a task needs. text: str. texts: a tuple of one text or more. label: one name, as a tuple of one. labels: a
+tuple of any number of names. number: a finite float. numbers: a tuple of one finite float or more."""
 CLASSES: Columns = {"text": "text", "label": "label"}
 
 
 def inputs(columns: Columns) -> list[str]:
     """The columns that a model reads; the others are what it learns."""
-    return [name for name, kind in columns.items() if kind == "text"]
+    return [name for name, kind in columns.items() if kind in ("text", "texts")]
+
+
+def identifiers(columns: Columns) -> list[str]:
+    """The inputs that tell rows apart: the columns of one text, such as a query; all inputs where there is no such column."""
+    return [name for name, kind in columns.items() if kind == "text"] or inputs(columns)
 
 
 def strata(columns: Columns) -> str | None:
@@ -75,8 +80,9 @@ def identity(text: str) -> str:
 
 
 def identities(rows: Rows, columns: Columns) -> Iterator[str]:
-    """Of each row's inputs."""
-    for texts in zip(*(rows[name] for name in inputs(columns)), strict=True):
+    """What tells each row from the others. Rows of one query and different documents are equal: a split keeps them together."""
+    for values in zip(*(rows[name] for name in identifiers(columns)), strict=True):
+        texts = [text for value in values for text in ((value,) if isinstance(value, str) else value)]
         yield "\0".join(map(identity, texts))
 
 
@@ -85,14 +91,19 @@ def names_of(rows: Rows, column: str) -> tuple[str, ...]:
     return tuple(sorted({name for names in rows[column] for name in names}))
 
 
-def whole_texts(texts: Sequence[str], numbers: Sequence[int], origin: str, unit: str) -> list[str]:
+Texts = TypeVar("Texts", str, tuple[str, ...])
+
+
+def whole_texts(values: Sequence[Texts], numbers: Sequence[int], origin: str, unit: str) -> list[Texts]:
     """The texts without lone surrogates, replaced as the runtime does it, and a warning where there are any."""
-    fixed = [whole(text) for text in texts]
+    fixed = [whole(value) if isinstance(value, str) else tuple(map(whole, value)) for value in values]
     notices = Notices(origin, unit)
-    for i, (text, new) in enumerate(zip(texts, fixed, strict=True)):
-        if text != new:
+    for i, (value, new) in enumerate(zip(values, fixed, strict=True)):
+        if value != new:
             notices.add(
-                "texts with half a surrogate pair, which is replaced by U+FFFD", numbers[i] if numbers else i + 1, new
+                "texts with half a surrogate pair, which is replaced by U+FFFD",
+                numbers[i] if numbers else i + 1,
+                str(new),
             )
     notices.log()
     return fixed

@@ -24,7 +24,9 @@ log = logging.getLogger(__name__)
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 READ_BY_SOME = ("path", "val_path", "test_path", "text_column", "label_column", "columns")
 KEYS = {"text": "text_column", "label": "label_column"}  # columns with a key of their own; the others are in `columns`
-PYTHON: dict[ColumnKind, type] = {"text": str, "label": tuple, "labels": tuple, "number": float}
+PYTHON: dict[ColumnKind, type] = {
+    "text": str, "texts": tuple, "label": tuple, "labels": tuple, "number": float, "numbers": tuple,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -240,12 +240,23 @@ def _arrow_values(table: pa.Table, name: str, origin: str) -> list[Any]:
         row = next(i for i, cell in enumerate(column, 1) if not _is_readable(cell))
         raise UserError(f"row {row} of {origin} holds bytes in {name!r} that are not UTF-8. Fix the row.") from error
     names = _class_names(table.schema, name)
-    if names is None and (pa.types.is_float16(column.type) or pa.types.is_float32(column.type)):
-        # The shortest decimal that is this float: 0.1, not 0.10000000149011612.
-        return [None if value is None else float(str(np.float32(value))) for value in values]
     if names is None:
-        return values
+        return [_shortest(value) for value in values] if _is_short_float(column.type) else values
     return [_named_class(value, names, f"row {row} of {origin}") for row, value in enumerate(values, 1)]
+
+
+def _is_short_float(kind: pa.DataType) -> bool:
+    """Whether a column holds floats of 16 or 32 bits, or lists of them."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _is_short_float(kind.value_type)
+    return pa.types.is_float16(kind) or pa.types.is_float32(kind)
+
+
+def _shortest(value: Any) -> Any:
+    """The shortest decimal that is this float: 0.1, not 0.10000000149011612."""
+    if isinstance(value, list):
+        return [_shortest(item) for item in value]
+    return None if value is None else float(str(np.float32(value)))
 
 
 def _is_readable(cell: pa.Scalar) -> bool:

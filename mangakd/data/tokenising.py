@@ -37,23 +37,29 @@ _TEXT = "a text"
 
 
 def tokenise(
-    texts: Sequence[str], tokenizer: Any, max_length: int, cache: Path, progress: Progress | None = None
+    texts: Sequence[str],
+    tokenizer: Any,
+    max_length: int,
+    cache: Path,
+    progress: Progress | None = None,
+    special: bool = True,
 ) -> Tokens:
     """Tokens of `texts`, truncated to max_length, from the cache folder if they were made before.
 
     The tokens are those of mangakd.runtime.tokenise for a tokenizer of models.load: lone surrogates are replaced, special
     tokens in a text are text. Processes that tokenise the same texts at the same time wait for the first of them.
 
-    progress(title, rows): a bar, which is called with the number of rows that were done.
+    progress(title, rows): a bar, which is called with the number of rows that were done. special: with the special tokens
+    around each text; without them, `data/pairs.py` puts texts together.
     """
-    file = cache / f"{_name(texts, tokenizer, max_length)}.arrow"
+    file = cache / f"{_name(texts, tokenizer, max_length, special)}.arrow"
     if (tokens := _cached(file)) is not None:
         return tokens
     with waiting_lock(cache / "locks" / file.stem, "tokenising the same texts"):
         if (tokens := _cached(file)) is None:
             bar = nullcontext(_ignore) if progress is None else progress("tokenise", len(texts))
             with bar as advance:
-                _write(file, _encoded(texts, tokenizer, max_length, advance))
+                _write(file, _encoded(texts, tokenizer, max_length, special, advance))
             tokens = _read(file)
     return tokens
 
@@ -62,13 +68,13 @@ def _ignore(rows: int) -> None:
     """Without a bar."""
 
 
-def _name(texts: Sequence[str], tokenizer: Any, max_length: int) -> str:
+def _name(texts: Sequence[str], tokenizer: Any, max_length: int, special: bool) -> str:
     """A hash of everything that the tokens depend on; chunk by chunk, as one JSON text of all texts would be their copy."""
     settings = [
         vocabulary_digest(tokenizer),
         tokenizer.split_special_tokens,
         tokenizer.truncation_side,
-        makes_types(tokenizer),
+        makes_types(tokenizer) if special else "no special tokens",
     ]
     digest = hashlib.sha256(json.dumps([_FORMAT, max_length, *settings]).encode())
     for chunk in _chunks(texts):
@@ -105,16 +111,16 @@ class _Part:
 
 
 def _encoded(
-    texts: Sequence[str], tokenizer: Any, max_length: int, advance: Callable[[int], object]
+    texts: Sequence[str], tokenizer: Any, max_length: int, special: bool, advance: Callable[[int], object]
 ) -> Iterator[pa.RecordBatch]:
-    typed = makes_types(tokenizer)
+    typed = special and makes_types(tokenizer)
     # tokenizer(texts, truncation=True, max_length=…) sets this, too, and calls the same Rust code. It then turns all encodings
     # into Python lists, which take most of its memory.
     tokenizer.set_truncation_and_padding(
         PaddingStrategy.DO_NOT_PAD, TruncationStrategy.LONGEST_FIRST, max_length, 0, None, None
     )
     tokenizer.backend_tokenizer.encode_special_tokens = tokenizer.split_special_tokens
-    encode = partial(_encode, tokenizer.backend_tokenizer, typed)
+    encode = partial(_encode, tokenizer.backend_tokenizer, special, typed)
     parts: list[_Part] = []
     size = 0
     for part in ahead(encode, _chunks(texts), cpu.cores(), "tokenise"):
@@ -128,8 +134,8 @@ def _encoded(
         yield _record_batch(parts)
 
 
-def _encode(tokenizer: Any, typed: bool, chunk: list[str]) -> _Part:
-    encodings = tokenizer.encode_batch_fast(chunk)  # without Python's lock
+def _encode(tokenizer: Any, special: bool, typed: bool, chunk: list[str]) -> _Part:
+    encodings = tokenizer.encode_batch_fast(chunk, add_special_tokens=special)  # without Python's lock
     rows = [array("i", encoding.ids) for encoding in encodings]
     keys = b"".join(hashlib.blake2b(row, digest_size=8).digest() for row in rows)
     types = _flat(array("i", encoding.type_ids) for encoding in encodings) if typed else None

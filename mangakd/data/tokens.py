@@ -1,4 +1,4 @@
-"""`Tokens`: the token ids of many texts, memory-mapped, and a content key for each text.
+"""`Sequences`: what models read, with a content key each. `Tokens` are those of many texts, memory-mapped.
 
 The key, a hash of the token ids, is how the store of teacher outputs finds its records: it does not depend on the order,
 the batch or the world size, and it changes with the tokenizer, the truncation and the text.
@@ -17,6 +17,24 @@ class Ids(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, positions: np.ndarray, /) -> np.ndarray: ...
+
+
+class Sequences(Protocol):
+    """The sequences of N texts or pairs of texts. lengths (N): their tokens. keys (N) int64: see above."""
+
+    @property
+    def lengths(self) -> np.ndarray: ...
+
+    @property
+    def keys(self) -> np.ndarray: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int, /) -> np.ndarray:
+        """The token ids of one sequence."""
+
+    def inputs(self, positions: np.ndarray, pad_id: int, /) -> dict[str, np.ndarray]:
+        """input_ids, attention_mask, and token_type_ids if there are any; each (B, T) int64, T the longest of these."""
 
 
 @dataclass(frozen=True)
@@ -56,33 +74,28 @@ class Tokens:
         return values
 
 
-class _Joined:
-    """Several arrays addressed as if they were one, because copying memory-mapped arrays would read them into memory."""
+class Concatenation:
+    """The sequences of several parts, one after the other. Copying memory-mapped arrays would read them into memory."""
 
-    def __init__(self, arrays: Sequence[Ids]) -> None:
-        self._arrays = arrays
-        self.ends = np.cumsum([len(array) for array in arrays])
+    def __init__(self, parts: Sequence[Sequences]) -> None:
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+        self.lengths = np.concatenate([part.lengths for part in parts])
+        self.keys = np.concatenate([part.keys for part in parts])
 
     def __len__(self) -> int:
-        return int(self.ends[-1])
+        return len(self.keys)
 
-    def __getitem__(self, positions: np.ndarray) -> np.ndarray:
-        values, owners = np.empty(positions.shape, np.int32), np.searchsorted(self.ends, positions, side="right")
-        for number, array in enumerate(self._arrays):
-            own = owners == number
-            values[own] = array[positions[own] - (self.ends[number] - len(array))]
-        return values
+    def __getitem__(self, position: int) -> np.ndarray:
+        return self.inputs(np.array([position]), 0)["input_ids"][0]
 
-
-def concatenated(parts: Sequence[Tokens]) -> Tokens:
-    """The texts of several `Tokens` of one tokenizer, one after the other."""
-    ids = _Joined([part.ids for part in parts])
-    moves = ids.ends - [len(part.ids) for part in parts]
-    types = [part.types + move for part, move in zip(parts, moves, strict=True) if part.types is not None]
-    return Tokens(
-        ids,
-        np.concatenate([part.starts + move for part, move in zip(parts, moves, strict=True)]),
-        np.concatenate([part.lengths for part in parts]),
-        np.concatenate([part.keys for part in parts]),
-        np.concatenate(types) if types else None,
-    )
+    def inputs(self, positions: np.ndarray, pad_id: int) -> dict[str, np.ndarray]:
+        owners = np.searchsorted(self._ends, positions, side="right")
+        shape = (len(positions), self.lengths[positions].max())
+        inputs: dict[str, np.ndarray] = {}
+        for owner in np.unique(owners):
+            rows, part = np.flatnonzero(owners == owner), self._parts[owner]
+            for name, values in part.inputs(positions[rows] - self._ends[owner] + len(part), pad_id).items():
+                fill = pad_id if name == "input_ids" else 0
+                inputs.setdefault(name, np.full(shape, fill, dtype=np.int64))[rows, : values.shape[1]] = values
+        return inputs

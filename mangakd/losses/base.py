@@ -17,8 +17,10 @@ from mangakd.core.requires import Fits, Requires
 from mangakd.core.schedule import Schedule, at
 from mangakd.core.spec import Kind, ModelSpec
 
-UNITS = ("rows", "tokens", "cells", "labels")
-"""What a loss may count: data/loader.py counts each of them in every optimizer step."""
+ALWAYS = ("rows", "tokens", "cells")
+UNITS = (*ALWAYS, "labels", "groups", "ordered")
+"""What a loss may count: data/sampler.py counts each of them in every optimizer step. A task says which others than ALWAYS its
+rows have: labels, or rows with them; groups, rows of two documents or more; ordered, rows with two different grades."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class LossCallback(nn.Module):
 
     name: its key among the losses, for messages (`losses.<name>.<option>`). weight: a number or a schedule of progress.
     citation: the source, for the model card. needs_teacher: False when it learns from the labels alone. unit: what `count`
-    is a fixed multiple of: rows, tokens, cells (tokens²) or labels (that are not -100). The loader knows how many of it an
-    optimizer step holds on all ranks, which is what LossSet divides by. additive: False if the loss compares rows of a batch
+    is a fixed multiple of, one of UNITS. The loader knows how many of it an optimizer step holds on all ranks, which is what
+    LossSet divides by. additive: False if the loss compares rows of a batch
     with each other (in-batch contrast): the sums of a step's parts then do not add up to the loss of the whole step.
     """
 

@@ -109,7 +109,7 @@ class LossSet(nn.Module):
         """The weighted total at `progress` (0…1). A weight of 0 multiplies and keeps the graph: skipping a loss would
         leave its parameters without gradients, which DDP refuses."""
         total = student.mask.new_zeros((), dtype=torch.float32)
-        scale = batch.get("scale", {})
+        scale = batch.get("scale")
         batch = {**batch, "progress": progress}
         weighted: dict[str, Tensor] = {}
         terms: dict[str, Tensor] = {}
@@ -118,7 +118,7 @@ class LossSet(nn.Module):
         with torch.autocast(device_type=student.mask.device.type, enabled=False):
             for name, loss in self.callbacks.items():
                 output = loss(student, teacher, batch)
-                mean = output.sum / output.count.clamp(min=1) * scale.get(loss.unit, 1.0)
+                mean = output.sum / output.count.clamp(min=1) * (1.0 if scale is None else scale[loss.unit])
                 weights[name] = at(loss.weight, progress)
                 weighted[name] = weights[name] * mean
                 total = total + weighted[name]

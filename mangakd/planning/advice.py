@@ -37,7 +37,7 @@ def advise(student: Model, teacher: Model | None, machine: Machine, job: Job) ->
     def fits(setting: Setting) -> bool:
         return need(setting) <= usable(setting[0])
 
-    def told(words: list[str], setting: Setting) -> Change:
+    def change(words: list[str], setting: Setting) -> Change:
         return Change(f"{' + '.join(words)}: {need(setting) / GB:.1f} GB of {setting[0].memory_gb:.0f} GB", *setting)
 
     start = (machine, job)
@@ -46,11 +46,11 @@ def advise(student: Model, teacher: Model | None, machine: Machine, job: Job) ->
     steps = _steps(fits)
     alone = [(words, after) for words, apply in steps if (after := apply(start)) is not None and fits(after)]
     if alone:
-        return [told([_words(words, after)], after) for words, after in alone]
+        return [change([_words(words, after)], after) for words, after in alone]
     # Two ways out: on these devices with adapters, or the whole student on more of them.
     here, wider = steps[:-1], [*steps[:-2], steps[-1]]
-    found = [_together(start, chosen, fits) for chosen in (here, wider)]
-    changes = [told([_words(words, after) for words in chosen], after) for chosen, after in filter(None, found)]
+    ways = [_together(start, order, fits) for order in (here, wider)]
+    changes = [change([_words(words, after) for words in order], after) for order, after in filter(None, ways)]
     return list({change.text: change for change in changes}.values())
 
 
@@ -73,18 +73,18 @@ def _words(words: str, setting: Setting) -> str:
 
 def _together(start: Setting, steps: list[Step], fits: Callable[[Setting], bool]) -> tuple[list[str], Setting] | None:
     """All steps until it fits, less those that it fits without."""
-    taken = []
+    path = []
     for step in steps:
-        taken.append(step)
-        if fits(_apply(start, taken)):
+        path.append(step)
+        if fits(_apply(start, path)):
             break
     else:
         return None
-    for step in list(taken):
-        rest = [other for other in taken if other is not step]
+    for step in list(path):
+        rest = [other for other in path if other is not step]
         if fits(_apply(start, rest)):
-            taken = rest
-    moved = [step for i, step in enumerate(taken) if _apply(start, taken[:i]) != _apply(start, taken[: i + 1])]
+            path = rest
+    moved = [step for i, step in enumerate(path) if _apply(start, path[:i]) != _apply(start, path[: i + 1])]
     return [words for words, _ in moved], _apply(start, moved)
 
 

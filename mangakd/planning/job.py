@@ -69,16 +69,16 @@ class Machine:
         """
         if not isinstance(figures, Mapping):
             raise UserError(f"hardware.machine={figures} must be null (this machine) or figures by name.")
-        known = {field.name: field.default for field in fields(cls) if field.name not in ("name", *SPREAD)}
+        choices = {field.name: field.default for field in fields(cls) if field.name not in ("name", *SPREAD)}
         for figure in figures:
-            if figure not in known:
+            if figure not in choices:
                 raise UserError(
-                    f"hardware.machine.{figure} is unknown{near(str(figure), known)} Known: {', '.join(known)}."
+                    f"hardware.machine.{figure} is unknown{near(str(figure), choices)} Known: {', '.join(choices)}."
                 )
-        missing = [figure for figure, default in known.items() if default is MISSING and figures.get(figure) is None]
+        missing = [figure for figure, default in choices.items() if default is MISSING and figures.get(figure) is None]
         if missing:
             raise UserError(f"hardware={name} lacks figures for a plan: hardware.machine.{', '.join(missing)}.")
-        return cls(name, **{figure: _checked(figure, value) for figure, value in figures.items()}, **spread)
+        return cls(name, **{figure: _check(figure, value) for figure, value in figures.items()}, **spread)
 
     @property
     def hourly(self) -> float:
@@ -152,7 +152,7 @@ class Job:
         return self.teacher in ("replicated", "sharded")
 
 
-def _checked(figure: str, value: Any) -> Any:
+def _check(figure: str, value: Any) -> Any:
     """A number, a pair of them (bad and good end), or the peaks by precision."""
     if figure == "tflops":
         words, good = "{fp32: …} or {fp32: …, bf16: …}", isinstance(value, Mapping) and {"fp32"} <= {*value} <= PEAKS
@@ -169,7 +169,7 @@ def _checked(figure: str, value: Any) -> Any:
     return tuple(value) if figure in PAIRS else value
 
 
-def one_of(key: str, value: str, known: object) -> None:
-    names = list(known)  # type: ignore[call-overload]
+def one_of(key: str, value: str, choices: object) -> None:
+    names = list(choices)  # type: ignore[call-overload]
     if value not in names:
         raise UserError(f"{key}={value} is unknown{near(value, names)} Known: {', '.join(names)}.")

@@ -67,7 +67,7 @@ def _copies(student: Model, machine: Machine, job: Job) -> float:
 
 def activations(student: Model, machine: Machine, job: Job) -> float:
     """Kept for backward, and the gradients of the layer that backward is in."""
-    each = job.tokens * kept(student, machine, job)
+    each = job.tokens * activation_bytes(student, machine, job)
     working = job.tokens * job.width * (4 * student.hidden + 2 * student.intermediate)
     if not job.checkpointing:
         return student.layers * each + working
@@ -75,7 +75,7 @@ def activations(student: Model, machine: Machine, job: Job) -> float:
     return student.layers * job.tokens * _residual(machine, job) * student.hidden + each + working
 
 
-def kept(model: Model, machine: Machine, job: Job) -> float:
+def activation_bytes(model: Model, machine: Machine, job: Job) -> float:
     """Bytes that one layer keeps for one token, per number `width` but where said.
 
     BERT: inputs of the matrices (query, key and value share one), query, key, value, attention's output, GELU's input

@@ -100,7 +100,7 @@ def estimate(student: Model, teacher: Model | None, machine: Machine, job: Job) 
 
 def _assumptions(machine: Machine, job: Job) -> list[str]:
     bad, good = machine.mfu
-    found = [
+    notes = [
         f"peak {machine.peak(job.precision) / 1e12:g} TFLOP/s a device on paper, {bad:.0%}–{good:.0%} of it reached; "
         f"{machine.bandwidth_gb_s:g} GB/s of memory",
         f"{job.length} tokens an example on average, padding included"
@@ -112,14 +112,14 @@ def _assumptions(machine: Machine, job: Job) -> list[str]:
         "not counted: start-up, tokenising, fine-tuning or storing the teacher, generating text",
     ]
     if job.precision == "bf16-true":
-        found.append(
+        notes.append(
             "bf16-true: AdamW with fp32 moments and an fp32 master copy (torch's own has neither for bf16 weights)"
         )
     if job.lora:
-        kept = "fp32" if job.precision == "32-true" else "bf16"
-        found.append(f"LoRA of rank {job.lora} on all matrices of all layers, in fp32; frozen weights in {kept}")
+        dtype = "fp32" if job.precision == "32-true" else "bf16"
+        notes.append(f"LoRA of rank {job.lora} on all matrices of all layers, in fp32; frozen weights in {dtype}")
     if job.in_memory:
-        found.append(f"teacher in {job.teacher_dtype}, run on every training and evaluation batch")
+        notes.append(f"teacher in {job.teacher_dtype}, run on every training and evaluation batch")
     if job.teacher == "api":
-        found.append("the API's price is not included")
-    return found
+        notes.append("the API's price is not included")
+    return notes

@@ -30,10 +30,10 @@ def figures(kind: str, processes: int, profiles: Mapping[str, Figures]) -> Figur
         return _cpu(processes)
     name = torch.cuda.get_device_name() if kind == "cuda" and torch.cuda.is_available() else ""
     words = name.lower().replace("-", " ").split()
-    for profile, known in sorted(profiles.items()):
+    for profile, machine in sorted(profiles.items()):
         if profile.split("_")[0] in words:
             # The same name is sold with 40 GB and with 80.
-            return {**known, "memory_gb": round(torch.cuda.get_device_properties(0).total_memory / GB, 1)}
+            return {**machine, "memory_gb": round(torch.cuda.get_device_properties(0).total_memory / GB, 1)}
     raise UserError(
         f"the hardware profile has no planning figures (hardware.machine=null), and this machine's {name or kind} is not "
         f"known or not there. Plan for {', '.join(f'hardware={profile}' for profile in sorted(profiles))}, "

@@ -29,7 +29,7 @@ BASELINE = "baseline"  # its name in answers, and the folder of its checkpoints
 
 def distillation(run: Run) -> None:
     """Every rank trains; the first rank does what a single process can do."""
-    started = time.perf_counter()
+    start = time.perf_counter()
     print(summary(run), flush=True)
     task, hardware, splits = run.parts.task, run.parts.hardware, run.material.splits
     teacher = run.material.teacher()
@@ -37,8 +37,8 @@ def distillation(run: Run) -> None:
     members: dict[str, list[Rows]] = {}
     if ranks.is_first():
         teacher.prepare(hardware.device, Need(answer=True))
-        asked = answers_of(lambda b: with_members(task, teacher(b), b), splits, hardware, "teacher", hardware.precision)
-        answers["teacher"], members = apart(asked)
+        both = answers_of(lambda b: with_members(task, teacher(b), b), splits, hardware, "teacher", hardware.precision)
+        answers["teacher"], members = apart(both)
     answers["teacher"] = ranks.share(answers["teacher"])
     scorer = Scorer(task.judge, run.models.head, {name: splits[name].columns for name in answers["teacher"]})
     metrics = scorer.teacher(answers["teacher"], task.monitor) | results.teacher_sizes(run.models.teacher_parameters)
@@ -56,7 +56,7 @@ def distillation(run: Run) -> None:
             answers[BASELINE] = student_answers(task, baseline, splits, hardware, BASELINE)
             metrics |= scorer.student(answers[BASELINE], answers["teacher"], metrics, "baseline/")
     if ranks.is_first():
-        metrics["run/seconds"] = time.perf_counter() - started
+        metrics["run/seconds"] = time.perf_counter() - start
         _finish(run, answers, metrics)
 
 

@@ -29,10 +29,10 @@ def estimated(run: Run, machine: Machine) -> Estimate:
 
 def batches(hardware: Hardware, precision: str, machine: Machine) -> dict[str, Any]:
     """How a job's rows are spread. precision: as typed; `auto` on a CPU is that of the planned CPU, not of this one."""
-    resolved = hardware.precision
+    choice = hardware.precision
     if precision == "auto" and hardware.kind == "cpu":
-        resolved = "bf16-mixed" if "bf16" in machine.tflops else "32-true"
-    return {"batch": hardware.batch_size, "accumulation": hardware.accumulate, "precision": resolved}
+        choice = "bf16-mixed" if "bf16" in machine.tflops else "32-true"
+    return {"batch": hardware.batch_size, "accumulation": hardware.accumulate, "precision": choice}
 
 
 def remarks(plan: Estimate, stages: list[Stage], baseline: bool) -> list[str]:

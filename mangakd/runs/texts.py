@@ -10,10 +10,11 @@ from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
 from mangakd.data.augment import Augment, Neighbours, kept
 from mangakd.data.encoded import EncodedSplit, Sides, joined
+from mangakd.data.pairs import Template, Where, tokenise_pairs
 from mangakd.data.rows import Rows, inputs
 from mangakd.data.source import Corpus
 from mangakd.data.tokenising import tokenise
-from mangakd.data.tokens import Tokens
+from mangakd.data.tokens import Sequences
 from mangakd.models import load
 from mangakd.tasks.base import Task
 from mangakd.teachers.base import digest
@@ -35,14 +36,20 @@ class Tokeniser:
     max_length: int
     cache: Path
 
-    def __call__(self, texts: Sequence[str]) -> Sides:
-        teacher = self._tokens(texts, self.teacher_tokenizer)
-        same = load.vocabulary_digest(self.student_tokenizer) == load.vocabulary_digest(self.teacher_tokenizer)
-        student = teacher if same else self._tokens(texts, self.student_tokenizer)
-        return Sides(student, teacher, self.student_tokenizer.pad_token_id, self.teacher_tokenizer.pad_token_id)
+    def __call__(self, texts: Sequence[str], /) -> Sides:
+        return self._sides(lambda tokenizer: tokenise(texts, tokenizer, self.max_length, self.cache, progress))
 
-    def _tokens(self, texts: Sequence[str], tokenizer: Any) -> Tokens:
-        return tokenise(texts, tokenizer, self.max_length, self.cache, progress)
+    def pairs(self, first: Sequence[str], second: Sequence[str], where: Where = "pair {}".format, /) -> Sides:
+        options = (self.max_length, self.cache, progress, where)
+        same = Template.of(self.student_tokenizer) == Template.of(self.teacher_tokenizer)
+        return self._sides(lambda tokenizer: tokenise_pairs(first, second, tokenizer, *options), same)
+
+    def _sides(self, read: Callable[[Any], Sequences], same: bool = True) -> Sides:
+        """same: whether both tokenizers read alike if their vocabularies are equal."""
+        teacher = read(self.teacher_tokenizer)
+        same &= load.vocabulary_digest(self.student_tokenizer) == load.vocabulary_digest(self.teacher_tokenizer)
+        student = teacher if same else read(self.student_tokenizer)
+        return Sides(student, teacher, self.student_tokenizer.pad_token_id, self.teacher_tokenizer.pad_token_id)
 
 
 def splits_of(

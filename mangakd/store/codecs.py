@@ -46,10 +46,10 @@ class Dense:
             records["logits"] = logits
         bad = positions[~np.isfinite(records["logits"]).all(axis=(1, 2))]
         if len(bad):
-            shown = ", ".join(map(str, bad[:10])) + (", …" if len(bad) > 10 else "")
+            places = ", ".join(map(str, bad[:10])) + (", …" if len(bad) > 10 else "")
             raise UserError(
                 f"the teacher's logits are NaN or inf as {self.dtype} for {len(bad)} of {len(keys)} examples, at "
-                f"positions {shown}; nothing of this shard was written. Run the teacher in float32, look at those "
+                f"positions {places}; nothing of this shard was written. Run the teacher in float32, look at those "
                 "examples" + (", or store float32." if self.dtype == "float16" else ".")
             )
         return records

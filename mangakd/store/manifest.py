@@ -45,11 +45,11 @@ class Manifest:
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        for name, known in (("kind", CODECS), ("dtype", FLOATS)):
+        for name, choices in (("kind", CODECS), ("dtype", FLOATS)):
             value = getattr(self, name)
-            if value not in known:
+            if value not in choices:
                 raise UserError(
-                    f"a store of {name} {value!r} does not exist; known: {', '.join(known)}{near(value, known)}"
+                    f"a store of {name} {value!r} does not exist; known: {', '.join(choices)}{near(value, choices)}"
                 )
         if self.members < 1 or self.head.outputs < 1:
             raise UserError(
@@ -76,10 +76,10 @@ class Manifest:
         if not path.exists():
             raise UserError(f"there is no store of teacher outputs in {folder} (no {MANIFEST_FILE}). Fill it: {REFILL}")
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            version = found["format"]
+            content = json.loads(path.read_text(encoding="utf-8"))
+            version = content["format"]
             if version == FORMAT:
-                return cls(**{**found, "head": Head.read(found["head"])})
+                return cls(**{**content, "head": Head.read(content["head"])})
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(
                 f"{path} cannot be read ({error}). Delete the folder and fill it again: {REFILL}"
@@ -114,11 +114,11 @@ class Manifest:
             )
 
     def _difference(self, expected: "Manifest", name: str) -> str:
-        held, wanted = getattr(self, name), getattr(expected, name)
-        if held == wanted:
+        own, theirs = getattr(self, name), getattr(expected, name)
+        if own == theirs:
             return ""
-        if name != "head" or replace(held, names=()) != replace(wanted, names=()):
-            shown = str if name == "head" else repr
-            return f"{name} is {shown(held)} in the store, {shown(wanted)} expected"
-        at, (first, other) = next((i, p) for i, p in enumerate(zip_longest(held.names, wanted.names)) if p[0] != p[1])
+        if name != "head" or replace(own, names=()) != replace(theirs, names=()):
+            show = str if name == "head" else repr
+            return f"{name} is {show(own)} in the store, {show(theirs)} expected"
+        at, (first, other) = next((i, p) for i, p in enumerate(zip_longest(own.names, theirs.names)) if p[0] != p[1])
         return f"head: output {at} is {first!r} in the store, {other!r} expected"

@@ -55,10 +55,10 @@ class StoreReader:
 
     def lookup(self, keys: np.ndarray) -> np.ndarray:
         """Logits (B, M, C) float32 of keys (B) int64. Raises UserError when any key is missing."""
-        at, found = self._find(keys)
-        if not found.all():
+        at, hits = self._find(keys)
+        if not hits.all():
             raise UserError(
-                f"{np.count_nonzero(~found)} of {len(keys)} examples of this batch are not in the store {self.folder}, "
+                f"{np.count_nonzero(~hits)} of {len(keys)} examples of this batch are not in the store {self.folder}, "
                 f"which holds {len(self):,}: it was filled from other data or another tokenization. Add them: {REFILL}"
             )
         rows = self._order[at]

@@ -157,10 +157,10 @@ def _from_sizes(sizes: dict[str, Any]) -> Any:
         raise UserError(
             f"student.sizes.model_type={kind!r} is unknown{near(kind, CONFIG_MAPPING.keys())} Example: bert."
         )
-    known = AutoConfig.for_model(kind)
-    wrong = [name for name in sizes if not hasattr(known, name)]
+    default = AutoConfig.for_model(kind)
+    wrong = [name for name in sizes if not hasattr(default, name)]
     if wrong:
-        raise UserError(f"student.sizes has {wrong}, which {kind} does not know{near(wrong[0], known.to_dict())}")
+        raise UserError(f"student.sizes has {wrong}, which {kind} does not know{near(wrong[0], default.to_dict())}")
     for name in sizes:
         if name in SIZES and (problem := size_problem(sizes[name])):
             raise UserError(f"student.sizes.{name}={sizes[name]} {problem}.")
@@ -194,12 +194,12 @@ def copy_layers(teacher: Any, student: Any, layers: Sequence[int], head: list[in
     missing, unexpected = student.load_state_dict(weights, strict=False)
     drop_pooler(student, missing)
     missing = [name for name in missing if name in student.state_dict()]
-    lost = [name for name in missing if head is not None or name.startswith(prefix_of(student))]
-    if lost or unexpected:
+    gaps = [name for name in missing if head is not None or name.startswith(prefix_of(student))]
+    if gaps or unexpected:
         raise UserError(
             f"student.layers={list(layers)} does not fit {teacher.config.model_type}, whose layers are not all alike: "
-            f"{len(lost)} weights would stay random and {len(unexpected)} have no place, such as "
-            f"{(lost + unexpected)[0]}. Keep a layer of the teacher in its own kind of place, such as layer 1 first."
+            f"{len(gaps)} weights would stay random and {len(unexpected)} have no place, such as "
+            f"{(gaps + unexpected)[0]}. Keep a layer of the teacher in its own kind of place, such as layer 1 first."
         )
 
 

@@ -5,7 +5,7 @@ Data, teachers, students and evaluation never see a task; they see what it gives
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -25,10 +25,12 @@ Model = Callable[[Batch], Outputs]
 class Task(ABC):
     """name: for folders and cards. kind: of its head, which also chooses among hardware.tasks.
 
-    columns: what its rows hold, the inputs and what is learnt. judge: names, ranks and computes the scores. monitor: the judge's
+    columns: what its rows hold, the inputs and what is learnt. units: what `encode` counts for losses beside rows, tokens and
+    cells (losses/base.py). judge: names, ranks and computes the scores. monitor: the judge's
     score that picks the best epoch.
     """
 
+    units: ClassVar[tuple[str, ...]] = ("labels",)
     name: str
     kind: Kind
     judge: Judge

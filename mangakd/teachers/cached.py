@@ -1,4 +1,4 @@
-"""`CachedTeacher`: reads what a teacher said from the store; no teacher in memory. Gives answers only: no hidden states, no attention.
+"""`CachedTeacher`: reads the answers of a teacher from the store; no teacher in memory. It gives no hidden states, no attention.
 
 Records are found by a hash of the tokens, so shuffling, filtering or another batch size never misalign them, and live and
 stored teachers give the same loss.
@@ -54,10 +54,11 @@ class CachedTeacher(TeacherProvider):
 
     def __call__(self, batch: Batch) -> Outputs:
         key, mask = batch["key"], batch["teacher"]["attention_mask"]
-        found = torch.from_numpy(self._reader.lookup(key.cpu().numpy())).to(key.device, non_blocking=True)  # (B, M, C)
+        # (B, M, C)
+        records = torch.from_numpy(self._reader.lookup(key.cpu().numpy())).to(key.device, non_blocking=True)
         if self.members == 1:
-            return Outputs.of(self.spec.head.kind, found[:, 0], mask)
-        return combined(found.transpose(0, 1), self.weights, self._combine, mask, self.spec.head)
+            return Outputs.of(self.spec.head.kind, records[:, 0], mask)
+        return combined(records.transpose(0, 1), self.weights, self._combine, mask, self.spec.head)
 
 
 @dataclass(kw_only=True)

@@ -65,11 +65,11 @@ class EnsembleTeacher(TeacherProvider):
 
 def _check_alike(specs: Sequence[ModelSpec]) -> None:
     for what in ("head", "vocabulary"):
-        found = {getattr(spec, what): spec.name for spec in specs}
-        if len(found) > 1:
+        values = {getattr(spec, what): spec.name for spec in specs}
+        if len(values) > 1:
             raise UserError(
                 f"the members of the ensemble differ in {what}: "
-                f"{'; '.join(f'{name} has {value}' for value, name in found.items())}. "
+                f"{'; '.join(f'{name} has {value}' for value, name in values.items())}. "
                 "Give teacher.paths models of one task that read with one tokenizer."
             )
 

@@ -60,7 +60,7 @@ def fill(folder: Path, teacher: TeacherProvider, context: TeacherContext) -> int
 
 def _write(folder: Path, teacher: TeacherProvider, context: TeacherContext) -> int:
     """The first rank's part."""
-    written = 0
+    count = 0
     with StoreWriter(folder, manifest_of(teacher, context.precision)) as writer:
         for name, split in context.splits.items():
             plan = writer.plan(split.teacher.keys)
@@ -69,8 +69,8 @@ def _write(folder: Path, teacher: TeacherProvider, context: TeacherContext) -> i
             processes = f", by {ranks.world()} processes" if ranks.world() > 1 else ""
             log.info("store %s of %s: %s%s", folder, name, plan, processes)
             with context.progress(f"teacher on {name}", plan.examples) as advance:
-                written += writer.capture(split.teacher.keys, partial(_together, teacher, context, name, advance))
-    return written
+                count += writer.capture(split.teacher.keys, partial(_together, teacher, context, name, advance))
+    return count
 
 
 def _together(
@@ -123,10 +123,10 @@ def verify(folder: Path, teacher: TeacherProvider, name: str, context: TeacherCo
     reader = StoreReader(folder, manifest_of(teacher, context.precision))
     positions = np.linspace(0, len(split.teacher) - 1, min(rows, len(split.teacher)), dtype=np.int64)
     live = torch.from_numpy(_logits(teacher, context, name, positions))
-    stored = torch.from_numpy(reader.lookup(split.teacher.keys[positions]))
+    records = torch.from_numpy(reader.lookup(split.teacher.keys[positions]))
     head = teacher.spec.head
     if head.several:  # one Bernoulli per label: log p of on and of off
-        live, stored = (torch.nn.functional.logsigmoid(torch.stack([z, -z])) for z in (live, stored))
+        live, records = (torch.nn.functional.logsigmoid(torch.stack([z, -z])) for z in (live, records))
     elif head.kind == "labels":
-        live, stored = live.log_softmax(-1), stored.log_softmax(-1)
-    return float((live - stored).abs().max())
+        live, records = live.log_softmax(-1), records.log_softmax(-1)
+    return float((live - records).abs().max())

@@ -56,9 +56,9 @@ class Member:
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path.strip():
-            shown = f"{'null' if self.path is None else self.path} is {'no text' if self.path else 'empty'}"
+            value = f"{'null' if self.path is None else self.path} is {'no text' if self.path else 'empty'}"
             raise UserError(
-                f"teacher.path={shown}: give it (or each of teacher.paths) a folder, a hub id, or `embedded`."
+                f"teacher.path={value}: give it (or each of teacher.paths) a folder, a hub id, or `embedded`."
             )
 
 

@@ -70,7 +70,10 @@ class Fit:
 
 @dataclass(frozen=True)
 class FitResult:
-    """score: the best `val/<monitor>`. samples_per_second: in training steps only, on all devices. steps: of the optimizer."""
+    """score: the best `val/<monitor>`, NaN without a validation pass. steps: of the optimizer.
+
+    samples_per_second: in training steps only, on all devices.
+    """
 
     score: float
     samples_per_second: float
@@ -111,7 +114,7 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, setu
     file = setup.checkpoints / ("best.ckpt" if keep == "best" else checkpoints.LAST)
     if file.is_file():  # absent with trainer.fast_dev_run
         _load_weights(student, file)
-    score = round(float(best.best_model_score), 6) if best.best_model_score is not None else 0.0
+    score = round(float(best.best_model_score), 6) if best.best_model_score is not None else math.nan
     student.cpu()
     return FitResult(score, progress.samples / max(progress.seconds, 1e-9), trainer.global_step)
 

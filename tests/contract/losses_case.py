@@ -17,6 +17,8 @@ from mangakd.core.requires import Need
 from mangakd.losses.base import LossCallback, LossOutput
 
 B, T = 3, 4
+SIZES, GRADES = [4, 1, 3], [[2, 0, 0, 1], [1, np.nan, np.nan, np.nan], [0, 1, 0, np.nan]]  # documents of each query
+GIVEN = ("labels", "grades", "sizes", "teacher.weights")  # no loss learns from them
 MASK = torch.tensor([[1, 1, 1, 1], [0, 1, 1, 0], [1, 1, 1, 0]])  # full, padded on the left, padded on the right
 LEFT, RIGHT = 1, 2
 
@@ -34,13 +36,15 @@ class Case:
             if spec is not None:
                 self._fill(side, spec, getattr(self.loss.requires, side))
         self._label()
+        if row.groups:
+            self.arrays["sizes"] = np.array(SIZES)
 
     def _fill(self, side: str, spec: Any, need: Need) -> None:
         def put(name: str, *shape: int) -> None:
             self.arrays[f"{side}.{name}"] = self.rng.normal(size=shape)
 
         if need.answer:
-            put("logits", B, self.row.head.outputs)
+            put("logits", B, len(GRADES[0]) if self.row.groups else self.row.head.outputs)
             self.arrays[f"{side}.logits"] *= 3
         if need.answer and side == "teacher" and self.row.members:
             put("members", self.row.members, B, self.row.head.outputs)
@@ -57,6 +61,9 @@ class Case:
     def _label(self) -> None:
         if not self.loss.requires.labels:
             return
+        if self.row.groups:
+            self.arrays["grades"] = np.array(GRADES)
+            return
         single = not self.row.head.several
         labels = np.array([3, -100, 0]) if single else self.rng.integers(0, 2, size=(B, 5)).astype(float)
         if not single:
@@ -72,19 +79,49 @@ class Case:
     def tensors(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
         """Leaves with gradients, the teacher's too: a loss must not send any there."""
         kinds = {"labels": torch.int64 if not self.row.head.several else torch.float32}
+        kinds |= {"grades": torch.float32, "sizes": torch.int64}
         made = {name: torch.tensor(value, dtype=kinds.get(name, dtype)) for name, value in self.arrays.items()}
-        return {name: t.requires_grad_(name not in ("labels", "teacher.weights")) for name, t in made.items()}
+        return {name: t.requires_grad_(name not in GIVEN) for name, t in made.items()}
 
     def __call__(self, tensors: dict[str, Tensor], mask: Tensor = MASK) -> LossOutput:
         teacher = self._outputs("teacher", tensors, mask) if self.row.teacher else None
         student = self._outputs("student", tensors, mask)
-        return self.loss(student, teacher, {"labels": tensors["labels"]} if "labels" in tensors else {})
+        return self.loss(student, teacher, self.batch(tensors))
+
+    def batch(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the loader says of the rows."""
+        batch = {name: tensors[name] for name in ("labels", "grades") if name in tensors}
+        if self.row.groups:
+            batch["first"] = torch.nn.functional.pad(tensors["sizes"].cumsum(0), (1, 0))
+        return batch
+
+    def counts(self, tensors: dict[str, Tensor], mask: Tensor) -> dict[str, int]:
+        """Unit of counting → how many of it the batch holds."""
+        lengths = mask.sum(-1)
+        held = {"rows": B, "tokens": int(lengths.sum()), "cells": int((lengths**2).sum())}
+        if "labels" in tensors:
+            held["labels"] = int((tensors["labels"] != -100).sum())
+        if self.row.groups:
+            held |= {unit: int(self.counted(unit).sum()) for unit in ("labels", "groups", "ordered")}
+        return held
+
+    def counted(self, unit: str) -> np.ndarray:
+        """(B) bool: the queries that a ranking loss learns from."""
+        graded = [np.array(grades[:size]) for grades, size in zip(GRADES, SIZES, strict=True)]
+        wanted = {
+            "rows": lambda g: True, "labels": lambda g: not np.isnan(g).any(),
+            "groups": lambda g: len(g) > 1, "ordered": lambda g: len(set(g)) > 1,
+        }  # fmt: skip
+        return np.array([wanted[unit](g) for g in graded])
 
     def _outputs(self, side: str, tensors: dict[str, Tensor], mask: Tensor) -> Outputs:
         parts = {name.removeprefix(f"{side}."): t for name, t in tensors.items() if name.startswith(f"{side}.")}
         layers = sorted({int(name.split(".")[1]) for name in parts if name.startswith("query")})
+        logits = parts.get("logits", torch.zeros(len(mask), 1))
+        if self.row.groups:
+            logits = logits[documents(logits, tensors["sizes"])][:, None]
         return Outputs(
-            logits=parts.get("logits", torch.zeros(len(mask), 1)),
+            logits=logits,
             mask=mask,
             hidden={int(name.split(".")[1]): t for name, t in parts.items() if name.startswith("hidden")},
             attention={layer: self._tap(parts, layer) for layer in layers},
@@ -101,16 +138,12 @@ class Case:
     def reference_arrays(self) -> dict[str, Any]:
         state = {f"state.{name}": value.double().numpy().copy() for name, value in self.loss.state_dict().items()}
         tokens = [np.flatnonzero(row) for row in MASK.numpy()]
+        whole = [name for name in ("labels", "grades", "sizes") if name in self.arrays]
         # From fp32, so that the difference measured is the arithmetic's and not the inputs'.
         rounded = {
-            name: value.astype(np.float32).astype(float) for name, value in self.arrays.items() if name != "labels"
+            name: value.astype(np.float32).astype(float) for name, value in self.arrays.items() if name not in whole
         }
-        return {
-            **rounded,
-            **state,
-            **({"labels": self.arrays["labels"]} if "labels" in self.arrays else {}),
-            "tokens": tokens,
-        }
+        return {**rounded, **state, **{name: self.arrays[name] for name in whole}, "tokens": tokens}
 
 
 def bound(row: Row) -> LossCallback:
@@ -129,12 +162,20 @@ def grads(tensors: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
     return {name: torch.zeros_like(tensors[name]) if (g := tensors[name].grad) is None else g for name in names}
 
 
-def masked(name: str, tensor: Tensor, tensors: dict[str, Tensor]) -> Tensor:
-    """What of `tensor` no loss may read, bool of its shape: padded positions, and where the student's logits have no label."""
+def documents(table: Tensor, sizes: Tensor) -> Tensor:
+    """(B, G) bool: where a document is."""
+    return torch.arange(table.shape[1]) < sizes[:, None]
+
+
+def masked(case: Case, name: str, tensor: Tensor, tensors: dict[str, Tensor]) -> Tensor:
+    """What of `tensor` the loss may not read, bool of its shape: padded positions, documents that are not there, queries that do
+    not count, and where the student's logits have no label."""
     unread = torch.zeros(tensor.shape, dtype=torch.bool)
     for axis in token_axes(name, tensor.dim()):
         shape = [size if i in (0, axis) else 1 for i, size in enumerate(tensor.shape)]
         unread |= (MASK == 0).view(shape)
+    if case.row.groups and name.endswith("logits"):
+        unread |= ~documents(tensor, tensors["sizes"]) | ~torch.from_numpy(case.counted(case.loss.unit))[:, None]
     if name == "student.logits" and "labels" in tensors:
         unlabelled = tensors["labels"] == -100
         unread |= unlabelled.view(*unlabelled.shape, *[1] * (tensor.dim() - unlabelled.dim()))

@@ -26,14 +26,22 @@ from losses_reference import (
     output_multi,
     relation,
 )  # fmt: skip
+from losses_reference_groups import binary, list_net, listwise_kl, margin_hinge, margin_mse, rank_net, score_mse
 
 from mangakd.core.spec import Head, ModelSpec
 from mangakd.losses.attention import AttentionLoss
 from mangakd.losses.base import LossCallback
+from mangakd.losses.binary import BinaryLoss
 from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.losses.hidden import HiddenLoss
+from mangakd.losses.list_net import ListNetLoss
+from mangakd.losses.listwise_kl import ListwiseKLLoss
+from mangakd.losses.margin_hinge import MarginHingeLoss
+from mangakd.losses.margin_mse import MarginMSELoss
 from mangakd.losses.output import OutputLoss
+from mangakd.losses.rank_net import RankNetLoss
 from mangakd.losses.relation import RelationLoss
+from mangakd.losses.score_mse import ScoreMSELoss
 
 HEAD = Head.of_labels("abcde")
 STUDENT = ModelSpec("student", layers=2, hidden=6, heads=2, head=HEAD, vocabulary="v1")
@@ -58,6 +66,7 @@ class Row:
     teacher: ModelSpec | None = TEACHER
     members: int = 0  # > 0: an ensemble of this many
     eager: bool = False  # taps that hold probabilities only
+    groups: bool = False  # logits are scores of queries' documents
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
@@ -67,6 +76,8 @@ QKV = ("query", "key", "value")
 SAME = like(TEACHER, hidden=6)
 FOUR = like(STUDENT, heads=4, hidden=8)
 MULTI: dict[str, Any] = {"head": Head.of_labels("abcde", several=True)}
+RANKING: dict[str, Any] = {"head": Head("score", 1), "groups": True}
+GRADED = {"pairs": "graded"}
 SPREAD = {by: {"temperature_by": by} for by in ("sample", "class")}
 
 ROWS = [
@@ -161,4 +172,16 @@ ROWS = [
         relation([(1, 1), (2, 3)], ("value",), 1),
         {"relations": ["value"], "relation_heads": 1, "layer_map": {1: 1, 2: 3}},
     ),
+    Row("margin_mse", MarginMSELoss, margin_mse(), **RANKING),
+    Row("margin_mse_graded", MarginMSELoss, margin_mse(graded=True), GRADED, **RANKING),
+    Row("margin_hinge", MarginHingeLoss, margin_hinge(), **RANKING),
+    Row("margin_hinge_graded", MarginHingeLoss, margin_hinge(0.5, graded=True), {"margin": 0.5, **GRADED}, **RANKING),
+    Row("listwise_kl", ListwiseKLLoss, listwise_kl(), **RANKING),
+    Row("listwise_kl_T3", ListwiseKLLoss, listwise_kl(3.0), {"temperature": 3.0}, **RANKING),
+    Row("list_net", ListNetLoss, list_net(), teacher=None, **RANKING),
+    Row("list_net_sharp", ListNetLoss, list_net(4.0), {"sharpness": 4.0}, **RANKING),
+    Row("rank_net", RankNetLoss, rank_net, teacher=None, **RANKING),
+    Row("score_mse", ScoreMSELoss, score_mse, **RANKING),
+    Row("binary", BinaryLoss, binary(1.0), teacher=None, **RANKING),
+    Row("binary_relevant_2", BinaryLoss, binary(2.0), {"relevant": 2}, teacher=None, **RANKING),
 ]

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from losses_case import MASK, B, Case, batch_axis, bound, grads, masked, pad_tokens, token_slices
+from losses_case import GIVEN, MASK, B, Case, batch_axis, bound, grads, masked, pad_tokens, token_slices
 from losses_table import ROWS, Row
 
 import mangakd.losses
 from mangakd.core.requires import Need
 from mangakd.losses.base import LossCallback
+from mangakd.losses.groups import GroupLoss
 from mangakd.losses.loss_set import LossSet
 
 CONF = Path(__file__).parents[2] / "conf" / "losses"
@@ -27,7 +28,7 @@ def loss_classes() -> set[type[LossCallback]]:
         importlib.import_module(f"mangakd.losses.{m.name}") for m in pkgutil.iter_modules(mangakd.losses.__path__)
     ]
     found = {cls for module in modules for cls in vars(module).values() if inspect.isclass(cls)}
-    return {cls for cls in found if issubclass(cls, LossCallback) and cls is not LossCallback}
+    return {cls for cls in found if issubclass(cls, LossCallback) and cls not in (LossCallback, GroupLoss)}
 
 
 # --- the table itself ------------------------------------------------------------------------------------------------
@@ -116,14 +117,14 @@ def test_content_of_what_is_masked_changes_nothing(row: Row, content: float, dty
     for filled in (0.0, content):
         tensors = case.tensors(dtype)
         with torch.no_grad():
-            for name in set(tensors) - {"labels"}:
-                tensors[name][masked(name, tensors[name], tensors)] = filled
+            for name in set(tensors) - set(GIVEN):
+                tensors[name][masked(case, name, tensors[name], tensors)] = filled
         output = case(tensors)
         case.loss.zero_grad()
         output.sum.backward()
         gradients = {name: grad.clone() for name, grad in grads(tensors, case.learned).items()}
         gradients |= {name: p.grad.clone() for name, p in case.loss.named_parameters()}
-        assert not any(grad[masked(name, grad, tensors)].any() for name, grad in gradients.items())
+        assert not any(grad[masked(case, name, grad, tensors)].any() for name, grad in gradients.items())
         found.append((output.sum, gradients))
     assert torch.equal(found[0][0], found[1][0])
     assert all(torch.equal(found[1][1][name], gradient) for name, gradient in found[0][1].items())
@@ -156,11 +157,7 @@ def test_count_is_a_fixed_multiple_of_the_unit(row: Row) -> None:
     ratios = set()
     for mask in (MASK, MASK[:1].expand(B, -1), torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 0, 0]])):
         tensors = case.tensors()
-        lengths = mask.sum(-1)
-        held = {"rows": B, "tokens": int(lengths.sum()), "cells": int((lengths**2).sum())}
-        if "labels" in tensors:
-            held["labels"] = int((tensors["labels"] != -100).sum())
-        ratios.add(case(tensors, mask).count.item() / held[case.loss.unit])
+        ratios.add(case(tensors, mask).count.item() / case.counts(tensors, mask)[case.loss.unit])
     assert len(ratios) == 1
 
 
@@ -168,9 +165,10 @@ def test_count_is_a_fixed_multiple_of_the_unit(row: Row) -> None:
 def test_nothing_valid_is_a_zero_with_a_graph(row: Row) -> None:
     case = Case(row)
     tensors = case.tensors()
-    if "labels" in tensors:
-        tensors["labels"] = torch.full_like(tensors["labels"], -100)
-    valid = 1 if case.loss.requires.student.answer and "labels" not in tensors else 0
+    for name, nothing in (("labels", -100), ("grades", float("nan"))):
+        if name in tensors:
+            tensors[name] = torch.full_like(tensors[name], nothing)
+    valid = 1 if case.loss.requires.student.answer and not case.loss.requires.labels else 0
     empty = {name: t if name == "teacher.weights" else t.narrow(batch_axis(name), 0, 0) for name, t in tensors.items()}
     # Nothing to skip by (soft targets fit every example): then only the empty batch is empty.
     inputs = [(empty, MASK[:0])] if valid else [(tensors, torch.zeros_like(MASK)), (empty, MASK[:0])]
@@ -214,7 +212,7 @@ def test_autocast_changes_nothing_in_a_loss_set(row: Row) -> None:
     losses = LossSet({"term": case.loss})
     tensors = case.tensors()
     outputs = [case._outputs(side, tensors, MASK) for side in ("student", "teacher")]
-    arguments = (outputs[0], outputs[1] if row.teacher else None, tensors, 0.0)
+    arguments = (outputs[0], outputs[1] if row.teacher else None, case.batch(tensors), 0.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low = losses(*arguments).total
     assert torch.equal(low, losses(*arguments).total)

@@ -21,12 +21,13 @@ from mangakd.core.errors import UserError
 from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import Head
-from mangakd.data.encoded import EncodedSplit, Sides, joined
+from mangakd.data.encoded import EncodedSplit, joined
 from mangakd.data.rows import Rows, inputs
 from mangakd.data.source import Corpus
-from mangakd.data.tokenising import tokenise
+from mangakd.losses.base import ALWAYS
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
+from mangakd.runs.texts import Tokeniser
 from mangakd.tasks.base import Task
 from mangakd.teachers.cached import Cached
 from mangakd.teachers.local import Local
@@ -69,11 +70,7 @@ class Case:
         return self.task.head(self.prepared, tokenizer())
 
     def encode(self, part: Rows) -> EncodedSplit:
-        return self.task.encode(part, self.head, self.tokenise)
-
-    def tokenise(self, part: list[str]) -> Sides:  # type: ignore[override]
-        tokens = tokenise(part, tokenizer(), 16, self.cache)
-        return Sides(tokens, tokens, 0, 0)
+        return self.task.encode(part, self.head, Tokeniser(tokenizer(), tokenizer(), 16, self.cache))
 
     @cached_property
     def split(self) -> EncodedSplit:
@@ -124,6 +121,7 @@ def test_prepare_refuses_what_the_task_cannot_use(row: Row, case: Case) -> None:
 @each_row
 def test_a_batch_holds_what_was_encoded(row: Row, case: Case) -> None:
     split, chosen = case.split, [7, 2, 5]
+    assert set(split.units) == {*ALWAYS, *case.task.units}
     assert len(split) == N and all(len(values) == N for values in (*split.columns.values(), *split.units.values()))
     batch = split.collate(chosen)
     for name, values in split.columns.items():

@@ -18,7 +18,7 @@ from warm import Command
 from mangakd import runtime
 from mangakd.cli import export
 from mangakd.cli.app import explain
-from mangakd.cli.once import composed, hydra_ready
+from mangakd.cli.once import config_of, hydra_ready
 from mangakd.core.errors import UserError
 from mangakd.evaluation import predictions
 from mangakd.evaluation.report.write import write_report
@@ -98,7 +98,7 @@ def test_bad_input_is_told_and_leaves_nothing(student: Path, tmp_path: Path, mon
     monkeypatch.setattr(export, "start_logging", lambda folder: None)
     for words, told in refused:
         with hydra_ready(), pytest.raises(Exception) as error:
-            export.run(composed("export", *words, f"out={out}", folder=tmp_path))
+            export.run(config_of("export", *words, f"out={out}", folder=tmp_path))
         assert re.search(told, explain(error.value) or repr(error.value)), words
     assert not (out / "best").exists() and not list(tmp_path.glob("out/*.partial"))
 

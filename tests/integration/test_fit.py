@@ -1,6 +1,7 @@
 """One fit: it learns, is repeatable, survives an interruption bit for bit, stops on NaN, and keeps the teacher out."""
 
 import csv
+import math
 import os
 import signal
 from dataclasses import replace
@@ -175,6 +176,13 @@ def test_the_best_epoch_comes_back(tmp_path: Path) -> None:
     fit(student, losses, teacher, tiny.plan(tmp_path))
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=False)["state_dict"]
     assert all(torch.equal(best[f"student.{name}"], value) for name, value in student.state_dict().items())
+
+
+def test_a_fit_that_validates_nothing_has_no_score(tmp_path: Path) -> None:
+    """0.0 would be the best score of all where lower is better."""
+    student, losses, teacher = world(HardLabelLoss(weight=0.3))
+    plan = tiny.plan(tmp_path)
+    assert math.isnan(fit(student, losses, teacher, replace(plan, trainer={"fast_dev_run": True})).score)
 
 
 def test_of_equal_epochs_the_later_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from mangakd.core import cpu
 from mangakd.data import tokenising
 from mangakd.data.encoded import EncodedSplit, Sides, joined
 from mangakd.data.tokenising import tokenise
-from mangakd.data.tokens import Tokens, concatenated
+from mangakd.data.tokens import Concatenation, Sequences
 from mangakd.export.graph import inputs_of
 
 LINES = [*texts(60), "", " ", "order \ud83d late", "é 東京 🎌", *texts(60, seed=1), "refund " * 400]
@@ -42,7 +42,7 @@ def typed_tokenizer() -> Any:
     return made
 
 
-def rows(tokens: Tokens) -> list[list[int]]:
+def rows(tokens: Sequences) -> list[list[int]]:
     return [tokens[i].tolist() for i in range(len(tokens))]
 
 
@@ -94,9 +94,10 @@ def test_a_model_learns_from_and_is_exported_with_the_same_inputs(tmp_path: Path
 
 def test_joined_tokens_are_not_copied(tmp_path: Path) -> None:
     parts = [tokenise(texts(9, seed), tokenizer(), 16, tmp_path) for seed in range(3)]
-    whole = concatenated(parts)
+    whole = Concatenation(parts)
     assert rows(whole) == [ids for part in parts for ids in rows(part)]
-    assert not isinstance(whole.ids, np.ndarray)
+    assert np.array_equal(whole.keys, np.concatenate([part.keys for part in parts]))
+    assert not any(isinstance(value, np.ndarray) and value.size > len(whole) for value in vars(whole).values())
 
 
 def test_texts_without_tokens(tmp_path: Path) -> None:

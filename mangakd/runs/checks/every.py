@@ -75,6 +75,7 @@ def _of_recipe(run: Run) -> Iterator[Check]:
         parts.stages, material.losses.callbacks, sizes.student_spec,
         {"unlabelled": len(parts.corpus.unlabelled) > 0, "augmented": parts.augment.copies > 0},
     )  # fmt: skip
+    yield lambda: recipe.units(material.losses, parts.task)
     yield lambda: recipe.whole_steps(material.losses, parts.hardware)
     yield lambda: quantised(parts.stages, parts.hardware, len(parts.corpus.train))
     yield lambda: recipe.placement(parts.teacher, parts.hardware.teacher.placement)

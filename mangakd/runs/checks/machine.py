@@ -48,10 +48,10 @@ def _nearest(folder: Path) -> Path:
 
 def run_folder(folder: Path, resume: bool | str) -> None:
     """A folder that holds another run, or a checkpoint to resume that is not there."""
-    held = [name for name in ("config.yaml", "metrics.json", "student", "checkpoints") if (folder / name).exists()]
-    if held and resume is False:
+    files = [name for name in ("config.yaml", "metrics.json", "student", "checkpoints") if (folder / name).exists()]
+    if files and resume is False:
         raise UserError(
-            f"hydra.run.dir={folder} holds another run ({', '.join(held)}). Choose another folder, "
+            f"hydra.run.dir={folder} holds another run ({', '.join(files)}). Choose another folder, "
             "or go on with that run with resume=auto."
         )
     if resume is False:

@@ -7,7 +7,7 @@ from pathlib import Path
 from mangakd.core.errors import UserError, near
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
-from mangakd.losses.base import LossCallback
+from mangakd.losses.base import ALWAYS, LossCallback
 from mangakd.losses.loss_set import LossSet
 from mangakd.runs.exports import Exports
 from mangakd.runs.texts import KEYS
@@ -22,10 +22,10 @@ from mangakd.training.stages import Stage
 
 def monitor(task: Task) -> None:
     """A metric that the task does not have."""
-    known = task.judge.monitors
-    if task.monitor not in known:
+    monitors = task.judge.monitors
+    if task.monitor not in monitors:
         raise UserError(
-            f"task.monitor={task.monitor!r} is no metric{near(task.monitor, known)} Known: {', '.join(known)}."
+            f"task.monitor={task.monitor!r} is no metric{near(task.monitor, monitors)} Known: {', '.join(monitors)}."
         )
 
 
@@ -51,6 +51,16 @@ def exports(exports: Exports, stages: Sequence[Stage]) -> None:
         raise UserError(
             f"export: {trained[0]} comes of a last stage with quantisers, and there is none: stages=quantised."
         )
+
+
+def units(losses: LossSet, task: Task) -> None:
+    """Losses that are divided by something of which the task's rows have no number."""
+    for name, loss in losses.callbacks.items():
+        if loss.unit not in (*ALWAYS, *task.units):
+            raise UserError(
+                f"losses.{name} counts {loss.unit}, which rows of task={task.name} do not have (they have "
+                f"{', '.join((*ALWAYS, *task.units))}). Leave {name} out of losses."
+            )
 
 
 def whole_steps(losses: LossSet, hardware: Hardware) -> None:

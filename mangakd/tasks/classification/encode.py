@@ -10,8 +10,8 @@ from mangakd.losses.hard_label import IGNORE
 
 def labelled(sides: Sides, labels: np.ndarray) -> EncodedSplit:
     """A split with one text a row. labels: (N) or (N, C); -100 is no label."""
-    known = (labels != IGNORE).reshape(len(labels), -1).sum(1)
-    return EncodedSplit(sides, {"labels": labels}, {"labels": known})
+    counts = (labels != IGNORE).reshape(len(labels), -1).sum(1)
+    return EncodedSplit(sides, {"labels": labels}, {"labels": counts})
 
 
 def targets(rows: Rows, head: Head) -> np.ndarray:

@@ -25,8 +25,8 @@ def rare_classes(test: Predictions) -> list[str]:
     if not rare:
         return []
     more = f" and {len(rare) - MOST_NAMED} more" if len(rare) > MOST_NAMED else ""
-    named = ", ".join(rare[:MOST_NAMED])
-    return [f"Rare (less than half of an equal share of the training rows): {named}{more}."]
+    listing = ", ".join(rare[:MOST_NAMED])
+    return [f"Rare (less than half of an equal share of the training rows): {listing}{more}."]
 
 
 def confused(answers: Mapping[str, Answers], test: Predictions) -> Section:
@@ -75,8 +75,8 @@ def disagreements(answers: Mapping[str, Answers], test: Predictions) -> Section:
     return Section("Disagreements", blocks)
 
 
-def _names(test: Predictions, chosen: np.ndarray) -> str:
-    return ", ".join(label for label, on in zip(test.head.names, chosen, strict=True) if on) or "nothing"
+def _names(test: Predictions, marks: np.ndarray) -> str:
+    return ", ".join(label for label, on in zip(test.head.names, marks, strict=True) if on) or "nothing"
 
 
 def _answer(test: Predictions, answers: Answers, row: int) -> str:
