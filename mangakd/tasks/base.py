@@ -25,8 +25,8 @@ Model = Callable[[Batch], Outputs]
 class Task(ABC):
     """name: for folders and cards. kind: of its head, which also chooses among hardware.tasks.
 
-    columns: what its rows hold, the inputs and what is learnt. units: what `encode` counts for losses beside rows, tokens and
-    cells (losses/base.py). judge: names, ranks and computes the scores. monitor: the judge's
+    columns: what its rows hold, the inputs and what is learnt. units: what `encode` counts for losses beside ALWAYS
+    (losses/base.py). judge: names, ranks and computes the scores. monitor: the judge's
     score that picks the best epoch.
     """
 

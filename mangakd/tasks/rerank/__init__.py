@@ -1,0 +1,1 @@
+"""Ranking of a query's documents: metrics.py its scores."""
