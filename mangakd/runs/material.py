@@ -110,7 +110,7 @@ class Material:
         source = partial(self.members.checkpoint, parts.teacher.models[0], anew=sharded)
         return Students(
             parts.student, source, self._models.student_tokenizer, self._models.head,
-            hardware.attention, self._given.seed, self._given.baseline,
+            hardware.attention, self._given.seed, 1 + self._given.baseline + parts.task.shows_untrained,
         )  # fmt: skip
 
     @lazy
