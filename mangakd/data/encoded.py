@@ -53,7 +53,8 @@ class EncodedSplit:
     """Micro-batches in, padded batches out.
 
     columns: name → (N, …), what losses and the judge read of a row, such as labels. units: unit of counting → (N), what losses
-    count beside rows, tokens and cells (losses/base.py). first (N + 1) int64: row i owns the sequences from first[i] on, up to
+    count beside rows, sequences, tokens and cells (losses/base.py).
+    first (N + 1) int64: row i owns the sequences from first[i] on, up to
     first[i + 1] and at least one; None where each row owns one.
     """
 
@@ -93,8 +94,10 @@ class EncodedSplit:
     def units(self) -> Units:
         """What losses count, for each row (see losses/base)."""
         lengths = self.student.lengths.astype(np.int64)
-        counts = {"rows": np.ones(len(self), dtype=np.int64), "tokens": lengths, "cells": lengths**2}
+        ones = np.ones(len(self), dtype=np.int64)
+        counts = {"rows": ones, "sequences": ones, "tokens": lengths, "cells": lengths**2}
         if self.first is not None:
+            counts["sequences"] = np.diff(self.first)
             counts |= {name: np.add.reduceat(counts[name], self.first[:-1]) for name in ("tokens", "cells")}
         return counts | self._units
 

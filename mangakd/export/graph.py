@@ -12,7 +12,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from mangakd.export.manifest import TOKENIZER_FILE
 from mangakd.models import attention, load
 from mangakd.models.heads import AUTO
 from mangakd.models.outline import weights_digest
-from mangakd.models.pooling import MODULES, Pooling, VectorHead, of_folder
+from mangakd.models.pooling import Pooling, VectorHead, read_head
 from mangakd.runtime.tokenise import whole
 from mangakd.store.files import sha256
 
@@ -159,35 +159,35 @@ def quiet_logs(*names: str) -> Iterator[None]:
 def read(folder: Path, max_length: int | None = None, pooling: Pooling | None = None) -> Graph:
     """Read any encoder folder, including folders that mangakd did not train.
 
-    max_length: in tokens; None reads the folder's setting, 128 without one. pooling: for a folder without a classification head;
-    None reads modules.json. Raises UserError for a folder that is no encoder or has no tokenizer, for an untrained or unknown
-    head, for labels without names, and for a length beyond the model's positions.
+    max_length: in tokens; None reads the folder's setting, 128 without one. pooling: in place of that of modules.json, whose
+    dense layers stay; for a folder without a classification head. Raises UserError for a folder that is no encoder or has no
+    tokenizer, for an untrained or unknown head, for labels without names, and for a length beyond the model's positions.
     """
     tokenizer = load.load_tokenizer(str(folder), KEY)
     outline = load.outline_trained(str(folder), KEY)
     if outline is None:
         config = load.load_config(str(folder), KEY)
         _check_no_head(config, folder)
-        model, head = _encoder(folder, config), Head("vector", config.hidden_size)
+        vector = _vector_head(folder, pooling)
+        model, head = _encoder(folder, config), Head("vector", vector.settings.width(config.hidden_size))
     else:
+        vector = None
         model, head = load.read_model(outline, str(folder), KEY), outline.head
         _check_names(head, folder)
     config = model.config
     load.pad_alike(model, tokenizer)
     attention.keep_finite(model)
     config.use_cache = False  # the cache of decoders; some of its operators cannot be converted
-    module = Answer(model.eval(), None if outline else VectorHead(pooling or _pooling(folder))).requires_grad_(False)
+    module = Answer(model.eval(), vector).requires_grad_(False)
     length = _length(folder, tokenizer, model, max_length)
     return Graph(folder, module, inputs_of(model, tokenizer), head, tokenizer, length)
 
 
-def _pooling(folder: Path) -> Pooling:
-    pooling = of_folder(folder)
-    if pooling.dense:
-        raise UserError(
-            f"{folder}/{MODULES} lists Dense, which the export does not support; the embeddings would differ."
-        )
-    return pooling
+def _vector_head(folder: Path, pooling: Pooling | None) -> VectorHead:
+    head = read_head(folder)
+    if pooling is not None:
+        head.settings = replace(head.settings, pooling=pooling.pooling, normalize=pooling.normalize)
+    return head
 
 
 def _check_no_head(config: Any, folder: Path) -> None:

@@ -252,8 +252,7 @@ def _difference(row: Variant, source: Graph, manifest: Manifest, texts: Sequence
 
 def open_unsealed(manifest: Manifest) -> Model:
     """Open a variant as mangakd.runtime does, on one thread. The folder may be unsealed."""
-    settings = (manifest.max_length, manifest.pad_id, manifest.pad_type_id, manifest.truncation_side)
-    model = Model(manifest, Tokeniser(manifest.tokenizer, *settings), open_model(manifest, 1))
+    model = Model(manifest, Tokeniser.of(manifest), open_model(manifest, 1))
     model.check()
     return model
 

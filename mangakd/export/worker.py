@@ -37,8 +37,7 @@ class OpenModel:
 
 def variant(job: dict[str, Any]) -> OpenModel:
     manifest = read(job["folder"])
-    settings = (manifest.max_length, manifest.pad_id, manifest.pad_type_id, manifest.truncation_side)
-    tokeniser = Tokeniser(manifest.tokenizer, *settings)
+    tokeniser = Tokeniser.of(manifest)
     return OpenModel(
         lambda texts: tokeniser.pad(tokeniser(texts), manifest.inputs), open_model(manifest, job["threads"])
     )

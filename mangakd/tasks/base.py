@@ -25,9 +25,9 @@ Model = Callable[[Batch], Outputs]
 class Task(ABC):
     """name: for folders and cards. kind: of its head, which also chooses among hardware.tasks.
 
-    columns: what its rows hold, the inputs and what is learnt. units: what `encode` counts for losses beside rows, tokens and
-    cells (losses/base.py). shows_untrained: whether the tables have the student before its training, too. judge: names, ranks
-    and computes the scores. monitor: the judge's score that picks the best epoch.
+    columns: what its rows hold, the inputs and what is learnt. units: what `encode` counts for losses beside ALWAYS
+    (losses/base.py). shows_untrained: whether the tables have the student before its training, too. judge: names, ranks and
+    computes the scores. monitor: the judge's score that picks the best epoch.
     """
 
     units: ClassVar[tuple[str, ...]] = ("labels",)

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from mangakd.core.errors import UserError
 from mangakd.planning import table
 from mangakd.planning.job import Job, Machine
-from mangakd.planning.memory import kept, memory, states, trainable
+from mangakd.planning.memory import activation_bytes, memory, states, trainable
 from mangakd.planning.plan import estimate
 from mangakd.planning.sizes import Model
 
@@ -96,7 +96,7 @@ def test_activations_are_those_that_autograd_keeps(kind, head, sizes, precision)
         real, sized = built(kind, {**sizes, "n_layers" if kind == "distilbert" else "num_hidden_layers": layers}, head)
         real = real.to(torch.bfloat16) if precision == "bf16-true" else real
         copies = 2 * sized.matrices if precision == "bf16-mixed" else 0
-        return kept_by_autograd(real.train(), job) - copies, kept(sized, CPU, job)
+        return kept_by_autograd(real.train(), job) - copies, activation_bytes(sized, CPU, job)
 
     (more, each), (less, _) = size(3), size(1)
     assert each == pytest.approx((more - less) / 2 / job.tokens, rel=0.2)

@@ -59,7 +59,7 @@ OWN = """gate:
 def test_a_run_is_tested_by_its_own_gate(typed: list[str], expected: dict[str, float | None], tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(OWN)
     with hydra_ready():
-        config = once.composed("gate", *typed, folder=tmp_path)
+        config = once.config_of("gate", *typed, folder=tmp_path)
         lines = report_command.gate_lines(config, tmp_path)
     limits = {name: line and line.get("at_least", line.get("at_most")) for name, line in lines.items()}
     assert {name: limits.get(name) for name in expected} == expected
