@@ -51,7 +51,7 @@ class Collection:
         chosen = [i for query, i in ids.items() if query in judged]
         texts, judgements = table.column("text"), {ids[query]: each for query, each in judged.items()}
         numbers = [table.numbers[i] for i in chosen]
-        columns = {
+        columns: dict[str, list[Any]] = {
             "id": [query for query in ids if query in judged],
             "query": [text_of(texts[i], f"line {table.numbers[i]} of {origin}", self._key) for i in chosen],
             "judgements": [judgements[i] for i in chosen],

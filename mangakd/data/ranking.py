@@ -79,7 +79,7 @@ class Beir(Files):
             raise UserError(f"data.candidates={self.candidates} must be a whole number from 1 on.")
         given = {"train": self.path, "validation": self.val_path, "test": self.test_path}
         places = {split: (path, KEYS[split]) for split, path in given.items() if path is not None or split == "train"}
-        folders = {
+        folders: dict[str | None, Collection] = {
             path: Collection(path, key) for path, key in places.values() if path and Path(path).expanduser().is_dir()
         }
         if whole := folders.get(self.path):

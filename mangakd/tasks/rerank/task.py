@@ -17,6 +17,7 @@ from mangakd.losses.groups import Groups
 from mangakd.losses.list_net import ListNetLoss
 from mangakd.tasks.base import Model, Task
 from mangakd.tasks.meters import Meters
+from mangakd.tasks.rerank import word_search
 from mangakd.tasks.rerank.encode import encoded
 from mangakd.tasks.rerank.judge import RerankJudge
 from mangakd.tasks.rerank.meters import meters
@@ -63,6 +64,9 @@ class Rerank(Task):
     def ask(self, model: Model, batch: Batch) -> dict[str, Tensor]:
         """logits (B, G): the scores of each query's documents, -inf in padding."""
         return {"logits": Groups.of(batch).padded(model(batch).answer, -torch.inf)}
+
+    def references(self, rows: Rows, split: EncodedSplit) -> dict[str, dict[str, Tensor]]:
+        return {"BM25": word_search.scores(rows)} if word_search.installed() else {}
 
     def meters(self, head: Head, teacher: bool, together: bool) -> Meters:
         return meters(self.judge, head, teacher, together)
