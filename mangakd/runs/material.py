@@ -112,7 +112,7 @@ class Material:
         source = partial(self.members.checkpoint, models[0], anew=sharded) if models else None
         return Students(
             parts.student, source, self._models.student_tokenizer, self._models.head,
-            hardware.attention, self._given.seed, self._given.baseline,
+            hardware.attention, self._given.seed, 1 + self._given.baseline + parts.task.shows_untrained,
         )  # fmt: skip
 
     @lazy

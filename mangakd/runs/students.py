@@ -19,7 +19,7 @@ class Students:
     """options: of the run's student. source: reads the teacher's member that a student takes layers from; None where the
     teacher has no model.
 
-    baseline: whether the run's student is needed twice; a copy spares the second reading of weights.
+    times: how often the run's student is needed; copies spare the further readings of weights.
     """
 
     options: Student
@@ -28,20 +28,18 @@ class Students:
     head: Head
     attention: str
     seed: int
-    baseline: bool
-    _copy: Encoder | None = field(default=None, init=False)
+    times: int
+    _copies: list[Encoder] = field(default_factory=list, init=False)
 
     def build(self, options: dict[str, Any] | None = None) -> Encoder:
         """An untrained student, the same on every rank. options: entries of conf/student for another one, such as an
         assistant."""
         if options is not None:
             return self._build(Student(**options))
-        if self._copy is not None:
-            student, self._copy = self._copy, None
-            return student
+        if self._copies:
+            return self._copies.pop()
         student = self._build(self.options)
-        if self.baseline:
-            self._copy = copy.deepcopy(student)
+        self._copies = [copy.deepcopy(student) for _ in range(self.times - 1)]
         return student
 
     def _build(self, options: Student) -> Encoder:
