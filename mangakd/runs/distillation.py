@@ -87,7 +87,7 @@ def _write(run: Run, distilled: Distilled, teacher: str, answers: Mapping[str, A
         teacher=f"{teacher} ({paths})", command=run.given.command, quantised=distilled.quantised,
     )  # fmt: skip
     results.write_metrics(folder, metrics)
-    results.write_exports(folder, parts.exports, corpus.train["text"])
+    results.write_exports(folder, parts.exports, parts.task, corpus)
 
 
 def _finish(run: Run, answers: Mapping[str, Answers], metrics: Metrics) -> None:

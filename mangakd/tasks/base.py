@@ -15,6 +15,7 @@ from mangakd.data.encoded import EncodedSplit, Tokenise
 from mangakd.data.rows import Columns, Rows
 from mangakd.data.source import Corpus
 from mangakd.evaluation.judge import Arrays, Judge
+from mangakd.evaluation.served import Served
 from mangakd.losses.base import LossCallback
 from mangakd.tasks.meters import Meters
 
@@ -70,6 +71,14 @@ class Task(ABC):
 
         teacher: whether the teacher's answers are given. together: whether other ranks hold a part of the rows.
         """
+
+    def served(self, rows: Rows) -> Served | None:
+        """What a served student is asked about the rows, and how its outputs are judged.
+
+        By default None: a student reads the first input of a row, and the kind of its head says how variants are compared. A task
+        whose rows own several sequences says it here.
+        """
+        return None
 
     def facts(self, train: EncodedSplit, head: Head) -> Arrays:
         """What the judge must know of the training rows for its report."""
