@@ -11,7 +11,6 @@ from collections.abc import Mapping
 
 from mangakd.core import ranks
 from mangakd.core.requires import Need
-from mangakd.data.rows import inputs
 from mangakd.evaluation import table
 from mangakd.evaluation.report.write import write_report
 from mangakd.models.encoder import Encoder
@@ -107,7 +106,7 @@ def _write(run: Run, distilled: Distilled, teacher: str, answers: Mapping[str, A
         teacher=f"{teacher} ({paths})", command=run.given.command, quantised=distilled.quantised,
     )  # fmt: skip
     results.write_metrics(folder, metrics)
-    results.write_exports(folder, parts.exports, corpus.train[inputs(parts.task.columns)[0]])
+    results.write_exports(folder, parts.exports, parts.task, corpus)
 
 
 def _finish(run: Run, answers: Mapping[str, Answers], metrics: Metrics) -> None:

@@ -26,6 +26,7 @@ from mangakd.losses.rank_net import RankNetLoss
 from mangakd.losses.relation import RelationLoss
 from mangakd.losses.score_mse import ScoreMSELoss
 from mangakd.runs.texts import Tokeniser
+from mangakd.tasks.rerank import word_search
 from mangakd.tasks.rerank.encode import encoded
 from mangakd.tasks.rerank.judge import RerankJudge
 
@@ -84,6 +85,16 @@ def test_rows_without_grades_count_as_groups_only(tmp_path: Path) -> None:
         "groups": 1,
         "ordered": 0,
     }
+
+
+def test_bm25_scores_each_document_beside_its_query() -> None:
+    pytest.importorskip("bm25s")
+    rows = Rows({
+        "query": ["refund of an order", "nothing of it"],
+        "documents": [("the order", "a refund of the order", "shipping"), ("the order", "a refund")],
+    })  # fmt: skip
+    logits = word_search.scores(rows)["logits"].tolist()
+    assert logits[0][1] > logits[0][0] > logits[0][2] == 0 and logits[1][1:] == [0, -INF]
 
 
 # --- the report ------------------------------------------------------------------------------------------------------
