@@ -82,8 +82,12 @@ class Collection:
         for best, judgements in zip(candidates, queries["judgements"], strict=True):
             hits = set(best)
             chosen = [*best, *(i for i, grade in judgements.items() if add and grade > 0 and i not in hits)]
-            columns["documents"].append(tuple(self._corpus[1][i] for i in chosen))
-            columns["grades"].append(tuple(judgements.get(i, 0.0) for i in chosen))
+            grades: dict[str, float] = {}  # equal texts are one document, with the best of their grades
+            for i in chosen:
+                text = self._corpus[1][i]
+                grades[text] = max(grades.get(text, 0.0), judgements.get(i, 0.0))
+            columns["documents"].append(tuple(grades))
+            columns["grades"].append(tuple(grades.values()))
         rows = Rows(columns, queries.numbers, queries.origin, queries.unit)
         notices = Notices(queries.origin, queries.unit)
         for i, documents in enumerate(rows["documents"]):

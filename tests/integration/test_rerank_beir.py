@@ -1,4 +1,4 @@
-"""Reranking by the command on a folder in BEIR's layout, with the scores of a run file for a teacher, whose model is not there."""
+"""Reranking by the command on a folder in BEIR's layout, with the scores of a run file in place of a teacher's model."""
 
 import json
 from pathlib import Path
