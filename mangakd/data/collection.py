@@ -41,7 +41,7 @@ class Collection:
         Raises UserError for grades that are negative or no number, and for queries that are not there or have two grades for a
         document. Judgements of documents that are not there are left out, with a warning.
         """
-        judged = self._judged(split)
+        judged = self._judgements(split)
         table, origin = self._table("queries.jsonl", ("_id", "text"))
         ids = self._ids(table, origin)
         if unknown := next((query for query in judged if query not in ids), None):
@@ -132,7 +132,7 @@ class Collection:
     def _bm25(self) -> Bm25:
         return Bm25(self._corpus[1])
 
-    def _judged(self, split: str) -> dict[str, Judgements]:
+    def _judgements(self, split: str) -> dict[str, Judgements]:
         table, origin = self._table(
             str(self._file(split).relative_to(self._folder)), ("query-id", "corpus-id", "score")
         )
