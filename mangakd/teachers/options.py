@@ -19,7 +19,7 @@ from mangakd.data.encoded import EncodedSplit
 from mangakd.models.labels import label_name
 from mangakd.teachers.base import TeacherProvider
 
-COMBINE = ("probabilities", "logits")
+COMBINE = ("probabilities", "logits", "standardised")
 FIT_MODES = ("auto", "never", "always")
 MOST_SEEDS = 1_000_000
 
