@@ -58,6 +58,15 @@ class Collection:
         }
         return Rows(columns, numbers, origin, table.unit)
 
+    def texts(self, name: str) -> dict[str, str]:
+        """The texts of queries.jsonl or corpus.jsonl by their ids."""
+        if name == "corpus.jsonl":
+            positions, documents = self._corpus
+            return {document: documents[i] for document, i in positions.items()}
+        table, origin = self._table(name, ("_id", "text"))
+        texts = [text_of(text, origin, self._key) for text in table.column("text")]
+        return dict(zip(self._ids(table, origin), texts, strict=True))
+
     def groups(self, queries: Rows, count: int, add: bool, run: Run | None = None) -> Rows:
         """Each query with its best `count` candidates and their grades: 0 for those that nobody judged.
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 
 from mangakd.core import ranks
 from mangakd.core.requires import Need
-from mangakd.data.rows import inputs
 from mangakd.evaluation import table
 from mangakd.evaluation.report.write import write_report
 from mangakd.models.encoder import Encoder
@@ -100,14 +99,14 @@ def _write(run: Run, distilled: Distilled, teacher: str, answers: Mapping[str, A
     """
     folder, parts, corpus = run.given.folder, run.parts, run.parts.corpus
     results.write_predictions(folder, parts.task, run.models.head, corpus, run.material.splits, answers)
-    paths = ", ".join(dict.fromkeys(member.path for member in parts.teacher.models))
+    paths = ", ".join(dict.fromkeys(member.path for member in parts.teacher.models)) or parts.teacher.path
     metrics["student/params"] = results.parameters(distilled.student)
     metrics["student/megabytes"] = results.write_student(
         folder, distilled.student, run.models.student_tokenizer, corpus, run.material.losses, metrics, task=parts.task.name,
         teacher=f"{teacher} ({paths})", command=run.given.command, quantised=distilled.quantised,
     )  # fmt: skip
     results.write_metrics(folder, metrics)
-    results.write_exports(folder, parts.exports, corpus.train[inputs(parts.task.columns)[0]])
+    results.write_exports(folder, parts.exports, parts.task, corpus)
 
 
 def _finish(run: Run, answers: Mapping[str, Answers], metrics: Metrics) -> None:

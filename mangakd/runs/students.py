@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
 from mangakd.models.encoder import Encoder
 from mangakd.models.trial import check_numbers
@@ -15,13 +16,14 @@ from mangakd.students.build import Student
 
 @dataclass
 class Students:
-    """options: of the run's student. source: reads the teacher's member that a student takes layers from.
+    """options: of the run's student. source: reads the teacher's member that a student takes layers from; None where the
+    teacher has no model.
 
     times: how often the run's student is needed; copies spare the further readings of weights.
     """
 
     options: Student
-    source: Callable[[], Encoder]
+    source: Callable[[], Encoder] | None
     tokenizer: Any
     head: Head
     attention: str
@@ -41,7 +43,9 @@ class Students:
         return student
 
     def _build(self, options: Student) -> Encoder:
-        source = self.source() if options.takes_layers else None
+        if options.takes_layers and self.source is None:
+            raise UserError("student.layers takes layers of the teacher, which has no model here: set student.path.")
+        source = self.source() if options.takes_layers and self.source else None
         torch.manual_seed(self.seed)  # the same random weights, whether or not the teacher was fine-tuned just now
         student = options.build(source, self.tokenizer, self.head)
         if options.path is not None:

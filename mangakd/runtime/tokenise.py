@@ -99,6 +99,11 @@ class Tokeniser:
         return arrays
 
 
+def characters(text: Text) -> int:
+    """Of a text, or of both texts of a pair."""
+    return len(text) if isinstance(text, str) else sum(map(len, text))
+
+
 def whole(text: str) -> str:
     """Replace lone surrogates, which cannot be encoded, by U+FFFD. JSON may hold lone surrogates: "\\ud83d"."""
     if text.isascii():

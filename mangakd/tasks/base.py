@@ -15,6 +15,7 @@ from mangakd.data.encoded import EncodedSplit, Tokenise
 from mangakd.data.rows import Columns, Rows
 from mangakd.data.source import Corpus
 from mangakd.evaluation.judge import Arrays, Judge
+from mangakd.evaluation.served import Served
 from mangakd.losses.base import LossCallback
 from mangakd.tasks.meters import Meters
 
@@ -75,6 +76,14 @@ class Task(ABC):
     def references(self, rows: Rows, split: EncodedSplit) -> Mapping[str, dict[str, Tensor]]:
         """Name → answers for a split that need no training, such as those of a word search; the tables show their scores."""
         return {}
+
+    def served(self, rows: Rows) -> Served | None:
+        """What a served student is asked about the rows, and how its outputs are judged.
+
+        By default None: a student reads the first input of a row, and the kind of its head says how variants are compared. A task
+        whose rows own several sequences says it here.
+        """
+        return None
 
     def facts(self, train: EncodedSplit, head: Head) -> Arrays:
         """What the judge must know of the training rows for its report."""
