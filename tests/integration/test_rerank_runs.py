@@ -12,6 +12,7 @@ import torch
 from conftest import checked
 from warm import Command
 
+from mangakd.cli.latency import latency
 from mangakd.evaluation import predictions
 from mangakd.tasks.rerank.metrics import Ranking, mrr, ndcg
 
@@ -81,6 +82,8 @@ def test_from_teacher_to_report(given: list[str], command: Command, tmp_path: Pa
     assert all(f"train/loss/{name}" in logged for name in ("listwise_kl", "list_net", "hidden", "relation"))
     assert json.loads((run / "student" / "config.json").read_text())["problem_type"] == "regression"
     assert "MRR@10" in done.stdout and "steps of 6 rows" in done.stdout
+    assert test.lists["documents"] == [row["documents"] for row in rows(20, 2)]
+    assert latency(run)["what"] == "one query with all its documents"
 
 
 def test_preflight(given: list[str], command: Command, tmp_path: Path) -> None:

@@ -117,8 +117,8 @@ def size(result: RunResult) -> Section:
     blocks: list[Block] = [Table(["", "teacher", "student", "teacher / student"], rows)]
     if result.latency:
         blocks.append(
-            "Latency of the student, one text at a time, text to answer: median {p50_ms:.1f} ms, 95th percentile {p95_ms:.1f} "
-            "ms ({texts} texts, {threads} thread, {machine}).".format(**result.latency)
+            "Latency of the student, {what} at a time, text to answer: median {p50_ms:.1f} ms, 95th percentile {p95_ms:.1f} "
+            "ms ({texts} questions, {threads} thread, {machine}).".format(**{"what": "one text", **result.latency})
         )
     else:
         blocks.append(f"Latency was not measured ({command('report')} run=… latency=true).")
