@@ -26,12 +26,13 @@ Model = Callable[[Batch], Outputs]
 class Task(ABC):
     """name: for folders and cards. kind: of its head, which also chooses among hardware.tasks.
 
-    columns: what its rows hold, the inputs and what is learnt. units: what `encode` counts for losses beside ALWAYS
-    (losses/base.py). shows_untrained: whether the tables have the student before its training, too. judge: names, ranks and
-    computes the scores. monitor: the judge's score that picks the best epoch.
+    columns: what its rows hold, the inputs and what is learnt. optional: columns that a file may lack. units: what `encode`
+    counts for losses beside ALWAYS (losses/base.py). shows_untrained: whether the tables have the student before its training,
+    too. judge: names, ranks and computes the scores. monitor: the judge's score that picks the best epoch.
     """
 
     units: ClassVar[tuple[str, ...]] = ("labels",)
+    optional: ClassVar[tuple[str, ...]] = ()
     shows_untrained: ClassVar[bool] = False
     name: str
     kind: Kind
@@ -49,6 +50,10 @@ class Task(ABC):
         Cells are checked before: none is missing, and each is of its column's kind.
         """
         return corpus
+
+    def has_labels(self, rows: Rows) -> bool:
+        """Whether `own_loss` learns something from these rows."""
+        return True
 
     @abstractmethod
     def head(self, corpus: Corpus, tokenizer: Any) -> Head:
