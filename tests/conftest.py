@@ -91,6 +91,19 @@ def tiny_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.fixture
+def public_data() -> Callable[[str], Path]:
+    """public_data(name) → a folder of public data, which is no part of the repository; the test is skipped where it is absent."""
+
+    def folder(name: str) -> Path:
+        place = Path(os.environ.get("MANGAKD_DATA", REPO.parent / "shared" / "data")) / name
+        if not place.is_dir():
+            pytest.skip(f"{name} is not there: MANGAKD_DATA names the folder that holds it")
+        return place
+
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def hydra_as_before() -> Iterator[None]:
     """A command that ran in this process leaves its config behind, and the next test would take it for its own."""

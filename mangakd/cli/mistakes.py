@@ -3,16 +3,20 @@
 Instead of Hydra's words, which advise to append a misspelt key and list search paths.
 """
 
+import contextlib
 import re
 import sys
 
 import hydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from mangakd.cli.grammar import ambiguous
 from mangakd.cli.searchpath import CONF, groups, unknown_option
 from mangakd.core.errors import near
 from mangakd.core.invocation import command
+
+MOST_NAMED = 12  # keys beside a misspelt one
 
 
 def explained(error: Exception, name: str) -> str:
@@ -45,7 +49,8 @@ def explained(error: Exception, name: str) -> str:
             f"~{match[1]}={match[3]} removes nothing: {match[1]} is {match[2]}. ~{match[1]} removes it whatever it is."
         )
     if match := re.search(r"Could not override '([\w/.@-]+)'", message):
-        return _not_overridden(match[1], name)
+        inside = re.search(r"full_key: (\S+)", str(error.__cause__))  # such as data.columns.x of data.columns={x: y}
+        return _not_overridden(inside[1] if inside else match[1], name)
     return message
 
 
@@ -59,17 +64,25 @@ def _not_overridden(key: str, name: str) -> str:
 
 
 def _near_key(key: str, name: str) -> str:
-    """Compares with every key of the composed default configs: this command's, and the largest."""
+    """Compares with every key of this command's config and the largest, by default and with the options that were typed."""
     from hydra import compose
     from hydra.core.global_hydra import GlobalHydra
 
     GlobalHydra.instance().clear()
+    option = re.compile(rf"(?:hydra\.searchpath|{'|'.join(groups())})=.+")
+    options = [word for word in sys.argv[1:] if option.fullmatch(word)]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         configs = [compose(each, return_hydra_config=True) for each in (name, "plan")]
+        with contextlib.suppress(HydraException):
+            configs.append(compose(name, options))
     keys = list(dict.fromkeys([*(key for config in configs for key in keys_of(config)), *groups()]))
     # `lr` is too far from `optim.lr` for difflib, yet it is what people type.
     within = [known for known in keys if known.rpartition(".")[2] == key.rpartition(".")[2]]
     hint = f"; did you mean {', '.join(within[:3])}?" if within else near(key, keys)
+    place = key.rpartition(".")[0]
+    beside = [known.rpartition(".")[2] for known in keys if known.rpartition(".")[0] == place != ""]
+    if 0 < len(beside) <= MOST_NAMED:
+        hint += f" {place} has: {', '.join(beside)}."
     return f"{hint} {command(name)} --help lists them."
 
 

@@ -53,7 +53,8 @@ class EncodedSplit:
     """Micro-batches in, padded batches out.
 
     columns: name → (N, …), what losses and the judge read of a row, such as labels. units: unit of counting → (N), what losses
-    count beside rows, tokens and cells (losses/base.py). first (N + 1) int64: row i owns the sequences from first[i] on, up to
+    count beside rows, sequences, tokens and cells (losses/base.py).
+    first (N + 1) int64: row i owns the sequences from first[i] on, up to
     first[i + 1] and at least one; None where each row owns one.
     """
 
@@ -93,8 +94,10 @@ class EncodedSplit:
     def units(self) -> Units:
         """What losses count, for each row (see losses/base)."""
         lengths = self.student.lengths.astype(np.int64)
-        counts = {"rows": np.ones(len(self), dtype=np.int64), "tokens": lengths, "cells": lengths**2}
+        ones = np.ones(len(self), dtype=np.int64)
+        counts = {"rows": ones, "sequences": ones, "tokens": lengths, "cells": lengths**2}
         if self.first is not None:
+            counts["sequences"] = np.diff(self.first)
             counts |= {name: np.add.reduceat(counts[name], self.first[:-1]) for name in ("tokens", "cells")}
         return counts | self._units
 
@@ -142,9 +145,18 @@ def joined(splits: Sequence[EncodedSplit]) -> EncodedSplit:
     student = Concatenation([split.student for split in splits])
     shared = all(split.sides.shared for split in splits)
     teacher = student if shared else Concatenation([split.teacher for split in splits])
-    columns = {name: np.concatenate([split.columns[name] for split in splits]) for name in splits[0].columns}
+    columns = {name: _stacked([split.columns[name] for split in splits]) for name in splits[0].columns}
     units = {name: np.concatenate([split.units[name] for split in splits]) for name in splits[0]._units}
     return EncodedSplit(Sides(student, teacher, *splits[0].sides[2:]), columns, units, _first(splits))
+
+
+def _stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """(N, …) of several splits. Lists (N, G) are padded with NaN to the longest."""
+    widths = {part.shape[1:] for part in parts}
+    if len(widths) > 1:
+        longest = max(width for (width,) in widths)
+        parts = [np.pad(part, ((0, 0), (0, longest - part.shape[1])), constant_values=np.nan) for part in parts]
+    return np.concatenate(parts)
 
 
 def _first(splits: Sequence[EncodedSplit]) -> np.ndarray | None:

@@ -154,7 +154,9 @@ class Source(ABC):
     def _warn_ignored(self) -> None:
         for option in fields(self):
             value = getattr(self, option.name)
-            changed = bool(value) if option.name == "columns" else value != option.default
+            changed = value != option.default
+            if option.name == "columns":  # a task's yaml may name each of them by itself
+                changed = any(name != column for name, column in value.items())
             if option.name in READ_BY_SOME and option.name not in self.reads and changed:
                 log.warning(
                     "data.%s=%s is ignored: the data source %s does not read it (data=files reads your own files).",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mangakd.core.errors import UserError
-from mangakd.data import manga_corpus
+from mangakd.data import manga_corpus, manga_search
 from mangakd.data.columns import table_rows
 from mangakd.data.rows import Rows
 from mangakd.data.source import Source
@@ -52,6 +52,31 @@ def _manga(split: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """
     texts, intents = manga_corpus.make_split(split)
     return tuple(texts), tuple(intents)
+
+
+@dataclass
+class MangaSearch(Source):
+    """The synthetic MangaAssist search corpus: 8,000 / 500 / 1,000 questions, each with ten pages of a catalogue, graded.
+
+    Tasks of one text and its answer get each question as `anchor` and its best page as `positive`.
+    """
+
+    def read(self) -> dict[str, Rows]:
+        return {name: self._split_rows(name) for name in ("train", "validation", "test")}
+
+    def _split_rows(self, name: str) -> Rows:
+        queries, documents, grades = _search(name)
+        best = [pages[marks.index(max(marks))] for pages, marks in zip(documents, grades, strict=True)]
+        columns: dict[str, list[Any]] = {
+            "query": [*queries], "documents": [*documents], "grades": [*grades], "anchor": [*queries], "positive": best,
+        }  # fmt: skip
+        return Rows(columns, origin="synthetic MangaAssist search corpus")
+
+
+@cache
+def _search(split: str) -> tuple[list[Any], ...]:
+    """A whole split, made once for all runs of a process."""
+    return manga_search.make_split(split)
 
 
 @dataclass

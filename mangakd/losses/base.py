@@ -17,7 +17,7 @@ from mangakd.core.requires import Fits, Requires
 from mangakd.core.schedule import Schedule, at
 from mangakd.core.spec import Kind, ModelSpec
 
-ALWAYS = ("rows", "tokens", "cells")
+ALWAYS = ("rows", "sequences", "tokens", "cells")
 UNITS = (*ALWAYS, "labels", "groups", "ordered")
 """What a loss may count: data/sampler.py counts each of them in every optimizer step. A task says which others than ALWAYS its
 rows have: labels, or rows with them; groups, rows of two documents or more; ordered, rows with two different grades."""
@@ -51,11 +51,13 @@ class LossCallback(nn.Module):
     is a fixed multiple of, one of UNITS. The loader knows how many of it an optimizer step holds on all ranks, which is what
     LossSet divides by. additive: False if the loss compares rows of a batch
     with each other (in-batch contrast): the sums of a step's parts then do not add up to the loss of the whole step.
+    calibrated_on: validation or train, the split whose teacher answers `calibrate` gets.
     """
 
     citation: ClassVar[str] = ""
     needs_teacher: ClassVar[bool] = True
     additive: ClassVar[bool] = True
+    calibrated_on: str = "validation"
     unit: str = "rows"
 
     def __init__(self, *, weight: Schedule = 1.0) -> None:
@@ -69,7 +71,9 @@ class LossCallback(nn.Module):
         raise NotImplementedError
 
     def calibrate(self, teacher: Tensor) -> None:
-        """Learn constants from the teacher's validation logits (N, C): called once, after `bind` and before training.
+        """Learn constants from the teacher's answers: called once, after `bind` and before training.
+
+        teacher: logits (N, C) of validation rows, or vectors (N, D) of training texts (`calibrated_on`).
 
         What is kept belongs into buffers made in `bind`, so that a resumed run reads it from its checkpoint.
         """

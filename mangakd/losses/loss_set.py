@@ -100,10 +100,15 @@ class LossSet(nn.Module):
                 f"{parts} parts (devices × micro-batches), which see only their own rows. {cure}"
             )
 
-    def calibrate(self, teacher: Tensor) -> None:
-        """Before training: what losses learn from the teacher's validation logits (N, C)."""
+    def calibrates_on(self, split: str) -> bool:
+        """Whether a loss learns constants from the teacher's answers on this split."""
+        return any(loss.calibrated_on == split for loss in self.callbacks.values())
+
+    def calibrate(self, teacher: Tensor, split: str = "validation") -> None:
+        """Before training: what losses learn from the teacher's answers (N, …) on validation or train."""
         for loss in self.callbacks.values():
-            loss.calibrate(teacher)
+            if loss.calibrated_on == split:
+                loss.calibrate(teacher)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch, progress: float) -> LossSetOutput:
         """The weighted total at `progress` (0…1). A weight of 0 multiplies and keeps the graph: skipping a loss would

@@ -9,11 +9,13 @@ from torch import Tensor
 
 from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.requires import Need
-from mangakd.data.gather import gather_all
+from mangakd.data.encoded import EncodedSplit
+from mangakd.data.gather import gather, gather_all
 from mangakd.data.loader import EvalBatches
 from mangakd.models.encoder import Encoder
 from mangakd.runs.texts import Splits
 from mangakd.tasks.base import Task
+from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.ensemble import member_logits
 from mangakd.training.callbacks.progress import progress
 from mangakd.training.hardware import Hardware
@@ -21,6 +23,7 @@ from mangakd.training.hardware import Hardware
 Rows = dict[str, Tensor]  # what `Task.ask` gives, for all rows of a split
 Answers = dict[str, Rows]  # by split
 Name = TypeVar("Name")
+SOME = 20_000
 OWN = -1  # the number of the teacher as a whole beside its members' 0, 1, …
 
 
@@ -72,6 +75,16 @@ def student_answers(task: Task, student: Encoder, splits: Splits, hardware: Hard
     answers = answers_of(lambda b: task.ask(lambda b: student(b["student"]), b), splits, hardware, title)
     student.cpu()
     return answers
+
+
+def answers_of_some(teacher: TeacherProvider, rows: EncodedSplit, hardware: Hardware) -> Tensor:
+    """The teacher's answers (n, …) to at most SOME sequences of `rows`, spread evenly over them."""
+    sequences = rows.sequences
+    positions = np.linspace(0, len(sequences) - 1, min(SOME, len(sequences)), dtype=np.int64)
+    teacher.prepare(hardware.device, Need(answer=True))
+    with progress("teacher on training texts", len(positions)) as advance:
+        batches = EvalBatches(sequences, hardware.eval_batch_size, positions)
+        return gather(lambda batch: teacher(batch).answer, batches, hardware.device, advance, hardware.precision)
 
 
 def to_arrays(rows: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from mangakd.core.spec import ModelSpec
 from mangakd.data.encoded import EncodedSplit
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
+from mangakd.runs.answers import answers_of_some
 from mangakd.runs.fits import Fits
 from mangakd.runs.students import Students
 from mangakd.runs.texts import Splits, stage_rows
@@ -86,6 +87,8 @@ def _fit(recipe: Recipe, number: int, model: Encoder, teacher: TeacherProvider) 
     losses = recipe.losses(stage, model.spec, teacher.spec)
     if "logits" in recipe.fits.reference:
         losses.calibrate(recipe.fits.reference["logits"])
+    if losses.calibrates_on("train"):
+        losses.calibrate(answers_of_some(teacher, options.train, recipe.fits.hardware), "train")
     with stage.freezing(model), quantising(stage, model, recipe.splits["train"]) as quantised:
         result = fit(model, losses, teacher, options)
     if recipe.loggers is not None:

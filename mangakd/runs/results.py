@@ -23,6 +23,8 @@ from mangakd.runs.texts import Splits
 from mangakd.tasks.base import Task
 from mangakd.training.callbacks.export import export_student
 
+SHOWN = 300  # characters of each text of a list, which is stored for the report alone
+
 
 def write_metrics(folder: Path, metrics: Metrics) -> None:
     (folder / METRICS).write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
@@ -38,9 +40,12 @@ def write_predictions(
 ) -> None:
     """For the report. answers: teacher, student, baseline → their answers."""
     facts, text = task.facts(splits["train"], head), inputs(task.columns)[0]
+    several = [name for name, kind in task.columns.items() if kind == "texts"]
     for split in ("validation", "test"):
         arrays = {model: to_arrays(each[split]) for model, each in answers.items()}
-        content = Predictions(head, corpus.splits[split][text], splits[split].columns, arrays, facts)
+        rows = corpus.splits[split]
+        lists = {name: [[one[:SHOWN] for one in texts] for texts in rows[name]] for name in several}
+        content = Predictions(head, rows[text], splits[split].columns, arrays, facts, lists)
         predictions.save(content, folder, split)
 
 
@@ -65,8 +70,8 @@ def write_exports(folder: Path, exports: Exports, task: Task, corpus: Corpus) ->
 
 
 def teacher_sizes(parameters: int) -> Metrics:
-    """Megabytes: of weights in fp32."""
-    return {"teacher/params": parameters, "teacher/megabytes": parameters * 4 / 1e6}
+    """Megabytes: of weights in fp32. None for a teacher without a model."""
+    return {} if not parameters else {"teacher/params": parameters, "teacher/megabytes": parameters * 4 / 1e6}
 
 
 def parameters(model: Any) -> int:

@@ -4,7 +4,7 @@ Data, teachers, students and evaluation never see a task; they see what it gives
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -26,12 +26,13 @@ Model = Callable[[Batch], Outputs]
 class Task(ABC):
     """name: for folders and cards. kind: of its head, which also chooses among hardware.tasks.
 
-    columns: what its rows hold, the inputs and what is learnt. units: what `encode` counts for losses beside rows, tokens and
-    cells (losses/base.py). judge: names, ranks and computes the scores. monitor: the judge's
-    score that picks the best epoch.
+    columns: what its rows hold, the inputs and what is learnt. units: what `encode` counts for losses beside ALWAYS
+    (losses/base.py). shows_untrained: whether the tables have the student before its training, too. judge: names, ranks and
+    computes the scores. monitor: the judge's score that picks the best epoch.
     """
 
     units: ClassVar[tuple[str, ...]] = ("labels",)
+    shows_untrained: ClassVar[bool] = False
     name: str
     kind: Kind
     judge: Judge
@@ -71,6 +72,10 @@ class Task(ABC):
 
         teacher: whether the teacher's answers are given. together: whether other ranks hold a part of the rows.
         """
+
+    def references(self, rows: Rows, split: EncodedSplit) -> Mapping[str, dict[str, Tensor]]:
+        """Name → answers for a split that need no training, such as those of a word search; the tables show their scores."""
+        return {}
 
     def served(self, rows: Rows) -> Served | None:
         """What a served student is asked about the rows, and how its outputs are judged.

@@ -14,11 +14,17 @@ from torch import Tensor
 
 from mangakd.core.outputs import AttentionTap, Outputs
 from mangakd.core.requires import Need
+from mangakd.core.spec import Head, ModelSpec
 from mangakd.losses.base import LossCallback, LossOutput
 
 B, T = 3, 4
 SIZES, GRADES = [4, 1, 3], [[2, 0, 0, 1], [1, np.nan, np.nan, np.nan], [0, 1, 0, np.nan]]  # documents of each query
-GIVEN = ("labels", "grades", "sizes", "teacher.weights")  # no loss learns from them
+TEXTS, KEYS = (
+    [3, 1, 2],
+    [[1, 2, 3], [4, 0, 0], [5, 2, 0]],
+)  # of each row: anchor, positive, negative; equal keys are equal texts
+PAIRS, SCORES = [1, -100, 1], [0.9, np.nan, 0.2]
+GIVEN = ("labels", "grades", "score", "keys", "sizes", "teacher.weights")  # no loss learns from them
 MASK = torch.tensor([[1, 1, 1, 1], [0, 1, 1, 0], [1, 1, 1, 0]])  # full, padded on the left, padded on the right
 LEFT, RIGHT = 1, 2
 
@@ -34,16 +40,20 @@ class Case:
         self.arrays: dict[str, np.ndarray] = {}
         for side, spec in (("student", row.student), ("teacher", row.teacher)):
             if spec is not None:
-                self._fill(side, spec, getattr(self.loss.requires, side))
+                self._fill(side, headed(row, side), getattr(self.loss.requires, side))
         self._label()
-        if row.groups:
-            self.arrays["sizes"] = np.array(SIZES)
+        if row.groups or row.widths:
+            self.arrays["sizes"] = np.array(SIZES if row.groups else TEXTS)
+        if row.widths:
+            self.arrays["keys"] = np.array(KEYS)
 
     def _fill(self, side: str, spec: Any, need: Need) -> None:
         def put(name: str, *shape: int) -> None:
             self.arrays[f"{side}.{name}"] = self.rng.normal(size=shape)
 
-        if need.answer:
+        if need.answer and self.row.widths:
+            put("vector", B, max(TEXTS), spec.head.outputs)
+        elif need.answer:
             put("logits", B, len(GRADES[0]) if self.row.groups else self.row.head.outputs)
             self.arrays[f"{side}.logits"] *= 3
         if need.answer and side == "teacher" and self.row.members:
@@ -64,6 +74,9 @@ class Case:
         if self.row.groups:
             self.arrays["grades"] = np.array(GRADES)
             return
+        if self.row.widths:
+            self.arrays |= {"score": np.array(SCORES)} if self.row.scored else {"labels": np.array(PAIRS)}
+            return
         single = not self.row.head.several
         labels = np.array([3, -100, 0]) if single else self.rng.integers(0, 2, size=(B, 5)).astype(float)
         if not single:
@@ -79,7 +92,7 @@ class Case:
     def tensors(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
         """Leaves with gradients, the teacher's too: a loss must not send any there."""
         kinds = {"labels": torch.int64 if not self.row.head.several else torch.float32}
-        kinds |= {"grades": torch.float32, "sizes": torch.int64}
+        kinds |= {"grades": torch.float32, "score": torch.float32, "sizes": torch.int64, "keys": torch.int64}
         made = {name: torch.tensor(value, dtype=kinds.get(name, dtype)) for name, value in self.arrays.items()}
         return {name: t.requires_grad_(name not in GIVEN) for name, t in made.items()}
 
@@ -90,8 +103,10 @@ class Case:
 
     def batch(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the loader says of the rows."""
-        batch = {name: tensors[name] for name in ("labels", "grades") if name in tensors}
-        if self.row.groups:
+        batch = {name: tensors[name] for name in ("labels", "grades", "score") if name in tensors}
+        if self.row.widths:
+            batch["key"] = tensors["keys"][documents(tensors["keys"], tensors["sizes"])]
+        if "sizes" in tensors:
             batch["first"] = torch.nn.functional.pad(tensors["sizes"].cumsum(0), (1, 0))
         return batch
 
@@ -101,6 +116,9 @@ class Case:
         held = {"rows": B, "tokens": int(lengths.sum()), "cells": int((lengths**2).sum())}
         if "labels" in tensors:
             held["labels"] = int((tensors["labels"] != -100).sum())
+        if self.row.widths:
+            held["sequences"] = int(tensors["sizes"].sum())
+            held |= {"labels": int((~unlabelled_rows(tensors)).sum())} if self.row.scored else {}
         if self.row.groups:
             held |= {unit: int(self.counted(unit).sum()) for unit in ("labels", "groups", "ordered")}
         return held
@@ -120,6 +138,10 @@ class Case:
         logits = parts.get("logits", torch.zeros(len(mask), 1))
         if self.row.groups:
             logits = logits[documents(logits, tensors["sizes"])][:, None]
+        if self.row.widths:
+            empty = torch.zeros(len(mask), max(TEXTS), 1)  # of a side that the loss does not read
+            vector = parts.get("vector", empty)[documents(tensors["keys"], tensors["sizes"])]
+            return Outputs.of("vector", vector, mask)
         return Outputs(
             logits=logits,
             mask=mask,
@@ -138,7 +160,7 @@ class Case:
     def reference_arrays(self) -> dict[str, Any]:
         state = {f"state.{name}": value.double().numpy().copy() for name, value in self.loss.state_dict().items()}
         tokens = [np.flatnonzero(row) for row in MASK.numpy()]
-        whole = [name for name in ("labels", "grades", "sizes") if name in self.arrays]
+        whole = [name for name in GIVEN[:-1] if name in self.arrays]
         # From fp32, so that the difference measured is the arithmetic's and not the inputs'.
         rounded = {
             name: value.astype(np.float32).astype(float) for name, value in self.arrays.items() if name not in whole
@@ -148,10 +170,20 @@ class Case:
 
 def bound(row: Row) -> LossCallback:
     loss = row.cls(**row.options)
-    student = like(row.student, head=row.head)
-    loss.bind(student, like(row.teacher, head=row.head) if row.teacher else None)
+    loss.bind(headed(row, "student"), headed(row, "teacher") if row.teacher else None)
     loss.calibrate(torch.tensor(VALIDATION, dtype=torch.float32))
     return loss
+
+
+def headed(row: Row, side: str) -> ModelSpec:
+    """The row's student or teacher with the row's head."""
+    head = Head("vector", row.widths[side == "teacher"]) if row.widths else row.head
+    return like(getattr(row, side), head=head)
+
+
+def unlabelled_rows(tensors: dict[str, Tensor]) -> Tensor:
+    """(B) bool: rows without a positive or a score."""
+    return tensors["labels"] == -100 if "labels" in tensors else tensors["score"].isnan()
 
 
 def batch_axis(name: str) -> int:
@@ -176,6 +208,10 @@ def masked(case: Case, name: str, tensor: Tensor, tensors: dict[str, Tensor]) ->
         unread |= (MASK == 0).view(shape)
     if case.row.groups and name.endswith("logits"):
         unread |= ~documents(tensor, tensors["sizes"]) | ~torch.from_numpy(case.counted(case.loss.unit))[:, None]
+    if name.endswith("vector"):
+        unread |= ~documents(tensor, tensors["sizes"])[..., None]
+        if case.loss.requires.labels:
+            unread |= unlabelled_rows(tensors)[:, None, None]
     if name == "student.logits" and "labels" in tensors:
         unlabelled = tensors["labels"] == -100
         unread |= unlabelled.view(*unlabelled.shape, *[1] * (tensor.dim() - unlabelled.dim()))

@@ -27,11 +27,13 @@ from losses_reference import (
     relation,
 )  # fmt: skip
 from losses_reference_groups import binary, list_net, listwise_kl, margin_hinge, margin_mse, rank_net, score_mse
+from losses_reference_vectors import contrastive, pair_score, similarity, vector
 
 from mangakd.core.spec import Head, ModelSpec
 from mangakd.losses.attention import AttentionLoss
 from mangakd.losses.base import LossCallback
 from mangakd.losses.binary import BinaryLoss
+from mangakd.losses.contrastive import ContrastiveLoss
 from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.losses.hidden import HiddenLoss
 from mangakd.losses.list_net import ListNetLoss
@@ -39,9 +41,12 @@ from mangakd.losses.listwise_kl import ListwiseKLLoss
 from mangakd.losses.margin_hinge import MarginHingeLoss
 from mangakd.losses.margin_mse import MarginMSELoss
 from mangakd.losses.output import OutputLoss
+from mangakd.losses.pair_score import PairScoreLoss
 from mangakd.losses.rank_net import RankNetLoss
 from mangakd.losses.relation import RelationLoss
 from mangakd.losses.score_mse import ScoreMSELoss
+from mangakd.losses.similarity import SimilarityLoss
+from mangakd.losses.vector import VectorLoss
 
 HEAD = Head.of_labels("abcde")
 STUDENT = ModelSpec("student", layers=2, hidden=6, heads=2, head=HEAD, vocabulary="v1")
@@ -67,6 +72,8 @@ class Row:
     members: int = 0  # > 0: an ensemble of this many
     eager: bool = False  # taps that hold probabilities only
     groups: bool = False  # logits are scores of queries' documents
+    widths: tuple[int, int] | None = None  # of the vectors of student and teacher
+    scored: bool = False  # rows are pairs of texts with a score, not with a positive
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
@@ -184,4 +191,54 @@ ROWS = [
     Row("score_mse", ScoreMSELoss, score_mse, **RANKING),
     Row("binary", BinaryLoss, binary(1.0), teacher=None, **RANKING),
     Row("binary_relevant_2", BinaryLoss, binary(2.0), {"relevant": 2}, teacher=None, **RANKING),
+    *(
+        Row(
+            f"similarity_{compare}",
+            SimilarityLoss,
+            similarity(compare, 0.5),
+            {"compare": compare, "temperature": 0.5},
+            widths=(4, 5),
+        )
+        for compare in ("kl", "mse")
+    ),
+    Row(
+        "similarity_dims",
+        SimilarityLoss,
+        similarity("kl", 0.5, (4, 2)),
+        {"temperature": 0.5, "dims": [4, 2]},
+        widths=(4, 5),
+    ),
+    Row("contrastive", ContrastiveLoss, contrastive(0.5), {"temperature": 0.5}, teacher=None, widths=(4, 5)),
+    Row(
+        "contrastive_soft",
+        ContrastiveLoss,
+        contrastive(0.5, 0.3, 0.7, (4, 3)),
+        {"temperature": 0.5, "soft": 0.3, "teacher_temperature": 0.7, "dims": [4, 3]},
+        widths=(4, 5),
+    ),
+    Row(
+        "contrastive_soft_alone",
+        ContrastiveLoss,
+        contrastive(0.5, 1.0),
+        {"temperature": 0.5, "soft": 1.0},
+        widths=(4, 5),
+    ),
+    Row("pair_score", PairScoreLoss, pair_score(), teacher=None, widths=(4, 5), scored=True),
+    Row(
+        "pair_score_dims", PairScoreLoss, pair_score((3, 1)), {"dims": [3, 1]}, teacher=None, widths=(4, 5), scored=True
+    ),
+    *(
+        Row(f"vector_{compare}", VectorLoss, vector(compare), {"compare": compare}, widths=(5, 5))
+        for compare in ("cosine", "mse")
+    ),
+    Row("vector_linear", VectorLoss, vector("mse", "linear"), {"compare": "mse"}, widths=(4, 5)),
+    Row("vector_linear_dims", VectorLoss, vector("cosine", "linear", (4, 2)), {"dims": [4, 2]}, widths=(4, 5)),
+    Row("vector_pca", VectorLoss, vector("cosine", "pca"), {"width": "pca"}, widths=(4, 5)),
+    Row(
+        "vector_pca_dims",
+        VectorLoss,
+        vector("mse", "pca", (3, 2)),
+        {"compare": "mse", "width": "pca", "dims": [3, 2]},
+        widths=(4, 5),
+    ),
 ]

@@ -107,7 +107,8 @@ def test_the_yaml_makes_the_task(row: Row, case: Case) -> None:
     assert task.monitor in task.judge.monitors and task.judge.main in task.judge.scores
     assert set(task.judge.monitors) | set(task.judge.watched) <= set(task.judge.scores)
     assert case.head.kind == task.kind
-    assert set(row.columns(1)) | set(row.inputs) == set(task.columns) and inputs(task.columns) == list(row.inputs)
+    assert set(row.columns(1)) | set(row.inputs) == set(task.columns)
+    assert [name for name, kind in task.columns.items() if kind == "text"] == list(row.inputs)
 
 
 @each_row
@@ -166,13 +167,13 @@ def test_a_perfect_model_gets_the_best_scores(row: Row, case: Case) -> None:
 @each_row
 def test_the_meters_say_what_the_judge_says(row: Row, case: Case) -> None:
     generator = torch.Generator().manual_seed(0)
-    sides = [torch.randn(N, case.head.outputs, generator=generator) for _ in range(2)]
+    sides = [torch.randn(len(case.split.student), case.head.outputs, generator=generator) for _ in range(2)]
     meters = case.task.meters(case.head, teacher=True, together=False)
     whole = case.split.collate(range(N))
-    own, teacher = (case.task.ask(fixed(side, range(N), whole), whole) for side in sides)
+    own, teacher = (case.task.ask(fixed(case, side, range(N), whole), whole) for side in sides)
     for chosen in ([0, 1, 2, 3, 4], [5, 6, 7, 8, 9, 10, 11]):
         batch = case.split.collate(chosen)
-        asked = [case.task.ask(fixed(side, chosen, batch), batch) for side in sides]
+        asked = [case.task.ask(fixed(case, side, chosen, batch), batch) for side in sides]
         meters.update(asked[0], {name: batch[name] for name in case.split.columns}, asked[1])
     values = case.values(own, teacher)
     assert meters.values() == pytest.approx(values, abs=1e-9)
@@ -181,8 +182,21 @@ def test_the_meters_say_what_the_judge_says(row: Row, case: Case) -> None:
     assert alone.values() == pytest.approx(case.values(own), abs=1e-9)
 
 
-def fixed(logits: Tensor, chosen: Sequence[int], batch: Batch):  # type: ignore[no-untyped-def]
-    return lambda _: Outputs(logits[list(chosen)], batch["student"]["attention_mask"])
+def fixed(case: Case, logits: Tensor, chosen: Sequence[int], batch: Batch):  # type: ignore[no-untyped-def]
+    """A model with these answers (S, outputs), asked about some rows."""
+    first = case.split.first if case.split.first is not None else range(N + 1)
+    own = torch.cat([logits[first[i] : first[i + 1]] for i in chosen])
+    return lambda _: Outputs(own, batch["student"]["attention_mask"])
+
+
+@each_row
+def test_references_answer_as_models_do(row: Row, case: Case) -> None:
+    model = asked(case, student(case), case.split.collate(range(N)))
+    for name, answers in case.task.references(case.prepared.train, case.split).items():
+        assert {key: each.shape for key, each in answers.items()} == {key: each.shape for key, each in model.items()}, (
+            name
+        )
+        assert case.task.judge.main in case.values(answers)
 
 
 @each_row

@@ -19,6 +19,18 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         ["distill.temprature=3"],
         "distill.temprature is no key or group; did you mean distill.temperature",
     ),
+    "a column that the task has not": (
+        [
+            f"hydra.searchpath=[file://{REPO}/tests/example_package/mangashop_templates/conf]",
+            "task=urgency",
+            "data.columns={rating: x}",
+        ],
+        "data.columns.score, data.text_column? data.columns has: score. mangakd train --help",
+    ),
+    "keys beside it": (
+        ["distill.temprature=3"],
+        "? distill has: temperature, alpha, beta, gamma. mangakd train --help",
+    ),
     "last word of a key": (["lr=3"], "did you mean teacher.fit.lr, student.lr, optim.lr?"),
     "entry of a stage": (["stages.distil.lr=3"], "+stages.distil.lr=… adds the entry"),
     "unknown group": (["loses=output"], "loses is no key or group; did you mean losses"),

@@ -249,7 +249,9 @@ def test_a_unit_that_the_loader_does_not_count_is_refused() -> None:
     """It was scaled by 1 under accumulation, without a word."""
     loss = Constant(1.0, 1)
     loss.unit = "words"
-    with pytest.raises(UserError, match=r"losses\.a \(Constant\) counts in 'words'.*rows, tokens, cells, labels"):
+    with pytest.raises(
+        UserError, match=r"losses\.a \(Constant\) counts in 'words'.*rows, sequences, tokens, cells, labels"
+    ):
         LossSet({"a": loss}).bind(STUDENT, None)
 
 

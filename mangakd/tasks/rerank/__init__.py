@@ -1,1 +1,1 @@
-"""Ranking of a query's documents: metrics.py its scores."""
+"""Ranking of a query's documents: task.py is the task, judge.py its scores (metrics.py)."""
