@@ -20,28 +20,10 @@ from mangakd.evaluation import predictions
 from mangakd.models import load
 from mangakd.models.pooling import Dense, Pooling, VectorHead, of_folder, save_head
 
-WORDS = [
-    "time",
-    "year",
-    "people",
-    "way",
-    "day",
-    "man",
-    "thing",
-    "woman",
-    "life",
-    "child",
-    "world",
-    "school",
-    "state",
-    "family",
-    "student",
-    "group",
-    "country",
-    "problem",
-    "hand",
-    "part",
-]
+WORDS = (
+    "time year people way day man thing woman life child world school state family student group country problem "
+    "hand part "
+).split()
 Compose = Callable[..., DictConfig]
 Rows = list[dict[str, object]]
 
