@@ -20,9 +20,7 @@ from mangakd.evaluation import predictions
 from mangakd.models import load
 from mangakd.models.pooling import Dense, Pooling, VectorHead, of_folder, save_head
 
-NOUNS = (
-    "time year people way day man thing woman life child world school state family student group country problem hand part"
-)
+NOUNS = "time year people way day man thing woman life child world school state family student group country problem hand part"
 WORDS = NOUNS.split()
 Compose = Callable[..., DictConfig]
 Rows = list[dict[str, object]]
