@@ -67,6 +67,15 @@ class Collection:
         texts = [text_of(text, origin, self._key) for text in table.column("text")]
         return dict(zip(self._ids(table, origin), texts, strict=True))
 
+    def relevant(self, queries: Rows) -> Rows:
+        """Each query with its relevant documents alone."""
+        columns: dict[str, list[Any]] = {"query": queries["query"], "documents": [], "grades": []}
+        for judgements in queries["judgements"]:
+            grades = {self._corpus[1][i]: grade for i, grade in judgements.items() if grade > 0}
+            columns["documents"].append(tuple(grades))
+            columns["grades"].append(tuple(grades.values()))
+        return Rows(columns, queries.numbers, queries.origin, queries.unit)
+
     def groups(self, queries: Rows, count: int, add: bool, run: Run | None = None) -> Rows:
         """Each query with its best `count` candidates and their grades: 0 for those that nobody judged.
 

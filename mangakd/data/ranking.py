@@ -31,7 +31,8 @@ class Triples(Files):
             name: Column("text", getattr(self, f"{name}_column"), f"data.{name}_column")
             for name in ("query", "positive", "negative")
         }
-        return _groups(table_rows(read_table(existing(path, key), key), columns, f"{key}={path}"))
+        groups = _groups(table_rows(read_table(existing(path, key), key), columns, f"{key}={path}"))
+        return pairs_of(groups) if "anchor" in self.needs else groups
 
 
 def _groups(triples: Rows) -> Rows:
@@ -60,12 +61,29 @@ def _groups(triples: Rows) -> Rows:
     return Rows(columns, firsts.numbers, triples.origin, triples.unit)
 
 
+def pairs_of(groups: Rows) -> Rows:
+    """For tasks of two texts: each query with each of its relevant documents, and all others of its group as negatives."""
+    columns: dict[str, list[Any]] = {"anchor": [], "positive": [], "negatives": []}
+    owners = []
+    for i, (query, documents, grades) in enumerate(
+        zip(*map(groups.__getitem__, ("query", "documents", "grades")), strict=True)
+    ):
+        graded = [*zip(documents, grades, strict=True)]
+        for positive in (document for document, grade in graded if grade > 0):
+            columns["anchor"].append(query)
+            columns["positive"].append(positive)
+            columns["negatives"].append(tuple(document for document, grade in graded if grade == 0))
+            owners.append(groups.numbers[i])
+    return Rows(columns, owners, groups.origin, groups.unit)
+
+
 @dataclass
 class Beir(Files):
     """A folder in BEIR's layout; val_path and test_path may be other such folders, and each of the three a file of groups.
 
     candidates: documents of a query, its first ones by BM25 over the corpus, or by the scores of `run`, a file of ids
-    (data/scored.py). Train also has all its relevant documents.
+    (data/scored.py). Train also has all its relevant documents. Tasks of two texts read each query with each of its relevant
+    documents, without candidates.
     """
 
     candidates: int = 50
@@ -91,12 +109,16 @@ class Beir(Files):
             places |= dict.fromkeys(missing, places["train"])
             queries |= split_off(queries["train"], missing, self.split_seed, {"query": "text"})
         run = None if self.run is None else _best_first(read_scores(self.run, "data.run"), self.run)
-        return {
-            split: folders[path].groups(queries[split], self.candidates, split == "train", run)
-            if split in queries
-            else self._rows(path, key)
-            for split, (path, key) in places.items()
-        }
+        parts = {split: self._rows(path, key) for split, (path, key) in places.items() if split not in queries}
+        for split, each in queries.items():
+            folder = folders[places[split][0]]
+            pairs = "anchor" in self.needs
+            parts[split] = (
+                pairs_of(folder.relevant(each))
+                if pairs
+                else folder.groups(each, self.candidates, split == "train", run)
+            )
+        return parts
 
     def _check_train(self, folder: Collection) -> None:
         if not folder.has("train"):
