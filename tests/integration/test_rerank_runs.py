@@ -12,6 +12,8 @@ import torch
 from conftest import checked
 from warm import Command
 
+from mangakd.cli import plan
+from mangakd.cli.given import run_of
 from mangakd.cli.latency import latency
 from mangakd.evaluation import predictions
 from mangakd.tasks.rerank.metrics import Ranking, mrr, ndcg
@@ -142,3 +144,9 @@ def test_a_teacher_that_learns_from_sharper_grades_is_another_one(
         run = checked(compose(*short, f"task.sharpness={sharpness}"), tmp_path / f"{sharpness}")
         run.material.members.unread(run.parts.teacher.models[0])
     assert len([*(tmp_path / "cache" / "teachers").iterdir()]) == 2
+
+
+def test_a_plan_counts_the_documents(short: list[str], compose: Callable[..., Any], tmp_path: Path) -> None:
+    config = compose(*short)
+    job = plan.estimated(config, run_of(config, tmp_path / "run", "cpu")).job
+    assert (job.examples, job.eval_examples, job.batch) == (34, 34, 17), "12 queries, one of them with one document"
