@@ -27,13 +27,14 @@ Model = Callable[[Batch], Outputs]
 class Task(ABC):
     """name: for folders and cards. kind: of its head, which also chooses among hardware.tasks.
 
-    columns: what its rows hold, the inputs and what is learnt. units: what `encode` counts for losses beside ALWAYS
-    (losses/base.py). shows_untrained: whether the tables have the student before its training, too. judge: names, ranks and
-    computes the scores. monitor: the judge's score that picks the best epoch. pairs: whether its models score pairs of texts; the
-    student is then saved as a CrossEncoder of sentence-transformers.
+    columns: what its rows hold, the inputs and what is learnt. optional: columns that a file may lack. units: what `encode`
+    counts for losses beside ALWAYS (losses/base.py). shows_untrained: whether the tables have the student before its training,
+    too. judge: names, ranks and computes the scores. monitor: the score that picks the best epoch. pairs: whether its models
+    score pairs of texts; the student is then saved as a CrossEncoder of sentence-transformers.
     """
 
     units: ClassVar[tuple[str, ...]] = ("labels",)
+    optional: ClassVar[tuple[str, ...]] = ()
     shows_untrained: ClassVar[bool] = False
     pairs: ClassVar[bool] = False
     name: str
@@ -52,6 +53,10 @@ class Task(ABC):
         Cells are checked before: none is missing, and each is of its column's kind.
         """
         return corpus
+
+    def has_labels(self, rows: Rows) -> bool:
+        """Whether `own_loss` learns something from these rows."""
+        return True
 
     @abstractmethod
     def head(self, corpus: Corpus, tokenizer: Any) -> Head:
