@@ -25,8 +25,6 @@ from mangakd.runs.texts import Splits
 from mangakd.tasks.base import Task
 from mangakd.training.callbacks.export import export_student
 
-SHOWN = 300  # characters of each text of a list, which is stored for the report alone
-
 
 def write_metrics(folder: Path, metrics: Metrics) -> None:
     (folder / METRICS).write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
@@ -46,7 +44,7 @@ def write_predictions(
     for split in ("validation", "test"):
         arrays = {model: to_arrays(each[split]) for model, each in answers.items()}
         rows = corpus.splits[split]
-        lists = {name: [[one[:SHOWN] for one in texts] for texts in rows[name]] for name in several}
+        lists = {name: [list(texts) for texts in rows[name]] for name in several}
         content = Predictions(head, rows[text], splits[split].columns, arrays, facts, lists)
         predictions.save(content, folder, split)
 

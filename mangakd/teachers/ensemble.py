@@ -160,17 +160,18 @@ def of_validation(
 
     Raises UserError for a head that does not fit the options.
     """
-    head, split = teacher.spec.head, context.splits["validation"]
+    head = teacher.spec.head
     if options.combine == standard.COMBINE:
         check_scores(head.kind)
     if isinstance(options.weights, str):
         check_likelihood(head.kind)
+        split = context.splits["validation"]
         targets = torch.from_numpy(split.columns["labels"])
         return torch.tensor(learned_weights(_members_on(split, teacher, context), targets, head.several)), None
     weights = normalised(options.weights, teacher.members)
     if options.combine != standard.COMBINE:
         return weights, None
-    return weights, Scale.of(_members_on(split.sequences, teacher, context))
+    return weights, Scale.of(_members_on(context.splits["validation"].sequences, teacher, context))
 
 
 def _members_on(split: EncodedSplit, teacher: TeacherProvider, context: TeacherContext) -> Tensor:
