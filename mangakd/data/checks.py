@@ -3,7 +3,7 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from mangakd.core.errors import UserError, near
@@ -16,12 +16,19 @@ from mangakd.runtime.tokenise import whole
 log = logging.getLogger(__name__)
 
 
-def check_rows(name: str, rows: Rows, columns: Columns, column: Callable[[str], Column]) -> None:
-    """No cell is missing, but for a `labels` column, where a row may have none. column: name → what the user set."""
+def check_rows(
+    name: str, rows: Rows, columns: Columns, column: Callable[[str], Column], optional: Collection[str] = ()
+) -> None:
+    """No cell is missing, but for a `labels` column, where a row may have none, and for optional columns.
+
+    column: name → what the user set.
+    """
     if not len(rows):
         raise UserError(f"{rows.origin or name} has no rows. Give {KEYS[name]} a file with rows.")
     for each, kind in columns.items():
         missing = [i for i, value in enumerate(rows[each]) if MISSING[kind](value)]
+        if each in optional:  # a list may be missing, but no item of it
+            missing = [i for i in missing if kind in ("texts", "numbers") and rows[each][i]]
         if missing and kind == "labels":
             log.info("%s: %d of %d rows have none of the labels.", rows.origin, len(missing), len(rows))
         elif missing:

@@ -31,10 +31,10 @@ class Triples(Files):
             name: Column("text", getattr(self, f"{name}_column"), f"data.{name}_column")
             for name in ("query", "positive", "negative")
         }
-        return _joined(table_rows(read_table(existing(path, key), key), columns, f"{key}={path}"))
+        return _groups(table_rows(read_table(existing(path, key), key), columns, f"{key}={path}"))
 
 
-def _joined(triples: Rows) -> Rows:
+def _groups(triples: Rows) -> Rows:
     """A group for each query, at its first row. A document that is relevant in any row of its query is relevant."""
     groups: dict[str, tuple[int, dict[str, float]]] = {}
     notices = Notices(triples.origin, triples.unit)
@@ -90,7 +90,7 @@ class Beir(Files):
             # Before train gets all its relevant documents, which the others must not have.
             places |= dict.fromkeys(missing, places["train"])
             queries |= split_off(queries["train"], missing, self.split_seed, {"query": "text"})
-        run = None if self.run is None else _ordered(read_scores(self.run, "data.run"), self.run)
+        run = None if self.run is None else _best_first(read_scores(self.run, "data.run"), self.run)
         return {
             split: folders[path].groups(queries[split], self.candidates, split == "train", run)
             if split in queries
@@ -107,7 +107,7 @@ class Beir(Files):
             )
 
 
-def _ordered(scores: Scores, path: str) -> dict[str, list[str]]:
+def _best_first(scores: Scores, path: str) -> dict[str, list[str]]:
     """Each query's documents, the best first; ties in the order of the file."""
     if not scores.ids:
         raise UserError(

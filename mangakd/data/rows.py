@@ -1,5 +1,6 @@
 """`Rows`: one split as named columns of equal length, each row with its place in the file it came from."""
 
+import math
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,10 @@ Columns = Mapping[str, ColumnKind]
 """The columns that a task needs. text: str. texts: a tuple of one text or more. label: one name, as a tuple of one. labels: a
 tuple of any number of names. number: a finite float. numbers: a tuple of one finite float or more."""
 CLASSES: Columns = {"text": "text", "label": "label"}
+NOTHING: Mapping[ColumnKind, Any] = {
+    "text": "", "texts": (), "label": (), "labels": (), "number": math.nan, "numbers": (),
+}  # fmt: skip
+"""What a row holds where a cell is missing."""
 
 
 def inputs(columns: Columns) -> list[str]:

@@ -10,15 +10,26 @@ import logging
 import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from mangakd.core.errors import UserError
 from mangakd.data import checks
 from mangakd.data.columns import Column
-from mangakd.data.rows import CLASSES, ColumnKind, Columns, Rows, identities, inputs, names_of, strata, whole_texts
+from mangakd.data.rows import (
+    CLASSES,
+    NOTHING,
+    ColumnKind,
+    Columns,
+    Rows,
+    identities,
+    inputs,
+    names_of,
+    strata,
+    whole_texts,
+)
 from mangakd.data.split import split_off, warn_of_copies
-from mangakd.data.tables import read_texts
+from mangakd.data.tables import Table, read_texts
 
 log = logging.getLogger(__name__)
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
@@ -83,22 +94,28 @@ class Source(ABC):
     # Which of READ_BY_SOME this source reads; set to another value, the rest is warned about.
     reads: tuple[str, ...] = field(default=(), init=False, repr=False)
     ordered_labels: tuple[str, ...] | None = field(default=None, init=False, repr=False)
-    # Of the task, set by load(): the columns to read.
+    # Of the task, set by load(): the columns to read, and those of them that a file may lack.
     needs: Columns = field(default_factory=lambda: CLASSES, init=False, repr=False)
+    optional: Collection[str] = field(default=(), init=False, repr=False)
 
     @abstractmethod
     def read(self) -> dict[str, Rows]:
         """`train` and, where they exist, `validation` and `test`, each with the columns that the task needs."""
 
-    def load(self, needs: Columns = CLASSES) -> Corpus:
-        """Read, split, limit, check. needs: the columns of the task. Raises UserError for every mistake in their cells."""
-        self.needs = needs
+    def load(self, needs: Columns = CLASSES, optional: Collection[str] = ()) -> Corpus:
+        """Read, split, limit, check. needs: the columns of the task. Raises UserError for every mistake in their cells.
+
+        optional: columns that a file may lack, and cells of which may be empty; rows then hold NOTHING there.
+        """
+        self.needs, self.optional = needs, optional
         self._check_columns()
         self._check_limits()
         self._warn_ignored()
-        parts = {name: self._whole(self._chosen(rows)) for name, rows in self.read().items()}
+        files = self.read()
+        self._check_named(files)
+        parts = {name: self._whole(self._chosen(rows)) for name, rows in files.items()}
         for name, rows in parts.items():
-            checks.check_rows(name, rows, needs, self.column)
+            checks.check_rows(name, rows, needs, self.column, optional)
         if stratum := strata(needs):  # before the split, which would find too few rows of other classes
             checks.check_classes(names_of(parts["train"], stratum), parts["train"], stratum)
         warn_of_copies(parts, needs)
@@ -116,6 +133,13 @@ class Source(ABC):
             return Column(self.needs[name], getattr(self, KEYS[name]), f"data.{KEYS[name]}")
         return Column(self.needs[name], self.columns.get(name, name), f"data.columns.{name}")
 
+    def in_table(self, table: Table) -> dict[str, Column]:
+        """The columns to read of a file: all but optional ones that it lacks. One input at least, so that its lack is told."""
+        columns = {name: self.column(name) for name in self.needs}
+        present = {name: each for name, each in columns.items() if name not in self.optional or table.has(each.name)}
+        lead = inputs(self.needs)[0]
+        return present if any(name in present for name in inputs(self.needs)) else {lead: columns[lead], **present}
+
     def _check_columns(self) -> None:
         others = [name for name in self.needs if name not in KEYS]
         if not isinstance(self.columns, Mapping):
@@ -128,8 +152,19 @@ class Source(ABC):
                 known = f"the task's are {', '.join(others)}" if others else "this task has none"
                 raise UserError(f"data.columns.{name} names no column of the task: {known}.{cure}")
 
+    def _check_named(self, files: Mapping[str, Rows]) -> None:
+        """Raises UserError for an optional column under a name that no file has: left out, it would be missed too late."""
+        for name in self.optional:
+            column = self.columns.get(name, name)
+            if column != name and not any(name in rows for rows in files.values()):
+                raise UserError(
+                    f"data.columns.{name}={column} names a column that no file has. Correct the name, or leave it out."
+                )
+
     def _chosen(self, rows: Rows) -> Rows:
         """The columns of the task. Raises UserError where a source with columns of its own lacks one."""
+        empty = {name: [NOTHING[self.needs[name]]] * len(rows) for name in self.optional if name not in rows}
+        rows = replace(rows, columns={**rows.columns, **empty})
         for name, kind in self.needs.items():
             if name not in rows or (len(rows) and not isinstance(rows[name][0], PYTHON[kind])):
                 raise UserError(
@@ -179,12 +214,15 @@ class Source(ABC):
     def _unlabelled(self, hidden: Rows, splits: Sequence[Rows]) -> Rows:
         """Each input once, none that is in a split."""
         more = self.more_texts()
-        if more and inputs(self.needs) != ["text"]:
+        if more and [name for name in inputs(self.needs) if name == "text" or name not in self.optional] != ["text"]:
             raise UserError(
                 f"texts without labels are of no use to this task, which reads {', '.join(inputs(self.needs))}: "
                 "set data.unlabelled_path=null."
             )
-        rows = Rows({name: [*values, *more] for name, values in hidden.columns.items()})
+        new_cells = {
+            name: more if name == "text" else [NOTHING[self.needs[name]]] * len(more) for name in hidden.columns
+        }
+        rows = Rows({name: [*values, *new_cells[name]] for name, values in hidden.columns.items()})
         seen = {key for split in splits for key in identities(split, self.needs)}
         new = []
         for i, key in enumerate(identities(rows, self.needs)):

@@ -126,7 +126,7 @@ class Files(Source):
 
     def _rows(self, path: str | None, key: str) -> Rows:
         table = read_table(existing(path, key), key)
-        return table_rows(table, {name: self.column(name) for name in self.needs}, f"{key}={path}")
+        return table_rows(table, self.in_table(table), f"{key}={path}")
 
 
 @dataclass
@@ -163,5 +163,6 @@ class Hub(Source):
 
     def _rows(self, part: Any, origin: str) -> Rows:
         # The features are also in the schema, but only as long as nobody has changed the columns.
-        table = part.data.table.replace_schema_metadata(part.features.arrow_schema.metadata)
-        return table_rows(Table.of_arrow(table, origin), {name: self.column(name) for name in self.needs}, origin)
+        arrow = part.data.table.replace_schema_metadata(part.features.arrow_schema.metadata)
+        table = Table.of_arrow(arrow, origin)
+        return table_rows(table, self.in_table(table), origin)

@@ -71,6 +71,12 @@ class Table:
 
         return cls(header, column, [row.line for row in rows], "line", joined=True, check_label=check_label)
 
+    def has(self, column: str | int | None) -> bool:
+        """Whether `named` finds a column."""
+        wanted = str(column).strip().casefold()
+        alike = any(name.strip().casefold() == wanted for name in self.names)
+        return alike or (wanted.isdecimal() and int(wanted) < len(self.names))
+
     def named(self, column: str | int | None, key: str, origin: str) -> str:
         """The column that a key names: exactly, or but for blanks and case, or by its position from 0.
 

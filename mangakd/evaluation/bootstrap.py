@@ -1,7 +1,8 @@
 """Bootstrap intervals: how far a score would move if the test had other rows.
 
-Every score here is a function of sums over rows (accuracy and KL of one sum, macro-F1 of counts per class, ECE of sums per
-bin). A resample is a vector of counts: how often each row was drawn. So one product gives all scores of all resamples
+Nearly every score is a function of sums over rows (accuracy and KL of one sum, macro-F1 of counts per class, ECE of sums per
+bin). Those that are not (`Recount`) are computed from the counts themselves. A resample is a vector of counts: how often each
+row was drawn. So one product gives all scores of all resamples
 
     counts (resamples, rows) @ features (rows, columns)
 
@@ -33,6 +34,31 @@ class Statistic:
     def value(self) -> float:
         """The score on the rows themselves, without resampling."""
         return float(self.score(self.features.sum(axis=0, dtype=np.float64)))
+
+    def resample(self, counts: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        """(R) scores of resamples. counts: (R, N), how often each row is drawn. sums: (R, F), the resamples' sums."""
+        return self.score(sums)
+
+
+@dataclass(frozen=True)
+class Recount(Statistic):
+    """A score that is no function of sums over rows, such as a rank correlation. features: (N, 0).
+
+    score: counts (R, N), how often each row is drawn → (R).
+    """
+
+    @classmethod
+    def of(
+        cls, rows: int, score: Callable[[np.ndarray], np.ndarray], most: float = 1.0, least: float = 0.0
+    ) -> "Recount":
+        return cls(np.zeros((rows, 0)), score, most, least)
+
+    @property
+    def value(self) -> float:
+        return float(self.score(np.ones((1, len(self.features))))[0])
+
+    def resample(self, counts: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        return self.score(counts)
 
 
 @dataclass(frozen=True)
@@ -84,7 +110,7 @@ def bootstrap(statistics: Mapping[str, Statistic], resamples: int = RESAMPLES, s
     parts = []
     for counts in draws(len(single), resamples, seed):
         sums = counts.astype(np.float32) @ single
-        parts.append([statistic.score(own) for statistic, own in _cut(statistics, sums)])
+        parts.append([statistic.resample(counts, own) for statistic, own in _cut(statistics, sums)])
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     return {
         name: Estimate(statistic.value, column, (statistic.least, statistic.most))

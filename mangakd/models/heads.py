@@ -109,11 +109,13 @@ def claims_other(config: Any) -> bool:
 
 
 def trained_head(config: Any, task: Head | None = None) -> Head:
-    """The head of a trained sequence classifier, read from its config.
+    """The head of a trained sequence classifier, read from its config; a model of vectors has the head that its pooling makes.
 
     task: the head that is looked for; it decides between one label and several if the config has no `problem_type`. Without it
     transformers' own rule holds. Raises UserError for a `problem_type` that transformers does not know.
     """
+    if task is not None and task.kind == "vector":
+        return own(task, config)
     names = tuple(str(config.id2label[i]) for i in range(config.num_labels))
     stated = getattr(config, "problem_type", None)
     if stated is None and task is not None and task.kind == "labels":

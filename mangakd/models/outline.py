@@ -116,7 +116,7 @@ def outlined(config: Any, head: Head, where: str, path: str, key: str) -> Outlin
             ignore_mismatched_sizes=True,
         )  # fmt: skip
     drop_pooler(model, info["missing_keys"])
-    model.name_or_path = where
+    model.name_or_path = model.config.name_or_path = where
     names = {tensor.untyped_storage().data_ptr(): name for name, tensor in stand_ins.items()}
     pointers = {name: tensor.untyped_storage().data_ptr() for name, tensor in model.state_dict().items()}
     sources = {name: headers[names[pointer]] for name, pointer in pointers.items() if pointer in names}

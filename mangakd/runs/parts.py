@@ -47,10 +47,10 @@ class Parts:
         """The data as it is read, before the task looks at it."""
         source = self._given.make("data")
         try:
-            columns = self.task.columns
+            columns, optional = self.task.columns, self.task.optional
         except Exception:  # reported as the task's; a task that fails must not hide what is wrong with the data
-            columns = CLASSES
-        return source.load(columns)
+            columns, optional = CLASSES, ()
+        return source.load(columns, optional)
 
     @lazy
     def corpus(self) -> Corpus:

@@ -37,7 +37,7 @@ def teacher(models: Any, student: Encoder) -> TeacherProvider | None:
 
 def _one_teacher(model: Any, student: Encoder) -> TeacherProvider:
     if isinstance(model, TeacherProvider):
-        if model.spec.head != student.spec.head:
+        if model.spec.head != student.spec.head and {model.spec.head.kind, student.spec.head.kind} != {"vector"}:
             raise UserError(_other_head(model.spec.head, student.spec.head))
         return model
     if model in (student, student.model):

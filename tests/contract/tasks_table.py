@@ -1,5 +1,6 @@
 """One row per task class and options: what the contract tests in test_tasks.py are run for. To add a task, add a row."""
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from mangakd.data.rows import Rows
 from mangakd.evaluation.judge import Arrays
 from mangakd.tasks.base import Task
 from mangakd.tasks.classification.task import Classification
+from mangakd.tasks.embedding.judge import EmbeddingJudge
+from mangakd.tasks.embedding.task import Embedding
 from mangakd.tasks.rerank.task import Rerank
 
 REPO = Path(__file__).parents[2]
@@ -38,6 +41,7 @@ class Row:
     refused: Mapping[str, tuple[Change, str]]
     perfect: Callable[[Head, Arrays], np.ndarray]
     inputs: tuple[str, ...] = field(default=("text",))  # the columns of one text
+    options: tuple[str, ...] = ()  # overrides of the yaml
 
 
 def changed(column: str, value: object, at: slice = slice(3, 4)) -> Change:
@@ -80,7 +84,37 @@ def _alike(grades: list) -> None:
     grades[:] = [(1.0,) * len(one) for one in grades]
 
 
+def _pairs(count: int, **columns: list) -> dict[str, list]:
+    nothing: dict[str, list] = {"negatives": [()] * count, "text": [""] * count, "score": [math.nan] * count}
+    texts = {
+        "anchor": [f"w{3 * i} w{3 * i + 1}" for i in range(count)],
+        "positive": [f"w{3 * i + 2}" for i in range(count)],
+    }
+    return {**texts, **nothing, **columns}
+
+
+def positives(count: int) -> dict[str, list]:
+    """Anchors and positives, every third row with two negatives."""
+    return _pairs(count, negatives=[(f"w{i} w{60 + i}", f"w{80 + i}") if i % 3 == 0 else () for i in range(count)])
+
+
+def scored_pairs(count: int) -> dict[str, list]:
+    return _pairs(count, score=[i * 7 % 10 / 2 for i in range(count)])
+
+
+def _near(head: Head, truth: Arrays) -> np.ndarray:
+    """Each anchor and its second text span a plane of their own: their cosine is the score, or 1."""
+    rows = []
+    for i, (score, label) in enumerate(zip(truth["score"], truth["labels"], strict=True)):
+        wanted, plane = 1.0 if label == 1 else float(score), np.eye(2 * len(truth["score"]))[2 * i : 2 * i + 2]
+        rows += [plane[0], wanted * plane[0] + math.sqrt(1 - wanted**2) * plane[1]]
+        rows += [plane[1]] * (2 if label == 1 and i % 3 == 0 else 0)  # negatives
+    return np.array(rows)
+
+
 ALL = slice(None)
+EMBEDDING = REPO / "conf" / "task" / "embedding.yaml"
+BOTH = ("anchor", "positive", "text")
 INTENT = REPO / "conf" / "task" / "intent.yaml"
 ROWS = [
     Row(
@@ -116,6 +150,24 @@ ROWS = [
         },
         lambda head, truth: 60.0 * truth["grades"][np.isfinite(truth["grades"])][:, None],
         inputs=("query",),
+    ),
+    Row(
+        "embedding, positives", lambda: Embedding(monitor="ndcg@10", judge=EmbeddingJudge("ndcg@10")), EMBEDDING, positives,
+        {
+            "no text": (changed("anchor", ""), r"row 4 has no anchor and no text.*data\.columns\.anchor"),
+            "two texts": (changed("text", "w1"), r"row 4 has both an anchor and a text"),
+            "negatives alone": (changed("positive", ""), r"row 4 has no positive beside its negatives or score"),
+            "some scores": (changed("score", 0.5), r"row 1 has a second text and no score, and row 4 has a score"),
+        },
+        _near, inputs=BOTH, options=("task.monitor=ndcg@10",),
+    ),
+    Row(
+        "embedding, scores", lambda: Embedding(most=5.0), EMBEDDING, scored_pairs,
+        {
+            "outside": (changed("score", 5.5), r"row 4 has the score 5\.5, outside 0 … task\.most=5\."),
+            "score alone": (changed("positive", ""), r"row 4 has no positive beside its negatives or score"),
+        },
+        _near, inputs=BOTH,
     ),
 ]  # fmt: skip
 

@@ -100,7 +100,7 @@ def student(case: Case) -> Encoder:
 
 @each_row
 def test_the_yaml_makes_the_task(row: Row, case: Case) -> None:
-    content = OmegaConf.load(row.yaml)
+    content = OmegaConf.merge(OmegaConf.load(row.yaml), OmegaConf.from_dotlist([*row.options]))
     task = instantiate(content.get("task", content))
     assert type(task) is type(case.task) and type(task.judge) is type(case.task.judge)
     assert (task.name, task.kind, task.monitor) == (case.task.name, case.task.kind, case.task.monitor)
@@ -156,7 +156,7 @@ def test_rows_without_labels_teach_the_own_loss_nothing(row: Row, case: Case) ->
 def test_a_perfect_model_gets_the_best_scores(row: Row, case: Case) -> None:
     batch = case.split.collate(range(N))
     logits = torch.from_numpy(np.asarray(row.perfect(case.head, case.split.columns), dtype=np.float32))
-    answers = case.task.ask(lambda _: Outputs(logits, batch["student"]["attention_mask"]), batch)
+    answers = case.task.ask(fixed(case, logits, range(N), batch), batch)
     values, judge = case.values(answers, answers), case.task.judge
     assert {judge.main, *judge.monitors} <= values.keys()
     assert values == {name: pytest.approx(float(judge.scores[name].higher), abs=1e-6) for name in values}
@@ -167,7 +167,7 @@ def test_a_perfect_model_gets_the_best_scores(row: Row, case: Case) -> None:
 @each_row
 def test_the_meters_say_what_the_judge_says(row: Row, case: Case) -> None:
     generator = torch.Generator().manual_seed(0)
-    sides = [torch.randn(len(case.split.student), case.head.outputs, generator=generator) for _ in range(2)]
+    sides = [torch.randn(len(case.split.student), case.head.outputs or 8, generator=generator) for _ in range(2)]
     meters = case.task.meters(case.head, teacher=True, together=False)
     whole = case.split.collate(range(N))
     own, teacher = (case.task.ask(fixed(case, side, range(N), whole), whole) for side in sides)
@@ -182,11 +182,11 @@ def test_the_meters_say_what_the_judge_says(row: Row, case: Case) -> None:
     assert alone.values() == pytest.approx(case.values(own), abs=1e-9)
 
 
-def fixed(case: Case, logits: Tensor, chosen: Sequence[int], batch: Batch):  # type: ignore[no-untyped-def]
+def fixed(case: Case, answers: Tensor, chosen: Sequence[int], batch: Batch):  # type: ignore[no-untyped-def]
     """A model with these answers (S, outputs), asked about some rows."""
     first = case.split.first if case.split.first is not None else range(N + 1)
-    own = torch.cat([logits[first[i] : first[i + 1]] for i in chosen])
-    return lambda _: Outputs(own, batch["student"]["attention_mask"])
+    own = torch.cat([answers[first[i] : first[i + 1]] for i in chosen])
+    return lambda _: Outputs.of(case.head.kind, own, batch["student"]["attention_mask"])
 
 
 @each_row

@@ -150,7 +150,7 @@ class Teachers:
         kind = "bert" if member.path == "bert" else "distilbert"
         made = encoder(config(kind, layers=2), head, member.seed)
         digest = vocabulary_digest(tokenizer())
-        made.spec = ModelSpec.from_config(made.model.config, f"{member.path} {member.seed}", head, digest)
+        made.spec = replace(made.spec, name=f"{member.path} {member.seed}", vocabulary=digest)
         made.model.register_forward_hook(self._count)
         self.loaded.append(made)
         return made

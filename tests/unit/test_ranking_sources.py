@@ -126,6 +126,14 @@ def test_what_a_folder_may_hold(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert "documents that corpus.jsonl does not have, left out: 2; first: line 12, '12'" in caplog.text
 
 
+def test_equal_texts_are_one_document(tmp_path: Path) -> None:
+    copies = [{"_id": f"copy-{i}", "text": "Our lamp a fine item"} for i in range(2)]
+    judged = [*judgements(range(24)), ("q1", "copy-0", 3)]
+    read = Beir(path=write(tmp_path, corpus=corpus() + copies, train=judged), candidates=4).load(RANKED)
+    assert groups(read.train)["where is the lamp of order 1"]["Our lamp a fine item"] == 3
+    assert all(len({*documents}) == len(documents) for documents in read.train["documents"])
+
+
 Q, D = "q1", "lamp-0"
 
 

@@ -65,6 +65,12 @@ def test_a_folder_is_read_as_it_was_saved(tmp_path: Path, pooling: Pooling) -> N
     path = saved(tmp_path / "model", pooling)
     outline = load.outline_trained(path, "teacher.path", "vector")
     assert outline is not None and outline.head == Head("vector", pooling.width(16))
+    unread = load.encoder(outline.model, outline.head, "teacher", tokenizer())
+    assert (
+        unread.spec.head == outline.head
+        and unread.pooling is not None
+        and unread.pooling.settings.width(16) == pooling.width(16)
+    )
     taught = read(path)
     assert outline.digest(torch.float32) == encoder_digest(taught)
     again = saved(tmp_path / "again", pooling)

@@ -77,6 +77,9 @@ def _of_recipe(run: Run) -> Iterator[Check]:
         {"unlabelled": len(parts.corpus.unlabelled) > 0, "augmented": parts.augment.copies > 0},
     )  # fmt: skip
     yield lambda: recipe.units(material.losses, parts.task)
+    yield lambda: recipe.labels(
+        parts.task, parts.corpus.train, material.losses.callbacks, given.baseline, parts.teacher.fit.mode
+    )
     yield lambda: recipe.whole_steps(material.losses, parts.hardware)
     yield lambda: quantised(parts.stages, parts.hardware, len(parts.corpus.train))
     yield lambda: recipe.placement(parts.teacher, parts.hardware.teacher.placement)

@@ -7,6 +7,7 @@ from pathlib import Path
 from mangakd.core.errors import UserError, near
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
+from mangakd.data.rows import Rows
 from mangakd.losses.base import ALWAYS, LossCallback
 from mangakd.losses.loss_set import LossSet
 from mangakd.runs.exports import Exports
@@ -50,6 +51,20 @@ def exports(exports: Exports, stages: Sequence[Stage]) -> None:
     if trained and stages[-1].quantise is None:
         raise UserError(
             f"export: {trained[0]} comes of a last stage with quantisers, and there is none: stages=quantised."
+        )
+
+
+def labels(task: Task, train: Rows, losses: Mapping[str, LossCallback], baseline: bool, fit: str) -> None:
+    """What learns from labels, on training rows without any. fit: teacher.fit.mode."""
+    if task.has_labels(train):
+        return
+    readers = [f"losses.{name}" for name, loss in losses.items() if loss.requires.labels]
+    readers += ["baseline=true"] * baseline + [f"teacher.fit.mode={fit}"] * (fit == "always")
+    if readers:
+        columns = ", ".join(task.optional)
+        raise UserError(
+            f"{', '.join(readers)}: learning from labels, and no row of train has one"
+            f"{f' (columns of this task that hold them: {columns})' if columns else ''}. Add labels, or leave this out."
         )
 
 
