@@ -1,6 +1,6 @@
 """Distillation of a reranker or an embedding model with mangakd, from scores or vectors that a teacher wrote.
 
-    python benchmarks/peers/mangakd_rank.py --task rerank|embedding --data MEDQUAD --steps 40
+    python benchmarks/peers/mangakd_rank.py --task rerank|embedding --data MEDQUAD
 
 Prints one JSON line, as sentence_transformers_kd.py does: its models, texts, pairs of a batch, loss (MSE of scores or vectors),
 optimiser and clock. The loop is `fit()`, which is what `train.py` runs. A batch of a ranker is whole queries: of ten documents
@@ -67,18 +67,23 @@ class Written(TeacherProvider):
 
     def __call__(self, batch: Batch) -> Outputs:
         rows = self._order[np.searchsorted(self._keys, batch["key"].numpy())]
-        return Outputs.of(self.spec.head.kind, torch.from_numpy(self._answers[rows]), batch["teacher"]["attention_mask"])
+        return Outputs.of(
+            self.spec.head.kind, torch.from_numpy(self._answers[rows]), batch["teacher"]["attention_mask"]
+        )
 
 
 def rows_of(options: Any) -> tuple[Task, Rows, Head, LossCallback]:
     if options.task == "rerank":
-        groups = rank_common.groups(options.data)
+        groups = rank_common.groups(options.data)[: options.rows // DOCUMENTS]
         columns = {
             "query": [q for q, _, _ in groups], "documents": [tuple(d) for _, d, _ in groups],
             "grades": [tuple(g) for _, _, g in groups],
         }  # fmt: skip
         return Rerank(), Rows(columns), Head("score", 1), ScoreMSELoss()
-    return Embedding(), Rows({"text": rank_common.texts(options.data)}), Head("vector", rank_common.WIDTH), VectorLoss()
+    texts = rank_common.texts(options)
+    nothing = {"anchor": [""] * len(texts), "positive": [""] * len(texts), "negatives": [()] * len(texts)}
+    columns = {"text": texts, **nothing, "score": [np.nan] * len(texts)}
+    return Embedding(), Rows(columns), Head("vector", rank_common.WIDTH), VectorLoss()
 
 
 def student_of(options: Any, folder: Path, head: Head, tokenizer: Any) -> Encoder:

@@ -31,10 +31,13 @@ def parse(description: str, orders: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--order", choices=orders, default=orders[0])
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--batch-size", type=int, default=40, help="pairs, or texts")
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument(
+        "--rows", type=int, default=1200, help="the first pairs, or texts; one epoch of them is measured"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.warmup, options.steps = 1, options.rows // options.batch_size - 1
+    return options
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:
@@ -50,12 +53,14 @@ def groups(data: Path) -> list[tuple[str, list[str], list[float]]]:
     ]
 
 
-def pairs(data: Path) -> list[tuple[str, str]]:
-    return [(query, document) for query, documents, _ in groups(data) for document in documents]
+def pairs(options: argparse.Namespace) -> list[tuple[str, str]]:
+    every = [(query, document) for query, documents, _ in groups(options.data) for document in documents]
+    return every[: options.rows]
 
 
-def texts(data: Path) -> list[str]:
-    return [text for row in _lines(data / "answers_train.jsonl") for text in (row["question"], row["answer"])]
+def texts(options: argparse.Namespace) -> list[str]:
+    rows = _lines(options.data / "answers_train.jsonl")
+    return [text for row in rows for text in (row["question"], row["answer"])][: options.rows]
 
 
 def scores(count: int) -> np.ndarray:
@@ -82,7 +87,9 @@ def folder(layers: int, task: str, scratch: str) -> str:
     return place
 
 
-def report(options: argparse.Namespace, clock: StepClock, framework: str, version: str, samples: int, **more: Any) -> None:
+def report(
+    options: argparse.Namespace, clock: StepClock, framework: str, version: str, samples: int, **more: Any
+) -> None:
     """Print the run as one JSON line. samples: pairs or texts inside the window."""
     wall, cpu = clock.elapsed()
     line = {

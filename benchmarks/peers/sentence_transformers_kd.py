@@ -1,6 +1,6 @@
 """Distillation of a reranker or an embedding model with sentence-transformers, from scores or vectors that a teacher wrote.
 
-    python benchmarks/peers/sentence_transformers_kd.py --task rerank|embedding --data MEDQUAD --order random|length --steps 40
+    python benchmarks/peers/sentence_transformers_kd.py --task rerank|embedding --data MEDQUAD --order random|length
 
 Prints one JSON line. The loop is CrossEncoderTrainer with MSELoss, or SentenceTransformerTrainer with MSELoss, the losses its
 documentation names for distillation with precomputed labels. Models, texts, batches and the clock are those of rank_common.py.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import rank_common
 import sentence_transformers
@@ -37,7 +37,7 @@ MEGA = 50  # batches whose rows are sorted by length together, as in transformer
 class ByLength(DefaultBatchSampler):
     """Batches of texts of similar length, in random order."""
 
-    lengths: list[int] = []
+    lengths: ClassVar[list[int]]
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
@@ -63,19 +63,21 @@ def arguments(options: Any, folder: str) -> dict[str, Any]:
 
 
 def rerank(options: Any, folder: str) -> tuple[Any, int]:
-    pairs = rank_common.pairs(options.data)
+    pairs = rank_common.pairs(options)
     scores = rank_common.scores(len(pairs))
     data = Dataset.from_dict(
         {"query": [q for q, _ in pairs], "document": [d for _, d in pairs], "label": scores.tolist()}
     )
     ByLength.lengths = [len(q) + len(d) for q, d in pairs]
-    model = CrossEncoder(rank_common.folder(options.layers, "rerank", folder), max_length=rank_common.MAX_LENGTH, num_labels=1)
+    model = CrossEncoder(
+        rank_common.folder(options.layers, "rerank", folder), max_length=rank_common.MAX_LENGTH, num_labels=1
+    )
     args = CrossEncoderTrainingArguments(**arguments(options, folder))
     return CrossEncoderTrainer(model=model, args=args, train_dataset=data, loss=ScoreMSE(model)), options.batch_size
 
 
 def embedding(options: Any, folder: str) -> tuple[Any, int]:
-    texts = rank_common.texts(options.data)
+    texts = rank_common.texts(options)
     vectors = rank_common.vectors(len(texts))
     data = Dataset.from_dict({"sentence": texts, "label": vectors.tolist()})
     ByLength.lengths = [len(text) for text in texts]
@@ -95,7 +97,9 @@ def main() -> None:
         trainer.remove_callback(PrinterCallback)
         with clock.watch_any():
             trainer.train()
-    rank_common.report(options, clock, "sentence-transformers", sentence_transformers.__version__, samples * options.steps)
+    rank_common.report(
+        options, clock, "sentence-transformers", sentence_transformers.__version__, samples * options.steps
+    )
 
 
 if __name__ == "__main__":
