@@ -29,13 +29,8 @@ class Task(ABC):
 
     columns: what its rows hold, the inputs and what is learnt. optional: columns that a file may lack. units: what `encode`
     counts for losses beside ALWAYS (losses/base.py). shows_untrained: whether the tables have the student before its training,
-<<<<<<< HEAD
-    too. judge: names, ranks and computes the scores. monitor: the score that picks the best epoch. pairs: whether its models
-    score pairs of texts; the student is then saved as a CrossEncoder of sentence-transformers.
-=======
     too. pairs: whether its models score pairs of texts; the student is then saved as a CrossEncoder of sentence-transformers.
     judge: names, ranks and computes the scores. monitor: the judge's score that picks the best epoch.
->>>>>>> main
     """
 
     units: ClassVar[tuple[str, ...]] = ("labels",)
