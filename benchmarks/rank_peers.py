@@ -33,8 +33,8 @@ NOTE = """Medians of {rounds} rounds. `ratio` is of samples per CPU second to th
 
 - Equal for all: four layers of MiniLM-L6, MedQuAD's pairs of a question and an answer (or its questions and answers), at most 256
   tokens, steps of 40 pairs (or texts), MSE to scores (or vectors) that a teacher wrote, fused AdamW, one torch thread.
-- *sentence-transformers*: CrossEncoderTrainer or SentenceTransformerTrainer as it comes, with MSELoss. *batches of similar length*:
-  with a batch sampler of this benchmark that groups texts as transformers' LengthGroupedSampler does.
+- *sentence-transformers*: CrossEncoderTrainer or SentenceTransformerTrainer as it comes, with MSELoss. *batches of similar
+  length*: with a batch sampler of this benchmark that groups texts as transformers' LengthGroupedSampler does.
 - *mangakd*: a step of a reranker is four whole queries of ten documents; their pairs are computed in parts of similar length."""
 
 
