@@ -46,7 +46,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "group of a number": (["task=1"], "task=1: task is a group and takes the names of its options (embedding, intent,"),
     "group of lists": (["losses=[[output]]"], "losses is a group and takes the names of its options (attention,"),
-    "group of nothing": (["losses="], "losses= has no value. Options: attention, binary, hard_label, hidden,"),
+    "group of nothing": (["losses="], "losses= has no value. Options: attention, binary, contrastive, hard_label,"),
     "commas without a sweep": (
         ["losses=hard_label,output"],
         "A list takes brackets: 'losses=[hard_label,output]', a sweep",
