@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from mangakd.core.errors import UserError
 from mangakd.core.outputs import AttentionTap, Outputs
@@ -117,7 +118,9 @@ class Encoder(nn.Module):
         known = {name: value for name, value in inputs.items() if name in self._accepts}
         mask = inputs["attention_mask"]
         alike = all(value.shape == mask.shape for value in known.values())
-        parts = by_length.runs(mask) if alike and not self._need.attention else []
+        # Each run of a sharded model gathers its weights from all ranks, and ranks would run different numbers of parts.
+        sharded = any(isinstance(module, FSDPModule) for module in self.modules())
+        parts = by_length.runs(mask) if alike and not self._need.attention and not sharded else []
         return by_length.outputs(self._run, known, parts, self.spec.head.kind) if parts else self._run(known)
 
     def _run(self, inputs: Mapping[str, Tensor]) -> Outputs:
