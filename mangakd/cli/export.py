@@ -22,6 +22,8 @@ from mangakd.evaluation.report.export import FOLDER
 from mangakd.export.data import Data, of_file, of_run, of_texts
 from mangakd.export.variants import CALIBRATION
 from mangakd.models.pooling import Pooling
+from mangakd.runs.exports import data_of
+from mangakd.runtime.tokenise import Text
 from mangakd.tasks.base import Task
 from mangakd.training.callbacks.export import export_student
 
@@ -66,7 +68,7 @@ def _of_run(folder: Path) -> DictConfig | None:
 
 def _data(config: DictConfig, folder: Path, settings: DictConfig | None, calibrated: bool) -> Data:
     """What files give, and the rest from the run; texts alone are shared out between calibration and comparison."""
-    texts: Sequence[str] | None = (
+    texts: Sequence[Text] | None = (
         None if config.texts is None else read_texts(str(config.texts), config.text_column, "texts", "text_column")
     )
     validation, test = (
@@ -74,9 +76,9 @@ def _data(config: DictConfig, folder: Path, settings: DictConfig | None, calibra
         for key in ("validation", "test")
     )
     if settings is not None:
-        data = of_run(folder, ())
+        data = _data_of_run(folder, settings, calibrated and texts is None)
         validation, test = validation or data.validation, test or data.test
-        texts = _train_texts(settings) if texts is None and calibrated else texts
+        texts = data.calibration if texts is None else texts
     if validation is None and texts is not None:
         return replace(of_texts(texts, CALIBRATION, f"texts={config.texts}"), test=test)
     if validation is None:
@@ -87,10 +89,12 @@ def _data(config: DictConfig, folder: Path, settings: DictConfig | None, calibra
     return Data(texts or (), validation, test)
 
 
-def _train_texts(settings: DictConfig) -> Sequence[str]:
-    """Those that the run was trained on, read again from its data."""
+def _data_of_run(folder: Path, settings: DictConfig, calibrated: bool) -> Data:
+    """The run's own data, read again where texts calibrate, and where predictions do not hold what the student is asked."""
+    task: Task = instantiate(settings.task)
+    if not calibrated and type(task).served is Task.served:
+        return of_run(folder, ())
     try:
-        task: Task = instantiate(settings.task)
-        return instantiate(settings.data).load(task.columns).train["text"]
+        return data_of(folder, task, instantiate(settings.data).load(task.columns))
     except UserError as error:
         raise UserError(f"the run's training texts cannot be read again; give texts=<file>. {error}") from error

@@ -102,5 +102,9 @@ class ModelSpec:
         )
 
     def sizes(self) -> str:
-        """For messages: `student bert (4 layers, hidden 312, 12 heads)`."""
-        return f"{self.name} ({self.layers} layers, hidden {self.hidden}, {self.heads} heads)"
+        """For messages: `student bert (4 layers, hidden 312, 12 heads)`; the name alone where there is no model."""
+        return (
+            self.name
+            if not self.layers
+            else f"{self.name} ({self.layers} layers, hidden {self.hidden}, {self.heads} heads)"
+        )

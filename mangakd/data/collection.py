@@ -5,6 +5,7 @@ Source: Thakur et al. 2021 (arXiv:2104.08663). A document is its title and its t
 
 import logging
 import math
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 LAYOUT = "corpus.jsonl (_id, title, text), queries.jsonl (_id, text), qrels/*.tsv (query-id, corpus-id, score)"
 QRELS = {"train": "train", "validation": "dev", "test": "test"}
 Judgements = dict[int, float]  # position of a document → its grade
+Run = Mapping[str, Sequence[str]]  # id of a query → ids of its documents
 
 
 class Collection:
@@ -49,22 +51,35 @@ class Collection:
         chosen = [i for query, i in ids.items() if query in judged]
         texts, judgements = table.column("text"), {ids[query]: each for query, each in judged.items()}
         numbers = [table.numbers[i] for i in chosen]
-        columns = {
+        columns: dict[str, list[Any]] = {
+            "id": [query for query in ids if query in judged],
             "query": [text_of(texts[i], f"line {table.numbers[i]} of {origin}", self._key) for i in chosen],
             "judgements": [judgements[i] for i in chosen],
         }
         return Rows(columns, numbers, origin, table.unit)
 
-    def groups(self, queries: Rows, candidates: int, add: bool) -> Rows:
-        """Each query with its best BM25 candidates and their grades: 0 for those that nobody judged.
+    def texts(self, name: str) -> dict[str, str]:
+        """The texts of queries.jsonl or corpus.jsonl by their ids."""
+        if name == "corpus.jsonl":
+            positions, documents = self._corpus
+            return {document: documents[i] for document, i in positions.items()}
+        table, origin = self._table(name, ("_id", "text"))
+        texts = [text_of(text, origin, self._key) for text in table.column("text")]
+        return dict(zip(self._ids(table, origin), texts, strict=True))
 
-        add: with the relevant documents that are no candidates. Logs the candidates' recall. Queries without any document are
-        left out, with a warning.
+    def groups(self, queries: Rows, count: int, add: bool, run: Run | None = None) -> Rows:
+        """Each query with its best `count` candidates and their grades: 0 for those that nobody judged.
+
+        run: the candidates of each query's id, best first; None: by BM25. add: with the relevant documents that are no
+        candidates. Logs the candidates' recall. Queries without any document are left out, with a warning.
         """
-        found = [self._bm25.best(query, candidates).tolist() for query in queries["query"]]
-        self._log_recall(queries, found, candidates, add)
+        if run is None:
+            candidates = [self._bm25.best(query, count).tolist() for query in queries["query"]]
+        else:
+            candidates = [self._of_run(run.get(query, ()))[:count] for query in queries["id"]]
+        self._log_recall(queries, candidates, count, add)
         columns: dict[str, list[Any]] = {"query": queries["query"], "documents": [], "grades": []}
-        for best, judgements in zip(found, queries["judgements"], strict=True):
+        for best, judgements in zip(candidates, queries["judgements"], strict=True):
             hits = set(best)
             chosen = [*best, *(i for i, grade in judgements.items() if add and grade > 0 and i not in hits)]
             columns["documents"].append(tuple(self._corpus[1][i] for i in chosen))
@@ -73,19 +88,23 @@ class Collection:
         notices = Notices(queries.origin, queries.unit)
         for i, documents in enumerate(rows["documents"]):
             if not documents:
-                notices.add("queries that share no word with any document, left out", rows.numbers[i], rows["query"][i])
+                notices.add("queries without any candidate, left out", rows.numbers[i], rows["query"][i])
         notices.log()
         return rows.take([i for i, documents in enumerate(rows["documents"]) if documents])
 
-    def _log_recall(self, queries: Rows, found: list[list[int]], candidates: int, add: bool) -> None:
+    def _of_run(self, ids: Sequence[str]) -> list[int]:
+        """Positions of the documents that are there."""
+        return [self._corpus[0][name] for name in ids if name in self._corpus[0]]
+
+    def _log_recall(self, queries: Rows, candidates: list[list[int]], count: int, add: bool) -> None:
         recalls = [
             len(relevant & {*best}) / len(relevant)
-            for best, judgements in zip(found, queries["judgements"], strict=True)
+            for best, judgements in zip(candidates, queries["judgements"], strict=True)
             if (relevant := {i for i, grade in judgements.items() if grade > 0})
         ]
         log.info(
-            "%s: %d queries; the first %d documents by BM25 hold %.1f %% of the relevant documents of a query on average%s",
-            queries.origin, len(queries), candidates, 100 * float(np.mean(recalls)) if recalls else math.nan,
+            "%s: %d queries; their first %d candidates hold %.1f %% of the relevant documents of a query on average%s",
+            queries.origin, len(queries), count, 100 * float(np.mean(recalls)) if recalls else math.nan,
             "; the others are added to train" if add else "; no others are added, which bounds the scores of every ranker",
         )  # fmt: skip
 

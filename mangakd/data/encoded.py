@@ -145,9 +145,18 @@ def joined(splits: Sequence[EncodedSplit]) -> EncodedSplit:
     student = Concatenation([split.student for split in splits])
     shared = all(split.sides.shared for split in splits)
     teacher = student if shared else Concatenation([split.teacher for split in splits])
-    columns = {name: np.concatenate([split.columns[name] for split in splits]) for name in splits[0].columns}
+    columns = {name: _stacked([split.columns[name] for split in splits]) for name in splits[0].columns}
     units = {name: np.concatenate([split.units[name] for split in splits]) for name in splits[0]._units}
     return EncodedSplit(Sides(student, teacher, *splits[0].sides[2:]), columns, units, _first(splits))
+
+
+def _stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """(N, …) of several splits. Lists (N, G) are padded with NaN to the longest."""
+    widths = {part.shape[1:] for part in parts}
+    if len(widths) > 1:
+        longest = max(width for (width,) in widths)
+        parts = [np.pad(part, ((0, 0), (0, longest - part.shape[1])), constant_values=np.nan) for part in parts]
+    return np.concatenate(parts)
 
 
 def _first(splits: Sequence[EncodedSplit]) -> np.ndarray | None:

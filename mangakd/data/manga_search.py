@@ -53,8 +53,8 @@ WORDS: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
         "later": (("Pre-order.", "To be released next month."), ("that I can pre-order", "not out yet", "~to reserve early")),
     },
     "extra": {
-        "poster": (("With a fold-out poster.", "A print for the wall is included."), ("with a poster", "with something for the wall")),
-        "colour": (("Opens with colour pages.", "Eight pages in colour."), ("with colour pages", "that is partly in colour")),
+        "poster": (("With a fold-out poster.", "A print for the wall is included."), ("with a poster", "with art for the wall")),
+        "colour": (("Opens with colour pages.", "Eight pages in colour."), ("with colour pages", "partly in colour")),
         "signed": (("Signed by the artist.", "Carries the artist's autograph."), ("signed", "with an autograph")),
         "plain": (("No extras.", "Standard printing."), ("without extras", "just the normal print")),
     },

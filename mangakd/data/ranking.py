@@ -9,6 +9,7 @@ from mangakd.data.collection import LAYOUT, QRELS, Collection
 from mangakd.data.columns import Column, table_rows
 from mangakd.data.notices import Notices
 from mangakd.data.rows import Rows, identity
+from mangakd.data.scored import Scores, read_scores
 from mangakd.data.sources import COLUMNS, Files
 from mangakd.data.split import KEYS, split_off
 from mangakd.data.tables import existing, read_table
@@ -63,10 +64,12 @@ def _joined(triples: Rows) -> Rows:
 class Beir(Files):
     """A folder in BEIR's layout; val_path and test_path may be other such folders, and each of the three a file of groups.
 
-    candidates: documents of a query, its first ones by BM25 over the corpus. Train also has all its relevant documents.
+    candidates: documents of a query, its first ones by BM25 over the corpus, or by the scores of `run`, a file of ids
+    (data/scored.py). Train also has all its relevant documents.
     """
 
     candidates: int = 50
+    run: str | None = None
 
     def __post_init__(self) -> None:
         self.reads = ("path", "val_path", "test_path", *COLUMNS)
@@ -76,7 +79,7 @@ class Beir(Files):
             raise UserError(f"data.candidates={self.candidates} must be a whole number from 1 on.")
         given = {"train": self.path, "validation": self.val_path, "test": self.test_path}
         places = {split: (path, KEYS[split]) for split, path in given.items() if path is not None or split == "train"}
-        folders = {
+        folders: dict[str | None, Collection] = {
             path: Collection(path, key) for path, key in places.values() if path and Path(path).expanduser().is_dir()
         }
         if whole := folders.get(self.path):
@@ -87,8 +90,9 @@ class Beir(Files):
             # Before train gets all its relevant documents, which the others must not have.
             places |= dict.fromkeys(missing, places["train"])
             queries |= split_off(queries["train"], missing, self.split_seed, {"query": "text"})
+        run = None if self.run is None else _ordered(read_scores(self.run, "data.run"), self.run)
         return {
-            split: folders[path].groups(queries[split], self.candidates, add=split == "train")
+            split: folders[path].groups(queries[split], self.candidates, split == "train", run)
             if split in queries
             else self._rows(path, key)
             for split, (path, key) in places.items()
@@ -101,3 +105,16 @@ class Beir(Files):
                 f"data.path={self.path} has no qrels/train.tsv; qrels has {held}. A folder to train on holds {LAYOUT}. To score "
                 f"on this one, set data.test_path={self.path}, and data.path to training data."
             )
+
+
+def _ordered(scores: Scores, path: str) -> dict[str, list[str]]:
+    """Each query's documents, the best first; ties in the order of the file."""
+    if not scores.ids:
+        raise UserError(
+            f"data.run={path} holds texts; a run names queries and documents by ids. Groups of texts are read by data.path."
+        )
+    sign = 1 if scores.ranks else -1
+    documents: dict[str, list[tuple[float, str]]] = {}
+    for (query, document), score in scores.of.items():
+        documents.setdefault(query, []).append((sign * score, document))
+    return {query: [name for _, name in sorted(each, key=lambda pair: pair[0])] for query, each in documents.items()}

@@ -56,7 +56,7 @@ def _manga(split: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 @dataclass
 class MangaSearch(Source):
-    """The synthetic MangaAssist search corpus: 8,000 / 500 / 1,000 questions, each with ten pages of a catalogue and their grades.
+    """The synthetic MangaAssist search corpus: 8,000 / 500 / 1,000 questions, each with ten pages of a catalogue, graded.
 
     Tasks of one text and its answer get each question as `anchor` and its best page as `positive`.
     """

@@ -25,8 +25,9 @@ MODELS = ("teacher", "student", "baseline")
 class Predictions:
     """One split of N rows. head: of the models. texts: one a row, for the report.
 
-    truth: column → (N, …). answers: `teacher`, `student`, and `baseline` if the run trained a baseline → the result of
-    `Task.ask`, each array (N, …). facts: further input of the judge, such as the training rows of each class (`Task.facts`).
+    truth: column → (N, …). answers: `teacher`, `student`, `baseline` if the run trained a baseline, and the name of each
+    reference (`Task.references`) → the result of `Task.ask`, each array (N, …). facts: further input of the judge, such as the
+    training rows of each class (`Task.facts`). lists: column → the N lists of texts of rows that own several.
     """
 
     head: Head
@@ -34,6 +35,7 @@ class Predictions:
     truth: Arrays
     answers: Mapping[str, Arrays]
     facts: Arrays = field(default_factory=dict)
+    lists: Mapping[str, list[list[str]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, arrays in {"truth": self.truth, **self.answers}.items():
@@ -43,12 +45,19 @@ class Predictions:
 
     @property
     def models(self) -> list[str]:
-        return [name for name in MODELS if name in self.answers]
+        """The run's models, and then the references."""
+        return sorted(self.answers, key=lambda name: MODELS.index(name) if name in MODELS else len(MODELS))
 
     def same_rows(self, other: "Predictions") -> bool:
         """Whether both hold the same rows. Differences between them are then paired."""
-        same = self.head == other.head and self.texts == other.texts and self.truth.keys() == other.truth.keys()
-        return same and all(np.array_equal(values, other.truth[name]) for name, values in self.truth.items())
+        same = (self.head, self.texts, self.lists) == (other.head, other.texts, other.lists)
+        same = same and self.truth.keys() == other.truth.keys()
+        return same and all(_equal(values, other.truth[name]) for name, values in self.truth.items())
+
+
+def _equal(one: np.ndarray, other: np.ndarray) -> bool:
+    """NaN, which marks what is not there, equals itself."""
+    return np.array_equal(one, other, equal_nan=np.issubdtype(one.dtype, np.inexact))
 
 
 def file_of(run: Path, split: str) -> Path:
@@ -67,6 +76,7 @@ def save(predictions: Predictions, run: Path, split: str) -> None:
     for group in ("truth", "facts"):
         arrays |= {f"{group}/{name}": np.asarray(values) for name, values in getattr(predictions, group).items()}
     arrays |= {"texts": _pack(predictions.texts), "head": _pack(asdict(predictions.head))}
+    arrays |= {f"lists/{name}": _pack(values) for name, values in predictions.lists.items()}
     scratch = file.with_name(f"{split}.partial.npz")
     np.savez_compressed(scratch, allow_pickle=False, **arrays)  # type: ignore[arg-type]
     scratch.replace(file)
@@ -84,11 +94,12 @@ def load(run: Path, split: str) -> Predictions:
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         texts, head = (json.loads(arrays[name].tobytes()) for name in ("texts", "head"))
+        lists = {name: json.loads(values.tobytes()) for name, values in _group(arrays, "lists").items()}
         answers: dict[str, dict[str, np.ndarray]] = {}
         for name, values in _group(arrays, "answers").items():
-            model, _, key = name.partition("/")
+            model, _, key = name.rpartition("/")
             answers.setdefault(model, {})[key] = values
-        return Predictions(Head.read(head), texts, _group(arrays, "truth"), answers, _group(arrays, "facts"))
+        return Predictions(Head.read(head), texts, _group(arrays, "truth"), answers, _group(arrays, "facts"), lists)
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else (str(error) or type(error).__name__)
         raise UserError(f"{file} cannot be read: {reason.rstrip('.')}. Delete it and train again.") from error

@@ -1,4 +1,4 @@
-"""The table at the end of a run: teacher, mean of an ensemble's members, student without KD, student."""
+"""The table at the end of a run: teacher, mean of an ensemble's members, student without KD, student, and the references."""
 
 from collections.abc import Mapping
 
@@ -17,12 +17,26 @@ MORE = {  # column → its title and format, beside the judge's scores
 ROWS = {"teacher/": "teacher", "members/": "its members, mean", "baseline/": "student without KD", "": "student"}
 
 
+REFERENCE = "reference/"
+
+
+def reference(name: str) -> str:
+    """The prefix of a reference's metrics."""
+    return f"{REFERENCE}{name}/"
+
+
+def titles(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Prefix of the metrics → the name of the row."""
+    names = [key.split("/")[1] for key in metrics if key.startswith(REFERENCE)]
+    return ROWS | {reference(name): name for name in dict.fromkeys(names)}
+
+
 def columns(metrics: Mapping[str, float], judge: Judge) -> dict[str, tuple[str, str]]:
     """Column → its title and format: the scores that a model has, then sizes and retention."""
     scores = {
         name: (score.title, score.format)
         for name, score in judge.scores.items()
-        if any(f"{prefix}test/{name}" in metrics for prefix in ROWS)
+        if any(f"{prefix}test/{name}" in metrics for prefix in titles(metrics))
     }
     return scores | MORE
 
@@ -30,7 +44,7 @@ def columns(metrics: Mapping[str, float], judge: Judge) -> dict[str, tuple[str, 
 def rows(metrics: Mapping[str, float], judge: Judge) -> list[tuple[str, list[str]]]:
     """(name, cells) for each model that has test scores."""
     table = []
-    for prefix, title in ROWS.items():
+    for prefix, title in titles(metrics).items():
         if any(f"{prefix}test/{name}" in metrics for name in judge.scores):
             cells = []
             for column, (_, form) in columns(metrics, judge).items():

@@ -18,6 +18,7 @@ from mangakd.core.spec import Head, Kind
 from mangakd.evaluation import statistics
 from mangakd.evaluation.bootstrap import RESAMPLES, Estimate, Statistic, bootstrap
 from mangakd.evaluation.judge import Score
+from mangakd.evaluation.served import Served
 from mangakd.evaluation.statistics import Answers, accuracy, agreement, mean
 from mangakd.export.measure import Measurement
 
@@ -33,7 +34,8 @@ SCORES = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """A variant compared with the student. score: accuracy (several labels: of the set), Pearson's r, or cosine to the student.
+    """A variant compared with the student. score: accuracy (several labels: of the set), Pearson's r, cosine to the student, or
+    the main score of the task's judge. measure: its name.
 
     drop: points by which the variant is worse than the student. agreement_student, agreement_teacher: share of equal answers, r,
     or mean cosine. difference: largest |Δ output|; infinity if an output is NaN or infinite.
@@ -46,6 +48,7 @@ class Comparison:
     agreement_teacher: float | None
     difference: float
     passed: bool
+    measure: str
 
     @property
     def name(self) -> str:
@@ -59,11 +62,11 @@ class Comparison:
             return f"{self.name} gains {-drop:.2f} points [{0 - high:.2f}, {0 - low:.2f}]"
         return f"{self.name} loses {drop:.2f} points [{low:.2f}, {high:.2f}]"
 
-    def metrics(self, head: Head) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         """The entry in the manifest, under the name of the split."""
         measurement = self.measurement
         return {
-            NAMES[head.kind]: self.score.value, "drop_points": self.drop.value, "drop_interval": list(self.drop.interval),
+            self.measure: self.score.value, "drop_points": self.drop.value, "drop_interval": list(self.drop.interval),
             "agreement_student": self.agreement_student, "agreement_teacher": self.agreement_teacher,
             "max_difference": self.difference, "passed": self.passed, "megabytes": measurement.megabytes,
             "load_seconds": measurement.load_seconds, "peak_rss_mb": measurement.peak_rss_mb,
@@ -90,14 +93,16 @@ def choose(
     teacher: np.ndarray | None = None,
     max_drop: float = MAX_DROP,
     resamples: int = RESAMPLES,
+    served: Served | None = None,
 ) -> Choice:
     """Choose the variant that ships, from answers on validation.
 
     student, teacher: (N, C) or (N, D), PyTorch's outputs. fp32: names of the variants in full precision; the fastest of them
     ships if no variant passes. targets: (N) class ids, (N, C) 0 and 1, or (N) or (N, C) values; None for embeddings, which are
-    scored by their cosine to the student's. Raises UserError if no variant passes and no variant is fp32.
+    scored by their cosine to the student's. served: judges in place of targets. Raises UserError if no variant passes and
+    no variant is fp32.
     """
-    comparisons = judge(variants, student, head, targets, teacher, max_drop, resamples)
+    comparisons = judge(variants, student, head, targets, teacher, max_drop, resamples, served)
     candidates = [each for each in comparisons if each.passed]
     if candidates:
         best = _cheapest(candidates)
@@ -125,6 +130,7 @@ def judge(
     teacher: np.ndarray | None,
     max_drop: float,
     resamples: int = RESAMPLES,
+    served: Served | None = None,
 ) -> tuple[Comparison, ...]:
     """Compare all variants with the student, on the same resamples of the rows."""
     outputs = {_STUDENT: student, **{each.name: each.outputs for each in variants}}
@@ -132,16 +138,21 @@ def judge(
         if own.shape != student.shape:
             raise ValueError(f"{name} answers in shape {own.shape}, the student in {student.shape}")
     truth = student if targets is None else targets
-    scores = bootstrap({name: score(head, own, truth) for name, own in outputs.items()}, resamples)
+
+    def statistic(own: np.ndarray) -> Statistic:
+        return score(head, own, truth) if served is None else served.statistic(head, own, student)
+
+    scores = bootstrap({name: statistic(own) for name, own in outputs.items()}, resamples)
+    name, scale = measure_of(head, served)
     results = []
     for each in variants:
-        drop = SCORES[NAMES[head.kind]].gain(scores[_STUDENT], scores[each.name]) * 100
+        drop = scale.gain(scores[_STUDENT], scores[each.name]) * 100
         difference = largest_difference(each.outputs, student)
         results.append(
             Comparison(
-                each, scores[each.name], drop, likeness(head, each.outputs, student),
-                None if teacher is None else likeness(head, each.outputs, teacher),
-                difference, bool(np.isfinite(difference)) and drop.value <= max_drop + ROUNDING,
+                each, scores[each.name], drop, likeness(head, each.outputs, student, served),
+                None if teacher is None else likeness(head, each.outputs, teacher, served),
+                difference, bool(np.isfinite(difference)) and drop.value <= max_drop + ROUNDING, name,
             )
         )  # fmt: skip
     return tuple(results)
@@ -154,6 +165,13 @@ def _cheapest(comparisons: Sequence[Comparison]) -> Comparison:
     return min(as_fast, key=lambda each: each.measurement.megabytes)
 
 
+def measure_of(head: Head, served: Served | None) -> tuple[str, Score]:
+    """The name of the score that decides, and how it is shown."""
+    if served is not None:
+        return served.name, served.judge.scores[served.name]
+    return NAMES[head.kind], SCORES[NAMES[head.kind]]
+
+
 def score(head: Head, outputs: np.ndarray, truth: np.ndarray) -> Statistic:
     """The score as a function of sums over rows, for the bootstrap; 1 is perfect."""
     if head.kind == "score":
@@ -163,9 +181,11 @@ def score(head: Head, outputs: np.ndarray, truth: np.ndarray) -> Statistic:
     return accuracy(Answers(outputs, truth, several=head.several))
 
 
-def likeness(head: Head, one: np.ndarray, other: np.ndarray) -> float:
+def likeness(head: Head, one: np.ndarray, other: np.ndarray, served: Served | None = None) -> float:
     """How similar the answers of two models are; 1 if they agree."""
-    if head.kind != "labels":
+    if served is not None:
+        statistic = served.alike(head, one, other)
+    elif head.kind != "labels":
         statistic = score(head, one, other)
     else:
         blank = np.zeros_like(one) if head.several else np.zeros(len(one), dtype=int)  # agreement reads no targets

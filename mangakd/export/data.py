@@ -1,8 +1,9 @@
 """The texts that calibrate and judge an export: of a run, or of files with or without labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -13,8 +14,10 @@ from mangakd.data.rows import Rows, whole_texts
 from mangakd.data.tables import Table, existing, read_table, read_texts
 from mangakd.evaluation import predictions
 from mangakd.evaluation.predictions import Predictions
+from mangakd.evaluation.served import Served
 from mangakd.export.spread import spread
 from mangakd.runtime.manifest import Manifest
+from mangakd.runtime.tokenise import Text
 
 MOST = 3000  # texts without labels for the comparison: more texts add time for every variant and no information
 
@@ -24,16 +27,21 @@ class Split:
     """labels: of each text, names (classifiers) or numbers (regression); None without labels.
 
     teacher: (N, C) logits of the teacher, in the order of `columns`. joined: several labels of a text are one name, a|b.
-    rows: the source of the texts, for messages.
+    rows: the source of the texts, for messages. served: how the task judges, in place of labels.
     """
 
-    texts: Sequence[str]
+    texts: Sequence[Text]
     labels: Sequence[tuple[str, ...]] | None = None
     teacher: np.ndarray | None = None
     columns: tuple[str, ...] = ()
     origin: str = ""
     joined: bool = False
     rows: Rows | None = None
+    served: Served | None = None
+
+    @property
+    def labelled(self) -> bool:
+        return self.labels is not None or (self.served is not None and self.served.labelled)
 
     def targets(self, manifest: Manifest) -> np.ndarray | None:
         """(N) class ids, (N, C) 0 and 1, or (N) values, as the variant's head has them; None without labels.
@@ -89,17 +97,19 @@ class Split:
 class Data:
     """calibration: training texts. validation: what decides. test: what the chosen one is scored on, once."""
 
-    calibration: Sequence[str]
+    calibration: Sequence[Text]
     validation: Split
     test: Split | None = None
 
 
-def of_run(run: Path, calibration: Sequence[str]) -> Data:
-    """Validation and test of a run, from its predictions. Raises UserError if the run has none."""
-    return Data(calibration, _saved_split(run, "validation"), _saved_split(run, "test"))
+def of_run(run: Path, calibration: Sequence[Text], served: Mapping[str, Served | None] = MappingProxyType({})) -> Data:
+    """Validation and test of a run: as its task serves them, or from its predictions. Raises UserError if the run has none."""
+    return Data(calibration, *(_saved_split(run, name, served.get(name)) for name in ("validation", "test")))
 
 
-def _saved_split(run: Path, split: str) -> Split:
+def _saved_split(run: Path, split: str, served: Served | None) -> Split:
+    if served is not None:
+        return Split(served.texts, origin=f"{run}, {split}", served=served)
     saved = predictions.load(run, split)
     return Split(
         saved.texts, _truth(saved), saved.answers["teacher"].get("logits"), saved.head.names, f"{run}, {split}"
@@ -136,12 +146,12 @@ def of_file(path: str, key: str, text_column: str, label_column: str) -> Split:
     return Split(texts, rows["label"], origin=origin, joined=table.joined, rows=rows)
 
 
-def unlabelled(texts: Sequence[str], origin: str) -> Split:
+def unlabelled(texts: Sequence[Text], origin: str) -> Split:
     """Texts for the comparison of variants and student."""
     return Split(spread(texts, MOST), origin=origin)
 
 
-def of_texts(texts: Sequence[str], calibration: int, origin: str) -> Data:
+def of_texts(texts: Sequence[Text], calibration: int, origin: str) -> Data:
     """Split texts without labels: half of them, at most `calibration`, calibrate; the others judge."""
     unique = list(dict.fromkeys(texts))
     fitting = set(spread(unique, min(calibration, len(unique) // 2)))

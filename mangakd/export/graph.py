@@ -12,7 +12,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,9 @@ from mangakd.export.manifest import TOKENIZER_FILE
 from mangakd.models import attention, load
 from mangakd.models.heads import AUTO
 from mangakd.models.outline import weights_digest
-from mangakd.models.pooling import MODULES, Pooling, VectorHead, of_folder
-from mangakd.runtime.tokenise import whole
+from mangakd.models.pooling import Pooling, VectorHead, read_head
+from mangakd.models.sentence_transformers import SETTINGS, Settings, kind_of, read_settings
+from mangakd.runtime.tokenise import Text, whole
 from mangakd.store.files import sha256
 
 KEY = "export.student"
@@ -57,7 +58,10 @@ class Answer(nn.Module):
 
 @dataclass(frozen=True)
 class Graph:
-    """A student for the export: its module in eval mode, its inputs and its outputs."""
+    """A student for the export: its module in eval mode, its inputs and its outputs.
+
+    pairs: it scores a query with a document. prompts: what sentence-transformers' settings say.
+    """
 
     folder: Path
     module: Answer
@@ -65,6 +69,8 @@ class Graph:
     head: Head
     tokenizer: Any
     max_length: int
+    pairs: bool = False
+    prompts: Settings = field(default_factory=Settings)
 
     @property
     def output(self) -> str:
@@ -88,10 +94,12 @@ class Graph:
         head = {} if pooling is None else {"pooling": pooling.pooling, "normalize": pooling.normalize}
         return {**identity, "parameters": sum(p.numel() for p in self.module.parameters()), **head}
 
-    def encode(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """Input arrays (B, T) int64, T the length of the longest text."""
+    def encode(self, texts: Sequence[Text]) -> dict[str, np.ndarray]:
+        """Input arrays (B, T) int64, T the length of the longest text, or of the longest pair, whose document is cut."""
+        columns: Any = zip(*texts, strict=True) if self.pairs else [texts]
         batch = self.tokenizer(
-            [whole(text) for text in texts], truncation=True, max_length=self.max_length, padding=True, padding_side="right",
+            *([whole(text) for text in column] for column in columns),
+            truncation="only_second" if self.pairs else True, max_length=self.max_length, padding=True, padding_side="right",
             return_token_type_ids="token_type_ids" in self.inputs, return_attention_mask=True, return_tensors="np",
         )  # fmt: skip
         arrays = {name: np.asarray(batch[name], dtype=np.int64) for name in self.inputs}
@@ -127,7 +135,7 @@ class Graph:
     @cached_property
     def program(self) -> torch.export.ExportedProgram:
         """The traced program. The example has two rows of different length; torch raises if a size cannot be dynamic."""
-        arrays = self.encode(["a b c d e", "a b"])
+        arrays = self.encode([("a b c", "d e"), ("a", "b")] if self.pairs else ["a b c d e", "a b"])
         open_sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
         example = tuple(torch.from_numpy(arrays[name]) for name in self.inputs)
         shapes = dict.fromkeys(self.inputs, open_sizes)
@@ -156,38 +164,58 @@ def quiet_logs(*names: str) -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
-def read(folder: Path, max_length: int | None = None, pooling: Pooling | None = None) -> Graph:
+def read(
+    folder: Path, max_length: int | None = None, pooling: Pooling | None = None, pairs: bool | None = None
+) -> Graph:
     """Read any encoder folder, including folders that mangakd did not train.
 
-    max_length: in tokens; None reads the folder's setting, 128 without one. pooling: for a folder without a classification head;
-    None reads modules.json. Raises UserError for a folder that is no encoder or has no tokenizer, for an untrained or unknown
-    head, for labels without names, and for a length beyond the model's positions.
+    max_length: in tokens; None reads the folder's setting, 128 without one. pooling: in place of that of modules.json, whose
+    dense layers stay; for a folder without a classification head. pairs: whether it scores pairs; None: if the folder is a
+    CrossEncoder of sentence-transformers. Raises UserError for a folder that is no encoder or has no tokenizer, for an untrained
+    or unknown head, for labels without names, for pairs with another head than one score, and for a length beyond the model's
+    positions.
     """
     tokenizer = load.load_tokenizer(str(folder), KEY)
     outline = load.outline_trained(str(folder), KEY)
     if outline is None:
         config = load.load_config(str(folder), KEY)
         _check_no_head(config, folder)
-        model, head = _encoder(folder, config), Head("vector", config.hidden_size)
+        vector = _vector_head(folder, pooling)
+        model, head = _encoder(folder, config), Head("vector", vector.settings.width(config.hidden_size))
     else:
+        vector = None
         model, head = load.read_model(outline, str(folder), KEY), outline.head
         _check_names(head, folder)
+    settings, pairs = read_settings(folder), kind_of(folder) == "CrossEncoder" if pairs is None else pairs
+    _check_pairs(pairs, head, settings, folder)
     config = model.config
     load.pad_alike(model, tokenizer)
     attention.keep_finite(model)
     config.use_cache = False  # the cache of decoders; some of its operators cannot be converted
-    module = Answer(model.eval(), None if outline else VectorHead(pooling or _pooling(folder))).requires_grad_(False)
+    module = Answer(model.eval(), vector).requires_grad_(False)
     length = _length(folder, tokenizer, model, max_length)
-    return Graph(folder, module, inputs_of(model, tokenizer), head, tokenizer, length)
+    return Graph(folder, module, inputs_of(model, tokenizer), head, tokenizer, length, pairs, settings)
 
 
-def _pooling(folder: Path) -> Pooling:
-    pooling = of_folder(folder)
-    if pooling.dense:
+def _check_pairs(pairs: bool, head: Head, settings: Settings, folder: Path) -> None:
+    """Raises UserError for pairs that the export could not serve as sentence-transformers does."""
+    if pairs and (head.kind, head.outputs) != ("score", 1):
         raise UserError(
-            f"{folder}/{MODULES} lists Dense, which the export does not support; the embeddings would differ."
+            f"{KEY}={folder} reads pairs of texts and answers with {head}; pairs are exported with a score alone. Set "
+            "pairs=false for a model of single texts."
         )
-    return pooling
+    if pairs and settings.default_prompt and settings.prompts[settings.default_prompt]:
+        raise UserError(
+            f"{KEY}={folder} puts the prompt {settings.default_prompt!r} before its pairs, which the export does not: remove "
+            f"default_prompt_name from {SETTINGS} if the model does not need it."
+        )
+
+
+def _vector_head(folder: Path, pooling: Pooling | None) -> VectorHead:
+    head = read_head(folder)
+    if pooling is not None:
+        head.settings = replace(head.settings, pooling=pooling.pooling, normalize=pooling.normalize)
+    return head
 
 
 def _check_no_head(config: Any, folder: Path) -> None:
@@ -257,6 +285,5 @@ def _length(folder: Path, tokenizer: Any, model: Any, max_length: int | None) ->
                 f"max_length={max_length}, but {folder} takes texts of 2 to {most or 'any number of'} tokens."
             )
         return max_length
-    file = folder / "sentence_bert_config.json"
-    length = json.loads(file.read_text()).get("max_seq_length") if file.is_file() else None
+    length = read_settings(folder).max_length
     return min(length or DEFAULT_LENGTH, most or tokenizer.model_max_length, tokenizer.model_max_length)

@@ -4,6 +4,7 @@ The folder loads with AutoModelForSequenceClassification and without mangakd. It
 the end, so a folder called `student` is always whole.
 """
 
+import copy
 import inspect
 import logging
 import shutil
@@ -13,25 +14,35 @@ from typing import Any
 
 import torch
 import transformers
+from torch import nn
 from transformers import AutoTokenizer
 
 from mangakd import __version__
 from mangakd.core.errors import UserError
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.load import quiet
-from mangakd.models.pooling import VectorHead, save_head
+from mangakd.models.pooling import VectorHead, read_head, save_head
+from mangakd.models.sentence_transformers import Settings, read_activation, write_cross_encoder, write_settings
 from mangakd.models.trial import two_texts
 
-SAME = 1e-3  # largest |Δ output| of equal models; batches of other shapes change the last bits
+SAME = 1e-5  # largest |Δ output| of equal models, in shares of the largest output
 log = logging.getLogger(__name__)
 
 
 def save_student(
-    model: Any, tokenizer: Any, folder: Path, card: str, quantised: Any = None, pooling: VectorHead | None = None
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    card: str,
+    quantised: Any = None,
+    pooling: VectorHead | None = None,
+    activation: nn.Module | None = None,
+    settings: Settings | None = None,
 ) -> None:
     """Save the student. Raises UserError if the reloaded folder answers differently; the folder then stays `student.partial`.
 
-    pooling: of a student that answers with vectors.
+    pooling: of a student that answers with vectors; sentence-transformers loads it as a SentenceTransformer. activation: of the
+    score of a student that reads pairs, which it loads as a CrossEncoder. settings: of both.
     quantised: the same model with trained quantisers; it becomes an IR in the folder, for the export. If the conversion fails,
     that is logged and the folder holds the plain student, because the training may have taken hours.
     """
@@ -44,6 +55,9 @@ def save_student(
         tokenizer.save_pretrained(scratch)
     if pooling is not None:
         save_head(pooling, model.config.hidden_size, scratch)
+        write_settings(settings or Settings(), scratch, "SentenceTransformer")
+    if activation is not None:
+        write_cross_encoder(settings or Settings(), activation, scratch)
     if quantised is not None:
         from mangakd.export import quantised as quantisers  # a late import: the module registers an operator
 
@@ -52,23 +66,36 @@ def save_student(
         except UserError as error:
             log.warning("the student is saved, but not as INT8 with the quantisers it was trained with: %s", error)
     (scratch / "README.md").write_text(card)
-    check_reloads(model, tokenizer, scratch)
+    check_reloads(model, tokenizer, scratch, pooling, activation)
     shutil.rmtree(folder, ignore_errors=True)
     scratch.rename(folder)
 
 
 @torch.no_grad()
-def check_reloads(model: Any, tokenizer: Any, folder: Path) -> None:
+def check_reloads(
+    model: Any, tokenizer: Any, folder: Path, pooling: VectorHead | None = None, activation: nn.Module | None = None
+) -> None:
     """Raises UserError if the folder cannot be loaded or answers differently from `model`, which is in eval mode."""
     inputs = two_texts(tokenizer)
-    names = inspect.signature(model.forward).parameters
+    names, mask = inspect.signature(model.forward).parameters, inputs["attention_mask"]
     inputs = {name: value.to(model.device) for name, value in inputs.items() if name in names}
+
+    def answer(of: Any, head: VectorHead | None, score: nn.Module | None) -> torch.Tensor:
+        raw = of(**inputs)[0].float().cpu()
+        return head.cpu()(raw, mask) if head is not None else raw if score is None else score(raw)
+
     try:
         with quiet():
             other = type(model).from_pretrained(folder, dtype=model.dtype).to(model.device).eval()
             AutoTokenizer.from_pretrained(folder)
-        apart = float((other(**inputs)[0] - model(**inputs)[0]).abs().max())
-        reason = "" if apart <= SAME else f"its outputs differ by {apart:.3g} from those of the model that was saved"
+        parts = (
+            None if pooling is None else read_head(folder),
+            None if activation is None else read_activation(folder),
+        )
+        expected = answer(model, copy.deepcopy(pooling), activation)
+        apart = float((answer(other, *parts) - expected).abs().max())
+        fine = apart <= SAME * max(1.0, float(expected.abs().max()))
+        reason = "" if fine else f"its outputs differ by {apart:.3g} from those of the model that was saved"
     except Exception as error:  # config, tokenizer and weights of an architecture may raise any exception
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
     if reason:

@@ -19,6 +19,7 @@ from mangakd.export.company import TEXTS, Company, compare
 from mangakd.export.manifest import read
 from mangakd.export.spread import spread
 from mangakd.runtime.manifest import Manifest
+from mangakd.runtime.tokenise import Text
 
 LENGTHS = (32, 64, 128)  # tokens
 RUNS, TURNS = 100, 5  # runs of each length, divided over the turns
@@ -78,7 +79,7 @@ def of_student(folder: Path, like: Manifest) -> Subject:
     """The Hugging Face folder in PyTorch fp32, with the settings of its variant `like`."""
     source = like.content["source"]
     pooling = {key: source[key] for key in ("pooling", "normalize") if key in source}
-    job = {"folder": str(folder.resolve()), "max_length": like.max_length, "pooling": pooling}
+    job = {"folder": str(folder.resolve()), "max_length": like.max_length, "pooling": pooling, "pairs": like.pairs}
     return Subject(
         PYTORCH, "mangakd.export.worker_torch", job, like.max_length, like.head, source["parameters"] * 4 / 1e6
     )
@@ -86,7 +87,7 @@ def of_student(folder: Path, like: Manifest) -> Subject:
 
 def measure(
     subjects: Sequence[Subject],
-    texts: Sequence[str],
+    texts: Sequence[Text],
     batch_size: int,
     threads: int = 1,
     lengths: Sequence[int] = LENGTHS,
@@ -190,7 +191,7 @@ class _Worker:
 
 
 @contextlib.contextmanager
-def _start(subject: Subject, texts: Sequence[str], threads: int) -> Any:
+def _start(subject: Subject, texts: Sequence[Text], threads: int) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         file = scratch / "job.json"

@@ -18,7 +18,7 @@ from mangakd.core.errors import UserError
 from mangakd.core.locks import waiting_lock
 from mangakd.core.spec import Head
 from mangakd.evaluation.report.export import FILE
-from mangakd.export.choose import MAX_DROP, NAMES, SCORES, Choice, Comparison, choose, judge
+from mangakd.export.choose import MAX_DROP, Choice, Comparison, choose, judge, measure_of
 from mangakd.export.data import Data, Split
 from mangakd.export.disk import explain_full_disk
 from mangakd.export.manifest import add_metrics, copy, read
@@ -32,6 +32,7 @@ from mangakd.store.files import write_atomic
 
 BEST = "best"
 FORMAT = 1
+ALIKE = "agreement with the student"
 LIKENESS = {"score": "Pearson's r with the student", "vector": "cosine to the student"}
 Progress = Callable[[str], None]
 
@@ -73,17 +74,25 @@ def export(
     options: Options = Options(),
     pooling: Pooling | None = None,
     progress: Progress = lambda doing: None,
+    pairs: bool | None = None,
 ) -> dict[str, Any]:
     """Make the variants `names` of the Hugging Face folder `student` in `out`, and `out`/best, a copy of the chosen variant.
 
-    Returns the content of export.json (docs/how-to/export.md). pooling: as in graph.read. progress: called with the next step.
-    Raises UserError as `make`, `measure` and `choose` do, and for labels that the student does not have.
+    Returns the content of export.json (docs/how-to/export.md). pooling, pairs: as in graph.read. progress: called with the next
+    step. Raises UserError as `make`, `measure` and `choose` do, and for labels that the student does not have.
     """
     out.mkdir(parents=True, exist_ok=True)
     with waiting_lock(out / ".choosing.lock", "exporting to this folder"), explain_full_disk(out):
         (out / FILE).unlink(missing_ok=True)  # the record of an earlier export, whose variants change now
         folders = make(
-            student, out, names, data.calibration, options.max_length, pooling, lambda name: progress(f"making {name}")
+            student,
+            out,
+            names,
+            data.calibration,
+            options.max_length,
+            pooling,
+            lambda name: progress(f"making {name}"),
+            pairs,
         )
         manifest = read(folders[0])
         targets = data.validation.targets(manifest)
@@ -92,7 +101,7 @@ def export(
         progress("choosing")
         choice, pytorch = _choice(measurements, manifest, data.validation, targets, options.max_drop)
         for each in choice.comparisons:
-            metrics = {"validation": each.metrics(manifest.head)}
+            metrics = {"validation": each.metrics()}
             add_metrics(
                 out / each.name, metrics, each.difference, rows_independent=each.measurement.company.independent
             )
@@ -101,7 +110,7 @@ def export(
             progress(f"testing {choice.name} on {len(data.test.texts)} texts")
             pair = [subjects[0], of_variant(out / choice.name)]
             test = _test(pair, manifest, data.test, options)
-            add_metrics(out / choice.name, {"test": test.metrics(manifest.head)}, test.difference)
+            add_metrics(out / choice.name, {"test": test.metrics()}, test.difference)
         copy(out / choice.name, out / BEST)
         record = _record(out, manifest, data, options, choice, pytorch, test)
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
@@ -118,15 +127,15 @@ def _choice(
     truth = _or_students(targets, answers, manifest.head)
     precise = [row.name for row in VARIANTS.values() if row.fp32]
     teacher = split.of_teacher(manifest)
-    choice = choose(variants, precise, answers, manifest.head, truth, teacher, max_drop)
-    return choice, judge([pytorch], answers, manifest.head, truth, teacher, max_drop)[0]
+    choice = choose(variants, precise, answers, manifest.head, truth, teacher, max_drop, served=split.served)
+    return choice, judge([pytorch], answers, manifest.head, truth, teacher, max_drop, served=split.served)[0]
 
 
 def _test(subjects: Sequence[Subject], manifest: Manifest, split: Split, options: Options) -> Comparison:
     student, variant = measure(subjects, split.texts, options.batch_size, options.threads, lengths=())
     truth = _or_students(split.targets(manifest), student.outputs, manifest.head)
     teacher = split.of_teacher(manifest)
-    return judge([variant], student.outputs, manifest.head, truth, teacher, options.max_drop)[0]
+    return judge([variant], student.outputs, manifest.head, truth, teacher, options.max_drop, served=split.served)[0]
 
 
 def _or_students(targets: np.ndarray | None, answers: np.ndarray, head: Head) -> np.ndarray | None:
@@ -159,8 +168,10 @@ def _record(
     out: Path, manifest: Manifest, data: Data, options: Options, choice: Choice, pytorch: Comparison, test: Comparison | None
 ) -> dict[str, Any]:  # fmt: skip
     head = manifest.head
-    has_labels = data.validation.labels is not None and head.kind != "vector"
-    score = NAMES[head.kind] if has_labels else LIKENESS.get(head.kind, "agreement with the student")
+    name, scale = measure_of(head, data.validation.served)
+    has_labels = data.validation.labelled and (data.validation.served is not None or head.kind != "vector")
+    alike = f"{scale.title} with the student" if data.validation.served else LIKENESS.get(head.kind, ALIKE)
+    score = name if has_labels else alike
     calibrates = any(VARIANTS[each.name].calibrated for each in choice.comparisons)
     rows = {"calibration": min(len(data.calibration), CALIBRATION) if calibrates else 0}
     rows["validation"] = len(data.validation.texts)
@@ -168,8 +179,8 @@ def _record(
         rows["test"] = len(data.test.texts)
 
     def entry(comparison: Comparison, **more: Any) -> Mapping[str, Any]:
-        metrics = comparison.metrics(head)
-        score, interval = metrics.pop(NAMES[head.kind]), list(comparison.score.interval)
+        metrics = comparison.metrics()
+        score, interval = metrics.pop(name), list(comparison.score.interval)
         return {**more, "score": score, "score_interval": interval, **metrics}
 
     variants = {}
@@ -179,7 +190,7 @@ def _record(
         variants[each.name] = entry(each, backend=row.backend, how=how, quantisation=quantisation)
     return {
         "format": FORMAT, "kind": head.kind, "several": head.several,
-        "score": score, "score_format": SCORES[NAMES[head.kind]].format,
+        "score": score, "score_format": scale.format,
         "labelled": has_labels, "student": manifest.content["source"],
         "max_drop": options.max_drop, "batch_size": options.batch_size, "threads": options.threads,
         "max_length": manifest.max_length, "rows": rows, "machine": f"{platform.system()} {platform.machine()}",

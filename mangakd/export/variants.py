@@ -31,7 +31,7 @@ from mangakd.runtime.backends import open_model
 from mangakd.runtime.manifest import Manifest
 from mangakd.runtime.model import Model
 from mangakd.runtime.signal_stack import keep_signal_stack
-from mangakd.runtime.tokenise import Tokeniser
+from mangakd.runtime.tokenise import Text, Tokeniser
 
 # (graph, calibration batches, folder that all variants share, folder of this variant): writes the model's files. Returns settings
 # that were chosen by measurement, for the manifest.
@@ -41,6 +41,9 @@ CALIBRATION, LEAST = 300, 16  # texts; ranges of activations settle long before 
 CHECKED, BATCH = 64, 7  # texts for the comparison with PyTorch, in batches of an odd size
 LAYOUT = "hugging_face"  # of the folder; a variant with another layout is made again
 EXACT = 1e-3  # largest |Δ| of fp32 to PyTorch, in shares of the largest output; fp16 may have ten times as much
+PAIRED = (  # REFERENCES of a student that reads pairs
+    ("quick fox", "The quick brown fox jumps over the lazy dog."), ("Yes", ""), ("", "No"), ("order", "12345, please? " * 60),
+)  # fmt: skip
 REFERENCES = ("The quick brown fox jumps over the lazy dog.", "Yes", "where is my order 12345, please? " * 30, "")
 
 
@@ -89,20 +92,21 @@ def make(
     student: Path,
     out: Path,
     names: Sequence[str] = ANY_STUDENT,
-    calibration: Sequence[str] = (),
+    calibration: Sequence[Text] = (),
     max_length: int | None = None,
     pooling: Pooling | None = None,
     progress: Callable[[str], None] = lambda name: None,
+    pairs: bool | None = None,
 ) -> list[Path]:
     """Make the variants `names` of the Hugging Face folder `student` in `out`; returns their folders, in that order.
 
     calibration: training texts that calibrate ranges of activations and serve for the comparison with PyTorch. max_length,
-    pooling: as in `graph.read`. progress: called with each name before the variant is made. Raises UserError for unknown names,
-    missing packages, too few texts, too little disk space, and a precise variant that answers differently from PyTorch.
+    pooling, pairs: as in `graph.read`. progress: called with each name before the variant is made. Raises UserError for unknown
+    names, missing packages, too few texts, too little disk space, and a precise variant that answers differently from PyTorch.
     """
     rows = find_variants(names)
     check_installed(rows)
-    source = graph.read(student, max_length, pooling)
+    source = graph.read(student, max_length, pooling, pairs)
     texts = spread(calibration, CALIBRATION)
     _check_texts(rows, texts, source)
     out.mkdir(parents=True, exist_ok=True)
@@ -139,12 +143,12 @@ def find_variants(names: Sequence[str]) -> list[Variant]:
     return [_row(name) for name in names]
 
 
-def _check_texts(rows: Sequence[Variant], texts: Sequence[str], source: Graph) -> None:
+def _check_texts(rows: Sequence[Variant], texts: Sequence[Text], source: Graph) -> None:
     """Raises UserError for too few texts: ranges calibrated on a handful of texts, or on empty texts, clip real activations."""
     wanting = ", ".join(row.name for row in rows if row.calibrated)
     if not wanting:
         return
-    empty = source.encode([""])["input_ids"].shape[1]
+    empty = source.encode([("", "") if source.pairs else ""])["input_ids"].shape[1]
     usable = len({text for text in texts if source.encode([text])["input_ids"].shape[1] > empty})
     if usable < LEAST:
         reason = "there are none" if not texts else f"of {len(texts)} texts {usable} are different and not empty"
@@ -175,10 +179,11 @@ def _row(name: str) -> Variant:
     return VARIANTS[name]
 
 
-def _make(row: Variant, source: Graph, texts: Sequence[str], out: Path) -> Path:
+def _make(row: Variant, source: Graph, texts: Sequence[Text], out: Path) -> Path:
     content = {
         "variant": row.name, "layout": LAYOUT, "backend": row.backend, "model": row.model, "inputs": list(source.inputs),
         "output": source.output, "head": {**asdict(source.head), "names": list(source.head.names)}, "tokenizer": source.settings,
+        "pairs": source.pairs, "prompts": dict(source.prompts.prompts), "default_prompt": source.prompts.default_prompt,
         "versions": _versions(row), "source": source.source(), "calibration": _digest(texts) if row.calibrated else None,
     }  # fmt: skip
     if _there(out / row.name, content):
@@ -189,7 +194,8 @@ def _make(row: Variant, source: Graph, texts: Sequence[str], out: Path) -> Path:
     with _explain_failure(row, source), explain_full_disk(out, sum(p.numel() for p in source.module.parameters())):
         quantisation = row.make(source, batches, out / WORK, folder)
     source.save_settings(folder)
-    tolerance = _difference(row, source, draft(folder, content), [*REFERENCES, *texts[:CHECKED]])
+    references: Sequence[Text] = PAIRED if source.pairs else REFERENCES
+    tolerance = _difference(row, source, draft(folder, content), [*references, *texts[:CHECKED]])
     seal(folder, {**content, "quantisation": quantisation, "tolerance": tolerance, "metrics": {}})
     return place(folder, out / row.name)
 
@@ -218,11 +224,12 @@ def _there(folder: Path, content: dict[str, Any]) -> bool:
     return all(before.get(key) == value for key, value in content.items())
 
 
-def _digest(texts: Sequence[str]) -> str:
-    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+def _digest(texts: Sequence[Text]) -> str:
+    parts = [text if isinstance(text, str) else "\1".join(text) for text in texts]
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _difference(row: Variant, source: Graph, manifest: Manifest, texts: Sequence[str]) -> float:
+def _difference(row: Variant, source: Graph, manifest: Manifest, texts: Sequence[Text]) -> float:
     """The largest |Δ output| to PyTorch, with the runtime's tokenizer and backend.
 
     Raises UserError if the difference of a precise variant is larger than rounding explains, and for another shape of answers.
@@ -252,8 +259,7 @@ def _difference(row: Variant, source: Graph, manifest: Manifest, texts: Sequence
 
 def open_unsealed(manifest: Manifest) -> Model:
     """Open a variant as mangakd.runtime does, on one thread. The folder may be unsealed."""
-    settings = (manifest.max_length, manifest.pad_id, manifest.pad_type_id, manifest.truncation_side)
-    model = Model(manifest, Tokeniser(manifest.tokenizer, *settings), open_model(manifest, 1))
+    model = Model(manifest, Tokeniser.of(manifest), open_model(manifest, 1))
     model.check()
     return model
 

@@ -21,7 +21,7 @@ from mangakd.core.numbers import largest_difference
 from mangakd.export.spread import spread
 from mangakd.runtime.backends import Run, open_model
 from mangakd.runtime.manifest import read
-from mangakd.runtime.tokenise import Tokeniser
+from mangakd.runtime.tokenise import Text, Tokeniser, characters
 
 WARM_UP = 5  # runs of each turn: before it, the caches hold another model
 Arrays = dict[str, np.ndarray]
@@ -31,14 +31,13 @@ Arrays = dict[str, np.ndarray]
 class OpenModel:
     """batch: texts → named arrays (B, T). run: named arrays → float32 (B, C)."""
 
-    batch: Callable[[list[str]], Arrays]
+    batch: Callable[[list[Text]], Arrays]
     run: Run
 
 
 def variant(job: dict[str, Any]) -> OpenModel:
     manifest = read(job["folder"])
-    settings = (manifest.max_length, manifest.pad_id, manifest.pad_type_id, manifest.truncation_side)
-    tokeniser = Tokeniser(manifest.tokenizer, *settings)
+    tokeniser = Tokeniser.of(manifest)
     return OpenModel(
         lambda texts: tokeniser.pad(tokeniser(texts), manifest.inputs), open_model(manifest, job["threads"])
     )
@@ -55,6 +54,7 @@ def serve(file: Path, opener: Callable[[dict[str, Any]], OpenModel]) -> None:
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
         job = json.loads(file.read_text(encoding="utf-8"))
+        job["texts"] = [text if isinstance(text, str) else tuple(text) for text in job["texts"]]  # JSON has no tuples
         start = time.perf_counter()
         model = opener(job)
         print(json.dumps({"load_seconds": time.perf_counter() - start}), file=answers, flush=True)
@@ -73,13 +73,13 @@ def serve(file: Path, opener: Callable[[dict[str, Any]], OpenModel]) -> None:
             print(json.dumps({**answer, "peak_rss_mb": peak_rss_mb()}), file=answers, flush=True)
 
 
-def outputs(model: OpenModel, texts: list[str], size: int) -> np.ndarray:
+def outputs(model: OpenModel, texts: list[Text], size: int) -> np.ndarray:
     """(N, C), `size` texts at a time, in the order given."""
     batches = (model.batch(texts[start : start + size]) for start in range(0, len(texts), size))
     return np.concatenate([model.run(batch) for batch in batches])
 
 
-def largest_shift(model: OpenModel, texts: list[str], size: int) -> float:
+def largest_shift(model: OpenModel, texts: list[Text], size: int) -> float:
     """The largest |Δ output| of the first half of each batch if copies of the first row replace the second half.
 
     Shapes stay the same, and so do kernels and rounding. If no text influences another text's answer, the shift is 0.
@@ -94,7 +94,7 @@ def largest_shift(model: OpenModel, texts: list[str], size: int) -> float:
     return largest
 
 
-def row(model: OpenModel, texts: list[str], length: int) -> Arrays:
+def row(model: OpenModel, texts: list[Text], length: int) -> Arrays:
     """One row of exactly `length` real tokens, from the texts."""
     batches = [model.batch([text]) for text in texts[:length]]
     ids = np.concatenate([batch["input_ids"][batch["attention_mask"] == 1] for batch in batches])
@@ -112,9 +112,9 @@ def latency(run: Run, arrays: Arrays, runs: int) -> list[float]:
     return times[WARM_UP:]
 
 
-def batch_latency(model: OpenModel, texts: list[str], size: int) -> float:
+def batch_latency(model: OpenModel, texts: list[Text], size: int) -> float:
     """Milliseconds of a text from token ids to the answer, in batches of `size` texts of similar length."""
-    by_length = sorted(texts, key=len)
+    by_length = sorted(texts, key=characters)
     batches = [model.batch(by_length[start : start + size]) for start in range(0, len(by_length), size)]
     model.run(batches[-1])
     start = time.perf_counter()

@@ -16,7 +16,7 @@ def student(job: dict[str, Any]) -> OpenModel:
 
     torch.set_num_threads(job["threads"])
     pooling = Pooling(**job["pooling"]) if job["pooling"] else None
-    source = graph.read(Path(job["folder"]), job["max_length"], pooling)
+    source = graph.read(Path(job["folder"]), job["max_length"], pooling, job["pairs"])
     return OpenModel(source.encode, source.answer)
 
 

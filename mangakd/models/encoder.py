@@ -19,7 +19,7 @@ from mangakd.core.errors import UserError
 from mangakd.core.outputs import AttentionTap, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
-from mangakd.models import attention, heads
+from mangakd.models import attention, by_length, heads
 from mangakd.models.outline import weights_digest
 from mangakd.models.pooling import VectorHead, save_head
 
@@ -114,9 +114,15 @@ class Encoder(nn.Module):
             torch.compiler.reset()
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
-        self._forget()
         known = {name: value for name, value in inputs.items() if name in self._accepts}
-        raw = self.model(**known, **self._ask)
+        mask = inputs["attention_mask"]
+        alike = all(value.shape == mask.shape for value in known.values())
+        parts = by_length.runs(mask) if alike and not self._need.attention else []
+        return by_length.outputs(self._run, known, parts, self.spec.head.kind) if parts else self._run(known)
+
+    def _run(self, inputs: Mapping[str, Tensor]) -> Outputs:
+        self._forget()
+        raw = self.model(**inputs, **self._ask)
         self._collect(raw)
         self._check_taps()
         hidden = {i: self._hidden[i] for i in self._need.hidden}

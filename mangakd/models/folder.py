@@ -1,4 +1,4 @@
-"""What files of a model folder hold that the libraries which read them pass over without a word, or do not name."""
+"""Files of a model folder: read and written as JSON, and what they hold that the libraries which read them pass over."""
 
 import contextlib
 import json
@@ -8,8 +8,41 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from transformers.utils import cached_file
 
 from mangakd.core.errors import UserError
+
+
+def model_file(where: str | Path, name: str) -> Path | None:
+    """A file of a folder or hub id; None where there is none."""
+    if not str(where):  # of a model that comes from no folder
+        return None
+    if Path(where).is_dir():
+        return file if (file := Path(where) / name).is_file() else None
+    found = cached_file(str(where), name, _raise_exceptions_for_missing_entries=False)
+    return Path(found) if found else None
+
+
+def read_object(where: str | Path, name: str) -> dict[str, Any]:
+    """A JSON object of a folder or hub id; {} where there is no such file. Raises UserError for other content."""
+    file = model_file(where, name)
+    content = {} if file is None else read_json(file)
+    if not isinstance(content, dict):
+        raise UserError(f"{file} holds a {type(content).__name__}, not an object.")
+    return content
+
+
+def read_json(file: Path) -> Any:
+    """Raises UserError for a file that is no JSON."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file} is damaged: {error}.") from error
+
+
+def write_json(file: Path, content: Any) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def adapter_outputs(folder: Path) -> int | None:

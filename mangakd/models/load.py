@@ -95,7 +95,7 @@ def load_tokenizer(path: str, key: str = "teacher.path") -> Any:
     with _told(path, key) as where:
         check_tokenizer_files(Path(where), path, key)
         tokenizer = AutoTokenizer.from_pretrained(where, config=config, split_special_tokens=True)
-        if read_settings(Path(where)).lower_case and tokenizer.is_fast:
+        if read_settings(where).lower_case and tokenizer.is_fast:
             lower_case_first(tokenizer)
     if not tokenizer.is_fast or len(tokenizer) < 100:
         raise UserError(

@@ -11,33 +11,44 @@ Shapes: B texts, T tokens, H hidden size, D dimensions of the vector.
 """
 
 import hashlib
-import json
+import pickle
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers.utils import cached_file
 
-from mangakd.core.errors import UserError, near
+from mangakd.core.errors import UserError
+from mangakd.models.activations import activation, activation_call
+from mangakd.models.folder import model_file, read_json, read_object, write_json
+from mangakd.models.sentence_transformers import MODULES, read_settings
 
 POOLINGS = ("mean", "cls", "max", "last")
-MODULES = "modules.json"
+POOLED = "sentence_embedding"  # how sentence-transformers calls a vector between two modules
 _MODES = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max", "lasttoken": "last"}
 _KNOWN = ("Transformer", "Pooling", "Dense", "Normalize")
 
 
 @dataclass(frozen=True)
 class Dense:
-    """A layer after the pooling. activation: the name of a class of torch.nn. where: the folder with its weights."""
+    """A layer after the pooling. where: the folder with its weights.
+
+    activation: a class of torch.nn by its name, or a call of it (models/activations.py). Raises UserError for another one.
+    """
 
     inputs: int
     outputs: int
     bias: bool = True
     activation: str = "Tanh"
     where: Path | None = None
+
+    def __post_init__(self) -> None:
+        # One spelling, so that equal layers are equal and have one digest.
+        call = activation_call(activation(self.activation, self.where or "dense"))
+        object.__setattr__(self, "activation", call)
 
 
 @dataclass(frozen=True)
@@ -67,12 +78,12 @@ class VectorHead(nn.Module):
         super().__init__()
         self.settings = pooling or Pooling()
         self.dense = nn.ModuleList(nn.Linear(each.inputs, each.outputs, each.bias) for each in self.settings.dense)
-        self.activations = nn.ModuleList(getattr(nn, each.activation)() for each in self.settings.dense)
+        self.activations = nn.ModuleList(activation(each.activation, each.where) for each in self.settings.dense)
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         vector = pool(self.settings.pooling, states.float(), mask.bool())
-        for layer, activation in zip(self.dense, self.activations, strict=True):
-            vector = activation(layer(vector.to(layer.weight.dtype)).float())  # type: ignore[arg-type]
+        for layer, activate in zip(self.dense, self.activations, strict=True):
+            vector = activate(layer(vector.to(layer.weight.dtype)).float())  # type: ignore[arg-type]
         return nn.functional.normalize(vector, dim=-1) if self.settings.normalize else vector
 
     def digest(self, weights: str) -> str:
@@ -98,32 +109,53 @@ def pool(pooling: str, states: Tensor, mask: Tensor) -> Tensor:
 
 
 def of_folder(where: str | Path) -> Pooling:
-    """The pooling of a folder or hub id. Raises UserError for modules that mangakd does not know."""
-    file = _file(where, MODULES)
+    """The pooling of a folder or hub id. Raises UserError for modules, or an order of modules, that mangakd does not know."""
+    file = model_file(where, MODULES)
     if file is None:
         return Pooling()
-    modules = [(entry["type"].rsplit(".", 1)[-1], entry["path"]) for entry in json.loads(file.read_text())]
-    others = sorted({name for name, _ in modules} - set(_KNOWN))
-    if others:
+    try:
+        modules = [(str(entry["type"]).rpartition(".")[2], str(entry["path"])) for entry in read_json(file)]
+    except (TypeError, KeyError) as error:
+        raise UserError(f"{file} must be a list of modules, each with `type` and `path`.") from error
+    names, paths = [name for name, _ in modules], dict(modules)
+    if others := sorted(set(names) - set(_KNOWN)):
         raise UserError(
             f"{file} lists {', '.join(others)}, which mangakd does not know; the vectors would differ. "
             f"Known: {', '.join(_KNOWN)}."
         )
-    paths = dict(modules)
-    if paths.get("Transformer"):
+    once = [name for name in names if name != "Dense"]
+    if names != sorted(names, key=_KNOWN.index) or len(set(once)) < len(once) or names[:1] != ["Transformer"]:
+        raise UserError(
+            f"{file} lists {', '.join(names)}; known is the order {', '.join(_KNOWN)}, with any number of Dense."
+        )
+    if paths["Transformer"]:
         raise UserError(f"{file} keeps the encoder in {paths['Transformer']}/; put its files beside modules.json.")
-    settings = _settings(where, paths["Pooling"]) if "Pooling" in paths else {}
+    settings = read_object(where, f"{paths['Pooling']}/config.json") if "Pooling" in paths else {}
+    if settings.get("include_prompt") is False and any(read_settings(where).prompts.values()):
+        raise UserError(f"{file}: its pooling leaves the prompt out (include_prompt=false), which mangakd does not.")
     dense = tuple(_dense(where, path) for name, path in modules if name == "Dense")
     return Pooling(_mode(settings, file), "Normalize" in paths, dense)
 
 
 def read_head(where: str | Path) -> VectorHead:
-    """The head of a folder or hub id, with the weights of its dense layers."""
+    """The head of a folder or hub id, with the weights of its dense layers. Raises UserError for weights of another shape."""
     head = VectorHead(of_folder(where))
     for layer, settings in zip(head.dense, head.settings.dense, strict=True):
-        weights = load_file(settings.where / "model.safetensors")  # type: ignore[operator]
-        layer.load_state_dict({name.removeprefix("linear."): value.float() for name, value in weights.items()})
+        assert settings.where is not None
+        try:
+            weights = _weights(settings.where)
+            layer.load_state_dict({name.removeprefix("linear."): value.float() for name, value in weights.items()})
+        except (RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{settings.where} holds no weights of {layer}: {reason} Save the model again.") from error
     return head
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    file = folder / "model.safetensors"
+    if file.is_file():
+        return load_file(file)
+    return torch.load(folder / "pytorch_model.bin", map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
 
 
 def save_head(head: VectorHead, hidden: int, folder: Path) -> None:
@@ -139,57 +171,47 @@ def save_head(head: VectorHead, hidden: int, folder: Path) -> None:
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{part}"}
         for i, (path, part) in enumerate(entries)
     ]
-    _write(folder / MODULES, modules)
+    write_json(folder / MODULES, modules)
     flags = {f"pooling_mode_{name}": mode == settings.pooling for name, mode in _MODES.items()}
-    _write(folder / names[0] / "config.json", {"word_embedding_dimension": hidden, **flags})
+    write_json(folder / names[0] / "config.json", {"word_embedding_dimension": hidden, **flags})
     for name, each, layer in zip(names[1:], settings.dense, head.dense, strict=False):
         entry = {"in_features": each.inputs, "out_features": each.outputs, "bias": each.bias}
-        _write(
-            folder / name / "config.json",
-            entry | {"activation_function": f"torch.nn.modules.activation.{each.activation}"},
-        )
-        weights = {f"linear.{key}": value.contiguous() for key, value in layer.state_dict().items()}
+        write_json(folder / name / "config.json", entry | {"activation_function": each.activation})
+        weights = {f"linear.{key}": value.cpu().contiguous() for key, value in layer.state_dict().items()}
         save_file(weights, folder / name / "model.safetensors")
-
-
-def _write(file: Path, content: Any) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def _file(where: str | Path, name: str) -> Path | None:
-    if Path(where).is_dir():
-        return file if (file := Path(where) / name).is_file() else None
-    found = cached_file(str(where), name, _raise_exceptions_for_missing_entries=False) if str(where) else None
-    return Path(found) if found else None
-
-
-def _settings(where: str | Path, path: str) -> dict[str, Any]:
-    file = _file(where, f"{path}/config.json")
-    return dict(json.loads(file.read_text())) if file else {}
+    if settings.normalize:
+        (folder / names[-1]).mkdir(exist_ok=True)
 
 
 def _dense(where: str | Path, path: str) -> Dense:
-    settings, weights = _settings(where, path), _file(where, f"{path}/model.safetensors")
+    settings = read_object(where, f"{path}/config.json")
+    files = [model_file(where, f"{path}/{name}") for name in ("model.safetensors", "pytorch_model.bin")]
+    weights = next(filter(None, files), None)
     if weights is None:
         raise UserError(
             f"{where}: {path}/ has no model.safetensors, the weights of its dense layer. Save the model again."
         )
-    activation = str(settings.get("activation_function", "torch.nn.modules.activation.Tanh")).rsplit(".", 1)[-1]
-    known = [name for name in nn.modules.activation.__all__ if name != "MultiheadAttention"] + ["Identity"]
-    if activation not in known:
+    ports = {settings.get(key) or POOLED for key in ("module_input_name", "module_output_name")}
+    if ports != {POOLED} or settings.get("use_residual"):
         raise UserError(
-            f"{where}: the dense layer in {path}/ has the activation {activation!r}, which is none of torch.nn"
-            f"{near(activation, known)}"
+            f"{where}: the dense layer in {path}/ has a residual or reads something else than the pooled vector "
+            f"({', '.join(sorted(ports))}), which mangakd does not know."
         )
-    bias = bool(settings.get("bias", True))
-    return Dense(settings["in_features"], settings["out_features"], bias, activation, weights.parent)
+    call = str(settings.get("activation_function", "torch.nn.modules.activation.Tanh"))
+    try:
+        sizes = int(settings["in_features"]), int(settings["out_features"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{where}: {path}/config.json must give in_features and out_features as whole numbers."
+        ) from error
+    return Dense(*sizes, bool(settings.get("bias", True)), call, weights.parent)
 
 
 def _mode(settings: dict[str, Any], file: Path) -> str:
     """The pooling mode. Older folders have one boolean a mode, newer folders one `pooling_mode`."""
     flags = {key.removeprefix("pooling_mode_"): on for key, on in settings.items() if key.startswith("pooling_mode_")}
-    modes = [key for key, on in flags.items() if on is True] or [settings.get("pooling_mode", "mean")]
+    new = settings.get("pooling_mode", "mean")  # one mode, or a list of those that are joined
+    modes = [key for key, on in flags.items() if on is True] or (list(new) if isinstance(new, list) else [str(new)])
     modes = [_MODES.get(mode, mode) for mode in modes]
     if len(modes) > 1:
         raise UserError(

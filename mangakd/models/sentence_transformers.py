@@ -10,7 +10,6 @@ instead of computing another one, and a prompt `passage` is written as `document
 Source: https://www.sbert.net/docs/package_reference/base/modules.html
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import nn
 
 from mangakd.core.errors import UserError
 from mangakd.models.activations import activation, activation_call
+from mangakd.models.folder import model_file, read_object, write_json
 
 MODULES, SETTINGS, LENGTHS = "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
@@ -52,36 +52,36 @@ class Settings:
             raise UserError(f"there is no similarity {self.similarity!r}; known: {', '.join(SIMILARITIES)}.")
 
 
-def kind_of(folder: Path) -> Kind | None:
+def kind_of(folder: str | Path) -> Kind | None:
     """None for a folder that does not say that sentence-transformers loads it."""
-    kind = _object(folder / SETTINGS).get("model_type")
+    kind = read_object(folder, SETTINGS).get("model_type")
     if kind == "SentenceTransformer" or kind == "CrossEncoder":
         return kind
-    if (folder / MODULES).is_file():
+    if model_file(folder, MODULES):
         return "SentenceTransformer"
     return "CrossEncoder" if _activation_in_config(folder) else None
 
 
-def read_settings(folder: Path) -> Settings:
+def read_settings(folder: str | Path) -> Settings:
     """Raises UserError for values that are none, with their file."""
-    content, lengths = _object(folder / SETTINGS), _object(folder / LENGTHS)
+    content, lengths = read_object(folder, SETTINGS), read_object(folder, LENGTHS)
     prompts, length = content.get("prompts") or {}, lengths.get("max_seq_length")
     if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
-        raise UserError(f"{folder / SETTINGS}: prompts must be texts by name; it holds {str(prompts)[:60]}.")
+        raise UserError(f"{folder}/{SETTINGS}: prompts must be texts by name; it holds {str(prompts)[:60]}.")
     if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 1):
-        raise UserError(f"{folder / LENGTHS}: max_seq_length={length!r} is no number of tokens.")
+        raise UserError(f"{folder}/{LENGTHS}: max_seq_length={length!r} is no number of tokens.")
     try:
         return Settings(
             {name: text or "" for name, text in prompts.items()}, content.get("default_prompt_name"), length,
             bool(lengths.get("do_lower_case")), content.get("similarity_fn_name") or "cosine",
         )  # fmt: skip
     except UserError as error:
-        raise UserError(f"{folder / SETTINGS}: {error}") from error
+        raise UserError(f"{folder}/{SETTINGS}: {error}") from error
 
 
-def read_activation(folder: Path) -> nn.Module:
+def read_activation(folder: str | Path) -> nn.Module:
     """The activation of a cross-encoder's score; the sigmoid, where the folder names none. Raises UserError for other code."""
-    call = _object(folder / SETTINGS).get("activation_fn") or _activation_in_config(folder)
+    call = read_object(folder, SETTINGS).get("activation_fn") or _activation_in_config(folder)
     return nn.Sigmoid() if call is None else activation(str(call), folder)
 
 
@@ -94,25 +94,25 @@ def write_settings(settings: Settings, folder: Path, kind: Kind, **more: Any) ->
     content = {"model_type": kind, "prompts": prompts, "default_prompt_name": settings.default_prompt, **more}
     if kind == "SentenceTransformer":
         content["similarity_fn_name"] = settings.similarity
-    _write(folder / SETTINGS, content)
-    _write(folder / LENGTHS, {"max_seq_length": settings.max_length, "do_lower_case": settings.lower_case})
+    write_json(folder / SETTINGS, content)
+    write_json(folder / LENGTHS, {"max_seq_length": settings.max_length, "do_lower_case": settings.lower_case})
 
 
 def write_cross_encoder(settings: Settings, score: nn.Module, folder: Path) -> None:
     """Write what makes a cross-encoder of a classifier of one output in `folder`. score: the activation.
 
     config.json names the activation, too: versions before 6 and other servers read it there. Raises UserError for an activation
-    that has weights, which no file would hold.
+    that cannot be read back.
     """
-    if any(True for _ in score.parameters()):
-        raise UserError(f"the activation {score!r} has weights; a cross-encoder's folder has no place for them.")
     call = activation_call(score)
-    _write(folder / MODULES, [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}])
+    write_json(
+        folder / MODULES, [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
+    )
     write_settings(settings, folder, "CrossEncoder", activation_fn=call)
-    lengths = _object(folder / LENGTHS)
-    _write(folder / LENGTHS, {**lengths, "transformer_task": "sequence-classification"})
-    config = _object(folder / "config.json")
-    _write(folder / "config.json", {**config, "sentence_transformers": {"activation_fn": call}})
+    lengths = read_object(folder, LENGTHS)
+    write_json(folder / LENGTHS, {**lengths, "transformer_task": "sequence-classification"})
+    config = read_object(folder, "config.json")
+    write_json(folder / "config.json", {**config, "sentence_transformers": {"activation_fn": call}})
 
 
 def lower_case_first(tokenizer: Any) -> None:
@@ -123,26 +123,9 @@ def lower_case_first(tokenizer: Any) -> None:
         backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *before])
 
 
-def _activation_in_config(folder: Path) -> str | None:
+def _activation_in_config(folder: str | Path) -> str | None:
     """config.json of a CrossEncoder of versions 4 and 5, and of those before."""
-    config = _object(folder / "config.json")
+    config = read_object(folder, "config.json")
     entry = config.get("sentence_transformers")
     call = entry.get("activation_fn") if isinstance(entry, dict) else None
     return call or config.get("sbert_ce_default_activation_function")
-
-
-def _object(file: Path) -> dict[str, Any]:
-    """{} where the file is missing."""
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is damaged: {error}.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file} holds a {type(content).__name__}, not an object.")
-    return content
-
-
-def _write(file: Path, content: Any) -> None:
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

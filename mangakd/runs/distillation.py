@@ -13,6 +13,7 @@ from mangakd.core import ranks
 from mangakd.core.requires import Need
 from mangakd.evaluation import table
 from mangakd.evaluation.report.write import write_report
+from mangakd.models.encoder import Encoder
 from mangakd.runs import results
 from mangakd.runs.answers import Answers, Rows, answers_of, apart, student_answers, with_members
 from mangakd.runs.fits import Fits
@@ -25,6 +26,7 @@ from mangakd.training.loggers import RunLogger
 from mangakd.training.wandb_run import keep_in_wandb
 
 BASELINE = "baseline"  # its name in answers, and the folder of its checkpoints
+UNTRAINED = "untrained student"
 
 
 def distillation(run: Run) -> None:
@@ -44,7 +46,12 @@ def distillation(run: Run) -> None:
     metrics = scorer.teacher(answers["teacher"], task.monitor) | results.teacher_sizes(run.models.teacher_parameters)
     recipe = _recipe(run, teacher, answers["teacher"]["validation"])
     distilled = distil(recipe)
+    untrained = recipe.students.build() if task.shows_untrained else None
     if ranks.is_first():
+        references = _references(run, untrained)
+        answers |= references
+        for name, each in references.items():
+            metrics |= scorer.reference(name, each)
         answers["student"] = student_answers(task, distilled.student, splits, hardware, "student")
         metrics |= distilled.metrics(task.monitor) | scorer.members(members["test"])
         metrics |= scorer.student(answers["student"], answers["teacher"], metrics)
@@ -58,6 +65,18 @@ def distillation(run: Run) -> None:
     if ranks.is_first():
         metrics["run/seconds"] = time.perf_counter() - start
         _finish(run, answers, metrics)
+
+
+def _references(run: Run, untrained: Encoder | None) -> dict[str, Answers]:
+    """Name → answers of what the tables show beside the models."""
+    task, splits, hardware = run.parts.task, run.material.splits, run.parts.hardware
+    references: dict[str, Answers] = {}
+    for split in ("validation", "test"):
+        for name, each in task.references(run.parts.corpus.splits[split], splits[split]).items():
+            references.setdefault(name, {})[split] = each
+    if untrained is not None:
+        references[UNTRAINED] = student_answers(task, untrained, splits, hardware, UNTRAINED)
+    return references
 
 
 def _recipe(run: Run, teacher: TeacherProvider, reference: Rows) -> Recipe:
@@ -80,14 +99,14 @@ def _write(run: Run, distilled: Distilled, teacher: str, answers: Mapping[str, A
     """
     folder, parts, corpus = run.given.folder, run.parts, run.parts.corpus
     results.write_predictions(folder, parts.task, run.models.head, corpus, run.material.splits, answers)
-    paths = ", ".join(dict.fromkeys(member.path for member in parts.teacher.models))
+    paths = ", ".join(dict.fromkeys(member.path for member in parts.teacher.models)) or parts.teacher.path
     metrics["student/params"] = results.parameters(distilled.student)
     metrics["student/megabytes"] = results.write_student(
         folder, distilled.student, run.models.student_tokenizer, corpus, run.material.losses, metrics, task=parts.task.name,
         teacher=f"{teacher} ({paths})", command=run.given.command, quantised=distilled.quantised,
     )  # fmt: skip
     results.write_metrics(folder, metrics)
-    results.write_exports(folder, parts.exports, corpus.train["text"])
+    results.write_exports(folder, parts.exports, parts.task, corpus)
 
 
 def _finish(run: Run, answers: Mapping[str, Answers], metrics: Metrics) -> None:

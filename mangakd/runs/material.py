@@ -53,7 +53,7 @@ class Material:
             models.student_tokenizer, models.teacher_tokenizer, self._given.max_length, cache / "tokens"
         )
         augmented = partial(
-            texts.augmented_texts, parts.augment, parts.corpus, models.head, parts.teacher.models[0].path,
+            texts.augmented_texts, parts.augment, parts.corpus, models.head, models.lender,
             models.teacher_tokenizer, cache / "augmented",
         )  # fmt: skip
         return texts.splits_of(parts.corpus, parts.task, models.head, parts.stages, tokeniser, augmented)
@@ -71,7 +71,7 @@ class Material:
             fit_teacher, options=parts.teacher.fit, names=parts.teacher.labels, task=parts.task, head=self._models.head,
             data=self.digest, splits=self.splits, tokenizer=tokenizer, hardware=hardware, cache=self._given.cache,
         )  # fmt: skip
-        source = parts.teacher.models[0] if parts.student.takes_layers else None
+        source = parts.teacher.models[0] if parts.student.takes_layers and parts.teacher.models else None
         return Members(fit, tokenizer, hardware.teacher.weights, hardware.attention, source)
 
     @lazy
@@ -86,6 +86,7 @@ class Material:
             batch_size=hardware.eval_batch_size,
             progress=progress,
             precision=hardware.precision,
+            rows=texts.inputs_of(self._parts.corpus, self._parts.task, self.splits),
         )
 
     def teacher(self) -> TeacherProvider:
@@ -107,10 +108,11 @@ class Material:
     def students(self) -> Students:
         parts, hardware = self._parts, self._parts.hardware
         sharded = hardware.teacher.placement == "sharded"  # no process has all weights of a teacher in use
-        source = partial(self.members.checkpoint, parts.teacher.models[0], anew=sharded)
+        models = parts.teacher.models
+        source = partial(self.members.checkpoint, models[0], anew=sharded) if models else None
         return Students(
             parts.student, source, self._models.student_tokenizer, self._models.head,
-            hardware.attention, self._given.seed, self._given.baseline,
+            hardware.attention, self._given.seed, 1 + self._given.baseline + parts.task.shows_untrained,
         )  # fmt: skip
 
     @lazy

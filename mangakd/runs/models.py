@@ -22,10 +22,24 @@ class Models:
     @lazy
     def teacher_tokenizer(self) -> Any:
         paths = dict.fromkeys(member.path for member in self._parts.teacher.models)
+        if not paths:
+            return load.load_tokenizer(self.lender, "student.path")
         tokenizers = [load.load_tokenizer(path) for path in paths]
         if len({load.vocabulary_digest(tokenizer) for tokenizer in tokenizers}) > 1:
             raise UserError("the members of the teacher read with different tokenizers; teacher.paths must share one.")
         return tokenizers[0]
+
+    @property
+    def lender(self) -> str:
+        """The model whose config and tokenizer stand for the teacher's. Raises UserError where there is none."""
+        teacher, student = self._parts.teacher, self._parts.student
+        path = teacher.models[0].path if teacher.models else student.path
+        if path is None:
+            raise UserError(
+                f"teacher={type(teacher).__name__.lower()} has no model that a student of layers or sizes could start from: set "
+                "student.path to a folder, a hub id, or `embedded`."
+            )
+        return path
 
     @lazy
     def student_tokenizer(self) -> Any:
@@ -45,8 +59,8 @@ class Models:
 
     @lazy
     def teacher_config(self) -> Any:
-        """Of the first member, as its folder has it."""
-        return load.load_config(self._parts.teacher.models[0].path)
+        """Of the first member, as its folder has it; the student's, where the teacher has no model."""
+        return load.load_config(self.lender)
 
     @lazy
     def teacher_shape(self) -> Any:
@@ -60,6 +74,8 @@ class Models:
 
     @lazy
     def teacher_spec(self) -> ModelSpec:
+        if not self._parts.teacher.models:
+            return ModelSpec("teacher", 0, 0, 0, self.head, load.vocabulary_digest(self.teacher_tokenizer))
         config = self._teacher_with_head()
         return ModelSpec.from_config(
             config,

@@ -53,7 +53,7 @@ def _models(run: Run) -> tuple[Model, Model]:
     parts, models = run.parts, run.models
     student = _model(models.student_shape, models.head, "student.path" if parts.student.path else "student.sizes")
     teacher = _model(models.teacher_shape, models.head, "teacher.path")
-    return student, teacher.times(len(parts.teacher.models))
+    return student, teacher.times(len(parts.teacher.models) or 1)
 
 
 def _model(shape: Any, head: Head, key: str) -> Model:
@@ -94,7 +94,9 @@ def _teacher_dtype(hardware: Hardware, config: Any) -> str:
 def _placement(losses: LossSet, teacher: TeacherOptions, hardware: Hardware) -> Placement:
     if not losses.needs_teacher:
         return "none"
-    return "cached" if isinstance(teacher, Cached) else cast(Placement, hardware.teacher.placement)
+    return (
+        "cached" if isinstance(teacher, Cached) or not teacher.models else cast(Placement, hardware.teacher.placement)
+    )
 
 
 def _padded(lengths: np.ndarray, hardware: Hardware, seed: int) -> tuple[int, int]:

@@ -13,16 +13,17 @@ from mangakd.data.source import Corpus
 from mangakd.evaluation import predictions
 from mangakd.evaluation.predictions import Predictions
 from mangakd.evaluation.report.export import FOLDER
-from mangakd.export.data import of_run
 from mangakd.export.hf import model_card, save_student
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
 from mangakd.runs.answers import Answers, to_arrays
-from mangakd.runs.exports import Exports
+from mangakd.runs.exports import Exports, data_of
 from mangakd.runs.scores import Metrics
 from mangakd.runs.texts import Splits
 from mangakd.tasks.base import Task
 from mangakd.training.callbacks.export import export_student
+
+SHOWN = 300  # characters of each text of a list, which is stored for the report alone
 
 
 def write_metrics(folder: Path, metrics: Metrics) -> None:
@@ -39,9 +40,12 @@ def write_predictions(
 ) -> None:
     """For the report. answers: teacher, student, baseline → their answers."""
     facts, text = task.facts(splits["train"], head), inputs(task.columns)[0]
+    several = [name for name, kind in task.columns.items() if kind == "texts"]
     for split in ("validation", "test"):
         arrays = {model: to_arrays(each[split]) for model, each in answers.items()}
-        content = Predictions(head, corpus.splits[split][text], splits[split].columns, arrays, facts)
+        rows = corpus.splits[split]
+        lists = {name: [[one[:SHOWN] for one in texts] for texts in rows[name]] for name in several}
+        content = Predictions(head, rows[text], splits[split].columns, arrays, facts, lists)
         predictions.save(content, folder, split)
 
 
@@ -58,15 +62,16 @@ def write_student(
     return (folder / "student" / "model.safetensors").stat().st_size / 1e6
 
 
-def write_exports(folder: Path, exports: Exports, texts: Sequence[str]) -> None:
-    """What the callbacks of export=[…] make of the student's folder. texts: for calibration."""
+def write_exports(folder: Path, exports: Exports, task: Task, corpus: Corpus) -> None:
+    """What the callbacks of export=[…] make of the student's folder. The texts of training calibrate."""
     if exports.callbacks:
-        export_student(exports.callbacks, folder / "student", folder / FOLDER, of_run(folder, texts), exports.options)
+        data = data_of(folder, task, corpus)
+        export_student(exports.callbacks, folder / "student", folder / FOLDER, data, exports.options)
 
 
 def teacher_sizes(parameters: int) -> Metrics:
-    """Megabytes: of weights in fp32."""
-    return {"teacher/params": parameters, "teacher/megabytes": parameters * 4 / 1e6}
+    """Megabytes: of weights in fp32. None for a teacher without a model."""
+    return {} if not parameters else {"teacher/params": parameters, "teacher/megabytes": parameters * 4 / 1e6}
 
 
 def parameters(model: Any) -> int:

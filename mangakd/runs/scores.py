@@ -8,6 +8,7 @@ import numpy as np
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
 from mangakd.evaluation.judge import Arrays, Judge
+from mangakd.evaluation.table import reference
 from mangakd.runs.answers import Answers, Rows, to_arrays
 
 Metrics = dict[str, float]
@@ -33,6 +34,12 @@ class Scorer:
         members = [self._values(each, "test") for each in answers]
         common = [name for name in members[0] if all(name in scores for scores in members)] if members else []
         return {f"members/test/{name}": float(np.mean([scores[name] for scores in members])) for name in common}
+
+    def reference(self, name: str, answers: Answers) -> Metrics:
+        """On test. name: a row of the table."""
+        return {
+            f"{reference(name)}test/{score}": value for score, value in self._values(answers["test"], "test").items()
+        }
 
     def student(self, answers: Answers, teacher: Answers, metrics: Metrics, prefix: str = "") -> Metrics:
         """On test, with the share of the teacher's main score that the student keeps. metrics: the teacher's, among others."""

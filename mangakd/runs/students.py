@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
 from mangakd.models.encoder import Encoder
 from mangakd.models.trial import check_numbers
@@ -15,35 +16,36 @@ from mangakd.students.build import Student
 
 @dataclass
 class Students:
-    """options: of the run's student. source: reads the teacher's member that a student takes layers from.
+    """options: of the run's student. source: reads the teacher's member that a student takes layers from; None where the
+    teacher has no model.
 
-    baseline: whether the run's student is needed twice; a copy spares the second reading of weights.
+    times: how often the run's student is needed; copies spare the further readings of weights.
     """
 
     options: Student
-    source: Callable[[], Encoder]
+    source: Callable[[], Encoder] | None
     tokenizer: Any
     head: Head
     attention: str
     seed: int
-    baseline: bool
-    _copy: Encoder | None = field(default=None, init=False)
+    times: int
+    _copies: list[Encoder] = field(default_factory=list, init=False)
 
     def build(self, options: dict[str, Any] | None = None) -> Encoder:
         """An untrained student, the same on every rank. options: entries of conf/student for another one, such as an
         assistant."""
         if options is not None:
             return self._build(Student(**options))
-        if self._copy is not None:
-            student, self._copy = self._copy, None
-            return student
+        if self._copies:
+            return self._copies.pop()
         student = self._build(self.options)
-        if self.baseline:
-            self._copy = copy.deepcopy(student)
+        self._copies = [copy.deepcopy(student) for _ in range(self.times - 1)]
         return student
 
     def _build(self, options: Student) -> Encoder:
-        source = self.source() if options.takes_layers else None
+        if options.takes_layers and self.source is None:
+            raise UserError("student.layers takes layers of the teacher, which has no model here: set student.path.")
+        source = self.source() if options.takes_layers and self.source else None
         torch.manual_seed(self.seed)  # the same random weights, whether or not the teacher was fine-tuned just now
         student = options.build(source, self.tokenizer, self.head)
         if options.path is not None:

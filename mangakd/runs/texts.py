@@ -1,8 +1,8 @@
 """Texts of a run as tokens: train, validation and test, and the texts without labels that a stage reads."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,17 @@ def _new_rows(task: Task, augmented: Callable[[], list[str]]) -> Rows:
             "`augmented` out of the stages' texts."
         )
     return Rows({"text": augmented()})
+
+
+def inputs_of(corpus: Corpus, task: Task, splits: Collection[str] = ("train", "validation", "test")) -> dict[str, Rows]:
+    """The input columns of some splits, in the task's order. New texts of rows of one text are not among them."""
+    rows = {**corpus.splits, "unlabelled": corpus.unlabelled}
+    names = inputs(task.columns)
+    return {
+        split: replace(rows[split], columns={name: rows[split][name] for name in names})
+        for split in splits
+        if split in rows
+    }
 
 
 def stage_rows(splits: Splits, stage: Stage) -> EncodedSplit:

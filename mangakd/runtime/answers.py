@@ -4,6 +4,7 @@ labels            {"label": "refund", "probability": 0.97, "probabilities": {"re
 labels, several   {"labels": ["refund", …], "probabilities": {…}}                                  labels: those from 0.5
 score             {"value": 3.2}, or {"values": {"joy": 0.1, …}} for a head of several scores
 vector            {"embedding": [0.1, …]}
+score of a pair   {"index": 2, "score": 5.1}   one for each document, best first
 """
 
 from collections.abc import Sequence
@@ -28,6 +29,23 @@ def answers(rows: np.ndarray, head: Head, top: int | None = None) -> list[Answer
         :, :top
     ]  # stable: of equal ones the first, as argmax does
     return [_label_answer(row, ranks, head) for row, ranks in zip(probabilities, order.tolist(), strict=True)]
+
+
+def ranking(rows: np.ndarray) -> list[Answer]:
+    """rows: (N, 1) scores of a query's documents. Best first; of equal scores the first document first."""
+    scores = rows[:, 0]
+    return [{"index": int(i), "score": float(scores[i])} for i in np.argsort(-scores, kind="stable")]
+
+
+def shortened(rows: np.ndarray, dims: int | None) -> np.ndarray:
+    """The first `dims` of each row of (N, D), normalised; None: the rows as they are. A row of zeros stays one."""
+    return rows if dims is None else normalised(rows[:, :dims])
+
+
+def normalised(rows: np.ndarray) -> np.ndarray:
+    """Each row of (N, D) divided by its length, in float32."""
+    lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    return (rows / np.maximum(lengths, 1e-12)).astype(np.float32)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

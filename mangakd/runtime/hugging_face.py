@@ -18,6 +18,7 @@ from mangakd.runtime.signal_stack import keep_signal_stack
 
 MODELS = {"openvino_model.xml": "openvino", "model.onnx": "onnxruntime"}
 HEAD = "ForSequenceClassification"
+CROSS_ENCODER = ("sentence_transformers", "sbert_ce_default_activation_function")  # one of them is in its config.json
 UNKNOWN = 10**9  # tokens; transformers writes 10^30 for a tokenizer without a limit
 log = logging.getLogger("mangakd.runtime")
 
@@ -42,7 +43,7 @@ def manifest_of(folder: Path) -> Manifest:
         pad_id=_pad_id(config, tokenizer, folder), pad_type_id=0,
         truncation_side=tokenizer.get("truncation_side", "right"), inputs=_inputs(backend, folder / name), output="logits",
         head=head, rows_independent=not _scales_activations_at_run_time(folder / name),
-        tolerance=float("inf"), content={},
+        tolerance=float("inf"), content={}, pairs=head == Head("score", 1) and any(key in config for key in CROSS_ENCODER),
     )  # fmt: skip
     log.warning(
         "%s has no manifest.json; it is read as a folder of optimum: %s, %s, texts truncated to %d tokens. Its files "

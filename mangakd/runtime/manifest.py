@@ -7,14 +7,15 @@ folder's permissions.
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head, Kind
 
-FORMAT = 2
+FORMAT, READ = 3, (2, 3)  # format 2 knows no pairs and no prompts
 PARTIAL = ".partial"  # ends the name of a folder that is being written
 BACKENDS = ("onnxruntime", "openvino")
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -31,6 +32,8 @@ _TOKENIZER = {"file": str, "max_length": int, "pad_id": int, "pad_type_id": int}
 class Manifest:
     """folder: of the variant. head: of the model. content: the whole manifest, in this version's format.
 
+    pairs: whether the model scores a query with a document. prompts: name → what stands before each text. default_prompt: the
+    name of the prompt that is used unless another one is asked for.
     rows_independent: whether a row of an answer depends on its own text only, not on other texts of the batch. tolerance:
     largest distance of a logit (or of an entry of an embedding) to the PyTorch student's.
     """
@@ -50,6 +53,9 @@ class Manifest:
     rows_independent: bool
     tolerance: float
     content: dict[str, Any]
+    pairs: bool = False
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
 
 
 def read(folder: str | Path) -> Manifest:
@@ -77,7 +83,16 @@ def read(folder: str | Path) -> Manifest:
         rows_independent=rows_independent(content),
         tolerance=float(content["tolerance"]),
         content=content,
+        **asked(content),
     )
+
+
+def asked(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest says of the texts that the model is asked about."""
+    return {
+        "pairs": content.get("pairs", False), "prompts": content.get("prompts", {}),
+        "default_prompt": content.get("default_prompt"),
+    }  # fmt: skip
 
 
 def rows_independent(content: dict[str, Any]) -> bool:
@@ -98,10 +113,10 @@ def _content(folder: Path) -> dict[str, Any]:
         raise UserError(f"{file} is damaged: {error}. Export the student again.") from error
     if isinstance(content, dict) and content.get("format") == 1:
         return _of_format_1(content, folder)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") not in READ:
         version = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise UserError(
-            f"{file} has format {version!r}; this version of mangakd reads format {FORMAT}. Export the student again, or "
+            f"{file} has format {version!r}; this version of mangakd reads format 1 to {FORMAT}. Export the student again, or "
             "install the version of mangakd that exported it."
         )
     return content
@@ -119,7 +134,7 @@ def _of_format_1(content: dict[str, Any], folder: Path) -> dict[str, Any]:
         raise UserError(_wrong(folder, "problem"))
     (kind, several), names = heads[content["problem"]], content["labels"]
     outputs = len(names) or (1 if kind == "score" else 0)
-    return {**rest, "format": FORMAT, "head": {"kind": kind, "outputs": outputs, "names": names, "several": several}}
+    return {**rest, "format": READ[0], "head": {"kind": kind, "outputs": outputs, "names": names, "several": several}}
 
 
 def _check(content: dict[str, Any], folder: Path) -> None:
@@ -141,6 +156,9 @@ def _check(content: dict[str, Any], folder: Path) -> None:
         "output": content["output"] == output,
         "inputs": "input_ids" in content["inputs"] and all(name in INPUTS for name in content["inputs"]),
         "rows_independent": isinstance(content.get("rows_independent", True), bool),
+        "pairs": isinstance(pairs := content.get("pairs", False), bool) and (not pairs or _scores(head)),
+        "prompts": _are_texts(content.get("prompts", {})),
+        "default_prompt": content.get("default_prompt") in (None, *content.get("prompts", {})),
         "tokenizer.max_length": tokenizer["max_length"] > 0,
         "tokenizer.truncation_side": tokenizer.get("truncation_side", "right") in ("left", "right"),
         "files": all(_plain(name) and isinstance(digest, str) for name, digest in files.items()),
@@ -149,6 +167,14 @@ def _check(content: dict[str, Any], folder: Path) -> None:
     }
     if wrong := [key for key, fine in right.items() if not fine]:
         raise UserError(_wrong(folder, ", ".join(wrong)))
+
+
+def _scores(head: Mapping[str, Any]) -> bool:
+    return head["kind"] == "score" and head["outputs"] == 1
+
+
+def _are_texts(prompts: Any) -> bool:
+    return isinstance(prompts, dict) and all(isinstance(text, str) for text in prompts.values())
 
 
 def _check_types(content: dict[str, Any], types: dict[str, type], folder: Path, prefix: str) -> None:

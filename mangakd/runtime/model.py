@@ -1,4 +1,4 @@
-"""An exported student: texts in, answers out.
+"""An exported student: texts in, answers out; or a query with documents in, their ranking out.
 
 Texts are batched by length, so that short texts are not padded to the longest. The answers keep the order of the texts.
 """
@@ -12,11 +12,11 @@ import numpy as np
 
 from mangakd.core.errors import UserError
 from mangakd.runtime import hugging_face
-from mangakd.runtime.answers import Answer, answers
+from mangakd.runtime.answers import Answer, answers, ranking, shortened
 from mangakd.runtime.backends import Run, open_model
 from mangakd.runtime.grouping import groups
 from mangakd.runtime.manifest import Manifest, read
-from mangakd.runtime.tokenise import Tokeniser
+from mangakd.runtime.tokenise import Text, Tokeniser
 
 BATCH = 32  # on a CPU larger batches are no faster, and have more padding
 
@@ -35,10 +35,7 @@ def load(folder: str | Path, threads: int | None = None) -> "Model":
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     folder = Path(folder).expanduser()
     manifest = hugging_face.manifest_of(folder) if hugging_face.is_export(folder) else read(folder)
-    tokeniser = Tokeniser(
-        manifest.tokenizer, manifest.max_length, manifest.pad_id, manifest.pad_type_id, manifest.truncation_side
-    )
-    model = Model(manifest, tokeniser, open_model(manifest, threads))
+    model = Model(manifest, Tokeniser.of(manifest), open_model(manifest, threads))
     model.check()
     return model
 
@@ -57,30 +54,85 @@ class Model:
     def predict(self, texts: Sequence[str], batch_size: int = BATCH, top: int | None = None) -> list[Answer]:
         """One dict a text (mangakd.runtime.answers). top: number of probabilities in each; None: all.
 
-        Raises UserError if texts is no list of str, and for a student that gives embeddings.
+        Raises UserError if texts is no list of str, and for a student that gives embeddings or ranks documents.
         """
-        if self.manifest.head.kind == "vector":
-            raise UserError(f"{self.manifest.folder} is a student that gives embeddings: use embed(texts).")
+        if self.use != "predict(texts)":
+            raise UserError(f"{self.manifest.folder} answers with {self.gives}: use {self.use}.")
+        _check_texts(texts)
         if top is not None and (not _is_int(top) or top < 1):
             raise UserError(f"top={top!r}: give how many probabilities to show, from 1 on, or None for all.")
         return self.answers(self.outputs(texts, batch_size), top)
 
-    def embed(self, texts: Sequence[str], batch_size: int = BATCH) -> np.ndarray:
-        """(N, D) float32, one row a text. Raises UserError for a student that gives labels or values."""
-        if self.manifest.head.kind != "vector":
-            raise UserError(f"{self.manifest.folder} answers with {self.manifest.head}: use predict(texts).")
-        return self.outputs(texts, batch_size)
+    def rank(self, query: str, documents: Sequence[str], batch_size: int = BATCH) -> list[Answer]:
+        """[{"index": i, "score": s}] of all documents, best first; of equal scores the first document first.
+
+        index: into `documents`. score: the model's own number, without an activation. A long document is cut, the query never.
+        Raises UserError for a query that leaves no room for a document, and for a student that does not rank.
+        """
+        if self.use != "rank(query, documents)":
+            raise UserError(f"{self.manifest.folder} answers with {self.gives}: use {self.use}.")
+        if not isinstance(query, str):
+            raise UserError(f"query is a {type(query).__name__}; give a str.")
+        _check_texts(documents, "documents")
+        self.check_query(query)
+        return ranking(self.outputs([(query, document) for document in documents], batch_size))
+
+    def embed(
+        self, texts: Sequence[str], batch_size: int = BATCH, dims: int | None = None, prompt: str | None = None
+    ) -> np.ndarray:
+        """(N, D) float32, one row a text.
+
+        dims: the first dims of each row, normalised; None: all, as the model gives them. prompt: the name of what stands before
+        each text; None: the model's default. Raises UserError for a student that gives no embeddings, for more dims than it has,
+        and for a prompt that it does not have.
+        """
+        if self.use != "embed(texts)":
+            raise UserError(f"{self.manifest.folder} answers with {self.gives}: use {self.use}.")
+        _check_texts(texts)
+        self.check_dims(dims)
+        return shortened(self.outputs(self.prompted(texts, prompt), batch_size), dims)
+
+    @property
+    def use(self) -> str:
+        """The method that asks this student."""
+        if self.manifest.pairs:
+            return "rank(query, documents)"
+        return "embed(texts)" if self.manifest.head.kind == "vector" else "predict(texts)"
+
+    @property
+    def gives(self) -> str:
+        """For messages: `3 labels (order, …)`, `384 dimensions`, `the score of a query with a document`."""
+        return "the score of a query with a document" if self.manifest.pairs else str(self.manifest.head)
+
+    def check_query(self, query: str) -> None:
+        self._tokeniser.check_query(query)
+
+    def check_dims(self, dims: Any) -> None:
+        if dims is not None and (not _is_int(dims) or not 1 <= dims <= self._width):
+            raise UserError(f"dims={dims!r}: this student has {self._width} dimensions; give a number from 1 to that.")
+
+    def prompted(self, texts: Sequence[str], prompt: str | None) -> list[str]:
+        """The texts with the prompt of this name, or the default one, before each. Raises UserError for an unknown name."""
+        prompts, name = self.manifest.prompts, self.manifest.default_prompt if prompt is None else prompt
+        if name is not None and name not in prompts:
+            raise UserError(f"prompt={name!r}: this student's prompts are {', '.join(prompts) or 'none'}.")
+        start = "" if name is None else prompts[name]
+        return [start + text for text in texts]
+
+    def lengths(self, texts: Sequence[Text]) -> tuple[list[int], bool]:
+        """The number of tokens of each text as it is read, and whether one of them was cut."""
+        encodings = self._tokeniser(texts)
+        return [len(encoding) for encoding in encodings], any(encoding.overflowing for encoding in encodings)
 
     def answers(self, rows: np.ndarray, top: int | None = None) -> list[Answer]:
         """Rows of `outputs` as dicts."""
         return answers(rows, self.manifest.head, top)
 
-    def outputs(self, texts: Sequence[str], batch_size: int = BATCH) -> np.ndarray:
-        """The model's raw outputs: logits (N, C) or embeddings (N, D), float32.
+    def outputs(self, texts: Sequence[Text], batch_size: int = BATCH) -> np.ndarray:
+        """The model's raw outputs: logits (N, C) or embeddings (N, D), float32. texts: pairs for a student that ranks.
 
         A row depends on its text only. If the model's rows depend on each other, each text is a batch, whatever batch_size is.
         """
-        _check_texts(texts)
         if not _is_int(batch_size) or batch_size < 1:
             raise UserError(f"batch_size={batch_size!r}: give how many texts to compute at a time, from 1 on.")
         size = batch_size if self.manifest.rows_independent else 1
@@ -92,7 +144,8 @@ class Model:
 
     def check(self) -> None:
         """Compute one text. Raises UserError if the answer does not have the shape (1, C) of the head, or is not finite."""
-        row = np.asarray(self._run(self._tokeniser.pad(self._tokeniser(["hello"]), self.manifest.inputs)))
+        text: Text = ("hello", "hello") if self.manifest.pairs else "hello"
+        row = np.asarray(self._run(self._tokeniser.pad(self._tokeniser([text]), self.manifest.inputs)))
         head = self.manifest.head
         columns = row.shape[-1] if head.kind == "vector" and not head.outputs else head.outputs  # format 1 has no width
         if row.shape != (1, columns) or not np.isfinite(row).all():
@@ -104,14 +157,14 @@ class Model:
         self._width = row.size
 
 
-def _check_texts(texts: Any) -> None:
+def _check_texts(texts: Any, name: str = "texts") -> None:
     if isinstance(texts, str):
-        raise UserError('texts is one str; give a list of them: predict(["…"]).')
+        raise UserError(f'{name} is one str; give a list of them: ["…"].')
     if not isinstance(texts, list | tuple):
-        raise UserError(f"texts is a {type(texts).__name__}; give a list of str.")
+        raise UserError(f"{name} is a {type(texts).__name__}; give a list of str.")
     for i, text in enumerate(texts):
         if not isinstance(text, str):
-            raise UserError(f"texts[{i}] is a {type(text).__name__}; give a list of str.")
+            raise UserError(f"{name}[{i}] is a {type(text).__name__}; give a list of str.")
 
 
 def _is_int(value: object) -> bool:

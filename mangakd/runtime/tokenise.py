@@ -16,13 +16,27 @@ from tokenizers.pre_tokenizers import PreTokenizer, Split
 from tokenizers.pre_tokenizers import Sequence as Steps
 
 from mangakd.core.errors import UserError
+from mangakd.runtime.manifest import Manifest
+
+Text = str | tuple[str, str]
+"""What a model is asked about: a text, or a query with a document."""
 
 
 class Tokeniser:
-    """texts → encodings → padded int64 arrays (B, T). Several threads may call it at a time."""
+    """texts → encodings → padded int64 arrays (B, T). Several threads may call it at a time.
+
+    pairs: texts are pairs, of which the second alone is cut. Raises UserError for a file that holds no tokenizer, and for a
+    length that has no room for a text.
+    """
 
     def __init__(
-        self, file: Path, max_length: int, pad_id: int = 0, pad_type_id: int = 0, truncation_side: str = "right"
+        self,
+        file: Path,
+        max_length: int,
+        pad_id: int = 0,
+        pad_type_id: int = 0,
+        truncation_side: str = "right",
+        pairs: bool = False,
     ):
         try:
             self._tokenizer = Tokenizer.from_file(str(file))
@@ -31,17 +45,45 @@ class Tokeniser:
                 f"{file} holds no tokenizer that can be read ({error}). Export the student again."
             ) from error
         read_as_text(self._tokenizer)
-        special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
-        if max_length <= special:
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=pairs)
+        self._max_length, self._most = max_length, max_length - special
+        if self._most < 1 + pairs:
             raise UserError(
                 f"max_length {max_length} of {file} is too small for a text: special tokens alone take {special}."
             )
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length, direction=truncation_side)
+        strategy = "only_second" if pairs else "longest_first"
+        self._tokenizer.enable_truncation(max_length, strategy=strategy, direction=truncation_side)
         self._fill = {"input_ids": pad_id, "attention_mask": 0, "token_type_ids": pad_type_id}
 
-    def __call__(self, texts: Sequence[str]) -> list[Encoding]:
-        return self._tokenizer.encode_batch_fast([whole(text) for text in texts])
+    @classmethod
+    def of(cls, manifest: Manifest) -> "Tokeniser":
+        return cls(
+            manifest.tokenizer, manifest.max_length, manifest.pad_id, manifest.pad_type_id, manifest.truncation_side,
+            manifest.pairs,
+        )  # fmt: skip
+
+    def __call__(self, texts: Sequence[Text]) -> list[Encoding]:
+        """Raises UserError for a pair whose query leaves no room for a document."""
+        clean = [whole(text) if isinstance(text, str) else (whole(text[0]), whole(text[1])) for text in texts]
+        try:
+            return self._tokenizer.encode_batch_fast(clean)
+        except Exception as error:  # tokenizers raises plain Exceptions
+            if "too short to respect the provided max_length" not in str(error):
+                raise
+            raise UserError(self._too_long) from error
+
+    def check_query(self, query: str) -> None:
+        """Raises UserError for a query that leaves no room for one token of a document."""
+        if len(self([(query, "")])[0]) >= self._max_length:
+            raise UserError(self._too_long)
+
+    @property
+    def _too_long(self) -> str:
+        return (
+            f"the query has {self._most} tokens or more: with a document it is over the {self._max_length} tokens of this "
+            "student, and a query is never cut. Shorten it."
+        )
 
     def pad(self, encodings: Sequence[Encoding], inputs: Sequence[str]) -> dict[str, np.ndarray]:
         """Each of `inputs` (input_ids, attention_mask, token_type_ids) as (B, T) int64; T is the length of the longest text."""
@@ -55,6 +97,11 @@ class Tokeniser:
             if not len(encoding) and "attention_mask" in arrays:
                 arrays["attention_mask"][row, 0] = 1  # a text without tokens: one visible padding token
         return arrays
+
+
+def characters(text: Text) -> int:
+    """Of a text, or of both texts of a pair."""
+    return len(text) if isinstance(text, str) else sum(map(len, text))
 
 
 def whole(text: str) -> str:

@@ -4,7 +4,7 @@ Data, teachers, students and evaluation never see a task; they see what it gives
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -15,6 +15,7 @@ from mangakd.data.encoded import EncodedSplit, Tokenise
 from mangakd.data.rows import Columns, Rows
 from mangakd.data.source import Corpus
 from mangakd.evaluation.judge import Arrays, Judge
+from mangakd.evaluation.served import Served
 from mangakd.losses.base import LossCallback
 from mangakd.tasks.meters import Meters
 
@@ -26,12 +27,13 @@ class Task(ABC):
     """name: for folders and cards. kind: of its head, which also chooses among hardware.tasks.
 
     columns: what its rows hold, the inputs and what is learnt. optional: columns that a file may lack. units: what `encode`
-    counts for losses beside ALWAYS (losses/base.py). judge: names, ranks and computes the scores. monitor: the score that picks
-    the best epoch.
+    counts for losses beside ALWAYS (losses/base.py). shows_untrained: whether the tables have the student before its training,
+    too. judge: names, ranks and computes the scores. monitor: the judge's score that picks the best epoch.
     """
 
     units: ClassVar[tuple[str, ...]] = ("labels",)
     optional: ClassVar[tuple[str, ...]] = ()
+    shows_untrained: ClassVar[bool] = False
     name: str
     kind: Kind
     judge: Judge
@@ -75,6 +77,18 @@ class Task(ABC):
 
         teacher: whether the teacher's answers are given. together: whether other ranks hold a part of the rows.
         """
+
+    def references(self, rows: Rows, split: EncodedSplit) -> Mapping[str, dict[str, Tensor]]:
+        """Name → answers for a split that need no training, such as those of a word search; the tables show their scores."""
+        return {}
+
+    def served(self, rows: Rows) -> Served | None:
+        """What a served student is asked about the rows, and how its outputs are judged.
+
+        By default None: a student reads the first input of a row, and the kind of its head says how variants are compared. A task
+        whose rows own several sequences says it here.
+        """
+        return None
 
     def facts(self, train: EncodedSplit, head: Head) -> Arrays:
         """What the judge must know of the training rows for its report."""

@@ -99,9 +99,9 @@ class Cached(EnsembleOptions):
         return Path(self.store) if self.store else context.cache / "stores" / digest(manifest)
 
 
-def stored(options: TeacherOptions) -> Cached:
-    """The same teacher, its answers kept in the cache's store."""
-    if isinstance(options, Cached):
+def stored(options: TeacherOptions) -> TeacherOptions:
+    """The same teacher, its answers kept in the cache's store; one that has no model keeps them already."""
+    if isinstance(options, Cached) or not options.models:
         return options
     shared: dict[str, Any] = {"path": options.path, "labels": options.labels, "fit": options.fit}
     if isinstance(options, EnsembleOptions):

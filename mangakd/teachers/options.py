@@ -5,7 +5,7 @@ A teacher kind is an options class (its `_target_`) with `gives` and `provider`;
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
 from mangakd.core.spec import Head, ModelSpec
 from mangakd.data.encoded import EncodedSplit
+from mangakd.data.rows import Rows
 from mangakd.models.labels import label_name
 from mangakd.teachers.base import TeacherProvider
 
@@ -66,7 +67,8 @@ class Member:
 class TeacherContext:
     """head: the task's. load: a fine-tuned member, in memory or on disk. splits: the run's data, teacher side tokenised.
 
-    progress: opens a bar. precision: of a forward outside a fit, as in `hardware.precision`.
+    progress: opens a bar. precision: of a forward outside a fit, as in `hardware.precision`. rows: the input columns of each
+    split of `splits`, for answers that are found by texts.
     """
 
     head: Head
@@ -77,6 +79,7 @@ class TeacherContext:
     batch_size: int
     progress: Callable[[str, int], Any]
     precision: str = "32-true"
+    rows: Mapping[str, Rows] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -106,11 +109,14 @@ class TeacherOptions(ABC):
     @property
     @abstractmethod
     def models(self) -> list[Member]:
-        """The models behind this teacher."""
+        """The models behind this teacher; none where a file holds the answers of a model that this run does not have."""
 
     @abstractmethod
     def gives(self, spec: ModelSpec) -> Need:
         """What its provider will give, known before anything is loaded."""
+
+    def check(self, rows: Mapping[str, Rows]) -> None:  # noqa: B027
+        """rows: the input columns of each split. Raises UserError where this teacher cannot answer some; models answer all."""
 
     @abstractmethod
     def provider(self, context: TeacherContext) -> TeacherProvider:

@@ -15,6 +15,7 @@ from mangakd.tasks.base import Task
 from mangakd.tasks.classification.task import Classification
 from mangakd.tasks.embedding.judge import EmbeddingJudge
 from mangakd.tasks.embedding.task import Embedding
+from mangakd.tasks.rerank.task import Rerank
 
 REPO = Path(__file__).parents[2]
 PACKAGE = REPO / "tests" / "example_package"
@@ -27,10 +28,10 @@ Change = Callable[[dict[str, list]], None]
 
 @dataclass(frozen=True)
 class Row:
-    """yaml: the task's file. columns: of N rows that nothing is wrong with, the texts left out.
+    """yaml: the task's file. columns: of N rows that nothing is wrong with, the texts of `inputs` left out.
 
     refused: what is wrong → (a change of the training columns, what the UserError says). perfect: truth → what a model without a
-    mistake answers.
+    mistake answers, (S, outputs).
     """
 
     id: str
@@ -95,6 +96,22 @@ def _near(head: Head, truth: Arrays) -> np.ndarray:
     return np.array(rows)
 
 
+GROUPS = [(0.0, 2.0, 1.0), (1.0,), (0.0, 3.0), (1.0, 0.0, 2.0, 0.0)]
+
+
+def graded(count: int) -> dict[str, list]:
+    """Queries of one to four documents."""
+    grades = [GROUPS[i % 4] for i in range(count)]
+    documents = [
+        tuple(f"w{10 * i + j} w{(7 * i + 3 * j) % 90}" for j in range(len(one))) for i, one in enumerate(grades)
+    ]
+    return {"documents": documents, "grades": grades}
+
+
+def _alike(grades: list) -> None:
+    grades[:] = [(1.0,) * len(one) for one in grades]
+
+
 ALL = slice(None)
 EMBEDDING = REPO / "conf" / "task" / "embedding.yaml"
 BOTH = ("anchor", "positive", "text")
@@ -140,6 +157,17 @@ ROWS = [
             "score alone": (changed("positive", ""), r"row 4 has no positive beside its negatives or score"),
         },
         _near, inputs=BOTH,
+    ),
+    Row(
+        "rerank", Rerank, REPO / "conf" / "task" / "rerank.yaml", graded,
+        {
+            "a grade too many": (changed("grades", (1.0, 0.0)), r"row 4 has 4 documents and 2 grades.*data\.columns\.grades"),
+            "below 0": (changed("grades", (1.0, 0.0, -1.0, 0.0)), r"row 4 has the grade -1"),
+            "twice": (changed("documents", ("a", "b", "a", "c")), r"row 4 has one document under the grades 1 and 2: 'a'"),
+            "no order": (lambda columns: _alike(columns["grades"]), "no query of train has documents of different grades"),
+        },
+        lambda head, truth: 60.0 * truth["grades"][np.isfinite(truth["grades"])][:, None],
+        inputs=("query",),
     ),
 ]  # fmt: skip
 

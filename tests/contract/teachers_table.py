@@ -15,6 +15,7 @@ from mangakd.teachers.cached import Cached, CachedTeacher
 from mangakd.teachers.ensemble import Ensemble, EnsembleTeacher
 from mangakd.teachers.local import Local, LocalTeacher
 from mangakd.teachers.options import TeacherOptions
+from mangakd.teachers.scores import Scores, ScoreTeacher
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Row:
     live: Callable[[], TeacherOptions] | None = None
 
 
+WITHOUT_MODELS = (Scores, ScoreTeacher)  # they answer pairs from a file: tests/unit/test_score_teacher.py
 THREE = (0, 1, 2)
 EQUAL = (1 / 3, 1 / 3, 1 / 3)
 UNEQUAL = (0.5, 0.2, 0.3)

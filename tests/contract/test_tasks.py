@@ -190,6 +190,16 @@ def fixed(case: Case, answers: Tensor, chosen: Sequence[int], batch: Batch):  # 
 
 
 @each_row
+def test_references_answer_as_models_do(row: Row, case: Case) -> None:
+    model = asked(case, student(case), case.split.collate(range(N)))
+    for name, answers in case.task.references(case.prepared.train, case.split).items():
+        assert {key: each.shape for key, each in answers.items()} == {key: each.shape for key, each in model.items()}, (
+            name
+        )
+        assert case.task.judge.main in case.values(answers)
+
+
+@each_row
 def test_the_own_loss_learns(row: Row, case: Case) -> None:
     batch, taught = case.split.collate(range(N)), student(case).train()
     loss = case.own_loss(taught)

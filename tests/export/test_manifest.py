@@ -131,6 +131,6 @@ def test_a_kill_at_every_step_leaves_the_old_the_new_or_nothing(
 def test_another_format_is_refused(tmp_path: Path) -> None:
     folder = variant(tmp_path)
     file = folder / "manifest.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 3}))
-    with pytest.raises(UserError, match="format 3"):
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 4}))
+    with pytest.raises(UserError, match="format 4"):
         read(folder)

@@ -20,9 +20,9 @@ from mangakd.evaluation import predictions
 from mangakd.models import load
 from mangakd.models.pooling import Dense, Pooling, VectorHead, of_folder, save_head
 
-WORDS = (
-    "time year people way day man thing woman life child world school state family student group country problem hand part"
-).split()
+WORDS = [
+    f"{first}{rest}" for first in ("b", "c", "d", "f", "m", "p", "r", "t") for rest in ("an", "at", "it", "on", "ed")
+]
 Compose = Callable[..., DictConfig]
 Rows = list[dict[str, object]]
 
@@ -126,7 +126,8 @@ def test_pairs_teach_a_narrower_student_and_its_baseline(
     """A student of sizes: its vectors are narrower, so `vector` learns a projection, which stays out of the student."""
     sizes = ["num_hidden_layers=1", "hidden_size=16", "num_attention_heads=2", "intermediate_size=32"]
     run(command, *questions, "student=bert_mini", *(f"student.sizes.{one}" for one in sizes), "losses=[contrastive]",
-        "losses.contrastive.soft=0.5", "+trainer.log_every_n_steps=1", "baseline=true", "task.prompts.student.query='query: '")  # fmt: skip
+        "losses.contrastive.soft=0.5",
+        "+trainer.log_every_n_steps=1", "baseline=true", "task.prompts.student.query='query: '")  # fmt: skip
     folder = tmp_path / "run"
     metrics, test = json.loads((folder / "metrics.json").read_text()), predictions.load(folder, "test")
     assert {"baseline/test/ndcg@10", "test/recall@1", "val/ndcg@10", "teacher/test/mrr@10"} <= metrics.keys()

@@ -47,6 +47,15 @@ def _made(head: Head, backend: str) -> Path:
     return folder
 
 
+def ranker(backend: str = "onnxruntime") -> Path:
+    """An exported folder of a student that scores a query with a document, made once."""
+    folder, head = Path(_ROOT.name) / f"ranker_{backend}", Head("score", 1)
+    if not folder.exists():
+        shutil.copytree(variant(head, backend), folder)
+        write_manifest(folder, format=3, head=asdict(head), backend=backend, pairs=True)
+    return folder
+
+
 def weights(columns: int = len(LABELS)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """E (V, D), W (D, C), b (C), float32."""
     random = np.random.default_rng(0)

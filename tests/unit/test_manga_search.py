@@ -11,7 +11,7 @@ from mangakd.data.manga_titles import NEW_TITLES
 from mangakd.data.sources import MangaSearch
 
 SMALL = {"train": 600, "validation": 200, "test": 300}
-DIGESTS = {"train": "262c69cafd8da771", "validation": "96446bfb44443267", "test": "7bdf71fa5bb409ea"}
+DIGESTS = {"train": "0dd529f61f661e80", "validation": "19aee7813ee5755c", "test": "f22a7332c8559051"}
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,7 @@ def test_groups_of_a_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     assert groups(read.test)["where is the lamp of order 31"] == lamp, "test has what BM25 finds and nothing else"
     assert groups(read.train)["where is the lamp of order 11"] == {**lamp, "it shines": 1}
     assert read.train.where(0) == f"line 1 of data.path={tmp_path}/queries.jsonl" and read.test.numbers[0] == 31
-    assert caplog.text.count("first 2 documents by BM25 hold 50.0 % of the relevant documents of a query") == 3
+    assert caplog.text.count("first 2 candidates hold 50.0 % of the relevant documents of a query") == 3
     assert "6 queries" in caplog.text and "which bounds the scores" in caplog.text
     texts = [f"{doc['title']} {doc['text']}".strip() for doc in corpus()]
     for rows in read.splits.values():
@@ -84,8 +84,7 @@ def test_candidates_share_a_word_with_the_query(tmp_path: Path, caplog: pytest.L
         read = Beir(path=write(tmp_path, queries=asked), candidates=50).load(RANKED)
     assert all("item" in document for documents in read.test["documents"] for document in documents)
     assert (
-        len(read.test) == 9
-        and "share no word with any document, left out: 1; first: line 40, 'xylophone'" in caplog.text
+        len(read.test) == 9 and "queries without any candidate, left out: 1; first: line 40, 'xylophone'" in caplog.text
     )
     assert all(len(documents) < 50 for documents in read.test["documents"])
 

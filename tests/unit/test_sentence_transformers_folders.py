@@ -86,7 +86,7 @@ def test_a_cross_encoder_is_read_back(tmp_path: Path) -> None:
     assert kind_of(tmp_path) == "CrossEncoder" and read_settings(tmp_path) == Settings(max_length=32)
     assert repr(read_activation(tmp_path)) == "Hardtanh(min_val=0, max_val=5)"
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "bert"
-    with pytest.raises(UserError, match=r"PReLU\(num_parameters=1\) has weights"):
+    with pytest.raises(UserError, match=r"PReLU\(num_parameters=1\) cannot be written"):
         write_cross_encoder(Settings(), nn.PReLU(), tmp_path)
 
 
@@ -150,7 +150,7 @@ def test_activations_that_nobody_else_has_are_not_written(module: nn.Module) -> 
     ],
 )
 def test_other_code_is_not_run(call: str) -> None:
-    with pytest.raises(UserError, match=r"here: the activation .* cannot be made"):
+    with pytest.raises(UserError, match="here: the activation"):
         activation(call, "here")
 
 

@@ -11,7 +11,7 @@ from mangakd.core.errors import UserError
 from mangakd.evaluation import gate, predictions
 from mangakd.evaluation.bootstrap import RESAMPLES, Estimate, Statistic, bootstrap
 from mangakd.evaluation.judge import Details, Judge, Score
-from mangakd.evaluation.predictions import Predictions
+from mangakd.evaluation.predictions import MODELS, Predictions
 
 LATENCY = "latency.json"
 
@@ -78,12 +78,13 @@ def measure(run: Path, judge: Judge, resamples: int = RESAMPLES, seed: int = 0) 
 
 
 def statistics_of(judge: Judge, split: Predictions) -> dict[tuple[str, str], Statistic]:
-    """(model, score) → its statistic on these rows."""
+    """(model, score) → its statistic on these rows. A reference is no copy of the teacher, and is not compared with it."""
+    beside = {model: split.answers.get("teacher") for model in MODELS if model != "teacher"}
     return {
         (model, score): statistic
         for model in split.models
         for score, statistic in judge.statistics(
-            split.head, split.answers[model], split.truth, None if model == "teacher" else split.answers["teacher"]
+            split.head, split.answers[model], split.truth, beside.get(model)
         ).items()
     }
 

@@ -26,7 +26,14 @@ def cell(estimate: Estimate | None, form: str) -> Value:
 
 
 def models(result: RunResult) -> list[str]:
-    return [name for name in NAMES if name in result.test.models]
+    """Teacher, baseline, student, and then the references."""
+    order = [*NAMES]
+    return sorted(result.test.models, key=lambda name: order.index(name) if name in NAMES else len(order))
+
+
+def model_title(model: str) -> str:
+    """Of a column; a reference has its own name."""
+    return NAMES.get(model, model)
 
 
 def headline(result: RunResult, lines: Sequence[Verdict]) -> Section:
@@ -72,7 +79,7 @@ def scores(result: RunResult) -> Section:
         if ("student", name) in result.scores
     ]
     note = f"Brackets: 95 % of {result.resamples:,} bootstrap resamples of the test rows. {ROWS_ONLY}"
-    table = Table(["test", *(NAMES[name] for name in names)], rows)
+    table = Table(["test", *(model_title(name) for name in names)], rows)
     return Section("Scores", [note, table, *result.details.notes])
 
 
@@ -88,7 +95,7 @@ def differences(result: RunResult) -> Section:
         "does not is evidence for these two runs, not for their recipes under other seeds."
     )
     return Section(
-        "The student against the others", [note, Table(["", *(f"student − {NAMES[n]}" for n in others)], rows)]
+        "The student against the others", [note, Table(["", *(f"student − {model_title(n)}" for n in others)], rows)]
     )
 
 

@@ -86,7 +86,7 @@ def whole_steps(losses: LossSet, hardware: Hardware) -> None:
 
 def placement(options: TeacherOptions, place: str) -> None:
     """A profile that keeps no teacher in memory. place: hardware.teacher.placement."""
-    if place == "cached" and not isinstance(options, Cached):
+    if place == "cached" and options.models and not isinstance(options, Cached):
         raise UserError(
             "this hardware profile keeps no teacher in memory (hardware.teacher.placement=cached): use teacher=cached."
         )

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from mangakd.evaluation.calibration import Bins
 from mangakd.evaluation.report.blocks import Figure, Section, Table, Value
 from mangakd.evaluation.report.measure import RunResult
-from mangakd.evaluation.report.sections import NAMES, cell, models
+from mangakd.evaluation.report.sections import cell, model_title, models
 from mangakd.evaluation.report.svg import Axis, Series, chart
 from mangakd.evaluation.statistics import SCORES, Answers
 
@@ -18,7 +18,7 @@ def section(
     for name in models(result):
         temperature = temperatures.get(name)
         rows.append([
-            NAMES[name], f"{temperature:.2f}" if temperature else "–",
+            model_title(name), f"{temperature:.2f}" if temperature else "–",
             *(cell(result.scores.get((name, score)), SCORES[score].format) for score in ("ece", "ece_refit")),
             cell(result.scores[name, "entropy"], "{:.3f}"),
         ])  # fmt: skip
@@ -45,5 +45,5 @@ def _reliability(name: str, sides: Mapping[str, Bins]) -> Figure:
         for c, r, s in zip(b.confidence, b.right, b.share, strict=True)
     ]
     numbers = Table(["", "confidence", "right", "answers"], rows)
-    title = f"reliability: {NAMES[name]}"
+    title = f"reliability: {model_title(name)}"
     return Figure(chart(title, series, *axes, diagonal=True), title, numbers)

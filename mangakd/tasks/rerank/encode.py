@@ -1,0 +1,30 @@
+"""Rows of a query, documents and grades → one sequence for each pair of query and document, beside a table of grades."""
+
+from itertools import chain
+
+import numpy as np
+
+from mangakd.data.encoded import EncodedSplit, Tokenise
+from mangakd.data.rows import Rows
+
+
+def encoded(rows: Rows, tokenise: Tokenise) -> EncodedSplit:
+    """grades: (N, G) float32 with G documents in the longest list, NaN in padding and in rows without grades."""
+    sizes = np.array([len(documents) for documents in rows["documents"]])
+    owners = np.repeat(np.arange(len(rows)), sizes)
+    queries = [rows["query"][i] for i in owners]
+    documents = [*chain.from_iterable(rows["documents"])]
+    sides = tokenise.pairs(queries, documents, lambda pair: rows.where(int(owners[pair])))
+    grades = np.full((len(rows), sizes.max(initial=0)), np.nan, dtype=np.float32)
+    if "grades" in rows:
+        there = np.arange(grades.shape[1]) < sizes[:, None]
+        grades[there] = [*chain.from_iterable(rows["grades"])]
+    return EncodedSplit(sides, {"grades": grades}, units(grades, sizes), np.concatenate([[0], np.cumsum(sizes)]))
+
+
+def units(grades: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+    """What ranking losses count: rows with grades, with two documents or more, with two different grades (losses/groups.py)."""
+    known = np.isfinite(grades)
+    high, low = np.where(known, grades, -np.inf).max(1), np.where(known, grades, np.inf).min(1)
+    counts = {"labels": known.any(1), "groups": sizes >= 2, "ordered": high > low}
+    return {unit: marks.astype(np.int64) for unit, marks in counts.items()}

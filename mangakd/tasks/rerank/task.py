@@ -1,0 +1,93 @@
+"""Reranking: order the documents of a query. `task=rerank` reads pairs of query and document with a cross-encoder."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from mangakd.core.errors import UserError
+from mangakd.core.outputs import Batch
+from mangakd.core.spec import Head, Kind
+from mangakd.data.encoded import EncodedSplit, Tokenise
+from mangakd.data.rows import Columns, Rows
+from mangakd.data.source import Corpus
+from mangakd.evaluation.judge import Judge
+from mangakd.losses.groups import Groups
+from mangakd.losses.list_net import ListNetLoss
+from mangakd.tasks.base import Model, Task
+from mangakd.tasks.meters import Meters
+from mangakd.tasks.rerank import word_search
+from mangakd.tasks.rerank.encode import encoded
+from mangakd.tasks.rerank.judge import RerankJudge
+from mangakd.tasks.rerank.meters import meters
+
+
+@dataclass
+class Rerank(Task):
+    """sharpness: of the own loss (losses/list_net.py), from which the baseline and a teacher that is fine-tuned learn."""
+
+    units: ClassVar[tuple[str, ...]] = ("labels", "groups", "ordered")
+    shows_untrained: ClassVar[bool] = True  # layers of a fine-tuned teacher already rank better than chance
+    name: str = "rerank"
+    kind: Kind = "score"
+    sharpness: float = 1.0
+    judge: Judge = field(default_factory=RerankJudge)
+    monitor: str = "ndcg_exp@3"
+
+    @property
+    def columns(self) -> Columns:
+        return {"query": "text", "documents": "texts", "grades": "numbers"}
+
+    def prepare(self, corpus: Corpus) -> Corpus:
+        """Raises UserError for a row with more or fewer grades than documents, a grade below 0, or one document under two
+        grades, and for a split that teaches or tests no order."""
+        for name, rows in corpus.splits.items():
+            for i in range(len(rows)):
+                _check(rows, i)
+            if not any(len(set(grades)) > 1 for grades in rows["grades"]):
+                raise UserError(
+                    f"no query of {name} has documents of different grades: there is no order to learn or to test. Give the "
+                    "relevant documents a higher grade than the others (data.columns.grades)."
+                )
+        return corpus
+
+    def head(self, corpus: Corpus, tokenizer: Any) -> Head:
+        return Head("score", 1)
+
+    def encode(self, rows: Rows, head: Head, tokenise: Tokenise) -> EncodedSplit:
+        return encoded(rows, tokenise)
+
+    def own_loss(self) -> ListNetLoss:
+        return ListNetLoss(sharpness=self.sharpness)
+
+    def ask(self, model: Model, batch: Batch) -> dict[str, Tensor]:
+        """logits (B, G): the scores of each query's documents, -inf in padding."""
+        return {"logits": Groups.of(batch).padded(model(batch).answer, -torch.inf)}
+
+    def references(self, rows: Rows, split: EncodedSplit) -> dict[str, dict[str, Tensor]]:
+        return {"BM25": word_search.scores(rows)} if word_search.installed() else {}
+
+    def meters(self, head: Head, teacher: bool, together: bool) -> Meters:
+        return meters(self.judge, head, teacher, together)
+
+
+def _check(rows: Rows, i: int) -> None:
+    documents, grades = rows["documents"][i], rows["grades"][i]
+    if len(documents) != len(grades):
+        raise UserError(
+            f"{rows.where(i)} has {len(documents)} documents and {len(grades)} grades. Give each document one grade "
+            "(data.columns.documents, data.columns.grades)."
+        )
+    if min(grades) < 0:
+        raise UserError(
+            f"{rows.where(i)} has the grade {min(grades):g}, and 0 is the least: that of a document that is not relevant. "
+            "Correct the row, or leave the document out."
+        )
+    known: dict[str, float] = {}
+    for document, grade in zip(documents, grades, strict=True):
+        if known.setdefault(document, grade) != grade:
+            raise UserError(
+                f"{rows.where(i)} has one document under the grades {known[document]:g} and {grade:g}: {document[:60]!r}. "
+                "Leave one out."
+            )

@@ -1,0 +1,95 @@
+"""Reranking by the command, from teacher to report, on made-up lists of documents, and what preflight refuses."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from warm import Command
+
+from mangakd.evaluation import predictions
+from mangakd.tasks.rerank.metrics import Ranking, mrr, ndcg
+
+TOPICS = ("order", "refund", "shipping", "track")
+
+
+def rows(count: int, seed: int) -> list[dict]:
+    """A query names a topic, and one document of three has its word. Every fifth grade is wrong; one list has one document."""
+    chance, made = random.Random(seed), []
+    for i in range(count):
+        topic, *others = chance.sample(TOPICS, 4)
+        documents = [f"the {topic} number {i}", f"where is my {others[0]}", f"{others[1]} number {i}"]
+        best = 1 if i % 5 == 0 else 0
+        order = chance.sample(range(3), 3)[: 1 if i == 3 else 3]
+        grades = [2 * (place == best) for place in order]
+        made.append({"query": f"my {topic} {seed} {i}", "documents": [documents[j] for j in order], "grades": grades})
+    return made
+
+
+def written(file: Path, content: list[dict]) -> str:
+    file.write_text("".join(json.dumps(row) + "\n" for row in content))
+    return str(file)
+
+
+@pytest.fixture
+def given(tiny_fresh: Path, tmp_path: Path) -> list[str]:
+    sizes = {"path": 60, "val_path": 16, "test_path": 20}
+    files = [
+        f"data.{key}={written(tmp_path / f'{key}.jsonl', rows(count, seed))}"
+        for seed, (key, count) in enumerate(sizes.items())
+    ]
+    return [
+        "task=rerank", *files, f"teacher.path={tiny_fresh}", "student.layers=[1,3]", "hardware=cpu", "hardware.precision=32-true",
+        "hardware.tasks.score.batch_size=6", "data.max_length=24", "teacher.fit.epochs=5", "teacher.fit.lr=3e-3",
+        "optim.lr=3e-3", "trainer.max_epochs=2", f"paths.cache={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / 'run'}",
+    ]  # fmt: skip
+
+
+def test_from_teacher_to_report(given: list[str], command: Command, tmp_path: Path) -> None:
+    done = command("train.py", *given, "losses=[listwise_kl,list_net,hidden,relation]", "baseline=true")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    run = tmp_path / "run"
+    metrics, test = json.loads((run / "metrics.json").read_text()), predictions.load(run, "test")
+    grades = test.truth["grades"]
+    prefixes = {
+        "teacher": "teacher/", "student": "", "baseline": "baseline/", "untrained student": "reference/untrained student/",
+    }  # fmt: skip
+    assert set(test.models) >= set(prefixes)
+    for model, prefix in prefixes.items():
+        logits = test.answers[model]["logits"]
+        assert logits.shape == grades.shape == (20, 3) and (np.isinf(logits) == np.isnan(grades)).all()
+        ranking = Ranking.of(logits, grades)
+        assert metrics[f"{prefix}test/ndcg_exp@3"] == pytest.approx(ndcg(ranking, 3, exponential=True).value)
+        assert metrics[f"{prefix}test/mrr@10"] == pytest.approx(mrr(ranking, 10, None).value)
+    chance = ndcg(Ranking.of(np.where(np.isnan(grades), -np.inf, 0), grades), 3, exponential=True).value
+    assert min(metrics["teacher/test/ndcg_exp@3"], metrics["test/ndcg_exp@3"]) > chance + 0.1
+    assert {"val/ndcg_exp@3", "test/agreement", "test/tau", "test/kl", "baseline/test/kl"} <= metrics.keys()
+    report, logged = (run / "report.md").read_text(), (run / "logs" / "metrics.csv").read_text()
+    for part in (
+        "Randomisation test",
+        "Spread of scores",
+        "Changed first documents",
+        "untrained student",
+        "no relevant document",
+    ):
+        assert part in report
+    assert all(f"train/loss/{name}" in logged for name in ("listwise_kl", "list_net", "hidden", "relation"))
+    assert json.loads((run / "student" / "config.json").read_text())["problem_type"] == "regression"
+    assert "MRR@10" in done.stdout and "steps of 6 rows" in done.stdout
+
+
+def test_preflight(given: list[str], command: Command, tmp_path: Path) -> None:
+    content = rows(60, 0)
+    content[6]["grades"] = [1, 0]
+    written(tmp_path / "path.jsonl", content)
+    done = command("train.py", *given, "losses=[hard_label,margin_mse]", "task.monitor=accuracy", "validate=true")
+    assert done.returncode == 1
+    for part in (
+        "line 7 of data.path=", "has 3 documents and 2 grades",
+        "task.monitor='accuracy' is no metric. Known: ndcg_exp@3, ndcg_exp@10, ndcg_lin@10, mrr@10.",
+    ):  # fmt: skip
+        assert part in done.stderr, done.stderr
+    written(tmp_path / "path.jsonl", rows(60, 0))
+    done = command("train.py", *given, "losses=[hard_label,margin_mse]", "validate=true")
+    assert "losses.hard_label (HardLabelLoss) needs a head of labels; the head is a score" in done.stderr, done.stderr
