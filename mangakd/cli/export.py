@@ -16,15 +16,19 @@ from mangakd.cli.exports import exports_of
 from mangakd.cli.logs import start_logging
 from mangakd.core.errors import UserError
 from mangakd.core.invocation import command
-from mangakd.data.tables import read_texts
+from mangakd.data.columns import Column, table_rows
+from mangakd.data.tables import existing, read_table, read_texts
 from mangakd.evaluation import predictions
 from mangakd.evaluation.report.export import FOLDER
-from mangakd.export.data import Data, of_file, of_run, of_texts
+from mangakd.evaluation.served import Served
+from mangakd.export.data import Data, Split, of_file, of_run, of_texts
 from mangakd.export.variants import CALIBRATION
 from mangakd.models.pooling import Pooling
+from mangakd.models.sentence_transformers import kind_of
 from mangakd.runs.exports import data_of
 from mangakd.runtime.tokenise import Text
 from mangakd.tasks.base import Task
+from mangakd.tasks.rerank.task import Rerank, check_row
 from mangakd.training.callbacks.export import export_student
 
 FILES = ("config.yaml", predictions.FOLDER)  # what a run's folder has beside student/
@@ -40,9 +44,10 @@ def run(config: DictConfig) -> None:
     if not exports.callbacks:
         raise UserError("export=[] makes nothing: export=[openvino,onnx], or one of them.")
     pooling = Pooling(config.pooling, bool(config.normalize)) if config.pooling is not None else None
-    data = _data(config, folder, settings, any(row.calibrated for row in exports.rows))
+    pairs = _pairs(config, student)
+    data = _data(config, folder, settings, any(row.calibrated for row in exports.rows), pairs)
     out = Path(str(config.out)).expanduser() if config.out is not None else folder / FOLDER
-    export_student(exports.callbacks, student, out, data, exports.options, pooling)
+    export_student(exports.callbacks, student, out, data, exports.options, pooling, pairs)
     print(f"export/best is {out / 'best'}: {command('serve')} {out / 'best'}")
 
 
@@ -66,14 +71,24 @@ def _of_run(folder: Path) -> DictConfig | None:
     return OmegaConf.load(folder / "config.yaml")  # type: ignore[return-value]
 
 
-def _data(config: DictConfig, folder: Path, settings: DictConfig | None, calibrated: bool) -> Data:
+def _pairs(config: DictConfig, student: Path) -> bool:
+    if not isinstance(config.pairs, bool | None):
+        raise UserError(f"pairs={config.pairs} must be true, false, or null for what the folder says.")
+    return kind_of(student) == "CrossEncoder" if config.pairs is None else config.pairs
+
+
+def _data(config: DictConfig, folder: Path, settings: DictConfig | None, calibrated: bool, pairs: bool) -> Data:
     """What files give, and the rest from the run; texts alone are shared out between calibration and comparison."""
-    texts: Sequence[Text] | None = (
-        None if config.texts is None else read_texts(str(config.texts), config.text_column, "texts", "text_column")
-    )
+    texts: Sequence[Text] | None = None
+    if config.texts is not None:
+        path = str(config.texts)
+        texts = (
+            _ranking(path, "texts", config).texts
+            if pairs
+            else read_texts(path, config.text_column, "texts", "text_column")
+        )
     validation, test = (
-        None if config[key] is None else of_file(str(config[key]), key, config.text_column, config.label_column)
-        for key in ("validation", "test")
+        None if config[key] is None else _split(str(config[key]), key, config, pairs) for key in ("validation", "test")
     )
     if settings is not None:
         data = _data_of_run(folder, settings, calibrated and texts is None)
@@ -87,6 +102,27 @@ def _data(config: DictConfig, folder: Path, settings: DictConfig | None, calibra
             "one a line, or a table), and validation=<file> with labels to score on."
         )
     return Data(texts or (), validation, test)
+
+
+def _split(path: str, key: str, config: DictConfig, pairs: bool) -> Split:
+    if not pairs:
+        return of_file(path, key, config.text_column, config.label_column)
+    served = _ranking(path, key, config)
+    return Split(served.texts, origin=f"{key}={path}", served=served)
+
+
+def _ranking(path: str, key: str, config: DictConfig) -> Served:
+    """A table of queries with their documents, and with grades where it has them. Raises UserError that names the row."""
+    task, table = Rerank(), read_table(existing(path, key), key)
+    columns = {
+        name: Column(kind, config.columns[name], f"columns.{name}")
+        for name, kind in task.columns.items()
+        if name != "grades" or config.columns.grades in table.names
+    }
+    rows = table_rows(table, columns, f"{key}={path}")
+    for i in range(len(rows) if "grades" in rows else 0):
+        check_row(rows, i)
+    return task.served(rows)
 
 
 def _data_of_run(folder: Path, settings: DictConfig, calibrated: bool) -> Data:

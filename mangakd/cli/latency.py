@@ -1,4 +1,4 @@
-"""How long the student of a run takes for one text on this machine."""
+"""How long the student of a run takes for one text, or for one query with its documents, on this machine."""
 
 import time
 from pathlib import Path
@@ -11,41 +11,55 @@ from omegaconf import OmegaConf
 from mangakd.core import cpu
 from mangakd.core.errors import UserError
 from mangakd.evaluation import predictions
+from mangakd.evaluation.predictions import Predictions
 from mangakd.models import load
 
 WARM_UP, TEXTS, MAX_LENGTH = 20, 200, 128
+Question = tuple[list[str], ...]
+"""What a tokenizer is given: B texts, or B texts and as many second texts."""
 
 
 def latency(folder: Path) -> dict[str, Any]:
-    """Milliseconds from a test text to its answer, one text at a time, on one thread."""
+    """Milliseconds from a test text to its answer, one text at a time, on one thread. A ranker is asked one query at a time, with
+    all its documents."""
     path = str(folder / "student")
     if not Path(path).is_dir():
         raise UserError(f"{folder} has no student/, so its latency cannot be measured; leave latency=true out.")
-    texts = predictions.load(folder, "test").texts
-    texts = [texts[i] for i in np.linspace(0, len(texts) - 1, TEXTS).astype(int)]
+    questions = _questions(predictions.load(folder, "test"))
+    questions = [questions[i] for i in np.linspace(0, len(questions) - 1, TEXTS).astype(int)]
     model = load.trained_classifier(path, "run")
     assert model is not None, "the student of a run has a head"
     tokenizer = load.load_tokenizer(path, "run")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        times = _timed(model.eval(), tokenizer, texts, _max_length(folder))
+        times = _timed(model.eval(), tokenizer, questions, _max_length(folder))
     finally:
         torch.set_num_threads(before)
     p50, p95 = np.percentile(times, [50, 95])
-    return {"p50_ms": p50, "p95_ms": p95, "texts": len(texts), "threads": 1, "machine": cpu.name()}
+    what = "one text" if len(questions[0]) == 1 else "one query with all its documents"
+    return {"p50_ms": p50, "p95_ms": p95, "texts": len(questions), "threads": 1, "machine": cpu.name(), "what": what}
 
 
-def _timed(model: Any, tokenizer: Any, texts: list[str], max_length: int) -> list[float]:
+def _questions(test: Predictions) -> list[Question]:
+    """What a model is asked at a time: a text, or pairs of a query with each of its documents."""
+    documents = next(iter(test.lists.values()), None) if test.head.kind == "score" else None
+    if documents is None:
+        return [([text],) for text in test.texts]
+    return [([query] * len(each), each) for query, each in zip(test.texts, documents, strict=True)]
+
+
+def _timed(model: Any, tokenizer: Any, questions: list[Question], max_length: int) -> list[float]:
+    """Of a ranker the document alone is cut."""
     times = []
     with torch.inference_mode():
-        for text in [*texts[:WARM_UP], *texts]:
+        for question in [*questions[:WARM_UP], *questions]:
+            cut = "longest_first" if len(question) == 1 else "only_second"
             start = time.perf_counter()
-            model(**tokenizer(text, truncation=True, max_length=max_length, return_tensors="pt")).logits.argmax(
-                -1
-            ).item()
+            inputs = tokenizer(*question, truncation=cut, padding=True, max_length=max_length, return_tensors="pt")
+            model(**inputs).logits.argmax(-1).tolist()
             times.append(1000 * (time.perf_counter() - start))
-    return times[min(WARM_UP, len(texts)) :]
+    return times[min(WARM_UP, len(questions)) :]
 
 
 def _max_length(folder: Path) -> int:

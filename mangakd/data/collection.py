@@ -41,7 +41,7 @@ class Collection:
         Raises UserError for grades that are negative or no number, and for queries that are not there or have two grades for a
         document. Judgements of documents that are not there are left out, with a warning.
         """
-        judged = self._judged(split)
+        judged = self._judgements(split)
         table, origin = self._table("queries.jsonl", ("_id", "text"))
         ids = self._ids(table, origin)
         if unknown := next((query for query in judged if query not in ids), None):
@@ -67,6 +67,15 @@ class Collection:
         texts = [text_of(text, origin, self._key) for text in table.column("text")]
         return dict(zip(self._ids(table, origin), texts, strict=True))
 
+    def relevant(self, queries: Rows) -> Rows:
+        """Each query with its relevant documents alone."""
+        columns: dict[str, list[Any]] = {"query": queries["query"], "documents": [], "grades": []}
+        for judgements in queries["judgements"]:
+            grades = {self._corpus[1][i]: grade for i, grade in judgements.items() if grade > 0}
+            columns["documents"].append(tuple(grades))
+            columns["grades"].append(tuple(grades.values()))
+        return Rows(columns, queries.numbers, queries.origin, queries.unit)
+
     def groups(self, queries: Rows, count: int, add: bool, run: Run | None = None) -> Rows:
         """Each query with its best `count` candidates and their grades: 0 for those that nobody judged.
 
@@ -82,8 +91,12 @@ class Collection:
         for best, judgements in zip(candidates, queries["judgements"], strict=True):
             hits = set(best)
             chosen = [*best, *(i for i, grade in judgements.items() if add and grade > 0 and i not in hits)]
-            columns["documents"].append(tuple(self._corpus[1][i] for i in chosen))
-            columns["grades"].append(tuple(judgements.get(i, 0.0) for i in chosen))
+            grades: dict[str, float] = {}  # equal texts are one document, with the best of their grades
+            for i in chosen:
+                text = self._corpus[1][i]
+                grades[text] = max(grades.get(text, 0.0), judgements.get(i, 0.0))
+            columns["documents"].append(tuple(grades))
+            columns["grades"].append(tuple(grades.values()))
         rows = Rows(columns, queries.numbers, queries.origin, queries.unit)
         notices = Notices(queries.origin, queries.unit)
         for i, documents in enumerate(rows["documents"]):
@@ -128,7 +141,7 @@ class Collection:
     def _bm25(self) -> Bm25:
         return Bm25(self._corpus[1])
 
-    def _judged(self, split: str) -> dict[str, Judgements]:
+    def _judgements(self, split: str) -> dict[str, Judgements]:
         table, origin = self._table(
             str(self._file(split).relative_to(self._folder)), ("query-id", "corpus-id", "score")
         )

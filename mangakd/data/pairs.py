@@ -82,13 +82,13 @@ def _any_text(tokenizer: Any) -> str:
 class Pairs:
     """Sequences like those of `Tokens`, each of two texts. texts: the different texts, without special tokens.
 
-    first, second (S): positions in `texts`. kept (S): tokens of the second text that are left after truncation.
+    first, second (S): positions in `texts`. second_lengths (S): tokens of the second text after truncation.
     """
 
     texts: Tokens
     first: np.ndarray
     second: np.ndarray
-    kept: np.ndarray
+    second_lengths: np.ndarray
     template: Template
 
     def __len__(self) -> int:
@@ -100,20 +100,20 @@ class Pairs:
     @cached_property
     def lengths(self) -> np.ndarray:
         """(S) tokens of a pair."""
-        return self.texts.lengths[self.first] + self.kept + self.template.special
+        return self.texts.lengths[self.first] + self.second_lengths + self.template.special
 
     @cached_property
     def keys(self) -> np.ndarray:
         """(S) int64: a hash of both texts' keys, the tokens that are left of the second, and the template."""
         frame = hashlib.blake2b(repr(astuple(self.template)).encode(), digest_size=8).digest()
         key = np.frombuffer(frame, np.uint64)
-        for part in (self.texts.keys[self.first], self.texts.keys[self.second], self.kept):
-            key = _mixed(key ^ part.astype(np.uint64))
+        for part in (self.texts.keys[self.first], self.texts.keys[self.second], self.second_lengths):
+            key = _mix(key ^ part.astype(np.uint64))
         return key.view(np.int64)
 
     def inputs(self, positions: np.ndarray, pad_id: int) -> dict[str, np.ndarray]:
         """As of `Tokens`: input_ids, attention_mask, and token_type_ids if there are any; each (B, T) int64."""
-        sizes = {0: self.texts.lengths[self.first[positions]], 1: self.kept[positions]}
+        sizes = {0: self.texts.lengths[self.first[positions]], 1: self.second_lengths[positions]}
         starts = {0: self.texts.starts[self.first[positions]], 1: self.texts.starts[self.second[positions]]}
         if self.template.from_left:
             starts[1] = starts[1] + self.texts.lengths[self.second[positions]] - sizes[1]
@@ -135,7 +135,7 @@ class Pairs:
         return {**inputs, "token_type_ids": types} if self.template.typed else inputs
 
 
-def _mixed(key: np.ndarray) -> np.ndarray:
+def _mix(key: np.ndarray) -> np.ndarray:
     """splitmix64's finaliser, a bijection in which each bit of the input changes half of the output's. Source: Steele,
     Lea and Flood 2014, doi:10.1145/2660193.2660195."""
     key = key + np.uint64(0x9E3779B97F4A7C15)

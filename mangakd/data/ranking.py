@@ -31,10 +31,11 @@ class Triples(Files):
             name: Column("text", getattr(self, f"{name}_column"), f"data.{name}_column")
             for name in ("query", "positive", "negative")
         }
-        return _joined(table_rows(read_table(existing(path, key), key), columns, f"{key}={path}"))
+        groups = _groups(table_rows(read_table(existing(path, key), key), columns, f"{key}={path}"))
+        return pairs_of(groups) if "anchor" in self.needs else groups
 
 
-def _joined(triples: Rows) -> Rows:
+def _groups(triples: Rows) -> Rows:
     """A group for each query, at its first row. A document that is relevant in any row of its query is relevant."""
     groups: dict[str, tuple[int, dict[str, float]]] = {}
     notices = Notices(triples.origin, triples.unit)
@@ -60,12 +61,29 @@ def _joined(triples: Rows) -> Rows:
     return Rows(columns, firsts.numbers, triples.origin, triples.unit)
 
 
+def pairs_of(groups: Rows) -> Rows:
+    """For tasks of two texts: each query with each of its relevant documents, and all others of its group as negatives."""
+    columns: dict[str, list[Any]] = {"anchor": [], "positive": [], "negatives": []}
+    owners = []
+    for i, (query, documents, grades) in enumerate(
+        zip(*map(groups.__getitem__, ("query", "documents", "grades")), strict=True)
+    ):
+        graded = [*zip(documents, grades, strict=True)]
+        for positive in (document for document, grade in graded if grade > 0):
+            columns["anchor"].append(query)
+            columns["positive"].append(positive)
+            columns["negatives"].append(tuple(document for document, grade in graded if grade == 0))
+            owners.append(groups.numbers[i])
+    return Rows(columns, owners, groups.origin, groups.unit)
+
+
 @dataclass
 class Beir(Files):
     """A folder in BEIR's layout; val_path and test_path may be other such folders, and each of the three a file of groups.
 
     candidates: documents of a query, its first ones by BM25 over the corpus, or by the scores of `run`, a file of ids
-    (data/scored.py). Train also has all its relevant documents.
+    (data/scored.py). Train also has all its relevant documents. Tasks of two texts read each query with each of its relevant
+    documents, without candidates.
     """
 
     candidates: int = 50
@@ -90,13 +108,17 @@ class Beir(Files):
             # Before train gets all its relevant documents, which the others must not have.
             places |= dict.fromkeys(missing, places["train"])
             queries |= split_off(queries["train"], missing, self.split_seed, {"query": "text"})
-        run = None if self.run is None else _ordered(read_scores(self.run, "data.run"), self.run)
-        return {
-            split: folders[path].groups(queries[split], self.candidates, split == "train", run)
-            if split in queries
-            else self._rows(path, key)
-            for split, (path, key) in places.items()
-        }
+        run = None if self.run is None else _best_first(read_scores(self.run, "data.run"), self.run)
+        parts = {split: self._rows(path, key) for split, (path, key) in places.items() if split not in queries}
+        for split, each in queries.items():
+            folder = folders[places[split][0]]
+            pairs = "anchor" in self.needs
+            parts[split] = (
+                pairs_of(folder.relevant(each))
+                if pairs
+                else folder.groups(each, self.candidates, split == "train", run)
+            )
+        return parts
 
     def _check_train(self, folder: Collection) -> None:
         if not folder.has("train"):
@@ -107,7 +129,7 @@ class Beir(Files):
             )
 
 
-def _ordered(scores: Scores, path: str) -> dict[str, list[str]]:
+def _best_first(scores: Scores, path: str) -> dict[str, list[str]]:
     """Each query's documents, the best first; ties in the order of the file."""
     if not scores.ids:
         raise UserError(

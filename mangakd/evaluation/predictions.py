@@ -8,6 +8,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ def save(predictions: Predictions, run: Path, split: str) -> None:
     for group in ("truth", "facts"):
         arrays |= {f"{group}/{name}": np.asarray(values) for name, values in getattr(predictions, group).items()}
     arrays |= {"texts": _pack(predictions.texts), "head": _pack(asdict(predictions.head))}
-    arrays |= {f"lists/{name}": _pack(values) for name, values in predictions.lists.items()}
+    for name, lists in predictions.lists.items():
+        arrays |= {f"lists/{name}/{part}": values for part, values in _pack_lists(lists).items()}
     scratch = file.with_name(f"{split}.partial.npz")
     np.savez_compressed(scratch, allow_pickle=False, **arrays)  # type: ignore[arg-type]
     scratch.replace(file)
@@ -94,7 +96,8 @@ def load(run: Path, split: str) -> Predictions:
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         texts, head = (json.loads(arrays[name].tobytes()) for name in ("texts", "head"))
-        lists = {name: json.loads(values.tobytes()) for name, values in _group(arrays, "lists").items()}
+        packed = {name.partition("/")[0] for name in _group(arrays, "lists")}
+        lists = {name: _lists(_group(arrays, f"lists/{name}")) for name in packed}
         answers: dict[str, dict[str, np.ndarray]] = {}
         for name, values in _group(arrays, "answers").items():
             model, _, key = name.rpartition("/")
@@ -112,3 +115,18 @@ def _group(arrays: Mapping[str, np.ndarray], group: str) -> dict[str, np.ndarray
 
 def _pack(value: Any) -> np.ndarray:
     return np.frombuffer(json.dumps(value).encode(), dtype=np.uint8)
+
+
+def _pack_lists(lists: list[list[str]]) -> dict[str, np.ndarray]:
+    """Each different text once: a document belongs to many queries."""
+    places = {text: place for place, text in enumerate(dict.fromkeys(chain.from_iterable(lists)))}
+    return {
+        "texts": _pack([*places]),
+        "places": np.array([places[text] for text in chain.from_iterable(lists)], dtype=np.int32),
+        "sizes": np.array([len(each) for each in lists], dtype=np.int32),
+    }
+
+
+def _lists(packed: Mapping[str, np.ndarray]) -> list[list[str]]:
+    texts, places = json.loads(packed["texts"].tobytes()), iter(packed["places"].tolist())
+    return [[texts[place] for place in islice(places, size)] for size in packed["sizes"].tolist()]

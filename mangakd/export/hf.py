@@ -105,16 +105,41 @@ def check_reloads(
         )
 
 
-def model_card(title: str, teacher: str, data: str, losses: LossSet, metrics: Mapping[str, float], command: str) -> str:
-    """Markdown with title, teacher, data, command, scores, losses and citations."""
+CARDS = {  # what reads the student → library, kind of pipeline, example
+    "pairs": (
+        "sentence-transformers", "text-ranking", """from sentence_transformers import CrossEncoder
+CrossEncoder("path/to/this/folder").rank("where is my order?", ["It is on its way.", "We sell manga."])""",
+    ),
+    "vector": (
+        "sentence-transformers", "sentence-similarity", """from sentence_transformers import SentenceTransformer
+SentenceTransformer("path/to/this/folder").encode(["where is my order?"])""",
+    ),
+    "labels": (
+        "transformers", "text-classification", """from transformers import pipeline
+pipeline("text-classification", "path/to/this/folder")("where is my order?")""",
+    ),
+}  # fmt: skip
+
+
+def model_card(
+    title: str,
+    teacher: str,
+    data: str,
+    losses: LossSet,
+    metrics: Mapping[str, float],
+    command: str,
+    use: str = "labels",
+) -> str:
+    """Markdown with title, teacher, data, command, scores, losses and citations. use: a key of CARDS, or another kind of head."""
+    library, pipeline, example = CARDS.get(use, CARDS["labels"])
     scores = "\n".join(f"| {name} | {value:.4g} |" for name, value in sorted(metrics.items()))
     terms = "\n".join(f"- `{name}`: {loss.config}" for name, loss in losses.callbacks.items())
     sources = "\n".join(
         f"- {text}" for text in dict.fromkeys(loss.citation for loss in losses.callbacks.values()) if text
     )
     return f"""---
-library_name: transformers
-pipeline_tag: text-classification
+library_name: {library}
+pipeline_tag: {pipeline}
 tags: [knowledge-distillation, mangakd]
 ---
 # {title}
@@ -124,8 +149,7 @@ Distilled from {teacher} on {data} with mangakd {__version__}.
     {command}
 
 ```python
-from transformers import pipeline
-pipeline("text-classification", "path/to/this/folder")("where is my order?")
+{example}
 ```
 
 ## Scores

@@ -20,6 +20,8 @@ from mangakd.core.requires import Fits, Need, Requires
 from mangakd.core.spec import ModelSpec
 from mangakd.losses.base import LossCallback, LossOutput
 
+WIDE = 0.5  # part of [0, 1]
+
 
 @dataclass(frozen=True)
 class Groups:
@@ -121,9 +123,18 @@ class GroupLoss(LossCallback):
         return "groups" if self.config["pairs"] == "all" else "ordered"
 
     def calibrate(self, teacher: Tensor) -> None:
-        """Raises UserError for a teacher whose scores all lie in [0, 1]: they went through a sigmoid."""
+        """Raises UserError for a teacher whose scores fill [0, 1] and do not leave it: they went through a sigmoid.
+
+        Scores in a small part of [0, 1] are left alone: a sigmoid flattens nothing there, and a weak teacher has such logits.
+        """
         scores = teacher[teacher.isfinite()].float()  # padding is -inf
-        if not self.learns_margins or not len(scores) or scores.min() < 0 or scores.max() > 1:
+        if (
+            not self.learns_margins
+            or not len(scores)
+            or scores.min() < 0
+            or scores.max() > 1
+            or scores.max() - scores.min() < WIDE
+        ):
             return
         raise UserError(
             f"losses.{self.name} learns differences of the teacher's scores, and all {len(scores):,} scores on validation lie in "

@@ -33,7 +33,7 @@ class ListwiseKLLoss(GroupLoss):
     temperature: T > 0, a number or a schedule of progress.
 
     Raises UserError in `bind`: no teacher, a head that is not one score, T that is not above 0; in `calibrate`: teacher scores
-    that all lie in [0, 1].
+    that fill [0, 1] and do not leave it.
     """
 
     citation: ClassVar[str] = "Cao et al. 2007, ListNet; Ren et al. 2021, arXiv:2110.07367"

@@ -32,7 +32,7 @@ class MarginHingeLoss(GroupLoss):
     margin: at least 0, added to the teacher's difference. pairs: all | graded, what says which document is better.
 
     Raises UserError in `bind`: no teacher, a head that is not one score, an option outside its range; in `calibrate`: teacher
-    scores that all lie in [0, 1].
+    scores that fill [0, 1] and do not leave it.
     """
 
     citation: ClassVar[str] = "Joachims 2002, SVMrank; Hofstätter et al. 2020, arXiv:2010.02666"

@@ -31,7 +31,7 @@ class MarginMSELoss(GroupLoss):
     pairs: all | graded, which two documents are compared; graded needs grades.
 
     Raises UserError in `bind`: no teacher, a head that is not one score, an unknown option; in `calibrate`: teacher scores that
-    all lie in [0, 1].
+    fill [0, 1] and do not leave it.
     """
 
     citation: ClassVar[str] = "Hofstätter et al. 2020, arXiv:2010.02666"

@@ -44,6 +44,7 @@ from mangakd.losses.hard_label import IGNORE
 from mangakd.losses.temperature import Temperature, log_probabilities, softened
 
 log = logging.getLogger(__name__)
+TEMPERATURE = 4.0
 
 
 class OutputLoss(LossCallback):
@@ -69,7 +70,7 @@ class OutputLoss(LossCallback):
         self,
         *,
         weight: Schedule = 1.0,
-        temperature: Schedule = 4.0,
+        temperature: Schedule = TEMPERATURE,
         temperature_by: str = "batch",
         entropy: float | None = None,
         divergence: str = "forward_kl",
@@ -105,7 +106,10 @@ class OutputLoss(LossCallback):
         logits = Need(answer=True)
         self.requires = Requires(student=logits, teacher=logits, labels=self.divergence == "dkd")
         if self.divergence == "mse":
-            log.info("%s=%s plays no part: divergence=mse compares logits.", self.key("temperature"), self.temperature)
+            if self.temperature != TEMPERATURE:  # somebody has set it
+                log.info(
+                    "%s=%s plays no part: divergence=mse compares logits.", self.key("temperature"), self.temperature
+                )
             if self.temperature_by != "batch" or self.entropy is not None:
                 log.warning(
                     "%s and entropy are ignored: divergence=mse has no temperature.", self.key("temperature_by")

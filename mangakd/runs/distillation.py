@@ -102,8 +102,8 @@ def _write(run: Run, distilled: Distilled, teacher: str, answers: Mapping[str, A
     paths = ", ".join(dict.fromkeys(member.path for member in parts.teacher.models)) or parts.teacher.path
     metrics["student/params"] = results.parameters(distilled.student)
     metrics["student/megabytes"] = results.write_student(
-        folder, distilled.student, run.models.student_tokenizer, corpus, run.material.losses, metrics, task=parts.task.name,
-        teacher=f"{teacher} ({paths})", command=run.given.command, quantised=distilled.quantised,
+        folder, distilled.student, run.models.student_tokenizer, corpus, run.material.losses, metrics, task=parts.task,
+        max_length=run.given.max_length, teacher=f"{teacher} ({paths})", command=run.given.command, quantised=distilled.quantised,
     )  # fmt: skip
     results.write_metrics(folder, metrics)
     results.write_exports(folder, parts.exports, parts.task, corpus)

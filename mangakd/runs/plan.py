@@ -63,13 +63,16 @@ def _model(shape: Any, head: Head, key: str) -> Model:
 
 
 def _job(run: Run, machine: Machine) -> Job:
-    """The training of this run."""
+    """The training of this run. Its examples are sequences: a ranker's row owns one for each document."""
     given, parts, losses = run.given, run.parts, run.material.losses
+    train, validation = (run.material.splits[name] for name in ("train", "validation"))
+    each = len(train.student) / len(train)
+    spread = batches(parts.hardware, given.settings("hardware.precision"), machine)
     needs = [loss.requires.teacher for loss in losses.callbacks.values()]
-    mean, longest = _padded(run.material.splits["train"].student.lengths, parts.hardware, given.seed)
+    mean, longest = _padded(train.lengths(train.student), parts.hardware, given.seed)
     return Job(
-        f"{parts.task.name} as configured",
-        len(parts.corpus.train),
+        f"{parts.task.name} as configured{f', {each:.1f} sequences a row' if each > 1 else ''}",
+        len(train.student),
         given.trainer["max_epochs"],
         length=mean,
         longest=longest,
@@ -78,8 +81,8 @@ def _job(run: Run, machine: Machine) -> Job:
         soft_targets=losses.requires.teacher.answer,
         hidden_pairs=sum(len(need.hidden) for need in needs),
         attention_pairs=sum(len(need.attention) for need in needs),
-        eval_examples=len(parts.corpus.validation),
-        **batches(parts.hardware, given.settings("hardware.precision"), machine),
+        eval_examples=len(validation.student),
+        **spread | {"batch": math.ceil(spread["batch"] * each)},
     )
 
 
@@ -100,7 +103,7 @@ def _placement(losses: LossSet, teacher: TeacherOptions, hardware: Hardware) -> 
 
 
 def _padded(lengths: np.ndarray, hardware: Hardware, seed: int) -> tuple[int, int]:
-    """Tokens of a text in training batches: on average, padding included, and in the longest."""
+    """Tokens of a text in training batches: on average, padding included, and in the longest. lengths: of each row's longest."""
     share = Share(0, hardware.world, hardware.accumulate)
     sampler = BucketSampler(lengths, hardware.step_rows, seed, {}, share)
     rows = [lengths[micro.rows] for micro in sampler]

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from mangakd.core.run_folder import METRICS
 from mangakd.core.spec import Head
 from mangakd.data.rows import inputs
@@ -22,8 +24,6 @@ from mangakd.runs.scores import Metrics
 from mangakd.runs.texts import Splits
 from mangakd.tasks.base import Task
 from mangakd.training.callbacks.export import export_student
-
-SHOWN = 300  # characters of each text of a list, which is stored for the report alone
 
 
 def write_metrics(folder: Path, metrics: Metrics) -> None:
@@ -44,21 +44,25 @@ def write_predictions(
     for split in ("validation", "test"):
         arrays = {model: to_arrays(each[split]) for model, each in answers.items()}
         rows = corpus.splits[split]
-        lists = {name: [[one[:SHOWN] for one in texts] for texts in rows[name]] for name in several}
+        lists = {name: [list(texts) for texts in rows[name]] for name in several}
         content = Predictions(head, rows[text], splits[split].columns, arrays, facts, lists)
         predictions.save(content, folder, split)
 
 
 def write_student(
-    folder: Path, student: Encoder, tokenizer: Any, corpus: Corpus, losses: LossSet, metrics: Metrics, *, task: str,
-    teacher: str, command: Sequence[str], quantised: Any,
+    folder: Path, student: Encoder, tokenizer: Any, corpus: Corpus, losses: LossSet, metrics: Metrics, *, task: Task,
+    max_length: int, teacher: str, command: Sequence[str], quantised: Any,
 ) -> float:  # fmt: skip
     """With a model card that says what made it. Returns the megabytes of the weights."""
     kind = "classifier" if student.spec.head.kind == "labels" else "model"
-    title = f"{task} {kind}, {parameters(student) / 1e6:.1f}M parameters"
+    title = f"{task.name} {kind}, {parameters(student) / 1e6:.1f}M parameters"
     data = f"{corpus.name} ({len(corpus.train)} rows)"
-    card = model_card(title, teacher, data, losses, metrics, shlex.join(command))
-    save_student(student.model, tokenizer, folder / "student", card, quantised, student.pooling)
+    use = "pairs" if task.pairs else student.spec.head.kind
+    card = model_card(title, teacher, data, losses, metrics, shlex.join(command), use)
+    save_student(
+        student.model, tokenizer, folder / "student", card, quantised, student.pooling,
+        activation=nn.Identity() if task.pairs else None, settings=task.folder_settings(max_length),
+    )  # fmt: skip
     return (folder / "student" / "model.safetensors").stat().st_size / 1e6
 
 

@@ -1,8 +1,10 @@
 """An AWS Lambda handler: `mangakd.runtime.aws_lambda.handler`.
 
-There are two ways to call the handler, with the question of mangakd.runtime.question:
-- through API Gateway (HTTP API, payload format 2.0) or a function URL: POST with a JSON body, HTTP statuses as in the service;
-- directly (invoke): the event is the question, the result is {"predictions": […]}, and a wrong question fails the invocation.
+There are two ways to call the handler, with the questions of mangakd.runtime.routes:
+- through API Gateway (HTTP API, payload format 2.0) or a function URL: POST with a JSON body, paths and HTTP statuses as in the
+  service; a path that is no route asks the student's main route;
+- directly (invoke): the event is the body of a question, whose keys say which route it is for; the result is the content of the
+  response, and a wrong question fails the invocation.
 
 The import of the module loads the student, and Lambda imports the module before the first event. MANGAKD_MODEL names the folder
 (default: `model` in the function's folder). Lambda sends one event at a time, so the handler needs no queue. The number of
@@ -17,7 +19,8 @@ import os
 from typing import Any
 
 from mangakd.runtime.model import load
-from mangakd.runtime.question import Limits, Question, Refused, parse, question
+from mangakd.runtime.question import Limits, Refused, parse
+from mangakd.runtime.routes import MAIN, ROUTES, Route, path_of
 
 LIMITS = Limits()
 ONE_CPU = 1769  # MB of a function with one vCPU; smaller functions have a share of a vCPU, but see two
@@ -26,21 +29,27 @@ FOLDER = os.environ.get("MANGAKD_MODEL") or os.path.join(os.environ.get("LAMBDA_
 MODEL = load(FOLDER, THREADS)
 
 
-def handler(event: dict[str, Any], context: Any = None) -> dict[str, Any]:
+def handler(event: dict[str, Any], context: Any = None) -> Any:
     """Raises Refused for a direct invocation that is no question. Over HTTP a wrong question gets a response with its status."""
     if not isinstance(event, dict) or "requestContext" not in event:
-        return _answer(question(event, LIMITS))
+        return _answer(_route_of(event), event)
+    http = event["requestContext"].get("http", {})
+    route = ROUTES[path_of(str(http.get("path")), MODEL) or MAIN[MODEL.use]]
     try:
-        return _response(200, _http(event))
+        if http.get("method") != "POST":
+            raise Refused(
+                405, f"method {http.get('method')}; send POST with a JSON body. This is for payload format 2.0."
+            )
+        return _response(200, _answer(route, parse(_body(event), LIMITS)))
     except Refused as error:
-        return _response(error.status, {"error": str(error)})
+        return _response(*route.error(error))
 
 
-def _http(event: dict[str, Any]) -> dict[str, Any]:
-    method = event["requestContext"].get("http", {}).get("method")
-    if method != "POST":
-        raise Refused(405, f"method {method}; send POST with a JSON body. This is for payload format 2.0.")
-    return _answer(parse(_body(event), LIMITS))
+def _route_of(event: Any) -> Route:
+    """The route whose required keys the event has; of several the one with most keys."""
+    keys = set(event) if isinstance(event, dict) else set()
+    fitting = [route for route in ROUTES.values() if keys.issuperset(route.schema["required"])]
+    return max(fitting, key=lambda route: len(route.schema["required"]), default=ROUTES[MAIN[MODEL.use]])
 
 
 def _body(event: dict[str, Any]) -> bytes:
@@ -53,10 +62,11 @@ def _body(event: dict[str, Any]) -> bytes:
         raise Refused(400, f"the body is no base64: {error}.") from error
 
 
-def _answer(query: Question) -> dict[str, Any]:
-    return {"predictions": MODEL.answers(MODEL.outputs(query.texts), query.top)}
+def _answer(route: Route, content: Any) -> Any:
+    question = route.question(content, MODEL, LIMITS)
+    return question.answer(MODEL, MODEL.outputs(question.texts))
 
 
-def _response(status: int, content: dict[str, Any]) -> dict[str, Any]:
+def _response(status: int, content: Any) -> dict[str, Any]:
     headers = {"content-type": "application/json"}
     return {"statusCode": status, "headers": headers, "body": json.dumps(content, allow_nan=False)}

@@ -17,6 +17,8 @@ from functools import partial
 
 import numpy as np
 
+from mangakd.runtime.tokenise import Text, characters
+
 SHORT = 256  # characters of a question that may block the event loop, about 60 tokens
 
 
@@ -26,14 +28,14 @@ class Full(Exception):
 
 @dataclass
 class _Job:
-    texts: list[str]
+    texts: list[Text]
     rows: "asyncio.Future[np.ndarray]"
 
 
 class Batcher:
     """compute: texts → (N, C) rows; called once at a time. waiting, computing: numbers of texts."""
 
-    def __init__(self, compute: Callable[[list[str]], np.ndarray], max_batch: int, capacity: int):
+    def __init__(self, compute: Callable[[list[Text]], np.ndarray], max_batch: int, capacity: int):
         self._compute, self._max_batch, self._capacity = compute, max_batch, capacity
         self._jobs: deque[_Job] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
@@ -43,7 +45,7 @@ class Batcher:
         self._jobs.clear()
         self._thread.shutdown()
 
-    async def submit(self, texts: list[str]) -> np.ndarray:
+    async def submit(self, texts: list[Text]) -> np.ndarray:
         """The rows of `texts`. Raises Full, or the exception of the model."""
         if self.waiting + len(texts) > self._capacity:
             raise Full
@@ -57,7 +59,7 @@ class Batcher:
 
     def _begin(self) -> None:
         jobs = self._take()
-        if len(jobs) == 1 and sum(map(len, jobs[0].texts)) <= SHORT:
+        if len(jobs) == 1 and sum(map(characters, jobs[0].texts)) <= SHORT:
             self._compute_here(jobs)
         else:
             self._compute_aside(jobs)

@@ -107,6 +107,11 @@ class Model:
     def check_query(self, query: str) -> None:
         self._tokeniser.check_query(query)
 
+    @property
+    def width(self) -> int:
+        """Columns of an answer."""
+        return self._width
+
     def check_dims(self, dims: Any) -> None:
         if dims is not None and (not _is_int(dims) or not 1 <= dims <= self._width):
             raise UserError(f"dims={dims!r}: this student has {self._width} dimensions; give a number from 1 to that.")

@@ -1,10 +1,8 @@
-"""The HTTP service: POST /predict, GET /health, GET /metrics (and FastAPI's /docs).
+"""The HTTP service: POST to the routes of mangakd.runtime.routes, GET /health, GET /metrics (and FastAPI's /docs).
 
-    POST /predict {"texts": ["where is my order?"], "top": 3}  →  {"predictions": [{"label": …, "probability": …, …}]}
-
-Errors are {"error": "one sentence"}: 400 no JSON in UTF-8, 408 the body does not arrive, 413 too many bytes, 422 no question or
-over a limit, 429 the queue is full (Retry-After), 503 shutting down. Every response has an X-Request-Id: the caller's, if the
-request has one.
+Errors are one sentence in the shape of the route: 400 no JSON in UTF-8, 408 the body does not arrive, 413 too many bytes, 422 no
+question or over a limit, 424 a question to another kind of student, 429 the queue is full (Retry-After), 503 shutting down. Every
+response has an X-Request-Id: the caller's, if the request has one.
 """
 
 import asyncio
@@ -12,6 +10,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,9 @@ from mangakd.core.errors import UserError
 from mangakd.runtime import metrics
 from mangakd.runtime.batcher import Batcher, Full
 from mangakd.runtime.model import Model
-from mangakd.runtime.question import SCHEMA, Limits, Refused, check_size, parse
+from mangakd.runtime.question import Limits, Refused, check_size, parse
+from mangakd.runtime.routes import MAIN, ROUTES, Route, path_of
+from mangakd.runtime.tokenise import Text
 from mangakd.runtime.watch import App, Watch
 
 try:
@@ -67,16 +68,18 @@ class Service:
     def idle(self) -> bool:
         return not (self.watch.open or self.batcher.waiting or self.batcher.computing)
 
-    async def predict(self, request: Request) -> dict[str, Any]:
+    async def answer(self, route: Route, request: Request) -> Any:
+        """The content of the response. Raises Refused."""
         if self.draining:
             raise Refused(503, "the service is shutting down; ask another one.")
-        question = parse(await self._body(request), self.settings.limits)
+        limits = self.settings.limits
+        question = route.question(parse(await self._body(request), limits), self.model, limits)
         try:
             rows = await self.batcher.submit(question.texts)
         except Full:
             raise Refused(429, f"{self.batcher.waiting} texts are waiting; try again in a second.") from None
         self._texts.add(len(rows))
-        return {"predictions": self.model.answers(rows, question.top)}
+        return question.answer(self.model, rows)
 
     def metrics(self) -> str:
         about = self.model.manifest
@@ -89,7 +92,7 @@ class Service:
             metrics.gauge("mangakd_model_info", "The student that is served.", 1, **info),
         )
 
-    def _compute(self, texts: list[str]) -> np.ndarray:
+    def _compute(self, texts: list[Text]) -> np.ndarray:
         rows = self.model.outputs(texts, self.settings.max_batch)
         if not np.isfinite(rows).all():
             raise FloatingPointError("the model gave numbers that are not finite")
@@ -124,14 +127,20 @@ def create_app(model: Model, settings: Settings | None = None) -> FastAPI:
 
     app = FastAPI(title="mangakd", description=__doc__.partition("\n")[0], lifespan=lifespan)
     app.state.service = service
-    schema = {"requestBody": {"required": True, "content": {"application/json": {"schema": SCHEMA}}}}
 
-    @app.post("/predict", openapi_extra=schema)
-    async def predict(request: Request) -> Response:
+    async def answer(path: str, request: Request) -> Response:
+        route = ROUTES[path]
         try:
-            return _json(await service.predict(request))
+            return _json(await service.answer(route, request))
         except Refused as error:
-            return _refusal(error)
+            return _refusal(error, *route.error(error))
+
+    for path, route in ROUTES.items():
+        content = {"application/json": {"schema": route.schema}}
+        app.add_api_route(
+            path, partial(answer, path), methods=["POST"], name=path,
+            openapi_extra={"requestBody": {"required": True, "content": content}},
+        )  # fmt: skip
 
     @app.get("/health")
     @app.head("/health", include_in_schema=False)
@@ -145,31 +154,32 @@ def create_app(model: Model, settings: Settings | None = None) -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def unknown(_: Request, error: HTTPException) -> Response:
-        message = f"{error.detail}; there are POST /predict, GET /health and GET /metrics."
+        message = f"{error.detail}; there are POST {MAIN[model.use]}, GET /health and GET /metrics."
         return _json({"error": message}, error.status_code, dict(error.headers or {}))
 
     def direct(rest: App) -> App:
-        """Bypass FastAPI's router for POST /predict: the router takes longer than the rest of the event loop's work."""
+        """Bypass FastAPI's router for questions: the router takes longer than the rest of the event loop's work."""
 
-        async def answer(scope: dict[str, Any], receive: Any, send: Any) -> None:
-            if scope["type"] == "http" and scope["path"] == "/predict" and scope["method"] == "POST":
-                response = await predict(Request(scope, receive))
+        async def ask(scope: dict[str, Any], receive: Any, send: Any) -> None:
+            asks = scope["type"] == "http" and scope["method"] == "POST"
+            if asks and (path := path_of(scope["path"], model)) is not None:
+                response = await answer(path, Request(scope, receive))
                 await response(scope, receive, send)
             else:
                 await rest(scope, receive, send)
 
-        return answer
+        return ask
 
     app.add_middleware(direct)
     app.add_middleware(service.watch.around)  # the last middleware is the outermost
     return app
 
 
-def _refusal(error: Refused) -> Response:
+def _refusal(error: Refused, status: int, content: Any) -> Response:
     headers = RETRY_AFTER if error.status in (429, 503) else {}
     # Close the connection: the body may be unread, or the port is about to close.
     close = {"connection": "close"} if error.status in (408, 413, 503) else {}
-    return _json({"error": str(error)}, error.status, {**headers, **close})
+    return _json(content, status, {**headers, **close})
 
 
 def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

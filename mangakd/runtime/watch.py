@@ -15,7 +15,8 @@ from typing import Any
 from mangakd.runtime import metrics
 
 App = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
-PATHS = ("/predict", "/health", "/metrics")  # all other paths share one label: clients can invent paths
+QUESTIONS = ("/predict", "/rerank", "/embed", "/v1/embeddings", "/")  # of routes.py, which a test compares
+PATHS = (*QUESTIONS, "/health", "/metrics")  # all other paths share one label: clients can invent paths
 QUIET = ("/health", "/metrics")  # machines call these every few seconds; only errors are logged
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _FAILED = {"error": "the service failed; its log says why, under the X-Request-Id of this answer."}
@@ -28,7 +29,7 @@ class Watch:
     def __init__(self) -> None:
         self.open = 0
         self.requests = metrics.Counter("mangakd_requests_total", "Requests answered, by path and status.")
-        self.seconds = metrics.Histogram("mangakd_request_seconds", "Time to answer /predict.", metrics.SECONDS)
+        self.seconds = metrics.Histogram("mangakd_request_seconds", "Time to answer a question.", metrics.SECONDS)
 
     def around(self, app: App) -> App:
         async def observe(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -63,7 +64,7 @@ class Watch:
     def _note(self, scope: dict[str, Any], name: str, status: int, seconds: float) -> None:
         path = scope["path"] if scope["path"] in PATHS else "other"
         self.requests.add(path=path, status=str(status))
-        if path == "/predict":
+        if path in QUESTIONS:
             self.seconds.observe(seconds)
         if path not in QUIET or status >= 500:
             line = {"request_id": name, "method": scope["method"], "path": path, "status": status}

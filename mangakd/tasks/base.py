@@ -17,6 +17,7 @@ from mangakd.data.source import Corpus
 from mangakd.evaluation.judge import Arrays, Judge
 from mangakd.evaluation.served import Served
 from mangakd.losses.base import LossCallback
+from mangakd.models.sentence_transformers import Settings
 from mangakd.tasks.meters import Meters
 
 Model = Callable[[Batch], Outputs]
@@ -28,12 +29,14 @@ class Task(ABC):
 
     columns: what its rows hold, the inputs and what is learnt. optional: columns that a file may lack. units: what `encode`
     counts for losses beside ALWAYS (losses/base.py). shows_untrained: whether the tables have the student before its training,
-    too. judge: names, ranks and computes the scores. monitor: the judge's score that picks the best epoch.
+    too. pairs: whether its models score pairs of texts; the student is then saved as a CrossEncoder of sentence-transformers.
+    judge: names, ranks and computes the scores. monitor: the judge's score that picks the best epoch.
     """
 
     units: ClassVar[tuple[str, ...]] = ("labels",)
     optional: ClassVar[tuple[str, ...]] = ()
     shows_untrained: ClassVar[bool] = False
+    pairs: ClassVar[bool] = False
     name: str
     kind: Kind
     judge: Judge
@@ -81,6 +84,10 @@ class Task(ABC):
     def references(self, rows: Rows, split: EncodedSplit) -> Mapping[str, dict[str, Tensor]]:
         """Name → answers for a split that need no training, such as those of a word search; the tables show their scores."""
         return {}
+
+    def folder_settings(self, max_length: int) -> Settings:
+        """What the student's folder says to sentence-transformers, of heads of vectors and of tasks of `pairs`."""
+        return Settings(max_length=max_length)
 
     def served(self, rows: Rows) -> Served | None:
         """What a served student is asked about the rows, and how its outputs are judged.

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from mangakd.core.errors import UserError
 from mangakd.models.encoder import Encoder
+from mangakd.teachers import standard
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.ensemble import EnsembleTeacher
 from mangakd.teachers.local import LocalTeacher
@@ -28,7 +30,12 @@ def live(model: Any, labels: Sequence[str] | None = None) -> LocalTeacher:
 def ensemble_of(
     models: Sequence[Any], weights: Sequence[float] | None = None, combine: str = "probabilities"
 ) -> EnsembleTeacher:
-    """Several models as one, in the label order of the first. combine: probabilities or logits (see teachers/ensemble.py)."""
+    """Several models as one, in the label order of the first. combine: probabilities or logits (see teachers/ensemble.py).
+
+    Raises UserError for combine="standardised", which needs validation rows, and for models that differ in head or tokenizer.
+    """
+    if combine == standard.COMBINE:
+        raise UserError(f"combine={combine!r} needs the scores of validation rows: use the command (teacher=ensemble).")
     first = live(models[0])
     others = (LocalTeacher(Encoder.of(model, "teacher"), first.spec.head) for model in models[1:])
     return EnsembleTeacher([first, *others], weights, combine)

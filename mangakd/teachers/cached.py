@@ -20,10 +20,11 @@ from mangakd.core.spec import ModelSpec
 from mangakd.store.manifest import Manifest
 from mangakd.store.reader import StoreReader
 from mangakd.teachers.base import TeacherProvider, digest
-from mangakd.teachers.ensemble import EnsembleTeacher, combined, normalised, validation_weights
+from mangakd.teachers.ensemble import EnsembleTeacher, combined, normalised, of_validation
 from mangakd.teachers.fill import fill, manifest_of
 from mangakd.teachers.local import LocalTeacher
 from mangakd.teachers.options import EnsembleOptions, TeacherContext, TeacherOptions
+from mangakd.teachers.standard import Scale
 
 
 class CachedTeacher(TeacherProvider):
@@ -40,6 +41,7 @@ class CachedTeacher(TeacherProvider):
         self.spec = replace(spec, name=f"stored {spec.name}")
         self.weights = weights
         self._combine = combine
+        self.scale: Scale | None = None
 
     @property
     def gives(self) -> Need:
@@ -58,7 +60,7 @@ class CachedTeacher(TeacherProvider):
         records = torch.from_numpy(self._reader.lookup(key.cpu().numpy())).to(key.device, non_blocking=True)
         if self.members == 1:
             return Outputs.of(self.spec.head.kind, records[:, 0], mask)
-        return combined(records.transpose(0, 1), self.weights, self._combine, mask, self.spec.head)
+        return combined(records.transpose(0, 1), self.weights, self._combine, mask, self.spec.head, self.scale)
 
 
 @dataclass(kw_only=True)
@@ -82,12 +84,8 @@ class Cached(EnsembleOptions):
             with lock if ranks.is_first() else nullcontext():
                 fill(folder, live, context)
         reader = StoreReader(folder, manifest, allow_mismatch=self.allow_mismatch)
-        members = reader.manifest.members
-        cached = CachedTeacher(reader, live.spec, normalised(None, members), self.combine)
-        if isinstance(self.weights, str):
-            cached.weights = validation_weights(cached, context.splits["validation"], context)
-        else:
-            cached.weights = normalised(self.weights, members)
+        cached = CachedTeacher(reader, live.spec, normalised(None, reader.manifest.members), self.combine)
+        cached.weights, cached.scale = of_validation(self, cached, context)
         return cached
 
     def live(self, context: TeacherContext) -> TeacherProvider:

@@ -2,7 +2,8 @@
 
 `combine=probabilities` keeps every member's logits, so that log Σ w_m softmax(z_m / T) is exact at each temperature a loss
 asks for (a mean taken at T=1 and softened afterwards is another distribution). `combine=logits` is Σ w_m z_m.
-Heads of scores have no probabilities: their answer is Σ w_m z_m under both.
+Heads of scores have no probabilities: their answer is Σ w_m z_m under both. `combine=standardised` brings their members to one
+scale first (standard.py).
 """
 
 from collections.abc import Sequence
@@ -19,9 +20,11 @@ from mangakd.data.encoded import EncodedSplit
 from mangakd.data.gather import gather
 from mangakd.data.loader import EvalBatches
 from mangakd.models.encoder import Encoder
+from mangakd.teachers import standard
 from mangakd.teachers.base import TeacherProvider, digest
 from mangakd.teachers.local import LocalTeacher
 from mangakd.teachers.options import EnsembleOptions, TeacherContext
+from mangakd.teachers.standard import Scale, check_scores
 
 
 class EnsembleTeacher(TeacherProvider):
@@ -34,10 +37,12 @@ class EnsembleTeacher(TeacherProvider):
         self, members: Sequence[TeacherProvider], weights: Sequence[float] | None = None, combine: str = "probabilities"
     ) -> None:
         self._providers = list(members)
+        check_combinable(self._providers[0].spec.head.kind)
         _check_alike([provider.spec for provider in self._providers])
         self.members = len(self._providers)
         self.weights = normalised(weights, self.members)
         self.combine = combine
+        self.scale: Scale | None = None
         self.spec = replace(self._providers[0].spec, name=f"ensemble of {self.members}")
 
     @property
@@ -60,7 +65,8 @@ class EnsembleTeacher(TeacherProvider):
 
     def __call__(self, batch: Batch) -> Outputs:
         stacked = torch.stack([provider(batch).answer for provider in self._providers])
-        return combined(stacked, self.weights, self.combine, batch["teacher"]["attention_mask"], self.spec.head)
+        mask = batch["teacher"]["attention_mask"]
+        return combined(stacked, self.weights, self.combine, mask, self.spec.head, self.scale)
 
 
 def _check_alike(specs: Sequence[ModelSpec]) -> None:
@@ -83,9 +89,12 @@ def normalised(weights: Sequence[float] | None, members: int) -> Tensor:
     return torch.tensor([value / total for value in values])
 
 
-def combined(members: Tensor, weights: Tensor, combine: str, mask: Tensor, head: Head) -> Outputs:
-    """Outputs of M members' logits (M, B, C) with weights (M). head: theirs."""
+def combined(
+    members: Tensor, weights: Tensor, combine: str, mask: Tensor, head: Head, scale: Scale | None = None
+) -> Outputs:
+    """Outputs of M members' logits (M, B, C) with weights (M). head: theirs. scale: of standardised scores."""
     weights = weights.to(members.device)
+    members = members if scale is None else scale(members)
     if combine == "logits" or head.kind == "score":
         logits = torch.einsum("m,mbc->bc", weights, members.float())
     elif head.several:
@@ -126,11 +135,7 @@ class Ensemble(EnsembleOptions):
     def provider(self, context: TeacherContext) -> EnsembleTeacher:
         members = [LocalTeacher(context.load(member), context.head) for member in self.models]
         live = EnsembleTeacher(members, None, self.combine)
-        validation = context.splits["validation"]
-        if isinstance(self.weights, str):
-            live.weights = validation_weights(live, validation, context)
-        else:
-            live.weights = normalised(self.weights, live.members)
+        live.weights, live.scale = of_validation(self, live, context)
         return live
 
 
@@ -138,6 +143,15 @@ def member_logits(outputs: Outputs) -> Tensor:
     """(B, M, C): one member for a plain teacher."""
     members = outputs.members if outputs.members is not None else outputs.answer[None]
     return members.transpose(0, 1)
+
+
+def check_combinable(kind: Kind) -> None:
+    """Raises UserError for vectors: each member has directions of its own, so that a mean of their vectors means nothing."""
+    if kind == "vector":
+        raise UserError(
+            "several teachers cannot be combined into a vector: their vectors lie in different spaces, and a mean of them means "
+            "nothing. Give one teacher: teacher=local, or teacher.seeds with one seed."
+        )
 
 
 def check_likelihood(kind: Kind) -> None:
@@ -149,15 +163,33 @@ def check_likelihood(kind: Kind) -> None:
         )
 
 
-def validation_weights(teacher: TeacherProvider, split: EncodedSplit, context: TeacherContext) -> Tensor:
-    """`weights=validation`: learned on the validation labels. Raises UserError for a head without labels."""
+def of_validation(
+    options: EnsembleOptions, teacher: TeacherProvider, context: TeacherContext
+) -> tuple[Tensor, Scale | None]:
+    """Weights and scale of a teacher's members; members are asked about validation where an option needs their answers.
+
+    Raises UserError for a head that does not fit the options.
+    """
     head = teacher.spec.head
-    check_likelihood(head.kind)
+    if options.combine == standard.COMBINE:
+        check_scores(head.kind)
+    if isinstance(options.weights, str):
+        check_likelihood(head.kind)
+        split = context.splits["validation"]
+        targets = torch.from_numpy(split.columns["labels"])
+        return torch.tensor(learned_weights(_members_on(split, teacher, context), targets, head.several)), None
+    weights = normalised(options.weights, teacher.members)
+    if options.combine != standard.COMBINE:
+        return weights, None
+    return weights, Scale.of(_members_on(context.splits["validation"].sequences, teacher, context))
+
+
+def _members_on(split: EncodedSplit, teacher: TeacherProvider, context: TeacherContext) -> Tensor:
+    """(M, N, C)."""
     teacher.prepare(context.device, Need(answer=True))
     with context.progress("weigh members", len(split)) as advance:
         batches = EvalBatches(split, context.batch_size)
         logits = gather(
             lambda batch: member_logits(teacher(batch)), batches, context.device, advance, context.precision
         )
-    targets = torch.from_numpy(split.columns["labels"])
-    return torch.tensor(learned_weights(logits.transpose(0, 1), targets, head.several))
+    return logits.transpose(0, 1)

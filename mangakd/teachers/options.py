@@ -20,7 +20,7 @@ from mangakd.data.rows import Rows
 from mangakd.models.labels import label_name
 from mangakd.teachers.base import TeacherProvider
 
-COMBINE = ("probabilities", "logits")
+COMBINE = ("probabilities", "logits", "standardised")
 FIT_MODES = ("auto", "never", "always")
 MOST_SEEDS = 1_000_000
 

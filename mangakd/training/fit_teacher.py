@@ -4,6 +4,7 @@ A teacher with a random head is the most expensive silent mistake in distillatio
 initial weights, the data and the settings, so a sweep fine-tunes a teacher once.
 """
 
+import inspect
 import json
 import logging
 import shutil
@@ -18,6 +19,7 @@ from mangakd.core.errors import UserError
 from mangakd.core.locks import waiting_lock
 from mangakd.core.spec import Head
 from mangakd.data.encoded import EncodedSplit
+from mangakd.losses.base import LossCallback
 from mangakd.losses.loss_set import LossSet
 from mangakd.models import heads, load
 from mangakd.models.outline import Outline
@@ -49,11 +51,11 @@ def fit_teacher(
     member = options.member(member)
     torch.manual_seed(member.seed)  # the new head
     base = load.outline_for(member.path, head, KEY)
-    # The fingerprint covers the data and its label order. From the hardware config it includes only the step size, the one
-    # setting that affects training.
+    # The fingerprint covers the data and its label order, and of the own loss what differs from its defaults. From the hardware
+    # config it includes only the step size, the one setting that affects training.
     mark = digest(
         base.digest(torch.float32), data, splits["train"].teacher.keys.sum(), options.epochs, options.lr, hardware.step_rows,
-        member.seed, (head.problem_type or head.kind).removesuffix("_classification"),
+        member.seed, (head.problem_type or head.kind).removesuffix("_classification"), *_changed(task.own_loss()),
     )  # fmt: skip
     folder = cache / "teachers" / mark
     with waiting_lock(cache / "locks" / mark, "fine-tuning the teacher"):  # parallel runs of a sweep share the teacher
@@ -70,6 +72,12 @@ def fit_teacher(
         ) from error
     assert outline is not None  # its config.json says that it is a classifier
     return outline
+
+
+def _changed(loss: LossCallback) -> list[tuple[str, Any]]:
+    """Its options that are not the defaults."""
+    options = inspect.signature(type(loss)).parameters
+    return [(name, value) for name, value in loss.config.items() if value != options[name].default]
 
 
 def check_may_fit(member: Member, options: FitOptions) -> None:

@@ -139,7 +139,10 @@ def test_a_template_in_a_package_trains(tiny_run: list[str], command: Command, t
     ("words", "expected"),
     [
         ([SEARCH, "experiment=shop_intnt"], ["did you mean shop_intent?", "quickstart, shop_intent."]),
-        ([SEARCH, "losses=[hard_label,margn]"], ["losses=margn is unknown; did you mean margin?"]),
+        (
+            [SEARCH, "losses=[hard_label,margn]"],
+            ["losses=margn is unknown; did you mean margin, margin_mse, margin_hinge?"],
+        ),
         ([f"--config-dir={TEAM}", "data=shop_question"], ["did you mean shop_questions?"]),
         (["experiment=shop_intent"], ["experiment=shop_intent is unknown"]),
         (["hydra.searchpath=[pkg://mangashop.conf]", "experiment=shop_intent"], ["pkg://mangashop.conf is not there"]),

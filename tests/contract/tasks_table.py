@@ -68,6 +68,22 @@ def without(name: str) -> Change:
     return change
 
 
+GROUPS = [(0.0, 2.0, 1.0), (1.0,), (0.0, 3.0), (1.0, 0.0, 2.0, 0.0)]
+
+
+def graded(count: int) -> dict[str, list]:
+    """Queries of one to four documents."""
+    grades = [GROUPS[i % 4] for i in range(count)]
+    documents = [
+        tuple(f"w{10 * i + j} w{(7 * i + 3 * j) % 90}" for j in range(len(one))) for i, one in enumerate(grades)
+    ]
+    return {"documents": documents, "grades": grades}
+
+
+def _alike(grades: list) -> None:
+    grades[:] = [(1.0,) * len(one) for one in grades]
+
+
 def _pairs(count: int, **columns: list) -> dict[str, list]:
     nothing: dict[str, list] = {"negatives": [()] * count, "text": [""] * count, "score": [math.nan] * count}
     texts = {
@@ -94,22 +110,6 @@ def _near(head: Head, truth: Arrays) -> np.ndarray:
         rows += [plane[0], wanted * plane[0] + math.sqrt(1 - wanted**2) * plane[1]]
         rows += [plane[1]] * (2 if label == 1 and i % 3 == 0 else 0)  # negatives
     return np.array(rows)
-
-
-GROUPS = [(0.0, 2.0, 1.0), (1.0,), (0.0, 3.0), (1.0, 0.0, 2.0, 0.0)]
-
-
-def graded(count: int) -> dict[str, list]:
-    """Queries of one to four documents."""
-    grades = [GROUPS[i % 4] for i in range(count)]
-    documents = [
-        tuple(f"w{10 * i + j} w{(7 * i + 3 * j) % 90}" for j in range(len(one))) for i, one in enumerate(grades)
-    ]
-    return {"documents": documents, "grades": grades}
-
-
-def _alike(grades: list) -> None:
-    grades[:] = [(1.0,) * len(one) for one in grades]
 
 
 ALL = slice(None)
@@ -141,6 +141,17 @@ ROWS = [
         lambda head, truth: truth["score"][:, None],
     ),
     Row(
+        "rerank", Rerank, REPO / "conf" / "task" / "rerank.yaml", graded,
+        {
+            "a grade too many": (changed("grades", (1.0, 0.0)), r"row 4 has 4 documents and 2 grades.*data\.columns\.grades"),
+            "below 0": (changed("grades", (1.0, 0.0, -1.0, 0.0)), r"row 4 has the grade -1"),
+            "twice": (changed("documents", ("a", "b", "a", "c")), r"row 4 has one document under the grades 1 and 2: 'a'"),
+            "no order": (lambda columns: _alike(columns["grades"]), "no query of train has documents of different grades"),
+        },
+        lambda head, truth: 60.0 * truth["grades"][np.isfinite(truth["grades"])][:, None],
+        inputs=("query",),
+    ),
+    Row(
         "embedding, positives", lambda: Embedding(monitor="ndcg@10", judge=EmbeddingJudge("ndcg@10")), EMBEDDING, positives,
         {
             "no text": (changed("anchor", ""), r"row 4 has no anchor and no text.*data\.columns\.anchor"),
@@ -157,17 +168,6 @@ ROWS = [
             "score alone": (changed("positive", ""), r"row 4 has no positive beside its negatives or score"),
         },
         _near, inputs=BOTH,
-    ),
-    Row(
-        "rerank", Rerank, REPO / "conf" / "task" / "rerank.yaml", graded,
-        {
-            "a grade too many": (changed("grades", (1.0, 0.0)), r"row 4 has 4 documents and 2 grades.*data\.columns\.grades"),
-            "below 0": (changed("grades", (1.0, 0.0, -1.0, 0.0)), r"row 4 has the grade -1"),
-            "twice": (changed("documents", ("a", "b", "a", "c")), r"row 4 has one document under the grades 1 and 2: 'a'"),
-            "no order": (lambda columns: _alike(columns["grades"]), "no query of train has documents of different grades"),
-        },
-        lambda head, truth: 60.0 * truth["grades"][np.isfinite(truth["grades"])][:, None],
-        inputs=("query",),
     ),
 ]  # fmt: skip
 

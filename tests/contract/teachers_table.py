@@ -95,6 +95,15 @@ ROWS = [
         head=SCORE,
     ),
     Row(
+        "ensemble, score, standardised",
+        lambda: ensemble(weights=[5, 2, 3], combine="standardised"),
+        EnsembleTeacher,
+        seeds=THREE,
+        weights=UNEQUAL,
+        combine="standardised",
+        head=SCORE,
+    ),
+    Row(
         "ensemble of folders",
         lambda: Ensemble(path="bert", paths=["bert", "distilbert"], seeds=(3,)),
         EnsembleTeacher,
@@ -136,5 +145,15 @@ ROWS = [
         weights=(0.25, 0.0, 0.75),
         head=SCORE,
         live=lambda: ensemble(weights=[1, 0, 3]),
+    ),
+    Row(
+        "cached, ensemble, score, standardised",
+        lambda: cached(combine="standardised"),
+        CachedTeacher,
+        seeds=THREE,
+        weights=EQUAL,
+        combine="standardised",
+        head=SCORE,
+        live=lambda: ensemble(combine="standardised"),
     ),
 ]

@@ -13,8 +13,10 @@ from torch import Tensor
 from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
 from mangakd.runs.checks.teacher import weights
+from mangakd.teachers import ensemble_of
 from mangakd.teachers.cached import Cached, CachedTeacher
 from mangakd.teachers.ensemble import Ensemble, learned_weights
+from mangakd.teachers.standard import Scale
 
 CPU = torch.device("cpu")
 
@@ -100,3 +102,25 @@ def test_weights_of_validation_need_labels(tmp_path: Path) -> None:
         weights(own, lambda: "score")
     with pytest.raises(UserError, match=words):
         own.provider(context(tmp_path, Teachers(SCORE)))
+
+
+# --- combine=standardised --------------------------------------------------------------------------------------------
+
+
+def test_a_member_that_gives_one_score_is_named() -> None:
+    scores = torch.tensor([[[1.0], [2.0]], [[0.5], [0.5]]])
+    with pytest.raises(UserError, match=r"member 2 gives all 2 sequences of validation the score 0\.5"):
+        Scale.of(scores)
+    torch.testing.assert_close(Scale.of(scores[:1])(scores[:1]), torch.tensor([[[-1.0], [1.0]]]))
+
+
+def test_labels_are_not_standardised(tmp_path: Path) -> None:
+    options = Ensemble(path="bert", seeds=(0, 1), combine="standardised")
+    with pytest.raises(
+        UserError, match=r"teacher\.combine=standardised is for scores, and the task's head is of kind labels"
+    ):
+        weights(options, lambda: "labels")
+    with pytest.raises(UserError, match="is for scores"):
+        options.provider(context(tmp_path, Teachers()))
+    with pytest.raises(UserError, match="needs the scores of validation rows"):
+        ensemble_of([], combine="standardised")

@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,21 +13,19 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mangakd import runtime
+from mangakd.cli.export import run as run_export
+from mangakd.cli.once import config_of, hydra_ready
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
-from mangakd.evaluation.bootstrap import Statistic
-from mangakd.evaluation.judge import Arrays, Judge, Score
-from mangakd.evaluation.served import Served
+from mangakd.data.rows import Rows
 from mangakd.export import graph
 from mangakd.export.choose import choose
 from mangakd.export.company import compare
-from mangakd.export.data import Data, Split
 from mangakd.export.measure import Measurement
-from mangakd.export.run import Options, export
 from mangakd.export.variants import make
+from mangakd.losses.groups import Groups
 from mangakd.models.sentence_transformers import Settings, write_cross_encoder
-from mangakd.tasks.rerank import metrics
-from mangakd.tasks.rerank.metrics import Ranking
+from mangakd.tasks.rerank.task import Rerank
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(package)
@@ -43,23 +40,9 @@ DOCUMENTS = [
 PAIRS = [(query, document) for query, own in zip(QUERIES, DOCUMENTS, strict=True) for document in own]
 
 
-class Order(Judge):
-    """NDCG, and the first document."""
-
-    scores: ClassVar = {"ndcg_exp@3": Score("NDCG@3", "{:.3f}"), "agreement": Score("same first", "{:.1%}")}
-    main = "ndcg_exp@3"
-
-    def statistics(
-        self, head: Head, answers: Arrays, truth: Arrays, teacher: Arrays | None = None
-    ) -> dict[str, Statistic]:
-        ranking = Ranking.of(answers["logits"], truth["grades"])
-        found = {"ndcg_exp@3": metrics.ndcg(ranking, 3, exponential=True)}
-        if teacher is not None:
-            found["agreement"] = metrics.agreement(answers["logits"], teacher["logits"])
-        return found
-
-    def chance(self, head: Head, truth: Arrays) -> dict[str, float]:
-        return {}
+@pytest.fixture(autouse=True)
+def logs_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mangakd.cli.export.start_logging", lambda folder: None)
 
 
 @pytest.fixture(scope="module")
@@ -116,37 +99,57 @@ def test_types_decide(ranker: Path) -> None:
     assert np.abs(source.answer(arrays) - source.answer(flat)).max() > 0.01
 
 
-def served(truth: list[list[float]] | None) -> Served:
-    sizes = [len(own) for own in DOCUMENTS]
-    there = np.arange(max(sizes)) < np.array(sizes)[:, None]
+ROWS = Rows({"query": QUERIES, "documents": [tuple(own) for own in DOCUMENTS]})
 
-    def table(values: np.ndarray, rest: float) -> np.ndarray:
-        full = np.full(there.shape, rest)
-        full[there] = values
-        return full
 
-    grades = np.concatenate(truth) if truth else np.full(len(PAIRS), np.nan)
-    return Served(
-        PAIRS, lambda outputs: {"logits": table(outputs[:, 0], -np.inf)}, Order(), {"grades": table(grades, np.nan)},
-        truth is not None, "agreement",
-    )  # fmt: skip
+def graded(scores: np.ndarray) -> list[list[float]]:
+    """Grades by which the order of the scores is perfect."""
+    grades = np.split(scores[:, 0], np.cumsum([len(own) for own in DOCUMENTS])[:-1])
+    return [np.argsort(np.argsort(own)).astype(float).tolist() for own in grades]
 
 
 def test_the_order_of_documents_decides(ranker: Path, variants: Path, tmp_path: Path) -> None:
-    """Grades are the student's own order, so that its NDCG is 1, and what a variant loses is its own."""
-    scores = torch_scores(ranker, PAIRS)[:, 0]
-    grades, start = [], 0
-    for own in DOCUMENTS:
-        grades.append(np.argsort(np.argsort(scores[start : start + len(own)])).astype(float).tolist())
-        start += len(own)
-    data = Data(PAIRS, Split(PAIRS, served=served(grades)), Split(PAIRS, served=served(grades)))
-    out = shutil.copytree(variants, tmp_path / "export")
-    record = export(ranker, out, ("onnx_fp32", "onnx_int8"), data, Options(max_drop=100))
+    """The command, with a file of graded documents. Grades are the student's own order, so that its NDCG is 1."""
+    file, out = tmp_path / "graded.jsonl", shutil.copytree(variants, tmp_path / "export")
+    rows = zip(QUERIES, DOCUMENTS, graded(torch_scores(ranker, PAIRS)), strict=True)
+    file.write_text("\n".join(json.dumps({"q": q, "documents": own, "grades": grades}) for q, own, grades in rows))
+    words = [
+        f"export.student={ranker}",
+        f"out={out}",
+        f"validation={file}",
+        f"test={file}",
+        "columns.query=q",
+        "export=[onnx]",
+    ]
+    with hydra_ready():
+        run_export(config_of("export", *words, "export.max_drop=100", folder=tmp_path))
+    record = json.loads((out / "export.json").read_text())
     assert record["score"] == "ndcg_exp@3" and record["labelled"] and record["rows"]["validation"] == len(PAIRS)
     assert record["pytorch"]["score"] == pytest.approx(1) == record["variants"]["onnx_fp32"]["score"]
     assert record["pytorch"]["agreement_student"] == 1 and record["test"]["score"] <= 1
     metrics = json.loads((out / "best" / "manifest.json").read_text())["metrics"]["validation"]
     assert 0 <= metrics["ndcg_exp@3"] <= 1
+
+
+def test_what_a_ranker_is_asked_when_served_is_what_it_is_asked_in_training() -> None:
+    scores = np.arange(len(PAIRS), dtype=np.float32)[:, None]
+    rows = Rows({**ROWS.columns, "grades": [tuple(own) for own in graded(scores)]})
+    served = Rerank().served(rows)
+    sizes = torch.tensor([len(own) for own in DOCUMENTS])
+    groups = Groups(torch.cat([torch.zeros(1, dtype=torch.long), sizes.cumsum(0)]), int(sizes.max()))
+    assert served.texts == PAIRS and served.name == "ndcg_exp@3"
+    padded = groups.padded(torch.from_numpy(scores), -torch.inf).numpy()
+    np.testing.assert_array_equal(served.arrays(scores)["logits"], padded)
+    assert served.statistic(Head("score", 1), scores, scores).value == pytest.approx(1)
+
+
+def test_a_file_of_documents_without_their_grades_is_told(ranker: Path, tmp_path: Path) -> None:
+    file = tmp_path / "short.jsonl"
+    file.write_text(json.dumps({"query": "a", "documents": ["b", "c"], "grades": [1]}))
+    with hydra_ready(), pytest.raises(UserError, match="2 documents and 1 grades"):
+        run_export(
+            config_of("export", f"export.student={ranker}", f"validation={file}", "export=[onnx]", folder=tmp_path)
+        )
 
 
 def test_without_grades_the_order_of_the_student_decides() -> None:
@@ -159,7 +162,7 @@ def test_without_grades_the_order_of_the_student_decides() -> None:
     assert student[: len(DOCUMENTS[0])].argmax() != 0
     both = [Measurement(name, own, 1, 1, 1, compare(own, own, 0.0, head), {32: {"p50": ms}}, ms)
             for name, own, ms in (("same", student, 2.0), ("other", other, 1.0))]  # fmt: skip
-    choice = choose(both, ["same"], student, head, None, served=served(None))
+    choice = choose(both, ["same"], student, head, None, served=Rerank().served(ROWS))
     assert choice.name == "same" and [each.measure for each in choice.comparisons] == ["agreement", "agreement"]
     assert [each.score.value for each in choice.comparisons] == pytest.approx([1, 1 - 1 / len(QUERIES)])
 

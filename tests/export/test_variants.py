@@ -245,7 +245,7 @@ def test_from_variants_to_best(whole: Whole, tmp_path: Path) -> None:
     measured = measure(subjects, TEXTS, batch_size=3, lengths=(8,), runs=5)
     choice = choose(measured, [row.name for row in VARIANTS.values() if row.fp32], student, HEAD, student.argmax(1))
     for each in choice.comparisons:
-        add_metrics(out / each.name, {"validation": each.metrics(HEAD)}, each.difference)
+        add_metrics(out / each.name, {"validation": each.metrics()}, each.difference)
     best = runtime.load(copy(out / choice.name, tmp_path / "best"), threads=1)
     found = best.manifest.content["metrics"]["validation"]
     assert best.manifest.variant == choice.name and found["passed"] and found["accuracy"] == 1.0

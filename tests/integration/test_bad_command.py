@@ -44,9 +44,9 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         ["stages={distil: {epochs: 1}}"],
         "stages is a group and takes the names of its options (assistant_chain,",
     ),
-    "group of a number": (["task=1"], "task=1: task is a group and takes the names of its options (intent, response)"),
+    "group of a number": (["task=1"], "task=1: task is a group and takes the names of its options (embedding, intent,"),
     "group of lists": (["losses=[[output]]"], "losses is a group and takes the names of its options (attention,"),
-    "group of nothing": (["losses="], "losses= has no value. Options: attention, hard_label, hidden, output, relation"),
+    "group of nothing": (["losses="], "losses= has no value. Options: attention, binary, hard_label, hidden,"),
     "commas without a sweep": (
         ["losses=hard_label,output"],
         "A list takes brackets: 'losses=[hard_label,output]', a sweep",

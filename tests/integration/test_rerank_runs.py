@@ -2,12 +2,19 @@
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from conftest import checked
 from warm import Command
 
+from mangakd.cli import plan
+from mangakd.cli.given import run_of
+from mangakd.cli.latency import latency
 from mangakd.evaluation import predictions
 from mangakd.tasks.rerank.metrics import Ranking, mrr, ndcg
 
@@ -77,6 +84,8 @@ def test_from_teacher_to_report(given: list[str], command: Command, tmp_path: Pa
     assert all(f"train/loss/{name}" in logged for name in ("listwise_kl", "list_net", "hidden", "relation"))
     assert json.loads((run / "student" / "config.json").read_text())["problem_type"] == "regression"
     assert "MRR@10" in done.stdout and "steps of 6 rows" in done.stdout
+    assert test.lists["documents"] == [row["documents"] for row in rows(20, 2)]
+    assert latency(run)["what"] == "one query with all its documents"
 
 
 def test_preflight(given: list[str], command: Command, tmp_path: Path) -> None:
@@ -93,3 +102,51 @@ def test_preflight(given: list[str], command: Command, tmp_path: Path) -> None:
     written(tmp_path / "path.jsonl", rows(60, 0))
     done = command("train.py", *given, "losses=[hard_label,margin_mse]", "validate=true")
     assert "losses.hard_label (HardLabelLoss) needs a head of labels; the head is a score" in done.stderr, done.stderr
+
+
+@pytest.fixture
+def short(tiny_fresh: Path, tmp_path: Path) -> list[str]:
+    """Four steps of six queries, beside a teacher of one epoch."""
+    files = [
+        f"data.{key}={written(tmp_path / f'{key}.jsonl', rows(12, seed))}"
+        for seed, key in enumerate(("path", "val_path", "test_path"))
+    ]
+    return [
+        "task=rerank", *files, f"teacher.path={tiny_fresh}", "student.layers=[1,3]", "hardware=cpu", "hardware.precision=32-true",
+        "hardware.batch_size=6", "data.max_length=24", "teacher.fit.epochs=1", "trainer.max_epochs=2", "logger=[]",
+        "losses=[listwise_kl,list_net,margin_mse,hidden]", "checkpoint.every_steps=1",
+    ]  # fmt: skip
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
+
+
+def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(
+    short: list[str],
+    compose: Callable[..., Any],
+    run_here: Callable[..., None],
+    stopped_at: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    run_here(compose(*short), tmp_path / "whole")
+    stopped_at(3, lambda: run_here(compose(*short), tmp_path / "stopped"), within="stopped")
+    run_here(compose(*short, "resume=auto"), tmp_path / "stopped")
+    one, two = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
+    assert one.keys() == two.keys() and all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_a_teacher_that_learns_from_sharper_grades_is_another_one(
+    short: list[str], compose: Callable[..., Any], tmp_path: Path
+) -> None:
+    """It was found in the cache under the same name."""
+    for sharpness in (1.0, 3.0):
+        run = checked(compose(*short, f"task.sharpness={sharpness}"), tmp_path / f"{sharpness}")
+        run.material.members.unread(run.parts.teacher.models[0])
+    assert len([*(tmp_path / "cache" / "teachers").iterdir()]) == 2
+
+
+def test_a_plan_counts_the_documents(short: list[str], compose: Callable[..., Any], tmp_path: Path) -> None:
+    config = compose(*short)
+    job = plan.estimated(config, run_of(config, tmp_path / "run", "cpu")).job
+    assert (job.examples, job.eval_examples, job.batch) == (34, 34, 17), "12 queries, one of them with one document"

@@ -185,6 +185,7 @@ class Broken:
     """A model that fails when asked."""
 
     manifest = type("Manifest", (), {"variant": "x", "backend": "y", "head": HEAD})
+    use = "predict(texts)"
 
     def outputs(self, texts: list[str], batch_size: int) -> Any:
         raise RuntimeError("weights on fire")

@@ -197,6 +197,7 @@ def test_teacher_scores_that_went_through_a_sigmoid(name: str) -> None:
     losses = LossSet({name: ALL[name]()})
     losses.bind(MODEL, MODEL)
     losses.calibrate(raw)
+    losses.calibrate(0.2 + raw.sigmoid() / 3)  # a weak teacher
     with pytest.raises(
         UserError, match=rf"losses\.{name} .*all 5 scores.*\[0, 1\] \(0\.01799 … 0\.9526\).*log\(p / \(1 − p\)\)"
     ):

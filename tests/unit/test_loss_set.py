@@ -234,7 +234,10 @@ def test_smoothing_aware_without_smoothing_says_so(caplog: pytest.LogCaptureFixt
 def test_mse_says_that_the_temperature_plays_no_part(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         LossSet({"output": OutputLoss(divergence="mse", temperature=7)}).bind(STUDENT, STUDENT)
-    assert "losses.output.temperature=7 plays no part" in caplog.text
+        assert "losses.output.temperature=7 plays no part" in caplog.text
+        caplog.clear()
+        LossSet({"output": OutputLoss(divergence="mse")}).bind(STUDENT, STUDENT)
+    assert not caplog.text, "nobody has set it"
 
 
 def test_a_schedule_is_plain_data_in_the_config() -> None:

@@ -179,3 +179,10 @@ def test_a_run_on_disk_is_read_with_its_own_judge(tmp_path: Path) -> None:
     assert judges.of_run(before).main == "accuracy"
     with pytest.raises(UserError, match=r"was scored by LowerJudge.*by ClassificationJudge"):
         judges.of_runs([run, before])
+
+
+def test_a_student_keeps_no_share_of_an_error(tmp_path: Path) -> None:
+    run = made(tmp_path / "run")
+    write_report(run, JUDGE, {}, RESAMPLES)
+    report = (run / "report.md").read_text()
+    assert "The teacher's is" in report and "It keeps" not in report

@@ -126,6 +126,14 @@ def test_what_a_folder_may_hold(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert "documents that corpus.jsonl does not have, left out: 2; first: line 12, '12'" in caplog.text
 
 
+def test_equal_texts_are_one_document(tmp_path: Path) -> None:
+    copies = [{"_id": f"copy-{i}", "text": "Our lamp a fine item"} for i in range(2)]
+    judged = [*judgements(range(24)), ("q1", "copy-0", 3)]
+    read = Beir(path=write(tmp_path, corpus=corpus() + copies, train=judged), candidates=4).load(RANKED)
+    assert groups(read.train)["where is the lamp of order 1"]["Our lamp a fine item"] == 3
+    assert all(len({*documents}) == len(documents) for documents in read.train["documents"])
+
+
 Q, D = "q1", "lamp-0"
 
 
@@ -202,6 +210,32 @@ def test_columns_of_triples_have_keys_of_their_own(tmp_path: Path) -> None:
         Triples(path=file, query_column="anchor").load(RANKED)
     with pytest.raises(UserError, match=r"line 2 of data\.path=.* has no text at place 2 of its documents"):
         Triples(path=triples(tmp_path / "b.tsv", [(q, p, "") for q, p, _ in ROWS])).load(RANKED)
+
+
+# --- tasks of two texts ---------------------------------------------------------------------------------------------
+
+PAIRS: Columns = {"anchor": "text", "positive": "text"}
+
+
+def test_queries_with_their_relevant_documents(tmp_path: Path) -> None:
+    read = Beir(path=write(tmp_path)).load(PAIRS)
+    assert {name: len(part) for name, part in read.splits.items()} == {"train": 48, "validation": 12, "test": 20}
+    pairs = [*zip(read.test["anchor"], read.test["positive"], strict=True)]
+    assert pairs[2:4] == [("where is the lamp of order 31", text) for text in ("Our lamp a fine item", "it shines")]
+    assert read.test.numbers[2:4] == [32, 32]
+    part = Beir(path=write(tmp_path / "other", train=judgements(range(40)), dev=None, test=None)).load(PAIRS)
+    anchors = [{*rows["anchor"]} for rows in part.splits.values()]
+    assert not any(anchors[i] & anchors[j] for i, j in ((0, 1), (0, 2), (1, 2))), "queries stay on one side"
+
+
+def test_triples_with_the_negatives_of_their_group(tmp_path: Path) -> None:
+    read = Triples(path=triples(tmp_path / "a.tsv", ROWS)).load({**PAIRS, "negatives": "texts"})
+    rows = [
+        row
+        for part in read.splits.values()
+        for row in zip(part["anchor"], part["positive"], part["negatives"], strict=True)
+    ]
+    assert len(rows) == 20 and ("lamp 0", "good lamp", ("bad x", "bad y")) in rows
 
 
 # --- BM25 ------------------------------------------------------------------------------------------------------------

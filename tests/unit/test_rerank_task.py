@@ -43,7 +43,8 @@ def split(cache: Path, grades: list[tuple[float, ...]]) -> EncodedSplit:
 # --- losses over the parts of a step ---------------------------------------------------------------------------------
 
 
-def test_a_step_in_micro_batches_is_the_step_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("world", "accumulate"), [(1, 3), (2, 1), (2, 2)])
+def test_a_step_in_parts_is_the_step_at_once(world: int, accumulate: int, tmp_path: Path) -> None:
     """Ranking losses count queries, the others tokens of all pairs: both must be divided by what the whole step holds."""
     rows = split(tmp_path, GRADES)
     student, teacher = encoder(config("bert", layers=2), HEAD, 0), encoder(config("bert", layers=2), HEAD, 1)
@@ -60,10 +61,11 @@ def test_a_step_in_micro_batches_is_the_step_at_once(tmp_path: Path) -> None:
         output = losses(student(batch["student"]), teacher(batch["teacher"]), batch, 0.0)
         return {name: value.item() for name, value in output.terms.items()}
 
-    parts = 3
-    sampler = BucketSampler(rows.lengths(rows.student), len(rows), 0, rows.units, Share(accumulate=parts))
-    micro = [terms(dict(rows[batch])) for batch in sampler]
-    assert len(micro) == parts
+    shares = [Share(rank, world, accumulate) for rank in range(world)]
+    lengths = rows.lengths(rows.student)
+    parts = [rows[micro] for share in shares for micro in BucketSampler(lengths, len(rows), 0, rows.units, share)]
+    micro = [terms(dict(batch)) for batch in parts]
+    assert len(micro) == world * accumulate
     whole = terms(dict(rows.collate(range(len(rows)))))
     for name, value in whole.items():
         assert np.mean([part[name] for part in micro]) == pytest.approx(value, rel=1e-4), name

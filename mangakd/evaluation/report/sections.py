@@ -40,10 +40,9 @@ def headline(result: RunResult, lines: Sequence[Verdict]) -> Section:
     main, rows = result.main, len(result.test.texts)
     retention = cell(result.retention, "{:.1%}")
     value = main.format.format(result.scores["student", result.judge.main].value)
-    student = (
-        f"The student's {main.title} is {value} on {rows:,} test rows. It keeps {retention.text} {retention.interval} of the "
-        f"teacher's {main.title}."
-    )
+    share = f"{retention.text} {retention.interval}"
+    kept = f"It keeps {share} of the teacher's {main.title}." if main.higher else f"The teacher's is {share} of that."
+    student = f"The student's {main.title} is {value} on {rows:,} test rows. {kept}"
     lift = f"{_lift(result)} {ROWS_ONLY}"
     members = result.metrics.get(f"members/test/{result.judge.main}")
     alone = "" if members is None else f" The mean of the ensemble's members is {main.format.format(members)}."
@@ -118,8 +117,8 @@ def size(result: RunResult) -> Section:
     blocks: list[Block] = [Table(["", "teacher", "student", "teacher / student"], rows)]
     if result.latency:
         blocks.append(
-            "Latency of the student, one text at a time, text to answer: median {p50_ms:.1f} ms, 95th percentile {p95_ms:.1f} "
-            "ms ({texts} texts, {threads} thread, {machine}).".format(**result.latency)
+            "Latency of the student, {what} at a time, text to answer: median {p50_ms:.1f} ms, 95th percentile {p95_ms:.1f} "
+            "ms ({texts} questions, {threads} thread, {machine}).".format(**{"what": "one text", **result.latency})
         )
     else:
         blocks.append(f"Latency was not measured ({command('report')} run=… latency=true).")

@@ -12,18 +12,25 @@ from mangakd.models.labels import alignment
 from mangakd.runs.checks.models import check_answers, check_vocabulary
 from mangakd.runs.settings import of_teacher
 from mangakd.store.manifest import MANIFEST_FILE, Manifest
+from mangakd.teachers import standard
 from mangakd.teachers.cached import Cached
-from mangakd.teachers.ensemble import check_likelihood, normalised
+from mangakd.teachers.ensemble import check_combinable, check_likelihood, normalised
 from mangakd.teachers.options import EnsembleOptions, Member, TeacherOptions
+from mangakd.teachers.standard import check_scores
 from mangakd.training.checkpoints import KEY, read
 from mangakd.training.fit_teacher import KEY as TEACHER
 from mangakd.training.fit_teacher import check_may_fit
 
 
 def weights(options: TeacherOptions, kind: Callable[[], Kind]) -> None:
-    """Weights of an ensemble that are no numbers, not as many as members, or to be learned for a head without labels."""
+    """Weights of an ensemble that are no numbers, not as many as members, or to be learned for a head without labels; a way to
+    combine members that does not fit the head."""
     if not isinstance(options, EnsembleOptions):
         return
+    if len(options.models) > 1:
+        check_combinable(kind())
+    if options.combine == standard.COMBINE:
+        check_scores(kind())
     if isinstance(options.weights, str):
         check_likelihood(kind())
         return

@@ -17,10 +17,13 @@ from mangakd.data.rows import Columns, Rows
 from mangakd.data.source import Corpus
 from mangakd.data.split import KEYS
 from mangakd.evaluation.judge import Judge
+from mangakd.evaluation.served import Served
+from mangakd.models.sentence_transformers import Settings
 from mangakd.tasks.base import Model, Task
 from mangakd.tasks.embedding.encode import ROLES, Prompts, encode
 from mangakd.tasks.embedding.judge import EmbeddingJudge
 from mangakd.tasks.embedding.loss import LabelsLoss
+from mangakd.tasks.embedding.served import served
 from mangakd.tasks.meters import Meters, RowMeters
 
 SIDES = ("student", "teacher")
@@ -133,6 +136,13 @@ class Embedding(Task):
         several = first.diff() > 1
         positive = vectors[(first[:-1] + 1).masked_fill(~several, 0)].masked_fill(~several[:, None], 0.0)
         return {"anchor": vectors[first[:-1]], "positive": positive}
+
+    def folder_settings(self, max_length: int) -> Settings:
+        prompts = self.texts_before["student"]
+        return Settings(prompts if any(prompts.values()) else {}, max_length=max_length)
+
+    def served(self, rows: Rows) -> Served | None:
+        return served(rows, self.most, self.texts_before["student"], self.judge)
 
     def meters(self, head: Head, teacher: bool, together: bool) -> Meters:
         return RowMeters(partial(self.judge.values, head), together)

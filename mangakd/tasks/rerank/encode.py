@@ -10,16 +10,27 @@ from mangakd.data.rows import Rows
 
 def encoded(rows: Rows, tokenise: Tokenise) -> EncodedSplit:
     """grades: (N, G) float32 with G documents in the longest list, NaN in padding and in rows without grades."""
-    sizes = np.array([len(documents) for documents in rows["documents"]])
+    sizes, grades = widths(rows), grade_table(rows)
     owners = np.repeat(np.arange(len(rows)), sizes)
     queries = [rows["query"][i] for i in owners]
     documents = [*chain.from_iterable(rows["documents"])]
     sides = tokenise.pairs(queries, documents, lambda pair: rows.where(int(owners[pair])))
+    return EncodedSplit(sides, {"grades": grades}, units(grades, sizes), np.concatenate([[0], np.cumsum(sizes)]))
+
+
+def widths(rows: Rows) -> np.ndarray:
+    """(N) documents of each query."""
+    return np.array([len(documents) for documents in rows["documents"]], dtype=np.int64)
+
+
+def grade_table(rows: Rows) -> np.ndarray:
+    """(N, G) float32, NaN in padding and in rows without grades."""
+    sizes = widths(rows)
     grades = np.full((len(rows), sizes.max(initial=0)), np.nan, dtype=np.float32)
     if "grades" in rows:
         there = np.arange(grades.shape[1]) < sizes[:, None]
         grades[there] = [*chain.from_iterable(rows["grades"])]
-    return EncodedSplit(sides, {"grades": grades}, units(grades, sizes), np.concatenate([[0], np.cumsum(sizes)]))
+    return grades
 
 
 def units(grades: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:

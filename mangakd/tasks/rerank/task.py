@@ -13,6 +13,7 @@ from mangakd.data.encoded import EncodedSplit, Tokenise
 from mangakd.data.rows import Columns, Rows
 from mangakd.data.source import Corpus
 from mangakd.evaluation.judge import Judge
+from mangakd.evaluation.served import Served
 from mangakd.losses.groups import Groups
 from mangakd.losses.list_net import ListNetLoss
 from mangakd.tasks.base import Model, Task
@@ -21,6 +22,7 @@ from mangakd.tasks.rerank import word_search
 from mangakd.tasks.rerank.encode import encoded
 from mangakd.tasks.rerank.judge import RerankJudge
 from mangakd.tasks.rerank.meters import meters
+from mangakd.tasks.rerank.served import served
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Rerank(Task):
 
     units: ClassVar[tuple[str, ...]] = ("labels", "groups", "ordered")
     shows_untrained: ClassVar[bool] = True  # layers of a fine-tuned teacher already rank better than chance
+    pairs: ClassVar[bool] = True
     name: str = "rerank"
     kind: Kind = "score"
     sharpness: float = 1.0
@@ -44,7 +47,7 @@ class Rerank(Task):
         grades, and for a split that teaches or tests no order."""
         for name, rows in corpus.splits.items():
             for i in range(len(rows)):
-                _check(rows, i)
+                check_row(rows, i)
             if not any(len(set(grades)) > 1 for grades in rows["grades"]):
                 raise UserError(
                     f"no query of {name} has documents of different grades: there is no order to learn or to test. Give the "
@@ -65,6 +68,9 @@ class Rerank(Task):
         """logits (B, G): the scores of each query's documents, -inf in padding."""
         return {"logits": Groups.of(batch).padded(model(batch).answer, -torch.inf)}
 
+    def served(self, rows: Rows) -> Served:
+        return served(rows, self.judge)
+
     def references(self, rows: Rows, split: EncodedSplit) -> dict[str, dict[str, Tensor]]:
         return {"BM25": word_search.scores(rows)} if word_search.installed() else {}
 
@@ -72,7 +78,7 @@ class Rerank(Task):
         return meters(self.judge, head, teacher, together)
 
 
-def _check(rows: Rows, i: int) -> None:
+def check_row(rows: Rows, i: int) -> None:
     documents, grades = rows["documents"][i], rows["grades"][i]
     if len(documents) != len(grades):
         raise UserError(

@@ -74,12 +74,18 @@ class ONNXExport(Export):
 
 
 def export_student(
-    callbacks: Sequence[Export], student: Path, out: Path, data: Data, options: Options, pooling: Any = None
+    callbacks: Sequence[Export],
+    student: Path,
+    out: Path,
+    data: Data,
+    options: Options,
+    pooling: Any = None,
+    pairs: bool | None = None,
 ) -> dict[str, Any]:
     """Export the variants of all callbacks, choose one and print the table. Raises UserError as mangakd.export.run does."""
     names = add_trained([name for callback in callbacks for name in callback.variants], student)
     with step_progress("export", steps(names)) as progress:
-        record = export(student, out, names, data, options, pooling, progress)
+        record = export(student, out, names, data, options, pooling, progress, pairs)
     title = f"{out}: variants of the student"
     show_blocks(report.quality(record), title)
     show_blocks(report.cost(record), f"milliseconds: p50 / p95 / p99, {options.threads} thread")
