@@ -37,6 +37,7 @@ class EnsembleTeacher(TeacherProvider):
         self, members: Sequence[TeacherProvider], weights: Sequence[float] | None = None, combine: str = "probabilities"
     ) -> None:
         self._providers = list(members)
+        check_combinable(self._providers[0].spec.head.kind)
         _check_alike([provider.spec for provider in self._providers])
         self.members = len(self._providers)
         self.weights = normalised(weights, self.members)
@@ -142,6 +143,15 @@ def member_logits(outputs: Outputs) -> Tensor:
     """(B, M, C): one member for a plain teacher."""
     members = outputs.members if outputs.members is not None else outputs.answer[None]
     return members.transpose(0, 1)
+
+
+def check_combinable(kind: Kind) -> None:
+    """Raises UserError for vectors: each member has directions of its own, so that a mean of their vectors means nothing."""
+    if kind == "vector":
+        raise UserError(
+            "several teachers cannot be combined into a vector: their vectors lie in different spaces, and a mean of them means "
+            "nothing. Give one teacher: teacher=local, or teacher.seeds with one seed."
+        )
 
 
 def check_likelihood(kind: Kind) -> None:

@@ -131,6 +131,7 @@ def test_pairs_teach_a_narrower_student_and_its_baseline(
     folder = tmp_path / "run"
     metrics, test = json.loads((folder / "metrics.json").read_text()), predictions.load(folder, "test")
     assert {"baseline/test/ndcg@10", "test/recall@1", "val/ndcg@10", "teacher/test/mrr@10"} <= metrics.keys()
+    assert "reference/untrained student/test/ndcg@10" in metrics
     assert metrics["test/mean_cosine"] < 0.999
     answers = test.answers["student"]
     assert answers["anchor"].shape == (30, 16) and test.answers["teacher"]["anchor"].shape == (30, 32)
@@ -169,6 +170,7 @@ def test_a_wider_teacher_with_a_dense_layer_teaches_by_its_main_directions(
         (["losses=[contrastive]"], r"losses\.contrastive: learning from labels, and no row of train has one"),
         (["hardware.accumulate=2"], r"losses similarity compare the rows of a batch"),
         (["losses=[output]"], r"losses\.output .* needs a head of labels; the head is 32 dimensions"),
+        (["teacher=ensemble"], r"several teachers cannot be combined into a vector"),
         (["task.dims=[64]"], r"losses\.similarity\.dims=\[64\] must be different whole numbers from 1 to 32"),
         (["task.most=2"], r"line 4 of data\.val_path=.* has the score .*outside 0 … task\.most=2"),
     ],

@@ -14,7 +14,7 @@ from mangakd.runs.settings import of_teacher
 from mangakd.store.manifest import MANIFEST_FILE, Manifest
 from mangakd.teachers import standard
 from mangakd.teachers.cached import Cached
-from mangakd.teachers.ensemble import check_likelihood, normalised
+from mangakd.teachers.ensemble import check_combinable, check_likelihood, normalised
 from mangakd.teachers.options import EnsembleOptions, Member, TeacherOptions
 from mangakd.teachers.standard import check_scores
 from mangakd.training.checkpoints import KEY, read
@@ -27,6 +27,8 @@ def weights(options: TeacherOptions, kind: Callable[[], Kind]) -> None:
     combine members that does not fit the head."""
     if not isinstance(options, EnsembleOptions):
         return
+    if len(options.models) > 1:
+        check_combinable(kind())
     if options.combine == standard.COMBINE:
         check_scores(kind())
     if isinstance(options.weights, str):

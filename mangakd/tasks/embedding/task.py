@@ -38,6 +38,7 @@ class Embedding(Task):
     """
 
     units: ClassVar[tuple[str, ...]] = ("labels",)
+    shows_untrained: ClassVar[bool] = True
     optional: ClassVar[tuple[str, ...]] = ("anchor", "positive", "negatives", "score", "text")
     name: str = "embedding"
     kind: Kind = "vector"
