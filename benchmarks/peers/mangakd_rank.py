@@ -72,6 +72,15 @@ class Written(TeacherProvider):
         )
 
 
+def validation_of(rows: Rows) -> Rows:
+    """A few rows that a judge can score; they are met after the window."""
+    few = rows.take(range(VALIDATION))
+    if "text" not in rows:
+        return few
+    columns = {"anchor": few["text"], "positive": few["text"][::-1], "text": [""] * VALIDATION}
+    return Rows({**few.columns, **columns, "score": [i / VALIDATION for i in range(VALIDATION)]})
+
+
 def rows_of(options: Any) -> tuple[Task, Rows, Head, LossCallback]:
     if options.task == "rerank":
         groups = rank_common.groups(options.data)[: options.rows // DOCUMENTS]
@@ -105,7 +114,7 @@ def train(options: Any, folder: Path) -> tuple[rank_common.StepClock, int]:
     size = options.batch_size // DOCUMENTS if options.task == "rerank" else options.batch_size
     clock = rank_common.StepClock(options.warmup, options.steps)
     plan = Fit(
-        "benchmark", folder, task, split, task.encode(rows.take(range(VALIDATION)), head, tokenise),
+        "benchmark", folder, task, split, task.encode(validation_of(rows), head, tokenise),
         Optim(lr=rank_common.LEARNING_RATE, warmup=0.0, schedule="constant", clip=None),
         Hardware(accelerator="cpu", batch_size=size), options.seed,
         trainer={"max_epochs": 1, "max_steps": clock.last}, loggers=[CSVLogger(folder, "logs", "")],
