@@ -69,7 +69,7 @@ def leave_no_folder(folder: Path) -> None:
 
 
 def on_each_device(work: Work, config: DictConfig, this: Run, is_rank: bool, folder: Path | None) -> None:
-    """work(config, this) in a process for each device. joined: this process is a rank. folder: as in launch.start."""
+    """work(config, this) in a process for each device. is_rank: this process is one. folder: as in launch.start."""
     hardware = this.parts.hardware
     if hardware.world == 1 or is_rank:
         work(config, this)

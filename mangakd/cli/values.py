@@ -98,11 +98,11 @@ def _show(value: Any) -> str:
 def warn_ignored(config: DictConfig) -> None:
     """Warn about settings given on the command line that nothing in this run reads."""
     keys = _overrides()
-    losses = OmegaConf.to_yaml(config.get("losses") or {})
-    for key in keys:
-        if key.startswith("distill.") and key not in losses:
-            losses = ", ".join(config.get("losses") or {}) or "none"
-            log.warning("%s is set, but no chosen loss reads it (losses: %s).", key, losses)
+    losses = config.get("losses") or {}
+    text, names = OmegaConf.to_yaml(losses), ", ".join(losses) or "none"
+    for key in sorted(keys):
+        if key.startswith("distill.") and key not in text:
+            log.warning("%s is set, but no chosen loss reads it (losses: %s).", key, names)
     student = config.student
     if student.path is not None and "student.path" not in keys:
         for key in sorted(keys & {"student", "student.layers", "student.sizes"}):

@@ -17,8 +17,9 @@ from mangakd.core.spec import Kind
 Batch = Mapping[str, Any]
 """What a loader yields of B rows with S sequences: `student` and `teacher` (model inputs, the same object when one tokenizer
 serves both), `key` (S) int64 content hash of the teacher's tokens, the task's columns (B, …), such as `labels` (B) int64 or
-(B, C) float, and `first` (B + 1) where rows own several sequences (data/encoded.py); in training also `scale`, unit of counting →
-this micro-batch's share of its optimizer step."""
+(B, C) float. Where rows own several sequences (data/encoded.py) also `first` (B + 1), and in the inputs the tokens of each
+sequence under LENGTHS (S). In training also `scale`, unit of counting → this micro-batch's share of its optimizer step."""
+LENGTHS = "sequence_lengths"  # no architecture of transformers has an input of this name
 
 
 def each_tensor(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mangakd.core.outputs import Batch
+from mangakd.core.outputs import LENGTHS, Batch
 from mangakd.data.sampler import MicroBatch, Units
 from mangakd.data.tokens import Concatenation, Sequences
 
@@ -131,11 +131,16 @@ class EncodedSplit:
             ends = np.cumsum(counts)
             batch["first"] = torch.from_numpy(np.concatenate([[0], ends]))
             sequences = np.arange(ends[-1]) + np.repeat(self.first[rows] - (ends - counts), counts)
-        student = _inputs(self.student, sequences, self.sides.student_pad)
-        teacher = student if self.sides.shared else _inputs(self.teacher, sequences, self.sides.teacher_pad)
+        student = self._inputs(self.student, sequences, self.sides.student_pad)
+        teacher = student if self.sides.shared else self._inputs(self.teacher, sequences, self.sides.teacher_pad)
         columns = {name: torch.from_numpy(values[rows]) for name, values in self.columns.items()}
         key = torch.from_numpy(self.teacher.keys[sequences])
         return {"student": student, "teacher": teacher, **columns, **batch, "key": key}
+
+    def _inputs(self, tokens: Sequences, sequences: np.ndarray, pad: int) -> dict[str, Tensor]:
+        """The loader batches rows of similar length; sequences of a row differ, and models.by_length wants to know it."""
+        lengths = {} if self.first is None else {LENGTHS: tokens.lengths[sequences]}
+        return {name: torch.from_numpy(each) for name, each in {**tokens.inputs(sequences, pad), **lengths}.items()}
 
 
 def joined(splits: Sequence[EncodedSplit]) -> EncodedSplit:
@@ -164,7 +169,3 @@ def _first(splits: Sequence[EncodedSplit]) -> np.ndarray | None:
         return None
     counts = [np.ones(len(s), dtype=np.int64) if s.first is None else np.diff(s.first) for s in splits]
     return np.concatenate([[0], np.cumsum(np.concatenate(counts))])
-
-
-def _inputs(tokens: Sequences, sequences: np.ndarray, pad: int) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(values) for name, values in tokens.inputs(sequences, pad).items()}

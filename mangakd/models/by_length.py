@@ -1,9 +1,8 @@
 """Divides a batch into runs of a model over sequences of similar length. On a CPU, padding costs as much as text.
 
-A loader batches rows of similar length. A ranker's row owns the pairs of a query with all its documents, though, whose lengths
-differ: padded to the longest, 40 pairs of a question and a medical answer are 1.6 times their own tokens. A GPU computes a
-whole batch at once, so it gets one run. Answers of a sequence do not depend on padding, and answers of the runs go back to the
-sequences' places; gradients are sums over the runs.
+A loader batches rows of similar length. A ranker's row owns the pairs of a query with all its documents, though, and their
+lengths differ. A GPU computes a whole batch at once, so it gets one run. Answers of a sequence do not depend on padding, and
+answers of the runs go back to the sequences' places; gradients are sums over the runs.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mangakd.core.outputs import Outputs
+from mangakd.core.outputs import LENGTHS, Outputs
 from mangakd.core.spec import Kind
 from mangakd.runtime.grouping import groups
 
@@ -22,18 +21,17 @@ MOST = 64  # sequences of a run; more make a run no faster, and the search for t
 Inputs = Mapping[str, Tensor]
 
 
-def runs(mask: Tensor) -> list[tuple[Tensor, int]]:
+def parts(inputs: Inputs) -> list[tuple[Tensor, int]]:
     """Positions of sequences, and the tokens to which they are padded, for each run; none where one run is as good.
 
-    mask: (S, T), padding on any side.
+    inputs: name → (S, T), padded on the right, and LENGTHS (S) where rows own several sequences.
     """
-    if mask.device.type != "cpu" or len(mask) < 2:
+    lengths = inputs.get(LENGTHS)
+    if lengths is None or lengths.device.type != "cpu":
         return []
-    places = torch.arange(1, mask.shape[1] + 1)
-    lengths = (mask.bool() * places).amax(1).clamp(min=1)  # up to the last token: padding on the left stays
-    parts = [(torch.tensor(rows), int(lengths[rows].max())) for rows in groups(lengths.tolist(), MOST)]
-    tokens = sum(len(rows) * longest for rows, longest in parts)
-    return parts if tokens <= (1 - GAIN) * mask.numel() else []
+    runs = [(torch.tensor(rows), int(lengths[rows].max())) for rows in groups(lengths.tolist(), MOST)]
+    tokens = sum(len(rows) * longest for rows, longest in runs)
+    return runs if tokens <= (1 - GAIN) * len(lengths) * int(lengths.max()) else []
 
 
 def outputs(run: Callable[[Inputs], Outputs], inputs: Inputs, parts: list[tuple[Tensor, int]], kind: Kind) -> Outputs:

@@ -116,12 +116,11 @@ class Encoder(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
         known = {name: value for name, value in inputs.items() if name in self._accepts}
-        mask = inputs["attention_mask"]
-        alike = all(value.shape == mask.shape for value in known.values())
         # Each run of a sharded model gathers its weights from all ranks, and ranks would run different numbers of parts.
         sharded = any(isinstance(module, FSDPModule) for module in self.modules())
-        parts = by_length.runs(mask) if alike and not self._need.attention and not sharded else []
-        return by_length.outputs(self._run, known, parts, self.spec.head.kind) if parts else self._run(known)
+        if sharded or self._need.attention or not (parts := by_length.parts(inputs)):
+            return self._run(known)
+        return by_length.outputs(self._run, known, parts, self.spec.head.kind)
 
     def _run(self, inputs: Mapping[str, Tensor]) -> Outputs:
         self._forget()

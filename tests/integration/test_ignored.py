@@ -57,6 +57,16 @@ def test_ignored_settings_are_warned_about(
     assert expected in told if expected else not told
 
 
+def test_a_knob_that_a_loss_reads_is_not_named_beside_one_that_none_reads(
+    base: list[str], compose: Compose, caplog: pytest.LogCaptureFixture
+) -> None:
+    knobs = ["distill.alpha=0.5", "distill.beta=3", "distill.gamma=2", "distill.temperature=3"]
+    with caplog.at_level(logging.WARNING):
+        preflight.warn_ignored(compose(*base, *knobs))
+    reason = "is set, but no chosen loss reads it (losses: hard_label, output)."
+    assert caplog.messages == [f"distill.beta {reason}", f"distill.gamma {reason}"]
+
+
 @pytest.mark.parametrize("units", [True, False])
 def test_bf16_on_a_cpu_that_emulates_it_is_warned_about(
     units: bool, base: list[str], compose: Compose, tmp_path: Path,

@@ -5,19 +5,19 @@ import tiny
 import torch
 from torch import Tensor
 
+from mangakd.core.outputs import LENGTHS
 from mangakd.core.requires import Need
 from mangakd.models import by_length
 from mangakd.models.encoder import Encoder
 
-LENGTHS = [3, 30, 4, 28, 3, 5, 29, 31, 4, 2]
+TOKENS = [3, 30, 4, 28, 3, 5, 29, 31, 4, 2]
 
 
-def batch(left: bool = False) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    places = torch.arange(max(LENGTHS))
-    mask = (places < torch.tensor(LENGTHS)[:, None]).long()
-    ids = torch.randint(5, 20, mask.shape, generator=generator) * mask
-    return {"input_ids": ids.flip(1) if left else ids, "attention_mask": mask.flip(1) if left else mask}
+def batch() -> dict[str, Tensor]:
+    lengths = torch.tensor(TOKENS)
+    mask = (torch.arange(max(TOKENS)) < lengths[:, None]).long()
+    ids = torch.randint(5, 20, mask.shape, generator=torch.Generator().manual_seed(0)) * mask
+    return {"input_ids": ids, "attention_mask": mask, LENGTHS: lengths}
 
 
 def answer_and_gradient(encoder: Encoder, inputs: dict[str, Tensor]) -> list[Tensor]:
@@ -29,35 +29,33 @@ def answer_and_gradient(encoder: Encoder, inputs: dict[str, Tensor]) -> list[Ten
     return [outputs.answer, states, *(p.grad for p in encoder.parameters() if p.grad is not None)]
 
 
-@pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
-def test_several_runs_equal_one(left: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_runs_equal_one() -> None:
     encoder = tiny.encoder(1).require(Need(answer=True, hidden=frozenset({1}))).eval().double()
-    calls = []
+    calls: list[int] = []
     encoder.model.register_forward_hook(lambda *_: calls.append(1))
-    apart = answer_and_gradient(encoder, batch(left))
-    runs = len(calls)
-    monkeypatch.setattr(by_length, "GAIN", 1.0)
-    whole = answer_and_gradient(encoder, batch(left))
-    assert len(calls) - runs == 1
-    # Padding on the left is before the tokens, so a run keeps it.
-    assert runs == 1 if left else runs > 1
+    apart = answer_and_gradient(encoder, batch())
+    assert len(calls) > 1
+    calls.clear()
+    # Rows of one sequence are batched by their length, so they are computed at once, with the dropout of one run.
+    whole = answer_and_gradient(encoder, {name: value for name, value in batch().items() if name != LENGTHS})
+    assert len(calls) == 1
     for one, other in zip(apart, whole, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
 
 
 def test_runs_cost_fewer_tokens_and_hold_each_sequence_once() -> None:
-    parts = by_length.runs(batch()["attention_mask"])
-    assert sorted(torch.cat([rows for rows, _ in parts]).tolist()) == list(range(len(LENGTHS)))
-    assert all(max(LENGTHS[i] for i in rows) == longest for rows, longest in parts)
-    assert sum(len(rows) * longest for rows, longest in parts) < 0.7 * len(LENGTHS) * max(LENGTHS)
+    parts = by_length.parts(batch())
+    assert sorted(torch.cat([rows for rows, _ in parts]).tolist()) == list(range(len(TOKENS)))
+    assert all(max(TOKENS[i] for i in rows) == longest for rows, longest in parts)
+    assert sum(len(rows) * longest for rows, longest in parts) < 0.7 * len(TOKENS) * max(TOKENS)
 
 
-def test_one_run_where_padding_is_small() -> None:
-    assert not by_length.runs(torch.ones(8, 20, dtype=torch.long))
-    assert not by_length.runs(torch.ones(1, 20, dtype=torch.long))
+@pytest.mark.parametrize("tokens", [[20] * 8, [20]], ids=["alike", "one"])
+def test_one_run_where_padding_is_small(tokens: list[int]) -> None:
+    assert not by_length.parts({LENGTHS: torch.tensor(tokens)})
 
 
-def test_a_sequence_without_tokens_has_a_place() -> None:
-    mask = batch()["attention_mask"]
-    mask[0] = 0
-    assert sorted(torch.cat([rows for rows, _ in by_length.runs(mask)]).tolist()) == list(range(len(LENGTHS)))
+def test_a_loss_on_attention_maps_gets_one_run() -> None:
+    encoder = tiny.encoder(1).require(Need(attention=frozenset({1}))).eval()
+    inputs = batch()
+    assert encoder(inputs).attention[1].query.shape[2] == max(TOKENS)
