@@ -131,6 +131,6 @@ def _data_of_run(folder: Path, settings: DictConfig, calibrated: bool) -> Data:
     if not calibrated and type(task).served is Task.served:
         return of_run(folder, ())
     try:
-        return data_of(folder, task, instantiate(settings.data).load(task.columns))
+        return data_of(folder, task, instantiate(settings.data).load(task.columns, task.optional))
     except UserError as error:
         raise UserError(f"the run's training texts cannot be read again; give texts=<file>. {error}") from error

@@ -12,53 +12,47 @@ from mangakd.core import cpu
 from mangakd.core.errors import UserError
 from mangakd.evaluation import predictions
 from mangakd.evaluation.predictions import Predictions
-from mangakd.models import load
+from mangakd.export import graph
+from mangakd.export.graph import Graph
+from mangakd.runtime.tokenise import Text
 
 WARM_UP, TEXTS, MAX_LENGTH = 20, 200, 128
-Question = tuple[list[str], ...]
-"""What a tokenizer is given: B texts, or B texts and as many second texts."""
 
 
 def latency(folder: Path) -> dict[str, Any]:
     """Milliseconds from a test text to its answer, one text at a time, on one thread. A ranker is asked one query at a time, with
     all its documents."""
-    path = str(folder / "student")
-    if not Path(path).is_dir():
+    if not (folder / "student").is_dir():
         raise UserError(f"{folder} has no student/, so its latency cannot be measured; leave latency=true out.")
     questions = _questions(predictions.load(folder, "test"))
     questions = [questions[i] for i in np.linspace(0, len(questions) - 1, TEXTS).astype(int)]
-    model = load.trained_classifier(path, "run")
-    assert model is not None, "the student of a run has a head"
-    tokenizer = load.load_tokenizer(path, "run")
+    student = graph.read(folder / "student", _max_length(folder))
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        times = _timed(model.eval(), tokenizer, questions, _max_length(folder))
+        times = _timed(student, questions)
     finally:
         torch.set_num_threads(before)
     p50, p95 = np.percentile(times, [50, 95])
-    what = "one text" if len(questions[0]) == 1 else "one query with all its documents"
+    what = "one query with all its documents" if student.pairs else "one text"
     return {"p50_ms": p50, "p95_ms": p95, "texts": len(questions), "threads": 1, "machine": cpu.name(), "what": what}
 
 
-def _questions(test: Predictions) -> list[Question]:
+def _questions(test: Predictions) -> list[list[Text]]:
     """What a model is asked at a time: a text, or pairs of a query with each of its documents."""
     documents = next(iter(test.lists.values()), None) if test.head.kind == "score" else None
     if documents is None:
-        return [([text],) for text in test.texts]
-    return [([query] * len(each), each) for query, each in zip(test.texts, documents, strict=True)]
+        return [[text] for text in test.texts]
+    return [[(query, document) for document in each] for query, each in zip(test.texts, documents, strict=True)]
 
 
-def _timed(model: Any, tokenizer: Any, questions: list[Question], max_length: int) -> list[float]:
-    """Of a ranker the document alone is cut."""
+def _timed(student: Graph, questions: list[list[Text]]) -> list[float]:
+    """The first ones warm up."""
     times = []
-    with torch.inference_mode():
-        for question in [*questions[:WARM_UP], *questions]:
-            cut = "longest_first" if len(question) == 1 else "only_second"
-            start = time.perf_counter()
-            inputs = tokenizer(*question, truncation=cut, padding=True, max_length=max_length, return_tensors="pt")
-            model(**inputs).logits.argmax(-1).tolist()
-            times.append(1000 * (time.perf_counter() - start))
+    for question in [*questions[:WARM_UP], *questions]:
+        start = time.perf_counter()
+        student.answer(student.encode(question))
+        times.append(1000 * (time.perf_counter() - start))
     return times[min(WARM_UP, len(questions)) :]
 
 

@@ -190,7 +190,7 @@ def likeness(head: Head, one: np.ndarray, other: np.ndarray, served: Served | No
     else:
         blank = np.zeros_like(one) if head.several else np.zeros(len(one), dtype=int)  # agreement reads no targets
         statistic = agreement(*(Answers(each, blank, several=head.several) for each in (other, one)))
-    return float(statistic.score(statistic.features.sum(axis=0, dtype=np.float64)))
+    return statistic.value
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -40,6 +40,11 @@ class Split:
     served: Served | None = None
 
     @property
+    def size(self) -> int:
+        """N rows, each of which may own several texts."""
+        return len(self.texts if self.served is None else next(iter(self.served.truth.values())))
+
+    @property
     def labelled(self) -> bool:
         return self.labels is not None or (self.served is not None and self.served.labelled)
 

@@ -174,9 +174,9 @@ def _record(
     score = name if has_labels else alike
     calibrates = any(VARIANTS[each.name].calibrated for each in choice.comparisons)
     rows = {"calibration": min(len(data.calibration), CALIBRATION) if calibrates else 0}
-    rows["validation"] = len(data.validation.texts)
+    rows["validation"] = data.validation.size
     if data.test is not None:
-        rows["test"] = len(data.test.texts)
+        rows["test"] = data.test.size
 
     def entry(comparison: Comparison, **more: Any) -> Mapping[str, Any]:
         metrics = comparison.metrics()

@@ -125,13 +125,13 @@ def notes(record: Record) -> str:
     slow = f" {record.get('cpu')} has no units for INT8, which gains more where there are some (VNNI, AMX)."
     threads = f"{record['threads']} thread{'s' if record['threads'] > 1 else ''}"
     return (
-        f"{count:,} validation texts in batches of {record['batch_size']}, truncated to {record['max_length']} tokens. A variant "
-        f"passes if it loses no more than {record['max_drop']:g} points; brackets are 95 % of paired bootstrap resamples. In "
-        "company: how far the other texts of a batch move an answer. A variant whose answers move by more than rounding is "
-        "served and measured text by text. Below: p50 / p95 / p99 milliseconds from token ids to the answer, one text at a time, "
-        f"and the time of a text in batches, on {threads}. The variants were measured in turns; shares are of PyTorch fp32. Of "
-        "the variants that pass, the one with the smallest geometric mean of p50 and time in batches ships. Loading includes the "
-        f"start of Python and its imports.{slow if record.get('int8_units') is False else ''}"
+        f"{count:,} validation rows in batches of {record['batch_size']} texts, truncated to {record['max_length']} tokens. "
+        f"A variant passes if it loses no more than {record['max_drop']:g} points; brackets are 95 % of paired bootstrap "
+        "resamples. In company: how far the other texts of a batch move an answer. A variant whose answers move by more than "
+        "rounding is served and measured text by text. Below: p50 / p95 / p99 milliseconds from token ids to the answer, one "
+        f"text at a time, and the time of a text in batches, on {threads}. The variants were measured in turns; shares are of "
+        "PyTorch fp32. Of the variants that pass, the one with the smallest geometric mean of p50 and time in batches ships. "
+        f"Loading includes the start of Python and its imports.{slow if record.get('int8_units') is False else ''}"
     )
 
 
