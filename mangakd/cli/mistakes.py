@@ -77,10 +77,10 @@ def _near_key(key: str, name: str) -> str:
             configs.append(compose(name, options))
     keys = list(dict.fromkeys([*(key for config in configs for key in keys_of(config)), *groups()]))
     # `lr` is too far from `optim.lr` for difflib, yet it is what people type.
-    within = [known for known in keys if known.rpartition(".")[2] == key.rpartition(".")[2]]
+    within = [one for one in keys if one.rpartition(".")[2] == key.rpartition(".")[2]]
     hint = f"; did you mean {', '.join(within[:3])}?" if within else near(key, keys)
     place = key.rpartition(".")[0]
-    beside = [known.rpartition(".")[2] for known in keys if known.rpartition(".")[0] == place != ""]
+    beside = [one.rpartition(".")[2] for one in keys if one.rpartition(".")[0] == place != ""]
     if 0 < len(beside) <= MOST_NAMED:
         hint += f" {place} has: {', '.join(beside)}."
     return f"{hint} {command(name)} --help lists them."

@@ -46,29 +46,29 @@ class Augment:
     def made(self, texts: Sequence[str], words: "Neighbours", held_out: Collection[str]) -> list[str]:
         """`copies` variants of each text, fewer where no new one is found. A function of the arguments and the seed."""
         rng = random.Random(self.seed)
-        known = {*texts, *held_out}
+        others = {*texts, *held_out}
         corpus = [word for text in texts for word in text.split()]
-        found = []
+        new = []
         for _ in range(self.copies):
             for text in texts:
-                variant = self._new(text, words, corpus, known, rng)
+                variant = self._new(text, words, corpus, others, rng)
                 if variant is not None:
-                    known.add(variant)
-                    found.append(variant)
-        return found
+                    others.add(variant)
+                    new.append(variant)
+        return new
 
     def _new(
-        self, text: str, words: "Neighbours", corpus: Sequence[str], known: Collection[str], rng: random.Random
+        self, text: str, words: "Neighbours", corpus: Sequence[str], others: Collection[str], rng: random.Random
     ) -> str | None:
         for _ in range(TRIES):
             variant = self._variant(text.split(), words, corpus, rng)
-            if variant not in known:
+            if variant not in others:
                 return variant
         return None
 
     def _variant(self, parts: list[str], words: "Neighbours", corpus: Sequence[str], rng: random.Random) -> str:
-        kept = [word for word in parts if rng.random() >= self.drop] or parts
-        changed = [rng.choice(words.of(word) or corpus) if rng.random() < self.replace else word for word in kept]
+        rest = [word for word in parts if rng.random() >= self.drop] or parts
+        changed = [rng.choice(words.of(word) or corpus) if rng.random() < self.replace else word for word in rest]
         if len(changed) > 3 and rng.random() < self.swap:
             middle = len(changed) // 2
             changed = changed[middle:] + changed[:middle]
@@ -99,7 +99,7 @@ class Neighbours:
         return self._found[name]
 
 
-def kept(file: Path, make: Callable[[], list[str]]) -> list[str]:
+def from_cache(file: Path, make: Callable[[], list[str]]) -> list[str]:
     """Texts from a cache file, made once."""
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)

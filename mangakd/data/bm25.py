@@ -48,10 +48,10 @@ class Bm25:
 
     def scores(self, query: str) -> np.ndarray:
         """(N) float32, 0 for a document that shares no word with the query."""
-        known = [self._vocabulary[word] for word in words(query) if word in self._vocabulary]
-        if not known:
+        numbers = [self._vocabulary[word] for word in words(query) if word in self._vocabulary]
+        if not numbers:
             return np.zeros(self._size, np.float32)
-        return self._index.get_scores_from_ids(known)
+        return self._index.get_scores_from_ids(numbers)
 
     def best(self, query: str, count: int) -> np.ndarray:
         """Positions of at most `count` documents that share a word with the query, the best first. Ties: the earlier first."""

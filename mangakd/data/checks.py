@@ -88,25 +88,25 @@ def _check_whole(rows: Rows, column: str) -> None:
         )
 
 
-def check_labels(name: str, rows: Rows, column: str, known: set[str]) -> None:
+def check_labels(name: str, rows: Rows, column: str, vocabulary: set[str]) -> None:
     """The labels of a held-out split are those of train."""
-    wrong = [i for i, labels in enumerate(rows[column]) if not set(labels) <= known]
+    wrong = [i for i, labels in enumerate(rows[column]) if not set(labels) <= vocabulary]
     if wrong:
-        unknown = sorted({label for i in wrong for label in rows[column][i]} - known)
-        first = next(label for label in rows[column][wrong[0]] if label not in known)
-        every = {*known, *unknown}
+        unknown = sorted({label for i in wrong for label in rows[column][i]} - vocabulary)
+        first = next(label for label in rows[column][wrong[0]] if label not in vocabulary)
+        every = {*vocabulary, *unknown}
         raise UserError(
             f"{rows.where(wrong[0])} ({name}) has the label {first!r}, which no row of train has"
-            f"{_more(wrong, near(first, known))} "
-            f"train has {len(known)} classes, all splits together {len(every)}; missing from train: {listed(unknown)}. "
+            f"{_more(wrong, near(first, vocabulary))} "
+            f"train has {len(vocabulary)} classes, all splits together {len(every)}; missing from train: {listed(unknown)}. "
             "Correct the label, add rows to train, or raise data.train_limit."
         )
 
 
 def check_classes(labels: tuple[str, ...], train: Rows, column: str) -> None:
     """train has rows of two classes or more, and of each."""
-    seen = {label for row in train[column] for label in row}
-    absent = [label for label in labels if label not in seen]
+    present = {label for row in train[column] for label in row}
+    absent = [label for label in labels if label not in present]
     if absent:
         raise UserError(
             f"train has {len(train)} rows, none of them of {listed(absent)}; add rows, or raise data.train_limit."

@@ -48,13 +48,13 @@ class Collection:
             raise UserError(
                 f"{self._origin(self._file(split))}: the query {unknown} is not in {origin}. Add it, or remove it."
             )
-        chosen = [i for query, i in ids.items() if query in judged]
+        places = [i for query, i in ids.items() if query in judged]
         texts, judgements = table.column("text"), {ids[query]: each for query, each in judged.items()}
-        numbers = [table.numbers[i] for i in chosen]
+        numbers = [table.numbers[i] for i in places]
         columns: dict[str, list[Any]] = {
             "id": [query for query in ids if query in judged],
-            "query": [text_of(texts[i], f"line {table.numbers[i]} of {origin}", self._key) for i in chosen],
-            "judgements": [judgements[i] for i in chosen],
+            "query": [text_of(texts[i], f"line {table.numbers[i]} of {origin}", self._key) for i in places],
+            "judgements": [judgements[i] for i in places],
         }
         return Rows(columns, numbers, origin, table.unit)
 
@@ -90,9 +90,9 @@ class Collection:
         columns: dict[str, list[Any]] = {"query": queries["query"], "documents": [], "grades": []}
         for best, judgements in zip(candidates, queries["judgements"], strict=True):
             hits = set(best)
-            chosen = [*best, *(i for i, grade in judgements.items() if add and grade > 0 and i not in hits)]
+            places = [*best, *(i for i, grade in judgements.items() if add and grade > 0 and i not in hits)]
             grades: dict[str, float] = {}  # equal texts are one document, with the best of their grades
-            for i in chosen:
+            for i in places:
                 text = self._corpus[1][i]
                 grades[text] = max(grades.get(text, 0.0), judgements.get(i, 0.0))
             columns["documents"].append(tuple(grades))

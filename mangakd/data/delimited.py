@@ -129,8 +129,8 @@ def _spaced_records(lines: Sequence[str], skipped: int, separator: str) -> list[
         return None
     records = [record for record in records if record.raw.strip()]
     cell = re.compile(rf'(?:^|{re.escape(separator)})( *)("(?:[^"]|"")*"|[^{re.escape(separator)}\r\n]*)')
-    written = [cell.findall(record.raw) for record in records]
-    unquoted = [[None if body.startswith('"') else blanks for blanks, body in row] for row in written]
+    plain = [cell.findall(record.raw) for record in records]
+    unquoted = [[None if body.startswith('"') else blanks for blanks, body in row] for row in plain]
     quotes_only = not any(blanks for row in unquoted for blanks in row)
     everywhere = all(row[0] in (None, "") and set(row[1:]) <= {None, " "} for row in unquoted[1:])
     even = len({len(record.cells) for record in records}) == 1
@@ -138,30 +138,28 @@ def _spaced_records(lines: Sequence[str], skipped: int, separator: str) -> list[
 
 
 def _tabbed_records(lines: Sequence[str], skipped: int, origin: str, notices: Notices) -> list[Record]:
-    written = [
+    plain = [
         Record(number, line.rstrip("\r\n").split("\t"), line)
         for number, line in enumerate(lines[skipped:], skipped + 1)
     ]
     starts = [
-        (record.line, cell)
-        for record in written
-        if (cell := next((c for c in record.cells if c.startswith('"')), None))
+        (record.line, cell) for record in plain if (cell := next((c for c in record.cells if c.startswith('"')), None))
     ]
-    if starts and (quoted := _as_meant(lines, skipped, written)):
+    if starts and (quoted := _as_meant(lines, skipped, plain)):
         log.info("%s is read as a writer with quoting wrote it: quotes around a cell are no part of it.", origin)
         return quoted
     for line, cell in starts:
         notices.add("rows with a cell that begins with a quote, which is read as a part of it", line, cell)
-    return written
+    return plain
 
 
-def _as_meant(lines: Sequence[str], skipped: int, written: Sequence[Record]) -> list[Record] | None:
+def _as_meant(lines: Sequence[str], skipped: int, plain: Sequence[Record]) -> list[Record] | None:
     """Records with quoting, where the whole file is what a writer with quoting would have written."""
     try:
         quoted = list(_records(lines, skipped, "\t"))
     except _BrokenQuotes:
         return None
-    widths = {len(record.cells) for record in written if record.raw.strip("\r\n")}
+    widths = {len(record.cells) for record in plain if record.raw.strip("\r\n")}
     if len(widths) == 1 and widths != {1} and any(_has_break(cell) for record in quoted for cell in record.cells):
         return None  # each line is a row as it stands, so no text goes on in the next line
     return quoted if any(all(_as_written_by(record, quotes) for record in quoted) for quotes in _WRITERS) else None

@@ -103,15 +103,13 @@ def _unknown(file: Path, key: str, content: bytes, start: int) -> str:
 
 def _choice(file: Path, samples: list[tuple[str, str]]) -> str:
     """How the first letters read in each encoding, and the command to convert from the one that the user chooses."""
-    shown = "".join(f"\n  {name}: {sample!r}" for name, sample in samples)
+    sample_lines = "".join(f"\n  {name}: {sample!r}" for name, sample in samples)
     name = samples[0][0] if len(samples) == 1 else "ENCODING"
     command = _FROM_HZ if name == "hz" else f"iconv -f {name} -t utf-8 <"
     advice = f"{command} {shlex.quote(file.name)} > {shlex.quote('utf8-' + file.name)}"
     if len(samples) == 1:
-        return f" The first such letters read{shown}\nIf that reads right, convert it: {advice}"
-    return (
-        f" The first such letters read{shown}\nOnly you can tell which reads right (or none). Convert from it: {advice}"
-    )
+        return f" The first such letters read{sample_lines}\nIf that reads right, convert it: {advice}"
+    return f" The first such letters read{sample_lines}\nOnly you can tell which reads right (or none). Convert from it: {advice}"
 
 
 def _samples(content: bytes) -> Iterator[tuple[str, str]]:
@@ -122,10 +120,10 @@ def _samples(content: bytes) -> Iterator[tuple[str, str]]:
             text = content.decode(name)
         except UnicodeDecodeError:
             continue
-        shown = _sample(text)
-        if shown not in texts and len(texts) < _SHOWN and _plausible(text, letters):
-            texts.add(shown)
-            yield name, shown
+        sample = _sample(text)
+        if sample not in texts and len(texts) < _SHOWN and _plausible(text, letters):
+            texts.add(sample)
+            yield name, sample
 
 
 def _sample(text: str) -> str:

@@ -53,9 +53,9 @@ class EvalBatches:
     """All rows, or those at `positions`, once, sorted by length. order: batch order → place among the positions."""
 
     def __init__(self, split: EncodedSplit, batch_size: int, positions: np.ndarray | None = None) -> None:
-        chosen = np.arange(len(split)) if positions is None else positions
-        self.order = np.argsort(split.lengths(split.teacher)[chosen], kind="stable")
-        self.rows = chosen[self.order]
+        places = np.arange(len(split)) if positions is None else positions
+        self.order = np.argsort(split.lengths(split.teacher)[places], kind="stable")
+        self.rows = places[self.order]
         self._split, self._batch_size = split, batch_size
 
     def __len__(self) -> int:

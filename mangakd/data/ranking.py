@@ -122,9 +122,9 @@ class Beir(Files):
 
     def _check_train(self, folder: Collection) -> None:
         if not folder.has("train"):
-            held = ", ".join(f"{QRELS[split]}.tsv" for split in QRELS if folder.has(split)) or "no split"
+            files = ", ".join(f"{QRELS[split]}.tsv" for split in QRELS if folder.has(split)) or "no split"
             raise UserError(
-                f"data.path={self.path} has no qrels/train.tsv; qrels has {held}. A folder to train on holds {LAYOUT}. To score "
+                f"data.path={self.path} has no qrels/train.tsv; qrels has {files}. A folder to train on holds {LAYOUT}. To score "
                 f"on this one, set data.test_path={self.path}, and data.path to training data."
             )
 

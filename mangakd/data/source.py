@@ -113,7 +113,7 @@ class Source(ABC):
         self._warn_ignored()
         files = self.read()
         self._check_named(files)
-        parts = {name: self._whole(self._chosen(rows)) for name, rows in files.items()}
+        parts = {name: self._whole(self._select(rows)) for name, rows in files.items()}
         for name, rows in parts.items():
             checks.check_rows(name, rows, needs, self.column, optional)
         if stratum := strata(needs):  # before the split, which would find too few rows of other classes
@@ -149,8 +149,8 @@ class Source(ABC):
         for name in self.columns:
             if name not in others:
                 cure = f" Set data.{KEYS[name]}." if name in KEYS else ""
-                known = f"the task's are {', '.join(others)}" if others else "this task has none"
-                raise UserError(f"data.columns.{name} names no column of the task: {known}.{cure}")
+                hint = f"the task's are {', '.join(others)}" if others else "this task has none"
+                raise UserError(f"data.columns.{name} names no column of the task: {hint}.{cure}")
 
     def _check_named(self, files: Mapping[str, Rows]) -> None:
         """Raises UserError for an optional column under a name that no file has: left out, it would be missed too late."""
@@ -161,7 +161,7 @@ class Source(ABC):
                     f"data.columns.{name}={column} names a column that no file has. Correct the name, or leave it out."
                 )
 
-    def _chosen(self, rows: Rows) -> Rows:
+    def _select(self, rows: Rows) -> Rows:
         """The columns of the task. Raises UserError where a source with columns of its own lacks one."""
         empty = {name: [NOTHING[self.needs[name]]] * len(rows) for name in self.optional if name not in rows}
         rows = replace(rows, columns={**rows.columns, **empty})
@@ -208,8 +208,10 @@ class Source(ABC):
         for i, labels in enumerate(rows[stratum] if stratum else [()] * len(rows)):
             classes.setdefault(labels, []).append(i)
         rng = random.Random(self.split_seed)
-        kept = {i for each in classes.values() for i in rng.sample(each, math.ceil(self.labelled_share * len(each)))}
-        return rows.take(sorted(kept)), unlabelled.take([i for i in range(len(rows)) if i not in kept])
+        labelled = {
+            i for each in classes.values() for i in rng.sample(each, math.ceil(self.labelled_share * len(each)))
+        }
+        return rows.take(sorted(labelled)), unlabelled.take([i for i in range(len(rows)) if i not in labelled])
 
     def _unlabelled(self, hidden: Rows, splits: Sequence[Rows]) -> Rows:
         """Each input once, none that is in a split."""
@@ -223,11 +225,11 @@ class Source(ABC):
             name: more if name == "text" else [NOTHING[self.needs[name]]] * len(more) for name in hidden.columns
         }
         rows = Rows({name: [*values, *new_cells[name]] for name, values in hidden.columns.items()})
-        seen = {key for split in splits for key in identities(split, self.needs)}
+        all_keys = {key for split in splits for key in identities(split, self.needs)}
         new = []
         for i, key in enumerate(identities(rows, self.needs)):
-            if key not in seen:
-                seen.add(key)
+            if key not in all_keys:
+                all_keys.add(key)
                 new.append(i)
         return rows.take(new)
 

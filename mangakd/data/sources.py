@@ -35,8 +35,8 @@ class MangaIntent(Source):
         most = manga_corpus.SIZES["unlabelled"]
         if not isinstance(self.unlabelled, int) or not 0 <= self.unlabelled <= most:
             raise UserError(f"data.unlabelled={self.unlabelled} must be a whole number from 0 to {most}.")
-        made = manga_corpus.make_split("unlabelled", self.unlabelled)[0] if self.unlabelled else []
-        return [*super().more_texts(), *made]
+        more = manga_corpus.make_split("unlabelled", self.unlabelled)[0] if self.unlabelled else []
+        return [*super().more_texts(), *more]
 
     def _split_rows(self, name: str) -> Rows:
         texts, intents = _manga(name)
@@ -91,9 +91,9 @@ class Clinc150(Source):
         content = read_json(file, "data.path")
         keys = {"train": "train", "validation": "val", "test": "test"}
         if not isinstance(content, dict) or not set(keys.values()) <= set(content):
-            found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+            entries = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
             raise UserError(
-                f"data.path={self.path} is not CLINC150's data_full.json: it must hold train, val, test; found {found}. "
+                f"data.path={self.path} is not CLINC150's data_full.json: it must hold train, val, test; found {entries}. "
                 "For other files use data=files."
             )
         return {split: _pairs(content[key], f"{file.name}:{key}") for split, key in keys.items()}
@@ -156,10 +156,10 @@ class Hub(Source):
         if isinstance(loaded, datasets.Dataset):
             loaded = {"train": loaded}
         aliases = {"train": ("train",), "validation": ("validation", "val", "dev"), "test": ("test",)}
-        found = {split: next((loaded[a] for a in each if a in loaded), None) for split, each in aliases.items()}
-        if found["train"] is None:
+        parts = {split: next((loaded[a] for a in each if a in loaded), None) for split, each in aliases.items()}
+        if parts["train"] is None:
             raise UserError(f"data.path={self.path} has no train split; found {', '.join(loaded)}.")
-        return {split: self._rows(part, f"{self.path}:{split}") for split, part in found.items() if part is not None}
+        return {split: self._rows(part, f"{self.path}:{split}") for split, part in parts.items() if part is not None}
 
     def _rows(self, part: Any, origin: str) -> Rows:
         # The features are also in the schema, but only as long as nobody has changed the columns.

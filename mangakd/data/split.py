@@ -29,13 +29,13 @@ def split_off(rows: Rows, names: Sequence[str], seed: int, columns: Columns) -> 
     together = {i: group for group in groups.values() for i in group}
     classes = _classes(rows, columns)
     left = Counter(label for labels in classes for label in labels)
-    parts, taken = {}, set[int]()
+    parts, used_rows = {}, set[int]()
     for name in names:
-        part = _draw(order, size, together, left, classes, taken) if len(order) > size * len(names) else []
+        part = _draw(order, size, together, left, classes, used_rows) if len(order) > size * len(names) else []
         if not part:
             raise UserError(_too_few(rows, len(groups), names))
         parts[name] = rows.take(sorted(part))
-    parts["train"] = rows.take([i for i in range(len(rows)) if i not in taken])
+    parts["train"] = rows.take([i for i in range(len(rows)) if i not in used_rows])
     copies = len(rows) - len(groups)
     log.info(
         "no file for %s: %s rows split off the training rows (data.split_seed=%d)%s.",
@@ -47,7 +47,7 @@ def split_off(rows: Rows, names: Sequence[str], seed: int, columns: Columns) -> 
 
 def _draw(
     order: Sequence[int], size: int, together: dict[int, list[int]], left: Counter[str],
-    classes: Sequence[tuple[str, ...]], taken: set[int],
+    classes: Sequence[tuple[str, ...]], used_rows: set[int],
 ) -> list[int]:  # fmt: skip
     """At most `size` rows in whole groups, the first of `order` that can go; `left` and `taken` are brought up to date."""
     part: list[int] = []
@@ -57,10 +57,10 @@ def _draw(
         group = together[i]
         labels = Counter(label for each in group for label in classes[each])
         leaves_train_one = all(left[label] > count for label, count in labels.items())
-        if i in taken or len(part) + len(group) > size or not leaves_train_one:
+        if i in used_rows or len(part) + len(group) > size or not leaves_train_one:
             continue
         left.subtract(labels)
-        taken.update(group)
+        used_rows.update(group)
         part += group
     return part
 

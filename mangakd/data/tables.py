@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
 from mangakd.core.errors import UserError, near
+from mangakd.data.arrow_cells import arrow_values
 from mangakd.data.cells import CellError, spelled
 from mangakd.data.delimited import check_breaks, read_delimited
 from mangakd.data.encoding import read_text
@@ -48,7 +48,7 @@ class Table:
     def of_arrow(cls, table: pa.Table, origin: str) -> "Table":
         """Class ids of a ClassLabel column become names, where the schema has what `datasets` writes into it."""
         return cls(
-            list(table.column_names), lambda name: _arrow_values(table, name, origin), range(1, table.num_rows + 1)
+            list(table.column_names), lambda name: arrow_values(table, name, origin), range(1, table.num_rows + 1)
         )
 
     @classmethod
@@ -73,9 +73,9 @@ class Table:
 
     def has(self, column: str | int | None) -> bool:
         """Whether `named` finds a column."""
-        wanted = str(column).strip().casefold()
-        alike = any(name.strip().casefold() == wanted for name in self.names)
-        return alike or (wanted.isdecimal() and int(wanted) < len(self.names))
+        heading = str(column).strip().casefold()
+        alike = any(name.strip().casefold() == heading for name in self.names)
+        return alike or (heading.isdecimal() and int(heading) < len(self.names))
 
     def named(self, column: str | int | None, key: str, origin: str) -> str:
         """The column that a key names: exactly, or but for blanks and case, or by its position from 0.
@@ -84,27 +84,27 @@ class Table:
         """
         if column is None:
             raise UserError(f"{key}=null names no column of {origin}; it has {', '.join(map(_quoted, self.names))}.")
-        wanted = str(column)
-        alike = [name for name in self.names if name.strip().casefold() == wanted.strip().casefold()]
-        if wanted not in self.names and len(alike) == 1:
-            wanted = alike[0]
-        elif wanted not in self.names and wanted.isdecimal() and int(wanted) < len(self.names):
-            wanted = self.names[int(wanted)]
-        if self.names.count(wanted) > 1:
+        heading = str(column)
+        alike = [name for name in self.names if name.strip().casefold() == heading.strip().casefold()]
+        if heading not in self.names and len(alike) == 1:
+            heading = alike[0]
+        elif heading not in self.names and heading.isdecimal() and int(heading) < len(self.names):
+            heading = self.names[int(heading)]
+        if self.names.count(heading) > 1:
             raise UserError(
-                f"{origin} has {self.names.count(wanted)} columns {wanted!r}; rename all but one, or set {key} to another."
+                f"{origin} has {self.names.count(heading)} columns {heading!r}; rename all but one, or set {key} to another."
             )
-        if wanted not in self.names:
+        if heading not in self.names:
             header = " Is its first line a row? Then put a header line before it." if self.joined else ""
             if self.joined and len(self.names) == 1 and (other := re.search(r"""[^\w\s"'.-]""", self.names[0])):
                 header = f" Is {other[0]!r} its separator? Then write it with ',' ';' a tab or '|' instead."
             raise UserError(
-                f"{origin} has no column {wanted!r}; it has {', '.join(map(_quoted, self.names))}. Set {key} to one of "
-                f"these{near(wanted, self.names)}{header}"
+                f"{origin} has no column {heading!r}; it has {', '.join(map(_quoted, self.names))}. Set {key} to one of "
+                f"these{near(heading, self.names)}{header}"
             )
-        if wanted != str(column):
-            log.info("%s: %s=%s is the column %r.", origin, key, column, wanted)
-        return wanted
+        if heading != str(column):
+            log.info("%s: %s=%s is the column %r.", origin, key, column, heading)
+        return heading
 
 
 def existing(path: str | None, key: str) -> Path:
@@ -117,8 +117,8 @@ def existing(path: str | None, key: str) -> Path:
     if file.is_dir():
         if any((file / name).is_file() for name in _SAVED):
             raise UserError(f"{key}={path} is a folder that datasets saved; read it with data=hub data.path={path}.")
-        held = sorted(p.name for p in file.iterdir() if p.suffix.lower() in ENDINGS)
-        raise UserError(f"{key}={path} is a folder, not a file; it holds {_some(held)}. Give {key} one file.")
+        entries = sorted(p.name for p in file.iterdir() if p.suffix.lower() in ENDINGS)
+        raise UserError(f"{key}={path} is a folder, not a file; it holds {_some(entries)}. Give {key} one file.")
     if not file.parent.is_dir():
         raise UserError(f"{key}={path}: there is no such file; the folder {file.parent} does not exist.")
     if not file.is_file():
@@ -168,12 +168,12 @@ def read_texts(path: str, column: str | int, key: str, column_key: str) -> list[
         (number, text_of(value, f"{unit} {number} of {origin}", column_key))
         for number, value in zip(numbers, values, strict=True)
     ]
-    held = [(number, text) for number, text in rows if text.strip()]
-    if not held:
+    entries = [(number, text) for number, text in rows if text.strip()]
+    if not entries:
         raise UserError(f"{origin} holds no text.")
-    if len(held) < len(rows):
-        log.info("%s: %d of %d rows have no text and are left out.", origin, len(rows) - len(held), len(rows))
-    return whole_texts([text for _, text in held], [number for number, _ in held], origin, unit)
+    if len(entries) < len(rows):
+        log.info("%s: %d of %d rows have no text and are left out.", origin, len(rows) - len(entries), len(rows))
+    return whole_texts([text for _, text in entries], [number for number, _ in entries], origin, unit)
 
 
 def text_of(value: Any, where: str, key: str) -> str:
@@ -196,10 +196,10 @@ def read_json(file: Path, key: str) -> Any:
 def _json_list(file: Path, key: str) -> Table:
     content = read_json(file, key)
     if not isinstance(content, list):
-        held = (
+        what = (
             f"an object with the keys {_some(list(content))}" if isinstance(content, dict) else type(content).__name__
         )
-        raise UserError(f'{key}={file} must be a JSON list of objects such as {{"text": …, "label": …}}; found {held}.')
+        raise UserError(f'{key}={file} must be a JSON list of objects such as {{"text": …, "label": …}}; found {what}.')
     numbers = range(1, len(content) + 1)
     _check_objects(content, numbers, key, file, "entry")
     return Table.of_objects(content, numbers, "entry")
@@ -235,69 +235,6 @@ def _arrow(file: Path) -> pa.Table:
         except pa.ArrowInvalid:
             source.seek(0)
             return pa.ipc.open_stream(source).read_all()
-
-
-def _arrow_values(table: pa.Table, name: str, origin: str) -> list[Any]:
-    """Values of a column. Raises UserError for bytes that are not UTF-8 and for a class id without a name."""
-    column = table[name]
-    try:
-        values = column.to_pylist()
-    except UnicodeDecodeError as error:
-        row = next(i for i, cell in enumerate(column, 1) if not _is_readable(cell))
-        raise UserError(f"row {row} of {origin} holds bytes in {name!r} that are not UTF-8. Fix the row.") from error
-    names = _class_names(table.schema, name)
-    if names is None:
-        return [_shortest(value) for value in values] if _is_short_float(column.type) else values
-    return [_named_class(value, names, f"row {row} of {origin}") for row, value in enumerate(values, 1)]
-
-
-def _is_short_float(kind: pa.DataType) -> bool:
-    """Whether a column holds floats of 16 or 32 bits, or lists of them."""
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return _is_short_float(kind.value_type)
-    return pa.types.is_float16(kind) or pa.types.is_float32(kind)
-
-
-def _shortest(value: Any) -> Any:
-    """The shortest decimal that is this float: 0.1, not 0.10000000149011612."""
-    if isinstance(value, list):
-        return [_shortest(item) for item in value]
-    return None if value is None else float(str(np.float32(value)))
-
-
-def _is_readable(cell: pa.Scalar) -> bool:
-    try:
-        cell.as_py()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
-    """Names of a ClassLabel, or of a list of them, in the metadata that `datasets` writes."""
-    try:
-        feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]
-    except (KeyError, TypeError, ValueError):
-        return None
-    if isinstance(feature, list):
-        feature = feature[0]
-    feature = feature.get("feature", feature)
-    return feature.get("names") if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else None
-
-
-def _named_class(value: Any, names: list[str], where: str) -> Any:
-    """-1 stands for a label that is withheld, as in the test splits of competitions. pandas makes floats of ids beside NaN."""
-    if isinstance(value, list):
-        return [_named_class(item, names, where) for item in value]
-    if value is None or value == -1 or value != value:
-        return None
-    if isinstance(value, str):
-        return value
-    if value != int(value) or not 0 <= value < len(names):
-        raise UserError(
-            f"{where} holds the class id {value}; the schema of the file names {len(names)} classes, from 0 on."
-        )
-    return names[int(value)]
 
 
 def _quoted(name: str) -> str:

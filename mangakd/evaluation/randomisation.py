@@ -15,10 +15,10 @@ _CELLS = 2_000_000  # of signs at a time
 def p_value(one: np.ndarray, other: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> float:
     """Two-sided, and at least 1 / (resamples + 1), since what was seen is one of the draws. one, other: (N) of the same rows."""
     differences = np.asarray(one, dtype=np.float64) - other
-    seen = abs(differences.sum()) * (1 - 1e-9)  # the sums of two orders differ by rounding
+    distance = abs(differences.sum()) * (1 - 1e-9)  # the sums of two orders differ by rounding
     rng, step = np.random.default_rng(seed), max(_CELLS // max(len(differences), 1), 1)
     hits = 0
     for start in range(0, resamples, step):
         signs = 2.0 * rng.integers(0, 2, (min(step, resamples - start), len(differences))) - 1
-        hits += int((abs(signs @ differences) >= seen).sum())
+        hits += int((abs(signs @ differences) >= distance).sum())
     return (hits + 1) / (resamples + 1)

@@ -14,7 +14,7 @@ from typing import Any
 from mangakd.core.files import sync_folder
 from mangakd.core.numbers import largest
 from mangakd.core.spec import Head
-from mangakd.runtime.manifest import FORMAT, PARTIAL, Manifest, asked, read, rows_independent
+from mangakd.runtime.manifest import FORMAT, PARTIAL, Manifest, questions, read, rows_independent
 from mangakd.store.files import sha256, write_atomic
 
 MANIFEST_FILE, TOKENIZER_FILE = "manifest.json", "tokenizer.json"
@@ -31,7 +31,7 @@ def draft(folder: Path, content: Content) -> Manifest:
         pad_type_id=tokenizer["pad_type_id"], truncation_side=tokenizer["truncation_side"],
         inputs=tuple(content["inputs"]), output=content["output"], head=Head.read(content["head"]),
         rows_independent=rows_independent(dict(content)), tolerance=float("inf"), content=dict(content),
-        **asked(content),
+        **questions(content),
     )  # fmt: skip
 
 

@@ -22,9 +22,9 @@ class GradientNorms:
 
     def add(self, weighted: Mapping[str, Tensor], share: float) -> None:
         """weighted: name → weight · term, with its graph. share: of the step that this micro-batch is."""
-        learnt = [parameter for parameter in self._student.parameters() if parameter.requires_grad]
+        weights = [parameter for parameter in self._student.parameters() if parameter.requires_grad]
         for name, term in weighted.items():
-            flat = share * _flat(_gradients(term, learnt), learnt)
+            flat = share * _flat(_gradients(term, weights), weights)
             self._sums[name] = self._sums[name] + flat if name in self._sums else flat
 
     def taken(self, mean: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
@@ -33,11 +33,11 @@ class GradientNorms:
         return {name: mean(gradient).norm() for name, gradient in sums.items()}
 
 
-def _gradients(term: Tensor, learnt: Sequence[Tensor]) -> Sequence[Tensor | None]:
+def _gradients(term: Tensor, weights: Sequence[Tensor]) -> Sequence[Tensor | None]:
     if not term.requires_grad:  # a term that only watches
-        return [None] * len(learnt)
+        return [None] * len(weights)
     with torch.autocast(term.device.type, enabled=False):
-        return torch.autograd.grad(term, learnt, retain_graph=True, allow_unused=True)
+        return torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
 
 
 def _flat(gradients: Iterable[Tensor | None], parameters: Iterable[Tensor]) -> Tensor:

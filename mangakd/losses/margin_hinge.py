@@ -51,6 +51,6 @@ class MarginHingeLoss(GroupLoss):
 
     def each(self, student: Tensor, teacher: Tensor | None, groups: Groups, progress: float) -> Tensor:
         assert teacher is not None
-        wanted = differences(teacher)
-        better = groups.pairs() & (wanted > 0) if self.pairs == "all" else groups.better()
-        return mean((wanted - differences(student) + self.margin).clamp(min=0), better)
+        margins = differences(teacher)
+        better = groups.pairs() & (margins > 0) if self.pairs == "all" else groups.better()
+        return mean((margins - differences(student) + self.margin).clamp(min=0), better)

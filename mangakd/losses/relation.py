@@ -131,9 +131,9 @@ class RelationLoss(LossCallback):
             return count
         common = math.gcd(student.hidden, teacher.hidden)
         fitting = [n for n in range(1, common + 1) if common % n == 0]
-        chosen = f"{self.key('relation_heads')}={self.relation_heads}"
-        taken = f" (null takes the student's {count} heads)" if self.relation_heads is None else ""
+        setting = f"{self.key('relation_heads')}={self.relation_heads}"
+        default = f" (null takes the student's {count} heads)" if self.relation_heads is None else ""
         raise UserError(
-            f"{chosen}{taken} must divide both hidden sizes; {student.name} has {student.hidden} and {teacher.name} "
+            f"{setting}{default} must divide both hidden sizes; {student.name} has {student.hidden} and {teacher.name} "
             f"has {teacher.hidden}. Set {self.key('relation_heads')} to one of {fitting}."
         )

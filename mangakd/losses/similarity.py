@@ -85,9 +85,9 @@ def different(keys: Tensor) -> Tensor:
     return keys[:, None] != keys[None, :]
 
 
-def log_shares(scores: Tensor, wanted: Tensor) -> Tensor:
+def log_shares(scores: Tensor, allowed: Tensor) -> Tensor:
     """log softmax over the wanted columns; 0 in the others, so that nothing is infinite. A row without any is that of all."""
-    columns = wanted | ~wanted.any(1, keepdim=True)
+    columns = allowed | ~allowed.any(1, keepdim=True)
     return torch.log_softmax(scores.masked_fill(~columns, float("-inf")), 1).masked_fill(~columns, 0.0)
 
 

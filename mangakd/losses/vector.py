@@ -97,13 +97,13 @@ class VectorLoss(PrefixLoss):
         """The mean and the main directions of the teacher's vectors (N, D_t), from large to small variance."""
         if not self.rotates:
             return
-        wanted = self.directions.shape[1]
-        if len(teacher) <= wanted:
+        rank = self.directions.shape[1]
+        if len(teacher) <= rank:
             raise UserError(
-                f"{self.key('width')}=pca finds {wanted} directions, which needs more than {wanted} training texts; there are "
+                f"{self.key('width')}=pca finds {rank} directions, which needs more than {rank} training texts; there are "
                 f"{len(teacher)}. Add texts, or set {self.key('width')}=linear."
             )
-        mean, directions = main_directions(teacher, wanted)
+        mean, directions = main_directions(teacher, rank)
         self.mean.copy_(mean)
         self.directions.copy_(directions)
 
@@ -135,7 +135,7 @@ def main_directions(vectors: Tensor, count: int) -> tuple[Tensor, Tensor]:
     rows = vectors.detach().double().cpu()
     mean = rows.mean(0)
     centred = rows - mean
-    _, found = torch.linalg.eigh(centred.T @ centred)  # from small to large
-    found = found.flip(1)[:, :count]
-    signs = found.gather(0, found.abs().argmax(0, keepdim=True)).sign()
-    return mean.float(), (found * signs).float()
+    _, axes = torch.linalg.eigh(centred.T @ centred)  # from small to large
+    axes = axes.flip(1)[:, :count]
+    signs = axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+    return mean.float(), (axes * signs).float()

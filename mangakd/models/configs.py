@@ -36,7 +36,7 @@ def size_problem(value: Any) -> str:
     return "must be a whole number from 1 on" if wrong else ""
 
 
-def read_config(where: str, told: str) -> Any:
+def read_config(where: str, source: str) -> Any:
     """The config of the folder or hub id `where`. told: `key=path`, how messages call the model.
 
     Raises UserError for an entry that cannot be read, and transformers' OSError where there is no config.json.
@@ -46,31 +46,31 @@ def read_config(where: str, told: str) -> Any:
     except (TypeError, AttributeError):  # JSON, but no object; newer versions of transformers return it
         content = None
     if not isinstance(content, dict):
-        raise UserError(f"config.json of {told} holds no JSON object, so it describes no model.")
+        raise UserError(f"config.json of {source} holds no JSON object, so it describes no model.")
     kind = content.pop("model_type", None)
     if kind not in CONFIG_MAPPING:
         what = "has no model_type" if kind is None else f"has model_type={kind!r}, which transformers does not know"
         hint = "." if kind is None else near(str(kind), CONFIG_MAPPING.keys())
-        raise UserError(f"config.json of {told} {what}{hint} Write the architecture there, such as bert.")
+        raise UserError(f"config.json of {source} {what}{hint} Write the architecture there, such as bert.")
     for name in ATTENTION:  # hardware.attention decides
         content.pop(name, None)
     if method := content.get("quantization_config"):
         how = method.get("quant_method") if isinstance(method, dict) else method
         raise UserError(
-            f"config.json of {told} has quantization_config ({how}): its weights are quantised, and cannot be read as numbers to "
-            "learn from. Give the folder or hub id of the unquantised model."
+            f"config.json of {source} has quantization_config ({how}): its weights are quantised, and cannot be read as numbers "
+            "to learn from. Give the folder or hub id of the unquantised model."
         )
     if isinstance(content.get("architectures"), str):
         content["architectures"] = [content["architectures"]]
-    name_labels(content, told)
-    config = _build(kind, content, told)
+    name_labels(content, source)
+    config = _build(kind, content, source)
     for name in content.keys() & SIZES:
         if problem := size_problem(getattr(config, name, None)):
-            raise UserError(f"config.json of {told} has {name}={_short(getattr(config, name))}, which {problem}.")
+            raise UserError(f"config.json of {source} has {name}={_short(getattr(config, name))}, which {problem}.")
     pad, words = getattr(config, "pad_token_id", None), getattr(config, "vocab_size", None)
     if isinstance(pad, int) and isinstance(words, int) and pad >= words:
         raise UserError(
-            f"config.json of {told} has pad_token_id={pad}, but vocab_size={words}: ids go from 0 to {words - 1}. Write the id "
+            f"config.json of {source} has pad_token_id={pad}, but vocab_size={words}: ids go from 0 to {words - 1}. Write the id "
             "of its tokenizer's padding token there."
         )
     config.name_or_path = where
@@ -84,7 +84,7 @@ def _with_mark(file: Path) -> dict[str, Any]:
     return dict(json.loads(text.decode("utf-8-sig")))
 
 
-def name_labels(content: dict[str, Any], told: str) -> None:
+def name_labels(content: dict[str, Any], source: str) -> None:
     """Replace id2label and label2id of a config's content by id → str and str → id; drop both where neither has names."""
     key = "id2label" if content.get("id2label") else "label2id"
     given = content.get(key)
@@ -99,7 +99,7 @@ def name_labels(content: dict[str, Any], told: str) -> None:
     names = _names(pairs, swapped) if key == "id2label" else _names(swapped, pairs)
     if names is None:
         raise UserError(
-            f"{key} of config.json of {told} is {_short(given)}, which does not name the outputs 0, 1, 2 … of its head. Write "
+            f"{key} of config.json of {source} is {_short(given)}, which does not name the outputs 0, 1, 2 … of its head. Write "
             'id2label as {"0": "first label", "1": "second label"}.'
         )
     content["id2label"] = names
@@ -127,7 +127,7 @@ def _whole(value: Any) -> int | None:
     return int(str(value)) if re.fullmatch(r"\d+", str(value)) else None
 
 
-def _build(kind: str, content: dict[str, Any], told: str) -> Any:
+def _build(kind: str, content: dict[str, Any], source: str) -> Any:
     """The config of `content`. An entry of another type than transformers wants is replaced by its first reading that passes."""
     readings: dict[str, Iterator[Any]] = {}
     given = dict(content)
@@ -138,17 +138,17 @@ def _build(kind: str, content: dict[str, Any], told: str) -> Any:
             reason = str(error).splitlines()[-1].strip()
             name = str(error).partition("'")[2].partition("'")[0]
             if name not in content:
-                raise UserError(f"config.json of {told} cannot be read: {reason}") from error
+                raise UserError(f"config.json of {source} cannot be read: {reason}") from error
             reading = next(readings.setdefault(name, _readings(content[name])), _NONE)
             if reading is _NONE:
                 raise UserError(
-                    f"config.json of {told} has {name}={_short(given[name])}, which {kind} does not take: {reason}. Correct "
+                    f"config.json of {source} has {name}={_short(given[name])}, which {kind} does not take: {reason}. Correct "
                     "that entry."
                 ) from error
             content[name] = reading
         except Exception as error:  # each architecture checks its sizes with errors of its own
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise UserError(f"config.json of {told} describes no {kind}: {lines[-1].strip()}. Correct it.") from error
+            raise UserError(f"config.json of {source} describes no {kind}: {lines[-1].strip()}. Correct it.") from error
 
 
 _NONE = object()

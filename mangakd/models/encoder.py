@@ -97,13 +97,13 @@ class Encoder(nn.Module):
         return self
 
     @contextlib.contextmanager
-    def compiled(self, wanted: bool = True) -> Iterator[None]:
+    def compiled(self, active: bool = True) -> Iterator[None]:
         """Within it the model runs compiled. In place, so that names in checkpoints stay what they are.
 
         dynamic: length-bucketed batches have another length at every step; one graph for training and one for evaluation
         serve them all.
         """
-        if not wanted:
+        if not active:
             yield
             return
         self.model.compile(dynamic=True)
@@ -115,12 +115,12 @@ class Encoder(nn.Module):
             torch.compiler.reset()
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
-        known = {name: value for name, value in inputs.items() if name in self._accepts}
+        own = {name: value for name, value in inputs.items() if name in self._accepts}
         # Each run of a sharded model gathers its weights from all ranks, and ranks would run different numbers of parts.
         sharded = any(isinstance(module, FSDPModule) for module in self.modules())
         if sharded or self._need.attention or not (parts := by_length.parts(inputs)):
-            return self._run(known)
-        return by_length.outputs(self._run, known, parts, self.spec.head.kind)
+            return self._run(own)
+        return by_length.outputs(self._run, own, parts, self.spec.head.kind)
 
     def _run(self, inputs: Mapping[str, Tensor]) -> Outputs:
         self._forget()

@@ -19,8 +19,8 @@ def model_file(where: str | Path, name: str) -> Path | None:
         return None
     if Path(where).is_dir():
         return file if (file := Path(where) / name).is_file() else None
-    found = cached_file(str(where), name, _raise_exceptions_for_missing_entries=False)
-    return Path(found) if found else None
+    cached = cached_file(str(where), name, _raise_exceptions_for_missing_entries=False)
+    return Path(cached) if cached else None
 
 
 def read_object(where: str | Path, name: str) -> dict[str, Any]:
@@ -94,13 +94,13 @@ def check_depth(model: Any, unexpected: Iterable[str], path: str, key: str) -> N
     for name in sorted(unexpected, reverse=True):
         for match in re.finditer(r"\.(\d+)\.", name):
             stem = f"{name[: match.start()]}."
-            built = {number for other in names if (number := _number_after(stem, other)) is not None}
-            if built and int(match[1]) not in built:
+            numbers = {number for other in names if (number := _number_after(stem, other)) is not None}
+            if numbers and int(match[1]) not in numbers:
                 there = 1 + max(n for other in unexpected if (n := _number_after(stem, other)) is not None)
                 entry = model.config.attribute_map.get("num_hidden_layers", "num_hidden_layers")
                 raise UserError(
-                    f"{key}={path}: its weights have {there} layers ({name}) and {entry} of its config.json makes {len(built)}, "
-                    f"so the last ones would be left out. Set {entry} to {there}, or give {key} a folder that "
+                    f"{key}={path}: its weights have {there} layers ({name}) and {entry} of its config.json makes "
+                    f"{len(numbers)}, so the last ones would be left out. Set {entry} to {there}, or give {key} a folder that "
                     "save_pretrained wrote whole."
                 )
 

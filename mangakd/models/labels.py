@@ -39,14 +39,14 @@ def alignment(head: Head, task: Head, path: str) -> Tensor | None:
             "data's order. Name its outputs in order with teacher.labels=[…]."
         )
     if set(teacher) != set(data):
-        only, wanted = set(teacher) - set(data), set(data) - set(teacher)
-        alike = _alike([*only, *wanted])
+        only, missing = set(teacher) - set(data), set(data) - set(teacher)
+        alike = _alike([*only, *missing])
         hint = " Names in quotes differ only in case, spaces or in how their characters are encoded." if alike else ""
         if not head.names:
             hint = " LABEL_0 and so on are no names: transformers writes them into a config.json that has none."
         raise UserError(
             f"the teacher {path} and the data have different labels: {len(teacher)} against {len(data)}; "
-            f"only the teacher has {_list(only, alike)}, only the data has {_list(wanted, alike)}.{hint} "
+            f"only the teacher has {_list(only, alike)}, only the data has {_list(missing, alike)}.{hint} "
             "If the order of its head is known, name it with teacher.labels=[…]; "
             "to fine-tune the teacher on this data, set teacher.fit.mode=always."
         )
@@ -79,8 +79,8 @@ def _looks(label: str) -> str:
 def _list(labels: Iterable[str], alike: Iterable[str]) -> str:
     """In order of the names; those that look like another are quoted, with escapes for all but ASCII, and come first."""
     names = sorted(labels, key=lambda label: (label not in alike, label))
-    shown = [ascii(name) if name in alike or _hidden(name) else name for name in names[:5]]
-    return ", ".join(shown) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "none"
+    listing = [ascii(name) if name in alike or _hidden(name) else name for name in names[:5]]
+    return ", ".join(listing) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "none"
 
 
 def _hidden(name: str) -> bool:

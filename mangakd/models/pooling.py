@@ -103,8 +103,8 @@ def pool(pooling: str, states: Tensor, mask: Tensor) -> Tensor:
         total = states.masked_fill(~mask.unsqueeze(-1), 0.0).sum(1)
         return total / mask.sum(1, keepdim=True).clamp(min=1).to(states.dtype)
     # One place a row, found without indexing: exporters trace it for any number of tokens and either side of padding.
-    counted = mask.long().cumsum(1)
-    place = mask & (counted == (1 if pooling == "cls" else counted[:, -1:]))
+    counts = mask.long().cumsum(1)
+    place = mask & (counts == (1 if pooling == "cls" else counts[:, -1:]))
     return states.masked_fill(~place.unsqueeze(-1), 0.0).sum(1)
 
 

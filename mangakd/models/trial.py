@@ -19,7 +19,7 @@ def two_texts(tokenizer: Any) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def answer_two_texts(encoder: Encoder, tokenizer: Any, told: str) -> torch.Tensor:
+def answer_two_texts(encoder: Encoder, tokenizer: Any, source: str) -> torch.Tensor:
     """Answers (2, outputs). Raises UserError where the model fails; an outline's fails alike, whatever its weights.
 
     told: `key=path`.
@@ -31,21 +31,21 @@ def answer_two_texts(encoder: Encoder, tokenizer: Any, told: str) -> torch.Tenso
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         kind = encoder.model.config.model_type
         raise UserError(
-            f"{told} is a {kind} that cannot answer two texts: {reason}. Its config.json, its tokenizer and its weights do not "
+            f"{source} is a {kind} that cannot answer two texts: {reason}. Its config.json, its tokenizer and its weights do not "
             "fit together, or it is no encoder of texts; give another model."
         ) from error
     return answers
 
 
-def check_numbers(encoder: Encoder, tokenizer: Any, told: str) -> Encoder:
+def check_numbers(encoder: Encoder, tokenizer: Any, source: str) -> Encoder:
     """The encoder, in eval mode. Raises UserError where a weight is no number, or an answer is none. told: `key=path`."""
     for name, weights in encoder.model.named_parameters():
         if not weights.isfinite().all():
             raise UserError(
-                f"{told}: {name} holds what is no number (NaN or infinity): its weights are damaged. Give another model."
+                f"{source}: {name} holds what is no number (NaN or infinity): its weights are damaged. Give another model."
             )
-    if not answer_two_texts(encoder, tokenizer, told).isfinite().all():
+    if not answer_two_texts(encoder, tokenizer, source).isfinite().all():
         raise UserError(
-            f"{told} answers with what is no number (NaN or infinity): its weights are damaged. Give another model."
+            f"{source} answers with what is no number (NaN or infinity): its weights are damaged. Give another model."
         )
     return encoder

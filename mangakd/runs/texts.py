@@ -8,7 +8,7 @@ from typing import Any
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
-from mangakd.data.augment import Augment, Neighbours, kept
+from mangakd.data.augment import Augment, Neighbours, from_cache
 from mangakd.data.encoded import EncodedSplit, Sides, joined
 from mangakd.data.pairs import Template, Where, tokenise_pairs
 from mangakd.data.rows import Rows, inputs
@@ -109,4 +109,4 @@ def augmented_texts(augment: Augment, corpus: Corpus, head: Head, path: str, tok
         words = Neighbours(tokenizer, base.weight(base.model.get_input_embeddings().weight).detach())
         return augment.made(texts, words, held_out)
 
-    return kept(cache / f"{digest(augment, path, texts, held_out)}.json", make)
+    return from_cache(cache / f"{digest(augment, path, texts, held_out)}.json", make)

@@ -55,9 +55,9 @@ class Rerank:
     def answer(self, model: Model, rows: np.ndarray) -> Any:
         ranks = ranking(rows)
         scores = (rows if self.raw else sigmoid(rows))[:, 0]
-        shown = [{"text": self.texts[rank["index"]][1]} if self.shows else {} for rank in ranks]
+        extras = [{"text": self.texts[rank["index"]][1]} if self.shows else {} for rank in ranks]
         return [
-            {**rank, **text, "score": float(scores[rank["index"]])} for rank, text in zip(ranks, shown, strict=True)
+            {**rank, **text, "score": float(scores[rank["index"]])} for rank, text in zip(ranks, extras, strict=True)
         ]
 
 
@@ -94,8 +94,8 @@ def embed(content: Any, model: Model, limits: Limits) -> Embed:
         content = {**content, "inputs": [content["inputs"]]}
     texts, name = strings(content, "inputs", limits), content.get("prompt_name")
     if name is not None and (not isinstance(name, str) or name not in model.manifest.prompts):
-        known = ", ".join(model.manifest.prompts) or "none"
-        raise Refused(422, f"prompt_name is {show(name)}; the prompts of this student are: {known}.")
+        names = ", ".join(model.manifest.prompts) or "none"
+        raise Refused(422, f"prompt_name is {show(name)}; the prompts of this student are: {names}.")
     prompted: list[Text] = [*model.prompted(texts, name)]
     _check_truncation(content, prompted, model, "inputs")
     return Embed(prompted, flag(content, "normalize", True), dimensions(content, model))

@@ -83,11 +83,11 @@ def read(folder: str | Path) -> Manifest:
         rows_independent=rows_independent(content),
         tolerance=float(content["tolerance"]),
         content=content,
-        **asked(content),
+        **questions(content),
     )
 
 
-def asked(content: Mapping[str, Any]) -> dict[str, Any]:
+def questions(content: Mapping[str, Any]) -> dict[str, Any]:
     """What the manifest says of the texts that the model is asked about."""
     return {
         "pairs": content.get("pairs", False), "prompts": content.get("prompts", {}),

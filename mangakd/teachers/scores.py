@@ -50,9 +50,9 @@ class ScoreTeacher(TeacherProvider):
     def __call__(self, batch: Batch) -> Outputs:
         """logits (S, 1). Raises KeyError for a pair of another split than those it was made for."""
         key, mask = batch["key"], batch["teacher"]["attention_mask"]
-        wanted = key.cpu().numpy()
-        places = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
-        if (self._keys[places] != wanted).any():
+        batch_keys = key.cpu().numpy()
+        places = np.minimum(np.searchsorted(self._keys, batch_keys), len(self._keys) - 1)
+        if (self._keys[places] != batch_keys).any():
             raise KeyError("a pair without a score")
         return Outputs(self._scores[places][:, None].to(key.device), mask)
 

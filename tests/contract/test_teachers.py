@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from contract.teachers_table import ROWS, WITHOUT_MODELS, Row
-from contract.tiny_models import HEAD, LABELS, SEVERAL, Teachers, config, context, encoder, tokenizer
+from contract.tiny_models import HEAD, LABELS, SEVERAL, Teachers, config, context, encoder
 from torch import nn
 
 import mangakd.teachers
@@ -26,7 +26,6 @@ from mangakd.data.encoded import EncodedSplit
 from mangakd.data.loader import TrainLoader
 from mangakd.losses.loss_set import LossSet
 from mangakd.losses.output import OutputLoss
-from mangakd.models.load import vocabulary_digest
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.ensemble import EnsembleTeacher
 from mangakd.teachers.local import LocalTeacher
@@ -294,8 +293,3 @@ def test_weights_that_do_not_fit_are_refused(id: str, weights: list[float], tmp_
     options.weights = weights  # type: ignore[attr-defined]
     with pytest.raises(UserError, match=r"teacher\.weights=.*3 numbers ≥ 0"):
         options.provider(context(tmp_path, Teachers()))
-
-
-def test_tokenizers_are_known_by_what_they_do() -> None:
-    assert vocabulary_digest(tokenizer()) == vocabulary_digest(tokenizer())
-    assert vocabulary_digest(tokenizer()) != vocabulary_digest(tokenizer(closed=False)), "special tokens differ"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from contract.tiny_models import tokenizer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -179,3 +180,8 @@ def test_xlm_roberta_reads_the_same_tokens(tmp_path: Path) -> None:
     wanted = [tokenizer(text, truncation=True, max_length=LENGTH)["input_ids"] for text in lines]
     assert [encoding.ids for encoding in Tokeniser(exported, LENGTH)(lines)] == wanted
     assert 2 not in tokenizer("a </s> b", add_special_tokens=False)["input_ids"]
+
+
+def test_tokenizers_are_known_by_what_they_do() -> None:
+    assert vocabulary_digest(tokenizer()) == vocabulary_digest(tokenizer())
+    assert vocabulary_digest(tokenizer()) != vocabulary_digest(tokenizer(closed=False)), "special tokens differ"

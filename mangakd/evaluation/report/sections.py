@@ -41,8 +41,10 @@ def headline(result: RunResult, lines: Sequence[Verdict]) -> Section:
     retention = cell(result.retention, "{:.1%}")
     value = main.format.format(result.scores["student", result.judge.main].value)
     share = f"{retention.text} {retention.interval}"
-    kept = f"It keeps {share} of the teacher's {main.title}." if main.higher else f"The teacher's is {share} of that."
-    student = f"The student's {main.title} is {value} on {rows:,} test rows. {kept}"
+    sentence = (
+        f"It keeps {share} of the teacher's {main.title}." if main.higher else f"The teacher's is {share} of that."
+    )
+    student = f"The student's {main.title} is {value} on {rows:,} test rows. {sentence}"
     lift = f"{_lift(result)} {ROWS_ONLY}"
     members = result.metrics.get(f"members/test/{result.judge.main}")
     alone = "" if members is None else f" The mean of the ensemble's members is {main.format.format(members)}."

@@ -58,10 +58,10 @@ class EmbeddingDetails(Details):
 def _of_pca(
     dims: Sequence[int], test: Predictions, validation: Predictions, vectors: Callable[..., Any]
 ) -> Mapping[tuple[str, str], Statistic]:
-    known = np.concatenate([*_filled(validation.answers["teacher"])])
-    if len(known) <= max(dims):
+    teacher_vectors = np.concatenate([*_filled(validation.answers["teacher"])])
+    if len(teacher_vectors) <= max(dims):
         return {}
-    centre, directions = scores.main_directions(known, max(dims))
+    centre, directions = scores.main_directions(teacher_vectors, max(dims))
     rotated = {name: (scores.unit(each) - centre) @ directions for name, each in test.answers["teacher"].items()}
     return {
         ("teacher", f"{name}{PCA.format(size)}"): statistic

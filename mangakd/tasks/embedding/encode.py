@@ -52,9 +52,9 @@ def _sides(texts: Sequence[str], first: np.ndarray, prompts: Prompts, tokenise: 
     """With the prompts of both models: an anchor is a query, all other texts are documents."""
     anchors = np.zeros(len(texts), dtype=bool)
     anchors[first[:-1]] = True
-    asked = {side: [prompts[side][ROLES[not is_anchor]] + text for text, is_anchor in zip(texts, anchors, strict=True)]
+    prompted = {side: [prompts[side][ROLES[not is_anchor]] + text for text, is_anchor in zip(texts, anchors, strict=True)]
              for side in ("student", "teacher")}  # fmt: skip
-    sides = tokenise(asked["student"])
-    if asked["teacher"] == asked["student"]:
+    sides = tokenise(prompted["student"])
+    if prompted["teacher"] == prompted["student"]:
         return sides
-    return sides._replace(teacher=tokenise(asked["teacher"]).teacher)
+    return sides._replace(teacher=tokenise(prompted["teacher"]).teacher)

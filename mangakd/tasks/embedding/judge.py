@@ -61,14 +61,16 @@ class EmbeddingJudge(Judge):
         self, head: Head, answers: Arrays, truth: Arrays, teacher: Arrays | None = None
     ) -> dict[str, Statistic]:
         own = Vectors(answers, truth)
-        found = own.scores()
+        values = own.scores()
         for size in self.dims:
             cut = Vectors(answers, truth, size).scores()
-            found |= {f"{name}_{size}": each for name, each in cut.items() if name in CUT}
-        found["mean_cosine"] = scores.mean(scores.mean_cosine(own.anchors), np.ones(len(own.anchors), bool), least=-1.0)
+            values |= {f"{name}_{size}": each for name, each in cut.items() if name in CUT}
+        values["mean_cosine"] = scores.mean(
+            scores.mean_cosine(own.anchors), np.ones(len(own.anchors), bool), least=-1.0
+        )
         if teacher is not None and own.paired.any():
-            found["likeness"] = scores.spearman(own.cosines, Vectors(teacher, truth).cosines, own.paired)
-        return found
+            values["likeness"] = scores.spearman(own.cosines, Vectors(teacher, truth).cosines, own.paired)
+        return values
 
     def chance(self, head: Head, truth: Arrays) -> dict[str, float]:
         """Of a model whose order of the candidates, or of the pairs, is random."""
@@ -106,8 +108,8 @@ class Vectors:
         if self.labelled.any():
             better, tied = (np.zeros(len(self.anchors)) for _ in range(2))
             rows, keys = self.labelled, (self.truth["anchor_key"], self.truth["positive_key"])
-            found = scores.places(self.anchors[rows], self.positives[rows], *(key[rows] for key in keys))
-            better[rows], tied[rows] = found
+            values = scores.places(self.anchors[rows], self.positives[rows], *(key[rows] for key in keys))
+            better[rows], tied[rows] = values
             for name in RETRIEVAL:
                 gain, _, k = name.partition("@")
                 yield name, scores.mean(scores.expected(gain, int(k), better, tied), rows)

@@ -102,8 +102,8 @@ class Embedding(Task):
 
     def _check_scored(self, name: str, rows: Rows) -> None:
         scored = np.isfinite(rows["score"]).any()
-        wanted = "spearman" in self.monitor
-        if wanted == scored and (scored or any(text.strip() for text in rows["positive"])):
+        by_score = "spearman" in self.monitor
+        if by_score == scored and (scored or any(text.strip() for text in rows["positive"])):
             return
         has = "pairs with a score" if scored else "pairs without a score" if any(rows["positive"]) else "texts alone"
         cure = "task.monitor=spearman" if scored else "task.monitor=ndcg@10"
@@ -164,6 +164,6 @@ def _prompts(given: Mapping[str, Mapping[str, str] | None]) -> Prompts:
     return texts
 
 
-def _check_name(key: str, name: str, known: Sequence[str]) -> None:
-    if name not in known:
-        raise UserError(f"{key}.{name} is unknown{near(name, known)} Known: {', '.join(known)}.")
+def _check_name(key: str, name: str, choices: Sequence[str]) -> None:
+    if name not in choices:
+        raise UserError(f"{key}.{name} is unknown{near(name, choices)} Known: {', '.join(choices)}.")

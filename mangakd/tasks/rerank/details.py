@@ -72,8 +72,8 @@ class RerankDetails(Details):
         rows = []
         for name in (name for name in names if name in self._spreads):
             scores, spreads = self.test.answers[name]["logits"], self._spreads[name]
-            known, tied = scores[np.isfinite(scores)], (spreads < CONSTANT).mean()
-            ends = f"{known.min():.2f} … {known.max():.2f}"
+            finite, tied = scores[np.isfinite(scores)], (spreads < CONSTANT).mean()
+            ends = f"{finite.min():.2f} … {finite.max():.2f}"
             rows.append([model_title(name), f"{np.median(spreads):.3f}", f"{tied:.1%}", ends])
         note = (
             "Standard deviation of the scores of a query's documents, of queries with two or more. A student whose spread is far "
@@ -109,14 +109,14 @@ def changed(test: Predictions) -> Section:
         f"{min(EXAMPLES, len(differ))} for which the teacher's scores of the two differ most:"
     )
     gap = teacher[differ, first[differ]] - teacher[differ, new[differ]]
-    shown = differ[np.argsort(-gap, kind="stable")][:EXAMPLES]
+    rows_of = differ[np.argsort(-gap, kind="stable")][:EXAMPLES]
     documents = test.lists["documents"]
     table = [
         [
             _cut(test.texts[i]),
             *(f"{_cut(documents[i][place])} (grade {grades[i, place]:g})" for place in (first[i], new[i])),
         ]
-        for i in shown
+        for i in rows_of
     ]
     blocks: list[Block] = [note, Table(["query", "teacher's first", "student's first"], table, texts=True)]
     return Section(title, blocks)

@@ -35,7 +35,7 @@ def grade_table(rows: Rows) -> np.ndarray:
 
 def units(grades: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
     """What ranking losses count: rows with grades, with two documents or more, with two different grades (losses/groups.py)."""
-    known = np.isfinite(grades)
-    high, low = np.where(known, grades, -np.inf).max(1), np.where(known, grades, np.inf).min(1)
-    counts = {"labels": known.any(1), "groups": sizes >= 2, "ordered": high > low}
+    graded = np.isfinite(grades)
+    high, low = np.where(graded, grades, -np.inf).max(1), np.where(graded, grades, np.inf).min(1)
+    counts = {"labels": graded.any(1), "groups": sizes >= 2, "ordered": high > low}
     return {unit: marks.astype(np.int64) for unit, marks in counts.items()}

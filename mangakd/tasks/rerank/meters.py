@@ -21,8 +21,8 @@ def meters(judge: Judge, head: Head, teacher: bool, together: bool) -> Meters:
 def _sums(judge: Judge, head: Head, answers: Tensors, truth: Tensors, teacher: Tensors | None) -> dict[str, Tensor]:
     """Score → its sums over the batch."""
     device = answers["logits"].device
-    own, known = _arrays(answers), _arrays(truth)
-    statistics = judge.statistics(head, own, known, None if teacher is None else _arrays(teacher))
+    own, targets = _arrays(answers), _arrays(truth)
+    statistics = judge.statistics(head, own, targets, None if teacher is None else _arrays(teacher))
     return {name: torch.from_numpy(each.features.sum(0)).to(device) for name, each in statistics.items()}
 
 

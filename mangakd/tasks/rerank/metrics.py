@@ -55,8 +55,8 @@ class Ranking:
         last = np.roll(new, -1, axis=1)
         last[:, -1] = True
         end = np.minimum.accumulate(np.where(last, places, len(places))[:, ::-1], axis=1)[:, ::-1] + 1
-        known = np.nan_to_num(grades.astype(np.float64), nan=0.0)
-        return cls(np.take_along_axis(known, order, 1), start, end)
+        finite = np.nan_to_num(grades.astype(np.float64), nan=0.0)
+        return cls(np.take_along_axis(finite, order, 1), start, end)
 
     @cached_property
     def graded(self) -> np.ndarray:
@@ -102,8 +102,8 @@ def mrr(ranking: Ranking, k: int, least: float | None) -> Statistic:
     values = np.zeros(len(relevant))
     for key in set(zip(start.tolist(), (end - start).tolist(), count.tolist(), strict=True)):
         a, m, r = key
-        chosen = (start == a) & (end - start == m) & (count == r)
-        values[chosen] = (
+        match = (start == a) & (end - start == m) & (count == r)
+        values[match] = (
             sum(comb(m - j - 1, r - 1) / comb(m, r) / (a + j + 1) for j in range(min(m - r + 1, k - a))) if r else 0
         )
     return _over(values, relevant.any(1))
@@ -146,16 +146,16 @@ def kl(student: np.ndarray, teacher: np.ndarray) -> Statistic:
 
 def spread(scores: np.ndarray) -> np.ndarray:
     """(N) standard deviation of a query's scores, of the documents that it has."""
-    known = np.isfinite(scores)
+    finite = np.isfinite(scores)
     with np.errstate(invalid="ignore"):
-        values = np.where(known, scores, 0.0)
-        mean = values.sum(1) / known.sum(1)
-        return np.sqrt((np.where(known, values - mean[:, None], 0.0) ** 2).sum(1) / known.sum(1))
+        values = np.where(finite, scores, 0.0)
+        mean = values.sum(1) / finite.sum(1)
+        return np.sqrt((np.where(finite, values - mean[:, None], 0.0) ** 2).sum(1) / finite.sum(1))
 
 
-def _over(values: np.ndarray, counted: Any, most: float = 1.0, least: float = 0.0) -> Statistic:
+def _over(values: np.ndarray, counts: Any, most: float = 1.0, least: float = 0.0) -> Statistic:
     """The mean of the values (N) of the queries that count: (N) bool."""
-    return Statistic(np.stack([np.where(counted, values, 0.0), counted], 1).astype(np.float64), ratio, most, least)
+    return Statistic(np.stack([np.where(counts, values, 0.0), counts], 1).astype(np.float64), ratio, most, least)
 
 
 def ratio(sums: np.ndarray, rows: int = 0) -> np.ndarray:

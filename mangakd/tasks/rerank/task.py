@@ -90,10 +90,10 @@ def check_row(rows: Rows, i: int) -> None:
             f"{rows.where(i)} has the grade {min(grades):g}, and 0 is the least: that of a document that is not relevant. "
             "Correct the row, or leave the document out."
         )
-    known: dict[str, float] = {}
+    first: dict[str, float] = {}
     for document, grade in zip(documents, grades, strict=True):
-        if known.setdefault(document, grade) != grade:
+        if first.setdefault(document, grade) != grade:
             raise UserError(
-                f"{rows.where(i)} has one document under the grades {known[document]:g} and {grade:g}: {document[:60]!r}. "
+                f"{rows.where(i)} has one document under the grades {first[document]:g} and {grade:g}: {document[:60]!r}. "
                 "Leave one out."
             )
