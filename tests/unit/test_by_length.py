@@ -61,3 +61,10 @@ def test_a_sequence_without_tokens_has_a_place() -> None:
     mask = batch()["attention_mask"]
     mask[0] = 0
     assert sorted(torch.cat([rows for rows, _ in by_length.runs(mask)]).tolist()) == list(range(len(LENGTHS)))
+
+
+def test_inputs_of_another_shape_are_not_divided() -> None:
+    """A table of positions (1, T) that all sequences share has no rows to choose from."""
+    encoder = tiny.encoder(1).eval()
+    shared = {"position_ids": torch.arange(max(LENGTHS))[None]}
+    torch.testing.assert_close(encoder(batch() | shared).answer, encoder(batch()).answer)
