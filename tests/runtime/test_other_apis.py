@@ -28,6 +28,7 @@ from serving_client import served
 from mangakd.core.spec import Head
 from mangakd.runtime import load, watch
 from mangakd.runtime.answers import sigmoid
+from mangakd.runtime.question import Limits
 from mangakd.runtime.routes import ROUTES
 from mangakd.runtime.service import create_app
 
@@ -145,6 +146,19 @@ def test_openai(embed: Ask, embedder: Path) -> None:
     packed = embed("/v1/embeddings", input="refund", dimensions=3, encoding_format="base64").json()["data"][0]
     vector = np.frombuffer(base64.b64decode(packed["embedding"]), "<f4")
     np.testing.assert_allclose(vector, unit(rows[:1, :3])[0], atol=1e-6)
+
+
+def test_openai_s_texts_have_the_default_prompt_and_its_tokens_are_counted(tmp_path: Path) -> None:
+    folder, plain = copied(variant(VECTOR), tmp_path), load(variant(VECTOR), 1)
+    prompts = {"prompts": {"query": "query: "}, "default_prompt": "query"}
+    write_manifest(folder, format=3, head=asdict(VECTOR), output="embedding", **prompts)
+    model = load(folder, 1)
+    question = ROUTES["/v1/embeddings"].question({"input": ["refund"]}, model, Limits())
+    answer = question.answer(model, model.outputs(question.texts))
+    vector = unit(plain.embed(["query: refund"]))[0]
+    np.testing.assert_allclose(answer["data"][0]["embedding"], vector, atol=1e-6)
+    tokens = plain.lengths(["query: refund"])[0][0]
+    assert answer["usage"]["prompt_tokens"] == tokens > plain.lengths(["refund"])[0][0]
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,9 @@ def test_a_query_must_leave_room_for_a_document(words: int, fits: bool) -> None:
     if fits:
         assert len(model.rank(query, DOCUMENTS)) == len(DOCUMENTS)
         return
-    with pytest.raises(UserError, match=f"the query has {MAX_LENGTH - 3} tokens or more.*a query is never cut"):
-        model.rank(query, ["", "a"])
+    for documents in (["", "a"], [""], []):  # whatever the documents are
+        with pytest.raises(UserError, match=f"the query has {MAX_LENGTH - 3} tokens or more.*a query is never cut"):
+            model.rank(query, documents)
 
 
 def test_no_documents_no_ranks() -> None:

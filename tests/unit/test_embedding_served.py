@@ -44,6 +44,12 @@ def test_pairs_without_scores_and_rows_without_a_second_text() -> None:
     assert found.tolist() == [[6, 7], [0, 0], [8, 9]]
 
 
+def test_a_second_text_has_the_student_s_prompt_of_documents() -> None:
+    task = Embedding(most=5.0, prompts={"student": {"query": "q: ", "document": "d: "}})
+    served = task.served(rows([1.0, 2.0, 3.0]))
+    assert served is not None and served.texts == ["q: a", "q: b", "q: a", "d: x", "d: y", "d: z"]
+
+
 def test_texts_alone_have_no_score() -> None:
     assert Embedding().served(rows([math.nan] * 3, ("", "", ""))) is None
 

@@ -53,6 +53,7 @@ def test_losses_count_what_a_row_holds() -> None:
     split = pairs()
     owned = [split.student.lengths[a:b] for a, b in pairwise(FIRST)]
     assert split.units["rows"].tolist() == [1] * 6 and split.units["graded"].tolist() == COUNTS
+    assert split.units["sequences"].tolist() == COUNTS
     assert split.units["tokens"].tolist() == [each.sum() for each in owned]
     assert split.units["cells"].tolist() == [(each**2).sum() for each in owned]
     assert split.lengths(split.student).tolist() == [each.max() for each in owned]

@@ -204,6 +204,14 @@ def test_teacher_scores_that_went_through_a_sigmoid(name: str) -> None:
         losses.calibrate(raw.sigmoid().masked_fill(raw.isinf(), -torch.inf))
 
 
+def test_a_sure_teacher_s_sigmoid_is_exactly_one_in_fp32() -> None:
+    losses = LossSet({"margin_mse": MarginMSELoss()})
+    losses.bind(MODEL, MODEL)
+    with pytest.raises(UserError, match=r"\(0 … 1\): they went through a sigmoid"):
+        losses.calibrate(torch.tensor([[200.0, -200.0]]).sigmoid())
+    losses.calibrate(torch.tensor([[0.0, 1.001]]))  # no sigmoid gives more than 1
+
+
 @pytest.mark.parametrize(
     ("loss", "message"),
     [

@@ -150,6 +150,15 @@ def test_texts_equal_to_the_positive_or_the_anchor_are_no_negatives() -> None:
     assert result.sum.item() == pytest.approx(float(first + second + third), rel=1e-5)
 
 
+def test_a_positive_that_repeats_its_anchor_stays_the_positive() -> None:
+    loss = bound(ContrastiveLoss(temperature=0.1), 4, None)
+    vectors = random(4, 4)
+    ours = normalize(vectors) @ normalize(vectors).T / 0.1
+    expected = [-torch.log_softmax(ours[0, [1, 3]], 0)[0], -torch.log_softmax(ours[2, [3, 1]], 0)[0]]
+    result = loss(outputs(vectors), None, batch([2, 2], [7, 7, 8, 9], labels=[1, 1]))
+    assert result.sum.item() == pytest.approx(float(sum(expected)), rel=1e-5)
+
+
 def test_prefixes_are_means_over_the_student_cut_and_the_teacher_whole() -> None:
     s, t = random(6, 8), random(6, 5, seed=1)
     parts = [mean(bound(SimilarityLoss(), size, 5), s[:, :size], t, {}) for size in (8, 4, 2)]

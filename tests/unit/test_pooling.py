@@ -29,6 +29,30 @@ def test_padding_has_no_part(mode: str, expected: list[float], padding: float, l
     assert states.grad is not None and states.grad.isfinite().all() and not states.grad[mask == 0].any()
 
 
+def test_the_maximum_of_negative_states_is_not_that_of_padding() -> None:
+    states, mask = torch.tensor([[[-3.0], [-2.0], [0.0]]]), torch.tensor([[1, 1, 0]])
+    assert VectorHead(Pooling("max", normalize=False))(states, mask).tolist() == [[-2.0]]
+
+
+def test_a_dense_layer_ends_with_its_activation() -> None:
+    for activation, expected in (("ReLU", [2.0, 0.0]), ("Tanh", [0.964, -0.9999]), ("Identity", [2.0, -5.0])):
+        layer = Dense(2, 2, activation=activation)
+        head = VectorHead(Pooling("mean", normalize=False, dense=(layer,)))
+        with torch.no_grad():
+            head.dense[0].weight.copy_(torch.eye(2))
+            head.dense[0].bias.copy_(torch.tensor([0.0, -1.0]))
+        assert head(HIDDEN, torch.ones(1, 2))[0].tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_digest_has_every_setting_that_changes_a_vector() -> None:
+    """A store of the teacher's vectors would else be read for a head that gives other ones."""
+    heads = [VectorHead(Pooling(mode, normalize)) for mode in ("mean", "cls") for normalize in (True, False)]
+    for activation in ("Tanh", "ReLU"):
+        torch.manual_seed(0)
+        heads.append(VectorHead(Pooling(dense=(Dense(2, 2, activation=activation),))))
+    assert len({head.digest("weights") for head in heads}) == len(heads)
+
+
 def test_normalised_to_length_one_in_fp32() -> None:
     vector = VectorHead()(torch.tensor([[[3.0, 4.0]]], dtype=torch.bfloat16), torch.tensor([[1]]))
     assert vector.dtype == torch.float32 and vector.tolist() == [pytest.approx([0.6, 0.8])]

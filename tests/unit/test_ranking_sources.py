@@ -12,7 +12,7 @@ import pytest
 
 from mangakd.core.errors import UserError
 from mangakd.data.bm25 import Bm25, words
-from mangakd.data.ranking import Beir, Triples
+from mangakd.data.ranking import Beir, Triples, pairs_of
 from mangakd.data.rows import Columns, Rows
 
 RANKED: Columns = {"query": "text", "documents": "texts", "grades": "numbers"}
@@ -236,6 +236,13 @@ def test_triples_with_the_negatives_of_their_group(tmp_path: Path) -> None:
         for row in zip(part["anchor"], part["positive"], part["negatives"], strict=True)
     ]
     assert len(rows) == 20 and ("lamp 0", "good lamp", ("bad x", "bad y")) in rows
+
+
+def test_other_relevant_documents_of_a_query_are_no_negatives() -> None:
+    groups = Rows({"query": ["q"], "documents": [("a", "b", "c", "d")], "grades": [(2.0, 0.0, 1.0, 0.0)]}, [7])
+    pairs = pairs_of(groups)
+    assert pairs["anchor"] == ["q", "q"] and pairs["positive"] == ["a", "c"] and pairs.numbers == [7, 7]
+    assert pairs["negatives"] == [("b", "d"), ("b", "d")]
 
 
 # --- BM25 ------------------------------------------------------------------------------------------------------------

@@ -146,6 +146,13 @@ def test_a_constant_scorer_is_named() -> None:
     assert values["ndcg_exp@3"] == pytest.approx(RerankJudge().chance(HEAD, test.truth)["ndcg_exp@3"])
 
 
+def test_chance_has_the_cut_of_the_main_score() -> None:
+    """The relevant one of four tied documents is at the places 1, 2 and 3 with a chance of ¼ each, and else beyond the cut."""
+    grades = np.array([[0, 0, 1, 0, NAN]])
+    chance = RerankJudge().chance(HEAD, {"grades": grades})["ndcg_exp@3"]
+    assert chance == pytest.approx((1 + 1 / np.log2(3) + 1 / 2) / 4)
+
+
 def test_references_stand_beside_the_models() -> None:
     test = predicted(BM25=CONSTANT, student=STUDENT, teacher=TEACHER)
     assert test.models == ["teacher", "student", "BM25"]
@@ -176,6 +183,11 @@ def test_p_values_by_hand() -> None:
     assert p_value(np.arange(1.0, 6.0), np.zeros(5)) == pytest.approx(2 / 32, abs=0.01)
     assert p_value(np.ones(5), np.ones(5)) == 1.0
     assert p_value(np.array([1.0, -1.0]), np.zeros(2)) == 1.0
+
+
+def test_the_least_p_value_counts_what_was_seen_as_a_draw() -> None:
+    """No draw of 99 gives 200 coins one side, and the p-value is not 0."""
+    assert p_value(np.ones(200), np.zeros(200), resamples=99) == 1 / 100
 
 
 def test_p_values_of_equal_models_are_uniform_and_of_others_small() -> None:
