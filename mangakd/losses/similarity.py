@@ -86,7 +86,7 @@ def different(keys: Tensor) -> Tensor:
 
 
 def log_shares(scores: Tensor, allowed: Tensor) -> Tensor:
-    """log softmax over the wanted columns; 0 in the others, so that nothing is infinite. A row without any is that of all."""
+    """log softmax over the allowed columns; 0 in the others, so that nothing is infinite. A row without any is that of all."""
     columns = allowed | ~allowed.any(1, keepdim=True)
     return torch.log_softmax(scores.masked_fill(~columns, float("-inf")), 1).masked_fill(~columns, 0.0)
 

@@ -5,9 +5,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from contract.tiny_models import config, encoder, tokenizer
 
 from mangakd.core.errors import UserError
+from mangakd.core.outputs import Outputs
 from mangakd.core.spec import Head
 from mangakd.data.encoded import EncodedSplit, joined
 from mangakd.data.rows import Rows
@@ -17,6 +19,7 @@ from mangakd.evaluation.predictions import Predictions
 from mangakd.evaluation.randomisation import p_value
 from mangakd.losses.attention import AttentionLoss
 from mangakd.losses.binary import BinaryLoss
+from mangakd.losses.groups import Groups
 from mangakd.losses.hidden import HiddenLoss
 from mangakd.losses.list_net import ListNetLoss
 from mangakd.losses.listwise_kl import ListwiseKLLoss
@@ -29,6 +32,7 @@ from mangakd.runs.texts import Tokeniser
 from mangakd.tasks.rerank import word_search
 from mangakd.tasks.rerank.encode import encoded
 from mangakd.tasks.rerank.judge import RerankJudge
+from mangakd.tasks.rerank.task import Rerank
 
 HEAD, NAN, INF = Head("score", 1), np.nan, np.inf
 GRADES = [(2.0, 0.0, 0.0), (1.0,), (0.0, 0.0), (0.0, 1.0, 2.0, 1.0), (3.0, 0.0), (0.0, 0.0, 1.0)]
@@ -38,6 +42,17 @@ def split(cache: Path, grades: list[tuple[float, ...]]) -> EncodedSplit:
     documents = [tuple(f"w{i} w{j} " * (i + j + 1) for j in range(len(one))) for i, one in enumerate(grades)]
     rows = Rows({"query": [f"w{i}" for i in range(len(grades))], "documents": documents, "grades": grades})
     return encoded(rows, Tokeniser(tokenizer(), tokenizer(), 16, cache))
+
+
+def test_padding_is_no_document_whatever_the_scores(tmp_path: Path) -> None:
+    """A padding of 0 would be the first document of a query whose scores are all negative."""
+    rows = split(tmp_path, GRADES)
+    batch = rows.collate([0, 1, 3])
+    scores = torch.tensor([[-3.0], [-1.0], [-2.0], [-5.0], [-4.0], [-6.0], [-7.0], [-8.0]])
+    answers = Rerank().ask(lambda each: Outputs(scores, each["student"]["attention_mask"]), batch)["logits"]
+    assert answers.tolist() == [[-3, -1, -2, -INF], [-5, -INF, -INF, -INF], [-4, -6, -7, -8]]
+    table = Groups.of(batch).padded(scores, 9.0)
+    assert table[0].tolist() == [-3, -1, -2, 9] and table[1].tolist() == [-5, 9, 9, 9]
 
 
 # --- losses over the parts of a step ---------------------------------------------------------------------------------
