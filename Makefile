@@ -4,9 +4,11 @@
 # Both build .venv from constraints.txt when it is not there or out of date.
 # make test-newest    the suite on the newest versions that pyproject.toml allows, in .venv-newest
 # make test-optimum   exported folders in optimum-intel, which needs an environment of its own, .venv-optimum
+# make test-sentence-transformers   students in sentence-transformers and the reverse; it has .venv-sentence-transformers to itself
 PYTHON ?= python3.11
 VENV ?= .venv
 OPTIMUM ?= .venv-optimum
+SENTENCES ?= .venv-sentence-transformers
 BIN := $(VENV)/bin
 NEWEST ?= .venv-newest
 EXTRAS := embedded,hub,wandb,tensorboard,dev,docs
@@ -14,7 +16,7 @@ QUIET_ENV := HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_WAIT_POLICY=PASSIVE TOKENIZ
 
 PYTEST := pytest -n 2 --dist loadfile --max-worker-restart=0
 
-.PHONY: train test test-newest test-optimum lint docs clean
+.PHONY: train test test-newest test-optimum test-sentence-transformers lint docs clean
 
 train: $(VENV)/.installed
 	$(QUIET_ENV) $(BIN)/python train.py experiment=quickstart
@@ -31,6 +33,9 @@ test-newest:
 
 test-optimum: $(VENV)/.installed $(OPTIMUM)/.installed
 	$(QUIET_ENV) MANGAKD_OPTIMUM_PYTHON=$(OPTIMUM)/bin/python $(BIN)/python -m pytest tests/export/test_optimum.py
+
+test-sentence-transformers: $(VENV)/.installed $(SENTENCES)/.installed
+	$(QUIET_ENV) MANGAKD_SENTENCE_TRANSFORMERS_PYTHON=$(SENTENCES)/bin/python $(BIN)/python -m pytest tests/export/test_in_sentence_transformers.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -52,5 +57,10 @@ $(OPTIMUM)/.installed: constraints.txt
 	$(OPTIMUM)/bin/python -m pip install --quiet -c constraints.txt torch transformers optimum-intel openvino nncf
 	touch $@
 
+$(SENTENCES)/.installed: constraints.txt
+	$(PYTHON) -m venv $(SENTENCES)
+	$(SENTENCES)/bin/python -m pip install --quiet -c constraints.txt torch transformers 'sentence-transformers==6.2.0'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(NEWEST) $(OPTIMUM) .cache outputs multirun site
+	rm -rf $(VENV) $(NEWEST) $(OPTIMUM) $(SENTENCES) .cache outputs multirun site

@@ -29,7 +29,7 @@ PYTHON = os.environ.get("MANGAKD_SENTENCE_TRANSFORMERS_PYTHON")
 if PYTHON is None and importlib.util.find_spec("sentence_transformers"):
     PYTHON = sys.executable
 if PYTHON is None:
-    pytest.skip("needs sentence-transformers", allow_module_level=True)
+    pytest.skip("needs sentence-transformers: make test-sentence-transformers", allow_module_level=True)
 
 SAME = 1e-5
 PAIRS = [
