@@ -124,7 +124,7 @@ def test_the_order_of_documents_decides(ranker: Path, variants: Path, tmp_path: 
     with hydra_ready():
         run_export(config_of("export", *words, "export.max_drop=100", folder=tmp_path))
     record = json.loads((out / "export.json").read_text())
-    assert record["score"] == "ndcg_exp@3" and record["labelled"] and record["rows"]["validation"] == len(PAIRS)
+    assert record["score"] == "ndcg_exp@3" and record["labelled"] and record["rows"]["validation"] == len(QUERIES)
     assert record["pytorch"]["score"] == pytest.approx(1) == record["variants"]["onnx_fp32"]["score"]
     assert record["pytorch"]["agreement_student"] == 1 and record["test"]["score"] <= 1
     metrics = json.loads((out / "best" / "manifest.json").read_text())["metrics"]["validation"]

@@ -102,6 +102,14 @@ def test_preflight(given: list[str], command: Command, tmp_path: Path) -> None:
     written(tmp_path / "path.jsonl", rows(60, 0))
     done = command("train.py", *given, "losses=[hard_label,margin_mse]", "validate=true")
     assert "losses.hard_label (HardLabelLoss) needs a head of labels; the head is a score" in done.stderr, done.stderr
+    content[3]["query"], content[6]["grades"] = "word " * 300, rows(60, 0)[6]["grades"]
+    written(tmp_path / "path.jsonl", content)
+    done = command("train.py", *given, "validate=true")
+    for part in (
+        "line 4 of data.path=",
+        "data.max_length",
+    ):  # without room for a document; told before a model is trained
+        assert done.returncode == 1 and part in done.stderr, done.stderr
 
 
 @pytest.fixture

@@ -92,8 +92,14 @@ def _of_recipe(run: Run) -> Iterator[Check]:
         {"teacher": sizes.teacher_spec.layers, "student": sizes.student_spec.layers},
     )  # fmt: skip
     yield lambda: recipe.resumed(checkpoint_of(given.folder, given.resume), parts.stages, lambda: _first_fit(run))
+    yield lambda: _room_for_documents(run)
     yield lambda: machine.disk(given.folder, sizes.student_shape)
     yield lambda: recipe.exports(parts.exports, parts.stages)
+
+
+def _room_for_documents(run: Run) -> object:
+    """A query that leaves no room for a document shows when pairs are tokenised. The run finds the tokens in the cache."""
+    return run.material.splits if run.parts.task.pairs else None
 
 
 def _first_fit(run: Run) -> Identity:
