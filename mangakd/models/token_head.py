@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from mangakd.models.activations import activation
-from mangakd.models.late import TOKENS, Late, of_config, of_folder
-from mangakd.models.pooling import Dense, read_dense, save_dense, write_modules
+from mangakd.models.late import Late, of_config, of_folder
+from mangakd.models.pooling import PYLATE, Dense, read_dense, save_dense, write_modules
 from mangakd.models.sentence_transformers import COLBERT, Settings, write_settings
 
 QUERY = "query_"  # begins the names of what a batch says of its Q queries
@@ -112,9 +112,8 @@ def is_trained(config: Any) -> bool:
 
 def save_token_head(head: TokenHead, folder: Path, settings: Settings | None = None) -> None:
     """Write what makes a model of PyLate of the encoder in `folder`. settings: its max_length is for queries and documents."""
-    write_modules({"1_Dense": "pylate.models.Dense.Dense"}, folder)
-    ports = {"module_input_name": TOKENS, "module_output_name": TOKENS, "use_residual": False}
-    save_dense(head.linear, head.shape, folder / "1_Dense", **ports)
+    write_modules({"1_Dense": f"{PYLATE}models.Dense.Dense"}, folder)
+    save_dense(head.linear, head.shape, folder / "1_Dense")
     late, settings = head.settings, settings or Settings()
     lengths = {"query_length": late.query_length or settings.max_length, "document_length": settings.max_length}
     write_settings(
