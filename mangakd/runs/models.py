@@ -4,6 +4,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head, ModelSpec
 from mangakd.models import heads, load
@@ -119,8 +121,10 @@ class Models:
     @lazy
     def teacher_parameters(self) -> int:
         """Of all members together, with the task's head."""
-        model = load.shape(self._teacher_with_head(), "teacher.path", self._parts.task.kind)
-        return sum(p.numel() for p in model.parameters()) * len(self._parts.teacher.models)
+        config, kind = self._teacher_with_head(), self._parts.task.kind
+        with torch.random.fork_rng(devices=[]):  # a new head of late interaction is random
+            parts = [load.shape(config, "teacher.path", kind), heads.states_head(kind, config)]
+        return sum(p.numel() for each in parts if each for p in each.parameters()) * len(self._parts.teacher.models)
 
     def _teacher_with_head(self) -> Any:
         """The teacher's config with the task's head, which the teacher gets by fine-tuning or by alignment."""
