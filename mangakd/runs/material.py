@@ -91,7 +91,7 @@ class Material:
             batch_size=hardware.eval_batch_size,
             progress=progress,
             precision=hardware.precision,
-            rows=texts.inputs_of(self._parts.corpus, self._parts.task, self.splits),
+            texts=texts.sequence_texts(self._parts.corpus, self._parts.task, self._parts.stages),
         )
 
     def teacher(self) -> TeacherProvider:

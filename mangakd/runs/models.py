@@ -104,15 +104,14 @@ class Models:
 
     @lazy
     def teacher_spec(self) -> ModelSpec:
-        if not self._parts.teacher.models:
-            return ModelSpec("teacher", 0, 0, 0, self.head, load.vocabulary_digest(self.teacher_tokenizer))
+        teacher = self._parts.teacher
+        own = {path: heads.own(self.head, load.load_config(path)) for path in {each.path for each in teacher.models}}
+        head = teacher.head(self.head, [own[member.path] for member in teacher.models])
+        vocabulary = load.vocabulary_digest(self.teacher_tokenizer)
+        if not teacher.models:
+            return ModelSpec("teacher", 0, 0, 0, head, vocabulary)
         config = self._teacher_with_head()
-        return ModelSpec.from_config(
-            config,
-            f"teacher {config.model_type}",
-            heads.own(self.head, config),
-            load.vocabulary_digest(self.teacher_tokenizer),
-        )
+        return ModelSpec.from_config(config, f"teacher {config.model_type}", head, vocabulary)
 
     @lazy
     def student_spec(self) -> ModelSpec:

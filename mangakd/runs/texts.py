@@ -1,8 +1,8 @@
 """Texts of a run as tokens: train, validation and test, and the texts without labels that a stage reads."""
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from mangakd.data.augment import Augment, Neighbours, from_cache
 from mangakd.data.encoded import EncodedSplit, Sides, joined
 from mangakd.data.pairs import Template, Where, tokenise_pairs
 from mangakd.data.rows import Rows, inputs
+from mangakd.data.sequence_texts import SequenceTexts
 from mangakd.data.source import Corpus
 from mangakd.data.tokenising import tokenise
 from mangakd.data.tokens import Sequences
@@ -100,15 +101,12 @@ def _new_rows(task: Task, augmented: Callable[[], list[str]]) -> Rows:
     return Rows({"text": augmented()})
 
 
-def inputs_of(corpus: Corpus, task: Task, splits: Collection[str] = ("train", "validation", "test")) -> dict[str, Rows]:
-    """The input columns of some splits, in the task's order. New texts of rows of one text are not among them."""
-    rows = {**corpus.splits, "unlabelled": corpus.unlabelled}
-    names = inputs(task.columns)
-    return {
-        split: replace(rows[split], columns={name: rows[split][name] for name in names})
-        for split in splits
-        if split in rows
-    }
+def sequence_texts(corpus: Corpus, task: Task, stages: Sequence[Stage]) -> dict[str, SequenceTexts]:
+    """The texts of each split that the run reads. New texts of rows of one text are not among them."""
+    rows = dict(corpus.splits)
+    if any("unlabelled" in stage.texts for stage in stages):
+        rows["unlabelled"] = corpus.unlabelled
+    return {name: SequenceTexts(each, task.sequences) for name, each in rows.items()}
 
 
 def stage_rows(splits: Splits, stage: Stage) -> EncodedSplit:

@@ -16,7 +16,7 @@ from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
 from mangakd.core.spec import Head, ModelSpec
 from mangakd.data.encoded import EncodedSplit
-from mangakd.data.rows import Rows
+from mangakd.data.sequence_texts import SequenceTexts
 from mangakd.models.labels import label_name
 from mangakd.models.late import AS_IT_IS, Interaction
 from mangakd.teachers.base import TeacherProvider
@@ -69,8 +69,8 @@ class Member:
 class TeacherContext:
     """head: the task's. load: a fine-tuned member, in memory or on disk. splits: the run's data, teacher side tokenised.
 
-    progress: opens a bar. precision: of a forward outside a fit, as in `hardware.precision`. rows: the input columns of each
-    split of `splits`, for answers that are found by texts.
+    progress: opens a bar. precision: of a forward outside a fit, as in `hardware.precision`. texts: those of each split of
+    `splits`, for answers that are found by text.
     """
 
     head: Head
@@ -81,7 +81,7 @@ class TeacherContext:
     batch_size: int
     progress: Callable[[str, int], Any]
     precision: str = "32-true"
-    rows: Mapping[str, Rows] = field(default_factory=dict)
+    texts: Mapping[str, SequenceTexts] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -123,8 +123,15 @@ class TeacherOptions(ABC):
     def gives(self, spec: ModelSpec) -> Need:
         """What its provider will give, known before anything is loaded."""
 
-    def check(self, rows: Mapping[str, Rows]) -> None:  # noqa: B027
-        """rows: the input columns of each split. Raises UserError where this teacher cannot answer some; models answer all."""
+    def head(self, task: Head, models: Sequence[Head]) -> Head:
+        """Of the answers. task: the head that the task asks for. models: those of `models` in their order.
+
+        Raises UserError where this teacher cannot answer for such a head.
+        """
+        return models[0] if models else task
+
+    def check(self, texts: Mapping[str, SequenceTexts]) -> None:  # noqa: B027
+        """texts: those of each split. Raises UserError where this teacher cannot answer some; models answer all."""
 
     @abstractmethod
     def provider(self, context: TeacherContext) -> TeacherProvider:

@@ -11,7 +11,7 @@ from mangakd.runs.checks import late, machine, models, recipe, teacher
 from mangakd.runs.fits import identity_of
 from mangakd.runs.resume import checkpoint_of
 from mangakd.runs.run import Run
-from mangakd.runs.texts import inputs_of, stage_rows
+from mangakd.runs.texts import sequence_texts, stage_rows
 from mangakd.training.checkpoints import Identity
 from mangakd.training.quantise import check as quantised
 
@@ -49,7 +49,8 @@ def _of_teacher(run: Run) -> Iterator[Check]:
     yield lambda: teacher.weights(parts.teacher, lambda: parts.task.kind)
     yield lambda: _fine_tuned(run)
     yield lambda: teacher.store(parts.teacher, lambda: models.teacher_spec)
-    yield lambda: parts.teacher.check(inputs_of(parts.corpus, parts.task))
+    yield lambda: models.teacher_spec
+    yield lambda: parts.teacher.check(sequence_texts(parts.corpus, parts.task, parts.stages))
 
 
 def _fine_tuned(run: Run) -> None:
