@@ -90,6 +90,11 @@ class Interaction:
 AS_IT_IS = Interaction()
 
 
+def reads(late: Late | None) -> str:
+    """For messages."""
+    return "both texts at once" if late is None else f"each text alone {late}"
+
+
 def mark(config: Any, settings: Late | None) -> Any:
     """The config of transformers, with these settings."""
     if settings is not None:

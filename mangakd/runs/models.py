@@ -9,7 +9,7 @@ import torch
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head, ModelSpec
 from mangakd.models import heads, load
-from mangakd.models.late import AS_IT_IS, Late, of_config
+from mangakd.models.late import AS_IT_IS, Late, of_config, reads
 from mangakd.runs.lazy import lazy
 from mangakd.runs.parts import Parts
 from mangakd.students.build import Student
@@ -86,7 +86,7 @@ class Models:
         if len(set(each.values())) > 1:
             raise UserError(
                 "the members of the teacher read queries and documents in different ways: "
-                f"{'; '.join(f'{path}: {late}' for path, late in each.items())}. Give teacher.paths models of one kind, or "
+                f"{'; '.join(f'{path}: {reads(own)}' for path, own in each.items())}. Give teacher.paths models of one kind, or "
                 "set teacher.interaction."
             )
         return {"student": of_config(self.student_config), "teacher": next(iter(each.values()), None)}
