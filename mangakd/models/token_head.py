@@ -95,19 +95,24 @@ def each_alone(inputs: Inputs) -> Inputs:
 
 def head_of(config: Any) -> TokenHead:
     """The head that a config asks for: with the weights of its folder, or new ones where the folder has none of this size."""
-    settings, stored = of_config(config), of_folder(config.name_or_path)
+    settings, stored = of_config(config), _stored(config)
     assert settings is not None
-    if stored is None or stored[1].outputs != settings.dims or stored[1].inputs != config.hidden_size:
+    if stored is None:
         return TokenHead(settings, Dense(config.hidden_size, settings.dims, bias=False, activation="Identity"))
-    head = TokenHead(settings, stored[1])
-    read_dense(head.linear, head.shape)
+    head = TokenHead(settings, stored)
+    read_dense(head.linear, stored)
     return head
 
 
 def is_trained(config: Any) -> bool:
     """Whether the folder of a config has the weights of the head that the config asks for."""
+    return _stored(config) is not None
+
+
+def _stored(config: Any) -> Dense | None:
+    """The linear layer of the config's folder, where it has as many dimensions as the config asks for."""
     settings, stored = of_config(config), of_folder(config.name_or_path)
-    return settings is not None and stored is not None and stored[1].outputs == settings.dims
+    return stored[1] if settings and stored and stored[1].outputs == settings.dims else None
 
 
 def save_token_head(head: TokenHead, folder: Path, settings: Settings | None = None) -> None:

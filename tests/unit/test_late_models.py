@@ -22,6 +22,7 @@ from mangakd.models.late import Interaction, Late, of_config, of_folder
 from mangakd.models.pooling import Dense, save_dense
 from mangakd.models.sentence_transformers import Settings, kind_of, read_settings
 from mangakd.models.token_head import TokenHead
+from mangakd.models.trial import answer_two_texts
 from mangakd.students.build import Student, check_layers
 from mangakd.teachers.local import LocalTeacher
 
@@ -119,6 +120,13 @@ def test_damaged_folders(file: str, entries: dict[str, Any], message: str, tmp_p
     change(path, file, **entries)
     with pytest.raises(UserError, match=message):
         read(path)
+
+
+def test_a_linear_layer_of_another_encoder_is_refused_by_the_trial(tmp_path: Path) -> None:
+    path = saved(tmp_path / "model")
+    save_dense(nn.Linear(12, 6, bias=False), Dense(12, 6, bias=False, activation="Identity"), Path(path) / "1_Dense")
+    with pytest.raises(UserError, match="key is a bert that cannot answer two texts"):
+        answer_two_texts(read(path), marked("."), "key")
 
 
 def test_other_modules_are_refused(tmp_path: Path) -> None:
