@@ -50,7 +50,12 @@ class Material:
         """train, validation and test, and the texts without labels that a stage reads."""
         parts, models, cache = self._parts, self._models, self._given.cache
         tokeniser = texts.Tokeniser(
-            models.student_tokenizer, models.teacher_tokenizer, self._given.max_length, cache / "tokens"
+            models.student_tokenizer,
+            models.teacher_tokenizer,
+            self._given.max_length,
+            cache / "tokens",
+            models.late["student"],
+            models.late["teacher"],
         )
         augmented = partial(
             texts.augmented_texts, parts.augment, parts.corpus, models.head, models.lender,

@@ -8,6 +8,7 @@ from typing import Any
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
+from mangakd.data.apart import tokenise_apart
 from mangakd.data.augment import Augment, Neighbours, from_cache
 from mangakd.data.encoded import EncodedSplit, Sides, joined
 from mangakd.data.pairs import Template, Where, tokenise_pairs
@@ -17,6 +18,7 @@ from mangakd.data.source import Corpus
 from mangakd.data.tokenising import tokenise
 from mangakd.data.tokens import Sequences
 from mangakd.models import load
+from mangakd.models.late import Late
 from mangakd.tasks.base import Task
 from mangakd.teachers.base import digest
 from mangakd.training.callbacks.progress import progress
@@ -30,26 +32,45 @@ KEYS = {"unlabelled": "data.unlabelled_path or data.labelled_share", "augmented"
 
 @dataclass(frozen=True)
 class Tokeniser:
-    """Texts → tokens for both models. cache: folder of the tokens. max_length: tokens of a text."""
+    """Texts → tokens for both models. cache: folder of the tokens. max_length: tokens of a text. student_late, teacher_late: of
+    models that read the texts of a pair apart."""
 
     student_tokenizer: Any
     teacher_tokenizer: Any
     max_length: int
     cache: Path
+    student_late: Late | None = None
+    teacher_late: Late | None = None
 
     def __call__(self, texts: Sequence[str], /) -> Sides:
-        return self._sides(lambda tokenizer: tokenise(texts, tokenizer, self.max_length, self.cache, progress))
+        def read(tokenizer: Any, late: Late | None) -> Sequences:
+            return tokenise(texts, tokenizer, self.max_length, self.cache, progress)
+
+        return self._sides(read)
 
     def pairs(self, first: Sequence[str], second: Sequence[str], where: Where = "pair {}".format, /) -> Sides:
         options = (self.max_length, self.cache, progress, where)
-        same = Template.of(self.student_tokenizer) == Template.of(self.teacher_tokenizer)
-        return self._sides(lambda tokenizer: tokenise_pairs(first, second, tokenizer, *options), same)
 
-    def _sides(self, read: Callable[[Any], Sequences], same: bool = True) -> Sides:
-        """same: whether both tokenizers read alike if their vocabularies are equal."""
-        teacher = read(self.teacher_tokenizer)
+        def read(tokenizer: Any, late: Late | None) -> Sequences:
+            if late is None:
+                return tokenise_pairs(first, second, tokenizer, *options)
+            return tokenise_apart(first, second, tokenizer, late, *options)
+
+        return self._sides(
+            read,
+            self._frame(self.student_tokenizer, self.student_late)
+            == self._frame(self.teacher_tokenizer, self.teacher_late),
+        )
+
+    @staticmethod
+    def _frame(tokenizer: Any, late: Late | None) -> object:
+        return Template.of(tokenizer) if late is None else (Template.single(tokenizer), late)
+
+    def _sides(self, read: Callable[[Any, Late | None], Sequences], same: bool = True) -> Sides:
+        """same: whether both models read alike if their vocabularies are equal."""
+        teacher = read(self.teacher_tokenizer, self.teacher_late)
         same &= load.vocabulary_digest(self.student_tokenizer) == load.vocabulary_digest(self.teacher_tokenizer)
-        student = teacher if same else read(self.student_tokenizer)
+        student = teacher if same else read(self.student_tokenizer, self.student_late)
         return Sides(student, teacher, self.student_tokenizer.pad_token_id, self.teacher_tokenizer.pad_token_id)
 
 

@@ -18,6 +18,7 @@ from mangakd.core.spec import Head, ModelSpec
 from mangakd.data.encoded import EncodedSplit
 from mangakd.data.sequence_texts import SequenceTexts
 from mangakd.models.labels import label_name
+from mangakd.models.late import AS_IT_IS, Interaction
 from mangakd.teachers.base import TeacherProvider
 
 FIT_MODES = ("auto", "never", "always")
@@ -49,10 +50,11 @@ class FitOptions:
 
 @dataclass(frozen=True)
 class Member:
-    """One model behind a teacher: where it comes from and the seed of its fine-tuning."""
+    """One model behind a teacher: where it comes from, the seed of its fine-tuning, and how it reads a query and a document."""
 
     path: str
     seed: int
+    interaction: Interaction = AS_IT_IS
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path.strip():
@@ -83,10 +85,12 @@ class TeacherContext:
 
 @dataclass(kw_only=True)
 class TeacherOptions(ABC):
-    """path: hub id, folder or `embedded`. labels: names of the outputs of its head, where its config has none."""
+    """path: hub id, folder or `embedded`. labels: names of the outputs of its head, where its config has none. interaction: how
+    it reads a query and a document (models/late.py); null: as its folder."""
 
     path: str
     labels: Sequence[Any] | None = None
+    interaction: Any = None
     fit: FitOptions = field(default_factory=FitOptions)
 
     def __post_init__(self) -> None:
@@ -104,6 +108,10 @@ class TeacherOptions(ABC):
             raise UserError(f"teacher.labels={list(self.labels)}: {error}") from error
         if len(set(self.labels)) != len(self.labels):
             raise UserError(f"teacher.labels={self.labels} names a label twice.")
+
+    @property
+    def reads(self) -> Interaction:
+        return Interaction.of(self.interaction, "teacher.interaction")
 
     @property
     @abstractmethod

@@ -42,8 +42,8 @@ class EnsembleOptions(TeacherOptions):
                 "the teacher has no members; give teacher.seeds=[0,1,2] or teacher.paths=[folder_a,folder_b]."
             )
         if self.paths is None:
-            return [Member(self.path, int(seed)) for seed in self.seeds]
-        return [Member(path, int(self.seeds[0])) for path in self.paths]
+            return [Member(self.path, int(seed), self.reads) for seed in self.seeds]
+        return [Member(path, int(self.seeds[0]), self.reads) for path in self.paths]
 
     @property
     def models(self) -> list[Member]:

@@ -28,6 +28,7 @@ from mangakd.data.source import Corpus
 from mangakd.losses.base import ALWAYS
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
+from mangakd.models.late import mark
 from mangakd.runs.texts import Tokeniser
 from mangakd.tasks.base import Task
 from mangakd.teachers.cached import Cached
@@ -71,7 +72,8 @@ class Case:
         return self.task.head(self.prepared, tokenizer())
 
     def encode(self, part: Rows) -> EncodedSplit:
-        return self.task.encode(part, self.head, Tokeniser(tokenizer(), tokenizer(), 16, self.cache))
+        late = self.row.late
+        return self.task.encode(part, self.head, Tokeniser(tokenizer(), tokenizer(), 20, self.cache, late, late))
 
     @cached_property
     def split(self) -> EncodedSplit:
@@ -93,7 +95,7 @@ def case(row: Row, tmp_path: Path) -> Case:
 
 
 def student(case: Case) -> Encoder:
-    return encoder(config("bert", layers=1), case.head)
+    return encoder(mark(config("bert", layers=1), case.row.late), case.head)
 
 
 # --- each row --------------------------------------------------------------------------------------------------------
@@ -257,7 +259,7 @@ def test_padding_and_micro_batches_change_nothing(row: Row, case: Case) -> None:
 @each_row
 def test_a_stored_teacher_says_what_the_live_one_says(row: Row, case: Case) -> None:
     splits = {"train": case.split}
-    context = TeacherContext(case.head, Teachers(case.head), splits, case.cache, CPU, 5, silent)
+    context = TeacherContext(case.head, Teachers(case.head, case.row.late), splits, case.cache, CPU, 5, silent)
     live, stored = Local(path="bert", seed=1).provider(context), Cached(path="bert", seeds=(1,)).provider(context)
     batch = case.split.collate(range(N))
     one, other = (case.task.ask(side.prepare(CPU, Need(answer=True)), batch) for side in (live, stored))
