@@ -71,9 +71,13 @@ class Case:
     def head(self) -> Head:
         return self.task.head(self.prepared, tokenizer())
 
-    def encode(self, part: Rows) -> EncodedSplit:
+    @property
+    def tokenise(self) -> Tokeniser:
         late = self.row.late
-        return self.task.encode(part, self.head, Tokeniser(tokenizer(), tokenizer(), 20, self.cache, late, late))
+        return Tokeniser(tokenizer(), tokenizer(), 20, self.cache, late, late)
+
+    def encode(self, part: Rows) -> EncodedSplit:
+        return self.task.encode(part, self.head, self.tokenise)
 
     @cached_property
     def split(self) -> EncodedSplit:
@@ -145,7 +149,7 @@ def test_sequences_are_the_texts_that_were_encoded(row: Row, case: Case) -> None
     split, given = case.split, [*SequenceTexts(case.prepared.train, case.task.sequences)]
     owners = np.arange(N) if split.first is None else np.repeat(np.arange(N), np.diff(split.first))
     assert [i for i, _ in given] == owners.tolist()
-    read = Tokeniser(tokenizer(), tokenizer(), 16, case.cache)
+    read = case.tokenise
     columns = [*zip(*(texts for _, texts in given), strict=True)]
     sides = read(columns[0]) if len(columns) == 1 else read.pairs(*columns)
     np.testing.assert_array_equal(sides.teacher.keys, split.teacher.keys)
