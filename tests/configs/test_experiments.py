@@ -81,7 +81,13 @@ OWN_DATA = {
 
 @each
 def test_a_template_trains(
-    file: Path, offline: dict[str, list[str]], compose: Compose, small_run: list[str], tiny_fresh: Path, run_here: Callable[..., None], tmp_path: Path
+    file: Path,
+    offline: dict[str, list[str]],
+    compose: Compose,
+    small_run: list[str],
+    tiny_fresh: Path,
+    run_here: Callable[..., None],
+    tmp_path: Path,
 ) -> None:
     """All its stages, an epoch each, on tiny models and a few rows."""
     tiny = [

@@ -19,6 +19,7 @@ from mangakd.core.errors import UserError
 from mangakd.evaluation import predictions
 from mangakd.models import load
 from mangakd.models.pooling import Dense, Pooling, VectorHead, of_folder, save_head
+from mangakd.models.sentence_transformers import read_settings
 
 NOUNS = "time year people way day man thing woman life child world school state family student group country problem hand part"
 WORDS = NOUNS.split()
@@ -108,7 +109,7 @@ def test_texts_without_labels_teach_a_student_of_the_teacher_s_layers(
     assert "Fewer dimensions" in report and "teacher, PCA" in report and "accuracy" not in report
     assert "likeness" in printed and "Spearman, 8" in printed
     student = load.locate(str(folder / "student"))
-    assert of_folder(student) == Pooling("mean", normalize=True)
+    assert of_folder(student) == Pooling("mean", normalize=True) and read_settings(student).dims == (32, 8)
     outline = load.outline_trained(student, "student.path", "vector")
     assert outline is not None
     tokenizer = load.load_tokenizer(student)

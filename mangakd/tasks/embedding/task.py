@@ -160,7 +160,8 @@ class Embedding(Task):
 
     def folder_settings(self, max_length: int) -> Settings:
         prompts = self.texts_before["student"]
-        return Settings(prompts if any(prompts.values()) else {}, max_length=max_length)
+        given = prompts if any(prompts.values()) else {}
+        return Settings(given, max_length=max_length, dims=tuple(self.dims or ()))
 
     def served(self, rows: Rows) -> Served | None:
         return served(rows, self.most, self.texts_before["student"], self.judge)
