@@ -3,8 +3,8 @@
     python benchmarks/medquad.py ../shared/data/medquad FOLDER --train-documents 5
     python benchmarks/ranking.py --data FOLDER --work PATH [--only layers tiny] [--seeds 0 1]
 
-The teacher is fine-tuned once, on all training queries; the students learn from 2,500 of them. Each run is `python train.py …
-baseline=true` in PATH/runs/<recipe>_<seed>. results/ranking.json keeps MRR@10 and NDCG@3 of each test query (seed_runs.py).
+The teacher is fine-tuned once, on all training queries; the students learn from 2,500 of them. Each run is a `python train.py` in
+PATH/runs/<recipe>_<seed>. results/ranking.json keeps MRR@10 and NDCG@3 of each test query (seed_runs.py).
 """
 
 from __future__ import annotations
@@ -24,19 +24,23 @@ from mangakd.tasks.rerank import metrics
 from mangakd.tasks.rerank.metrics import Ranking
 
 COMMON = ["task=rerank", "hardware=cpu", "data.max_length=96", "data.val_limit=100", "data.test_limit=500"]
-KD = [*COMMON, "teacher.fit.mode=never", "data.train_limit=2500", "baseline=true"]
+KD = [*COMMON, "teacher.fit.mode=never", "data.train_limit=2500"]
 LAYERS = [*KD, "student.layers=[1,3,5,6]", "optim.lr=2e-4", "trainer.max_epochs=1"]
+FEW = [*LAYERS, "data.labelled_share=0.1", "+stages.distil.texts=[labelled,unlabelled]"]
 TINY = [*KD, "student=tinybert_4l_312d", "trainer.max_epochs=2"]
 SCORES = ["losses=[listwise_kl,margin_mse]", "teacher=cached"]
+BASELINE = "baseline=true"
 RECIPES: dict[str, list[str]] = {
-    "layers": [*LAYERS, *SCORES],
-    "layers_hidden": [*LAYERS, "losses=[listwise_kl,margin_mse,hidden]"],
-    "tiny": [*TINY, *SCORES],
-    "tiny_hidden": [*TINY, "losses=[listwise_kl,margin_mse,hidden]"],
+    "layers": [*LAYERS, *SCORES, BASELINE],
     "layers_margin_mse": [*LAYERS, "losses=[margin_mse]", "teacher=cached"],
     "layers_listwise_kl": [*LAYERS, "losses=[listwise_kl]", "teacher=cached"],
+    "layers_hidden": [*LAYERS, "losses=[listwise_kl,margin_mse,hidden]"],
     "layers_relation": [*LAYERS, "losses=[listwise_kl,margin_mse,relation]"],
-}
+    "few": [*FEW, *SCORES, BASELINE],
+    "few_hidden": [*FEW, "losses=[listwise_kl,margin_mse,hidden]"],
+    "tiny": [*TINY, *SCORES, BASELINE],
+    "tiny_hidden": [*TINY, "losses=[listwise_kl,margin_mse,hidden]"],
+}  # of one family (the first word), the first also trains the student without KD that all are compared with
 MODELS = {"teacher": "teacher", "KD": "student", "no KD": "baseline", "BM25": "BM25", "untrained": "untrained student"}
 MEASURES = ("mrr@10", "ndcg_exp@3")
 NOTE = """MedQuAD, test: 500 queries of ten documents, at most 96 tokens of a pair. Grades are constructed: 2 the
@@ -92,6 +96,7 @@ def record(folder: Path) -> dict[str, Any]:
     rows = {
         model: {measure: [round(value, 6) for value in each] for measure, each in measured(test, name).items()}
         for model, name in MODELS.items()
+        if name in test.answers
     }
     return {"command": command(folder), "scores": scores, "queries": rows}
 
@@ -104,18 +109,23 @@ def measured(test: predictions.Predictions, name: str) -> dict[str, np.ndarray]:
 
 
 def body(runs: Mapping[str, Any]) -> str:
-    lines = [line for recipe, each in by_recipe(runs).items() for line in rows(recipe, each)]
+    lines = [line for recipe in by_recipe(runs) for line in rows(recipe, runs)]
     head = ["recipe", "seeds", "score", *MODELS, "KD / teacher", "KD − no KD", "of each seed"]
     return NOTE + table(head, lines)
 
 
-def rows(recipe: str, runs: Sequence[Any]) -> Iterator[list[str]]:
-    for measure in MEASURES:
-        of = {model: np.array([run["queries"][model][measure] for run in runs]) for model in MODELS}
+def rows(recipe: str, runs: Mapping[str, Any]) -> Iterator[list[str]]:
+    family = recipe.partition("_")[0]
+    seeds = [
+        seed for name, _, seed in (key.rpartition("_") for key in runs) if name == recipe and f"{family}_{seed}" in runs
+    ]
+    queries = [runs[f"{family}_{seed}"]["queries"] | runs[f"{recipe}_{seed}"]["queries"] for seed in seeds]
+    for measure in MEASURES if seeds else ():
+        of = {model: np.array([each[model][measure] for each in queries]) for model in MODELS}
         all_seeds = estimates({model: values.mean(0) for model, values in of.items()})
         gaps = [f"{gap:+.3f}" for gap in (of["KD"] - of["no KD"]).mean(1)]
         yield [
-            recipe, str(len(runs)), measure, *(f"{all_seeds[model].value:.3f}" for model in MODELS),
+            recipe, str(len(seeds)), measure, *(f"{all_seeds[model].value:.3f}" for model in MODELS),
             text(all_seeds["KD"] / all_seeds["teacher"]), text(all_seeds["KD"] - all_seeds["no KD"], "{:+.3f}"), ", ".join(gaps),
         ]  # fmt: skip
 
