@@ -21,7 +21,7 @@ from mangakd.store.manifest import Manifest
 from mangakd.store.reader import StoreReader
 from mangakd.teachers.base import TeacherProvider, digest
 from mangakd.teachers.concatenated import ConcatenatedTeacher, factors
-from mangakd.teachers.ensemble import EnsembleTeacher, combined, normalised, of_validation
+from mangakd.teachers.ensemble import EnsembleTeacher, combined, normalised, of_validation, scale_of
 from mangakd.teachers.fill import fill, manifest_of
 from mangakd.teachers.options import TeacherContext, TeacherOptions
 from mangakd.teachers.several import CONCATENATED, EnsembleOptions
@@ -93,6 +93,8 @@ class Cached(EnsembleOptions):
             cached.factors = factors(cached.weights, live.widths)
         else:
             cached.weights, cached.scale = of_validation(self, cached, context)
+        if live.spec.head.kind == "score" and ranks.is_first() and not self.allow_mismatch:
+            _note_scores(folder, cached, context)
         return cached
 
     def live(self, context: TeacherContext) -> TeacherProvider:
@@ -104,6 +106,14 @@ class Cached(EnsembleOptions):
 
     def folder(self, manifest: Manifest, context: TeacherContext) -> Path:
         return Path(self.store) if self.store else context.cache / "stores" / digest(manifest)
+
+
+def _note_scores(folder: Path, cached: CachedTeacher, context: TeacherContext) -> None:
+    """Write how large the stored scores are into the manifest: losses of scores depend on it, and no score says it of itself."""
+    scores = (cached.scale or scale_of(cached, context)).numbers
+    manifest = Manifest.load(folder)
+    if manifest.scores != scores:
+        replace(manifest, scores=scores).save(folder)
 
 
 def stored(options: TeacherOptions) -> TeacherOptions:

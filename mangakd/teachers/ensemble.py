@@ -176,7 +176,12 @@ def of_validation(
     weights = normalised(options.weights, teacher.members)
     if options.combine != standard.COMBINE:
         return weights, None
-    return weights, Scale.of(_members_on(context.splits["validation"].sequences, teacher, context))
+    return weights, scale_of(teacher, context).check()
+
+
+def scale_of(teacher: TeacherProvider, context: TeacherContext) -> Scale:
+    """Of each member's scores on validation."""
+    return Scale.of(_members_on(context.splits["validation"].sequences, teacher, context))
 
 
 def _members_on(split: EncodedSplit, teacher: TeacherProvider, context: TeacherContext) -> Tensor:
