@@ -35,7 +35,7 @@ test-optimum: $(VENV)/.installed $(OPTIMUM)/.installed
 	$(QUIET_ENV) MANGAKD_OPTIMUM_PYTHON=$(OPTIMUM)/bin/python $(BIN)/python -m pytest tests/export/test_optimum.py
 
 test-sentence-transformers: $(VENV)/.installed $(SENTENCES)/.installed
-	$(QUIET_ENV) MANGAKD_SENTENCE_TRANSFORMERS_PYTHON=$(SENTENCES)/bin/python $(BIN)/python -m pytest tests/export/test_in_sentence_transformers.py
+	$(QUIET_ENV) MANGAKD_SENTENCE_TRANSFORMERS_PYTHON=$(SENTENCES)/bin/python $(BIN)/python -m pytest tests/export/test_in_sentence_transformers.py tests/export/test_losses_beside_sentence_transformers.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -24,9 +24,11 @@ from results_file import machine, table, write
 PEERS = Path(__file__).resolve().parent / "peers"
 THEIRS, OURS = "sentence_transformers_kd.py", "mangakd_rank.py"
 VARIANTS = {
-    "sentence-transformers": (THEIRS, "random"),
-    "sentence-transformers, batches of similar length": (THEIRS, "length"),
-    "mangakd": (OURS, "own"),
+    "sentence-transformers": (THEIRS, ["--order", "random"]),
+    "sentence-transformers, batches of similar length": (THEIRS, ["--order", "length"]),
+    "mangakd, fp32": (OURS, []),
+    "sentence-transformers, batches of similar length, bf16": (THEIRS, ["--order", "length", "--bf16"]),
+    "mangakd, bf16": (OURS, ["--bf16"]),
 }
 TASKS = ("rerank", "embedding")
 NOTE = """Medians of {rounds} rounds. `ratio` is of samples per CPU second to the first row of the task.
@@ -35,14 +37,16 @@ NOTE = """Medians of {rounds} rounds. `ratio` is of samples per CPU second to th
   tokens, steps of 40 pairs (or texts), MSE to scores (or vectors) that a teacher wrote, fused AdamW, one torch thread.
 - *sentence-transformers*: CrossEncoderTrainer or SentenceTransformerTrainer as it comes, with MSELoss. *batches of similar
   length*: with a batch sampler of this benchmark that groups texts as transformers' LengthGroupedSampler does.
+- *bf16*: matrix products in bf16, which a CPU with bf16 units computes faster. It is what mangakd's command does on such a CPU
+  (`hardware.precision=auto`); sentence-transformers has it as an option (`bf16=True`).
 - *mangakd*: a step of a reranker is four whole queries of ten documents; their pairs are computed in parts of similar length."""
 
 
 def run(task: str, variant: str, options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """One child process; its JSON line is the last line it prints."""
-    script, order = VARIANTS[variant]
+    script, own = VARIANTS[variant]
     python = sys.executable if script == OURS else options.peers_python
-    words = ["--task", task, "--data", options.data, "--order", order]
+    words = ["--task", task, "--data", options.data, *own]
     words += ["--rows", str(options.rows), "--seed", str(seed)]
     quiet = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     process = subprocess.run(

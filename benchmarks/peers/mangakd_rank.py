@@ -116,7 +116,7 @@ def train(options: Any, folder: Path) -> tuple[rank_common.StepClock, int]:
     plan = Fit(
         "benchmark", folder, task, split, task.encode(validation_of(rows), head, tokenise),
         Optim(lr=rank_common.LEARNING_RATE, warmup=0.0, schedule="constant", clip=None),
-        Hardware(accelerator="cpu", batch_size=size), options.seed,
+        Hardware(accelerator="cpu", batch_size=size, precision="bf16-mixed" if options.bf16 else "32-true"), options.seed,
         trainer={"max_epochs": 1, "max_steps": clock.last}, loggers=[CSVLogger(folder, "logs", "")],
     )  # fmt: skip
     with clock.watch_any(), contextlib.redirect_stdout(sys.stderr):  # stdout is for the JSON line

@@ -34,6 +34,7 @@ def parse(description: str, orders: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--rows", type=int, default=1200, help="the first pairs, or texts; one epoch of them is measured"
     )
+    parser.add_argument("--bf16", action="store_true", help="bf16 matrix products (autocast); else fp32")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     options.warmup, options.steps = 1, options.rows // options.batch_size - 1
@@ -93,7 +94,8 @@ def report(
     """Print the run as one JSON line. samples: pairs or texts inside the window."""
     wall, cpu = clock.elapsed()
     line = {
-        "framework": framework, "version": version, "task": options.task, "order": options.order, "samples": samples,
+        "framework": framework, "version": version, "task": options.task, "order": options.order, "bf16": options.bf16,
+        "samples": samples,
         "wall_s": round(wall, 3), "cpu_s": round(cpu, 3), "samples_per_wall_s": round(samples / wall, 2),
         "samples_per_cpu_s": round(samples / cpu, 2), "torch": torch.__version__, **more,
     }  # fmt: skip

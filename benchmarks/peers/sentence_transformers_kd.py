@@ -56,7 +56,7 @@ def arguments(options: Any, folder: str) -> dict[str, Any]:
     return {
         "output_dir": folder, "max_steps": options.warmup + options.steps, "per_device_train_batch_size": options.batch_size,
         "learning_rate": rank_common.LEARNING_RATE, "lr_scheduler_type": "constant", "max_grad_norm": 0.0,
-        "seed": options.seed, "use_cpu": True, "dataloader_drop_last": True, "dataloader_pin_memory": False,
+        "seed": options.seed, "use_cpu": True, "bf16": options.bf16, "dataloader_drop_last": True, "dataloader_pin_memory": False,
         "save_strategy": "no", "logging_strategy": "no", "report_to": "none", "disable_tqdm": True,
         **({"batch_sampler": ByLength} if options.order == "length" else {}),
     }  # fmt: skip

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mangakd.core.outputs import LENGTHS, Batch
+from mangakd.data.apart import Apart
 from mangakd.data.sampler import MicroBatch, Units
 from mangakd.data.tokens import Concatenation, Sequences
 
@@ -147,12 +148,17 @@ def joined(splits: Sequence[EncodedSplit]) -> EncodedSplit:
     """Several splits of the same columns one after the other."""
     if len(splits) == 1:
         return splits[0]
-    student = Concatenation([split.student for split in splits])
+    student = _sequences([split.student for split in splits])
     shared = all(split.sides.shared for split in splits)
-    teacher = student if shared else Concatenation([split.teacher for split in splits])
+    teacher = student if shared else _sequences([split.teacher for split in splits])
     columns = {name: _stacked([split.columns[name] for split in splits]) for name in splits[0].columns}
     units = {name: np.concatenate([split.units[name] for split in splits]) for name in splits[0]._units}
     return EncodedSplit(Sides(student, teacher, *splits[0].sides[2:]), columns, units, _first(splits))
+
+
+def _sequences(parts: list[Sequences]) -> Sequences:
+    apart = [part for part in parts if isinstance(part, Apart)]
+    return Apart.joined(apart) if len(apart) == len(parts) else Concatenation(parts)
 
 
 def _stacked(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -35,7 +35,8 @@ class Piece:
 
 @dataclass(frozen=True)
 class Template:
-    """How a tokenizer joins two texts. typed: whether models that it belongs to read token_type_ids, and not all are 0.
+    """How a tokenizer frames one text, or joins two. typed: whether models that it belongs to read token_type_ids, and not all
+    are 0.
 
     from_left: whether truncation removes the first tokens and not the last.
     """
@@ -62,10 +63,28 @@ class Template:
         typed = "token_type_ids" in tokenizer.model_input_names and any(piece.type for piece in pieces)
         return cls(pieces, typed, tokenizer.truncation_side == "left")
 
+    @classmethod
+    def single(cls, tokenizer: Any, prefix: str = "") -> "Template":
+        """Of one text. prefix: a token of the vocabulary that stands before it. Raises UserError for one that is none."""
+        (encoding,) = tokenizer(_any_text(tokenizer)).encodings
+        tokens = list(zip(encoding.sequence_ids, encoding.ids, encoding.type_ids, strict=True))
+        own = [i for i, (text, _, _) in enumerate(tokens) if text is not None]
+        pieces = [Piece(None, *entry[1:]) for entry in tokens]
+        pieces[own[0] : own[-1] + 1] = [Piece(0, *tokens[own[0]][1:])]
+        if prefix:
+            if (token := tokenizer.get_vocab().get(prefix)) is None:
+                raise UserError(
+                    f"the prefix {prefix!r} of late interaction is no token of the tokenizer {tokenizer.name_or_path}. Set "
+                    'query_prefix and document_prefix to tokens that it has, such as [unused0], or to "".'
+                )
+            pieces.insert(own[0], Piece(None, token, pieces[own[0]].type))
+        typed = "token_type_ids" in tokenizer.model_input_names and any(piece.type for piece in pieces)
+        return cls(tuple(pieces), typed, tokenizer.truncation_side == "left")
+
     @property
     def special(self) -> int:
         """The number of special tokens."""
-        return len(self.pieces) - 2
+        return sum(piece.text is None for piece in self.pieces)
 
 
 def _any_text(tokenizer: Any) -> str:
@@ -105,34 +124,47 @@ class Pairs:
     @cached_property
     def keys(self) -> np.ndarray:
         """(S) int64: a hash of both texts' keys, the tokens that are left of the second, and the template."""
-        frame = hashlib.blake2b(repr(astuple(self.template)).encode(), digest_size=8).digest()
-        key = np.frombuffer(frame, np.uint64)
-        for part in (self.texts.keys[self.first], self.texts.keys[self.second], self.second_lengths):
-            key = _mix(key ^ part.astype(np.uint64))
-        return key.view(np.int64)
+        return mixed(self.template, self.texts.keys[self.first], self.texts.keys[self.second], self.second_lengths)
 
     def inputs(self, positions: np.ndarray, pad_id: int) -> dict[str, np.ndarray]:
         """As of `Tokens`: input_ids, attention_mask, and token_type_ids if there are any; each (B, T) int64."""
-        sizes = {0: self.texts.lengths[self.first[positions]], 1: self.second_lengths[positions]}
-        starts = {0: self.texts.starts[self.first[positions]], 1: self.texts.starts[self.second[positions]]}
-        if self.template.from_left:
-            starts[1] = starts[1] + self.texts.lengths[self.second[positions]] - sizes[1]
-        lengths = sizes[0] + sizes[1] + self.template.special
-        columns = np.arange(lengths.max())
-        shape = (len(positions), len(columns))
-        ids, types = np.full(shape, pad_id, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        begins = np.zeros_like(lengths)
-        for piece in self.template.pieces:
-            size = 1 if piece.text is None else sizes[piece.text]
-            here = (columns >= begins[:, None]) & (columns < (begins + size)[:, None])
-            types[here] = piece.type
-            if piece.text is None:
-                ids[here] = piece.token
-            else:
-                ids[here] = self.texts.ids[((starts[piece.text] - begins)[:, None] + columns)[here]]
-            begins = begins + size
-        inputs = {"input_ids": ids, "attention_mask": (columns < lengths[:, None]).astype(np.int64)}
-        return {**inputs, "token_type_ids": types} if self.template.typed else inputs
+        first, second = self.first[positions], self.second[positions]
+        sizes = [self.texts.lengths[first], self.second_lengths[positions]]
+        return composed(self.texts, self.template, [first, second], sizes, pad_id)
+
+
+def composed(
+    texts: Tokens, template: Template, places: Sequence[np.ndarray], sizes: Sequence[np.ndarray], pad_id: int
+) -> dict[str, np.ndarray]:
+    """Inputs of B sequences. places, sizes: for each text of the template, its positions in `texts` (B) and its tokens that are
+    left (B)."""
+    starts = [texts.starts[each] for each in places]
+    if template.from_left:
+        starts = [start + texts.lengths[each] - size for start, each, size in zip(starts, places, sizes, strict=True)]
+    lengths = np.sum(sizes, axis=0) + template.special
+    columns = np.arange(lengths.max())
+    shape = (len(lengths), len(columns))
+    ids, types = np.full(shape, pad_id, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    begins = np.zeros_like(lengths)
+    for piece in template.pieces:
+        size = 1 if piece.text is None else sizes[piece.text]
+        here = (columns >= begins[:, None]) & (columns < (begins + size)[:, None])
+        types[here] = piece.type
+        if piece.text is None:
+            ids[here] = piece.token
+        else:
+            ids[here] = texts.ids[((starts[piece.text] - begins)[:, None] + columns)[here]]
+        begins = begins + size
+    inputs = {"input_ids": ids, "attention_mask": (columns < lengths[:, None]).astype(np.int64)}
+    return {**inputs, "token_type_ids": types} if template.typed else inputs
+
+
+def mixed(frame: Any, *parts: np.ndarray) -> np.ndarray:
+    """(N) int64: a hash of the entries of all parts (N) and of a dataclass."""
+    key = np.frombuffer(hashlib.blake2b(repr(astuple(frame)).encode(), digest_size=8).digest(), np.uint64)
+    for part in parts:
+        key = _mix(key ^ part.astype(np.uint64))
+    return key.view(np.int64)
 
 
 def _mix(key: np.ndarray) -> np.ndarray:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
 from mangakd.core.errors import UserError, near
-from mangakd.data.arrow_cells import arrow_values
+from mangakd.data.arrow_cells import arrow_matrix, arrow_values
 from mangakd.data.cells import CellError, spelled
 from mangakd.data.delimited import check_breaks, read_delimited
 from mangakd.data.encoding import read_text
@@ -34,7 +35,8 @@ class Table:
     """names: columns in the file's order. column: name → its values as Python objects, None where there is none.
 
     numbers: where each row is in the file, counted in `unit`. joined: a cell of several labels is text, as in CSV.
-    check_label: raises UserError for rows that the label column of that name shows to be misread.
+    check_label: raises UserError for rows that the label column of that name shows to be misread. matrix: name → a column of
+    lists of one length as (N, D), where that is possible without a look at each cell.
     """
 
     names: list[str]
@@ -43,12 +45,16 @@ class Table:
     unit: str = "row"
     joined: bool = False
     check_label: Callable[[str], None] = lambda name: None
+    matrix: Callable[[str], np.ndarray | None] = lambda name: None
 
     @classmethod
     def of_arrow(cls, table: pa.Table, origin: str) -> "Table":
         """Class ids of a ClassLabel column become names, where the schema has what `datasets` writes into it."""
         return cls(
-            list(table.column_names), lambda name: arrow_values(table, name, origin), range(1, table.num_rows + 1)
+            list(table.column_names),
+            lambda name: arrow_values(table, name, origin),
+            range(1, table.num_rows + 1),
+            matrix=lambda name: arrow_matrix(table, name),
         )
 
     @classmethod
@@ -155,7 +161,19 @@ def read_texts(path: str, column: str | int, key: str, column_key: str) -> list[
 
     key, column_key: what the user set, for messages. Raises UserError where there is no text.
     """
-    file, origin = existing(path, key), f"{key}={path}"
+    origin = f"{key}={path}"
+    rows, unit = numbered_texts(existing(path, key), column, key, column_key)
+    entries = [(number, text) for number, text in rows if text.strip()]
+    if not entries:
+        raise UserError(f"{origin} holds no text.")
+    if len(entries) < len(rows):
+        log.info("%s: %d of %d rows have no text and are left out.", origin, len(rows) - len(entries), len(rows))
+    return whole_texts([text for _, text in entries], [number for number, _ in entries], origin, unit)
+
+
+def numbered_texts(file: Path, column: str | int, key: str, column_key: str) -> tuple[list[tuple[int, str]], str]:
+    """Each text with its place, "" where there is none, and what places count: the lines of a .txt file, or a table's column."""
+    origin = f"{key}={file}"
     if file.suffix.lower() == ".txt":
         # Iterated, because str.splitlines would also split at U+2028, form feeds and the like.
         values: list[Any] = [line.rstrip("\r\n") for line in io.StringIO(read_text(file, key), newline="")]
@@ -168,12 +186,7 @@ def read_texts(path: str, column: str | int, key: str, column_key: str) -> list[
         (number, text_of(value, f"{unit} {number} of {origin}", column_key))
         for number, value in zip(numbers, values, strict=True)
     ]
-    entries = [(number, text) for number, text in rows if text.strip()]
-    if not entries:
-        raise UserError(f"{origin} holds no text.")
-    if len(entries) < len(rows):
-        log.info("%s: %d of %d rows have no text and are left out.", origin, len(rows) - len(entries), len(rows))
-    return whole_texts([text for _, text in entries], [number for number, _ in entries], origin, unit)
+    return rows, unit
 
 
 def text_of(value: Any, where: str, key: str) -> str:

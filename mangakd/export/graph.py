@@ -27,6 +27,7 @@ from mangakd.data.tokenising import makes_types
 from mangakd.export.manifest import TOKENIZER_FILE
 from mangakd.models import attention, load
 from mangakd.models.heads import AUTO
+from mangakd.models.late import of_folder
 from mangakd.models.outline import weights_digest
 from mangakd.models.pooling import Pooling, VectorHead, read_head
 from mangakd.models.sentence_transformers import SETTINGS, Settings, kind_of, read_settings
@@ -175,6 +176,11 @@ def read(
     or unknown head, for labels without names, for pairs with another head than one score, and for a length beyond the model's
     positions.
     """
+    if of_folder(folder) is not None:
+        raise UserError(
+            f"{KEY}={folder} interacts late: it reads a query and a document apart. Such a model cannot be exported, served or "
+            "timed yet; PyLate reads its folder."
+        )
     tokenizer = load.load_tokenizer(str(folder), KEY)
     outline = load.outline_trained(str(folder), KEY)
     if outline is None:

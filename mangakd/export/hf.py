@@ -20,9 +20,11 @@ from transformers import AutoTokenizer
 from mangakd import __version__
 from mangakd.core.errors import UserError
 from mangakd.losses.loss_set import LossSet
-from mangakd.models.load import quiet
-from mangakd.models.pooling import VectorHead, read_head, save_head
+from mangakd.models.heads import states_head
+from mangakd.models.load import load_config, quiet
+from mangakd.models.pooling import VectorHead, save_head
 from mangakd.models.sentence_transformers import Settings, read_activation, write_cross_encoder, write_settings
+from mangakd.models.token_head import TokenHead, save_token_head
 from mangakd.models.trial import two_texts
 
 SAME = 1e-5  # largest |Δ output| of equal models, in shares of the largest output
@@ -35,14 +37,15 @@ def save_student(
     folder: Path,
     card: str,
     quantised: Any = None,
-    pooling: VectorHead | None = None,
+    pooling: VectorHead | TokenHead | None = None,
     activation: nn.Module | None = None,
     settings: Settings | None = None,
 ) -> None:
     """Save the student. Raises UserError if the reloaded folder answers differently; the folder then stays `student.partial`.
 
-    pooling: of a student that answers with vectors; sentence-transformers loads it as a SentenceTransformer. activation: of the
-    score of a student that reads pairs, which it loads as a CrossEncoder. settings: of both.
+    pooling: of a student that answers with vectors; sentence-transformers loads it as a SentenceTransformer, and PyLate one of
+    late interaction as a ColBERT. activation: of the score of a student that reads pairs at once, which sentence-transformers
+    loads as a CrossEncoder. settings: of all three.
     quantised: the same model with trained quantisers; it becomes an IR in the folder, for the export. If the conversion fails,
     that is logged and the folder holds the plain student, because the training may have taken hours.
     """
@@ -53,7 +56,9 @@ def save_student(
     with quiet():
         model.eval().save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
-    if pooling is not None:
+    if isinstance(pooling, TokenHead):
+        save_token_head(pooling, scratch, settings)
+    elif pooling is not None:
         save_head(pooling, model.config.hidden_size, scratch)
         write_settings(settings or Settings(), scratch, "SentenceTransformer")
     if activation is not None:
@@ -73,14 +78,15 @@ def save_student(
 
 @torch.no_grad()
 def check_reloads(
-    model: Any, tokenizer: Any, folder: Path, pooling: VectorHead | None = None, activation: nn.Module | None = None
-) -> None:
+    model: Any, tokenizer: Any, folder: Path, pooling: VectorHead | TokenHead | None = None,
+    activation: nn.Module | None = None,
+) -> None:  # fmt: skip
     """Raises UserError if the folder cannot be loaded or answers differently from `model`, which is in eval mode."""
     inputs = two_texts(tokenizer)
     names, mask = inspect.signature(model.forward).parameters, inputs["attention_mask"]
     inputs = {name: value.to(model.device) for name, value in inputs.items() if name in names}
 
-    def answer(of: Any, head: VectorHead | None, score: nn.Module | None) -> torch.Tensor:
+    def answer(of: Any, head: nn.Module | None, score: nn.Module | None) -> torch.Tensor:
         raw = of(**inputs)[0].float().cpu()
         return head.cpu()(raw, mask) if head is not None else raw if score is None else score(raw)
 
@@ -89,7 +95,7 @@ def check_reloads(
             other = type(model).from_pretrained(folder, dtype=model.dtype).to(model.device).eval()
             AutoTokenizer.from_pretrained(folder)
         parts = (
-            None if pooling is None else read_head(folder),
+            None if pooling is None else states_head("vector", load_config(str(folder))),
             None if activation is None else read_activation(folder),
         )
         expected = answer(model, copy.deepcopy(pooling), activation)
@@ -109,6 +115,11 @@ CARDS = {  # what reads the student → library, kind of pipeline, example
     "pairs": (
         "sentence-transformers", "text-ranking", """from sentence_transformers import CrossEncoder
 CrossEncoder("path/to/this/folder").rank("where is my order?", ["It is on its way.", "We sell manga."])""",
+    ),
+    "late": (
+        "PyLate", "sentence-similarity", """from pylate import models
+model = models.ColBERT("path/to/this/folder")
+model.encode(["where is my order?"], is_query=True), model.encode(["It is on its way."], is_query=False)""",
     ),
     "vector": (
         "sentence-transformers", "sentence-similarity", """from sentence_transformers import SentenceTransformer

@@ -23,6 +23,7 @@ from mangakd.core.spec import ModelSpec
 from mangakd.models import attention, by_length, heads
 from mangakd.models.outline import weights_digest
 from mangakd.models.pooling import VectorHead, save_head
+from mangakd.models.token_head import OWNER, SCORED, Queries, TokenHead, each_alone, of_queries, save_token_head
 
 log = logging.getLogger(__name__)
 
@@ -30,18 +31,20 @@ log = logging.getLogger(__name__)
 class Encoder(nn.Module):
     """A model of `spec.layers` layers with a head. forward(inputs) → Outputs; `require(need)` decides what it holds.
 
-    pooling: of a model of vectors, which has no head in its own weights; by default the mean, normalised.
-    inputs: `input_ids` and `attention_mask`, (B, T) int64, and `token_type_ids` where the model has them.
+    pooling: what answers from the states of a model that has no head in its own weights: of vectors, by default their mean,
+    normalised, or of late interaction (models/token_head.py).
+    inputs: `input_ids` and `attention_mask`, (B, T) int64, and `token_type_ids` where the model has them. Those of late
+    interaction are of documents, beside the batch's queries (data/apart.py); so are its hidden states and attention.
     """
 
-    def __init__(self, model: Any, spec: ModelSpec, pooling: VectorHead | None = None) -> None:
+    def __init__(self, model: Any, spec: ModelSpec, pooling: VectorHead | TokenHead | None = None) -> None:
         super().__init__()
         self.model = model
         self.spec = spec
-        self.pooling = (pooling or VectorHead()) if spec.head.kind == "vector" else None
+        self.pooling = VectorHead() if pooling is None and spec.head.kind == "vector" else pooling
         if self.pooling is not None and getattr(model, "pooler", None) is not None:
             model.pooler.requires_grad_(False)  # no vector comes from it, so that it gets no gradient
-        self._row = heads.row(spec.head.kind)
+        self._row = heads.row(heads.made_as(spec.head.kind, model.config))
         self._accepts = set(inspect.signature(model.forward).parameters)
         self._need = Need(answer=True)
         self._hidden: dict[int, Tensor] = {}
@@ -69,7 +72,9 @@ class Encoder(nn.Module):
     def save_pretrained(self, folder: Any, **options: Any) -> None:
         """The model as a Hugging Face folder, without taps; with the pooling's files, as sentence-transformers writes them."""
         self.require(Need(answer=True)).model.save_pretrained(folder, **options)
-        if self.pooling is not None:
+        if isinstance(self.pooling, TokenHead):
+            save_token_head(self.pooling, Path(folder))
+        elif self.pooling is not None:
             save_head(self.pooling, self.spec.hidden, Path(folder))
 
     def require(self, need: Need) -> "Encoder":
@@ -115,23 +120,37 @@ class Encoder(nn.Module):
             torch.compiler.reset()
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
-        own = {name: value for name, value in inputs.items() if name in self._accepts}
+        run, own = self._run, self._own(inputs)
+        if isinstance(self.pooling, TokenHead):
+            # Once for each query, whatever the number of its documents and of the parts of the batch.
+            queries = of_queries(inputs)
+            run = partial(
+                self._run, queries=Queries(self.model(**self._own(queries)).last_hidden_state, queries[SCORED])
+            )
+            own |= {name: inputs[name] for name in (OWNER, SCORED)}
         # Each run of a sharded model gathers its weights from all ranks, and ranks would run different numbers of parts.
         sharded = any(isinstance(module, FSDPModule) for module in self.modules())
         if sharded or self._need.attention or not (parts := by_length.parts(inputs)):
-            return self._run(own)
-        return by_length.outputs(self._run, own, parts, self.spec.head.kind)
+            return run(own)
+        return by_length.outputs(run, own, parts, self.spec.head.kind)
 
-    def _run(self, inputs: Mapping[str, Tensor]) -> Outputs:
+    def _own(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the model reads of them."""
+        return {name: value for name, value in inputs.items() if name in self._accepts}
+
+    def _run(self, inputs: Mapping[str, Tensor], queries: Queries | None = None) -> Outputs:
+        """queries: of late interaction, whose inputs are documents."""
         self._forget()
-        raw = self.model(**inputs, **self._ask)
+        raw = self.model(**self._own(inputs), **self._ask)
         self._collect(raw)
         self._check_taps()
         hidden = {i: self._hidden[i] for i in self._need.hidden}
         taps = {i: self._attention[i] for i in self._need.attention}
         self._forget()
         mask, fields = inputs["attention_mask"], dict(self._row.fields(raw))
-        if self.pooling is not None:
+        if isinstance(self.pooling, TokenHead) and queries is not None:
+            fields = {"logits": self.pooling.scores(queries, fields["vector"], inputs)}
+        elif self.pooling is not None:
             fields["vector"] = self.pooling(fields["vector"], mask)
         return Outputs(**{"logits": None, **fields}, mask=mask, hidden=hidden, attention=taps)
 
@@ -181,7 +200,8 @@ class Encoder(nn.Module):
         tokens = torch.ones(1, 2, dtype=torch.long, device=next(self.model.parameters()).device)
         with attention.discover() as modules, torch.no_grad():
             # Not through self.model: a sharded teacher's weights are put together by the hooks of the whole.
-            self({"input_ids": tokens, "attention_mask": tokens})
+            inputs = {"input_ids": tokens, "attention_mask": tokens}
+            self(each_alone(inputs) if isinstance(self.pooling, TokenHead) else inputs)
         self._need = need
         self.model.train(was_training)
         return modules if len({id(m) for m in modules}) == self.spec.layers else None

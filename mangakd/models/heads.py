@@ -12,7 +12,9 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceCl
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head, Kind
-from mangakd.models.pooling import of_folder
+from mangakd.models.late import of_config
+from mangakd.models.pooling import VectorHead, of_folder, read_head
+from mangakd.models.token_head import TokenHead, head_of
 
 AUTO: dict[Kind, Any] = {
     "labels": AutoModelForSequenceClassification,
@@ -20,7 +22,9 @@ AUTO: dict[Kind, Any] = {
     "vector": AutoModel,
     "tokens": AutoModelForCausalLM,
 }
-"""The class whose `from_pretrained` and `from_config` give a model with such a head; that of a vector is the pooling's."""
+"""The class whose `from_pretrained` and `from_config` give a model with such a head; that of a vector is the pooling's.
+
+`auto` also knows models of late interaction: their score comes from the states of an encoder (models/token_head.py)."""
 # Heads of these tasks may have the weights of a sequence classifier, name by name.
 _OTHER_TASKS = ("ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering")
 
@@ -67,6 +71,16 @@ HEADS: dict[Kind, HeadRow] = {
 }
 
 
+def made_as(kind: Kind, config: Any) -> Kind:
+    """The kind of head that a model of `config` is made with for a head of `kind`."""
+    return "vector" if of_config(config) is not None else kind
+
+
+def auto(kind: Kind, config: Any) -> Any:
+    """The auto class of transformers for a model of `config` with a head of `kind`."""
+    return AUTO[made_as(kind, config)]
+
+
 def row(kind: Kind) -> HeadRow:
     """Raises UserError for a kind of head that no model can be trained with yet."""
     if kind not in HEADS:
@@ -81,7 +95,14 @@ def entries(head: Head) -> dict[str, Any]:
 
 def has_class(config: Any, kind: Kind) -> bool:
     """Whether transformers has such a head on the architecture of `config`."""
-    return type(config) in AUTO[kind]._model_mapping
+    return type(config) in auto(kind, config)._model_mapping
+
+
+def states_head(kind: Kind, config: Any) -> VectorHead | TokenHead | None:
+    """What answers from the states of an encoder, with the weights in the config's folder; None for heads of transformers."""
+    if of_config(config) is not None:
+        return head_of(config)
+    return read_head(config.name_or_path) if kind == "vector" else None
 
 
 def own(head: Head, config: Any) -> Head:
@@ -95,7 +116,7 @@ def own(head: Head, config: Any) -> Head:
 
 def class_of(config: Any, kind: Kind) -> Any:
     """The class of transformers with such a head on the architecture of `config`."""
-    return AUTO[kind]._model_mapping[type(config)]
+    return auto(kind, config)._model_mapping[type(config)]
 
 
 def claims(config: Any, kind: Kind) -> bool:
@@ -109,13 +130,16 @@ def claims_other(config: Any) -> bool:
 
 
 def trained_head(config: Any, task: Head | None = None) -> Head:
-    """The head of a trained sequence classifier, read from its config; a model of vectors has the head that its pooling makes.
+    """The head of a trained sequence classifier, read from its config; a model of vectors has the head that its pooling makes,
+    one of late interaction a score.
 
     task: the head that is looked for; it decides between one label and several if the config has no `problem_type`. Without it
     transformers' own rule holds. Raises UserError for a `problem_type` that transformers does not know.
     """
     if task is not None and task.kind == "vector":
         return own(task, config)
+    if of_config(config) is not None:
+        return Head("score", 1)
     names = tuple(str(config.id2label[i]) for i in range(config.num_labels))
     stated = getattr(config, "problem_type", None)
     if stated is None and task is not None and task.kind == "labels":

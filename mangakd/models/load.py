@@ -23,13 +23,14 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head, Kind, ModelSpec
-from mangakd.models import heads
+from mangakd.models import heads, late
 from mangakd.models.configs import read_config
 from mangakd.models.encoder import Encoder
 from mangakd.models.folder import adapter_outputs, check_tokenizer_files, refuse_pointer
+from mangakd.models.late import AS_IT_IS, Interaction
 from mangakd.models.outline import Outline, outline_of
-from mangakd.models.pooling import read_head
 from mangakd.models.sentence_transformers import lower_case_first, read_settings
+from mangakd.models.token_head import is_trained
 from mangakd.runtime.tokenise import read_as_text
 
 EMBEDDED = "embedded"
@@ -83,10 +84,11 @@ def _check_no_adapter(where: Path | str, key: str) -> None:
     )
 
 
-def load_config(path: str, key: str = "teacher.path") -> Any:
-    """The config of a folder or hub id, as models/configs reads it."""
+def load_config(path: str, key: str = "teacher.path", interaction: Interaction = AS_IT_IS) -> Any:
+    """The config of a folder or hub id, as models/configs reads it, with its settings of late interaction."""
     with _source(path, key) as where:
-        return read_config(where, f"{key}={path}")
+        stored = late.of_folder(where)
+        return interaction.mark(late.mark(read_config(where, f"{key}={path}"), stored and stored[0]))
 
 
 def load_tokenizer(path: str, key: str = "teacher.path") -> Any:
@@ -114,7 +116,7 @@ def shape(config: Any, key: str, kind: Kind = "labels") -> Any:
     """The model of a config on the meta device. Raises UserError for sizes that no model can have."""
     try:
         with torch.device("meta"):
-            return heads.AUTO[kind].from_config(config)
+            return heads.auto(kind, config).from_config(config)
     except (ValueError, TypeError, KeyError, RuntimeError, ArithmeticError, AssertionError) as error:
         raise UserError(f"{key} gives sizes that no {config.model_type} can have: {error}") from error
 
@@ -129,7 +131,9 @@ def positions(model: Any) -> int | None:
     return None
 
 
-def outline_trained(path: str, key: str, kind: Kind = "labels", names: Sequence[str] | None = None) -> Outline | None:
+def outline_trained(
+    path: str, key: str, kind: Kind = "labels", names: Sequence[str] | None = None, interaction: Interaction = AS_IT_IS
+) -> Outline | None:
     """The model whose head is in the weights of a folder or hub id, unread; None where they hold no head.
 
     Every encoder has a head of vectors: its pooling.
@@ -140,7 +144,9 @@ def outline_trained(path: str, key: str, kind: Kind = "labels", names: Sequence[
     """
     if kind == "vector":
         return outline_for(path, Head("vector", 0), key)  # pooling has no weights that could be untrained
-    config = load_config(path, key)
+    config = load_config(path, key, interaction)
+    if late.of_config(config) is not None:
+        return outline_for(path, Head("score", 1), key, interaction) if is_trained(config) else None
     if not heads.has_class(config, kind):
         return None
     if names is not None:
@@ -173,9 +179,9 @@ def outline_trained(path: str, key: str, kind: Kind = "labels", names: Sequence[
     return outline
 
 
-def outline_for(path: str, head: Head, key: str) -> Outline:
+def outline_for(path: str, head: Head, key: str, interaction: Interaction = AS_IT_IS) -> Outline:
     """A model with this head, unread: the head of the folder if it has this shape, else with random weights."""
-    config = load_config(path, key)
+    config = load_config(path, key, interaction)
     config.update(heads.entries(head))
     return _outline(config, head, path, key)
 
@@ -223,11 +229,11 @@ def pad_alike(model: Any, tokenizer: Any) -> None:
 def encoder(model: Any, head: Head, name: str, tokenizer: Any) -> Encoder:
     """The model with the padding token of its tokenizer. head: what `model` was given or trained with.
 
-    A model of vectors gets the pooling of the folder that its config comes from.
+    A model of vectors gets the pooling of the folder that its config comes from, one of late interaction its linear layer.
     """
     pad_alike(model, tokenizer)
     spec = ModelSpec.from_config(model.config, name, heads.own(head, model.config), vocabulary_digest(tokenizer))
-    return Encoder(model, spec, read_head(model.config.name_or_path) if head.kind == "vector" else None)
+    return Encoder(model, spec, heads.states_head(head.kind, model.config))
 
 
 _DIGESTS: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()

@@ -22,7 +22,6 @@ from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
 from mangakd.models import heads
 from mangakd.models.folder import check_depth
-from mangakd.models.pooling import read_head
 
 FILES = (  # in the order in which transformers looks for them
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
@@ -61,7 +60,7 @@ class Outline:
 
     def read(self, dtype: torch.dtype) -> Any:
         """The model with its weights."""
-        model = heads.AUTO[self.head.kind].from_pretrained(
+        model = heads.auto(self.head.kind, self.model.config).from_pretrained(
             self.where, config=self.model.config, dtype=dtype, ignore_mismatched_sizes=True
         )
         drop_pooler(model, self.info["missing_keys"])
@@ -70,7 +69,9 @@ class Outline:
     def digest(self, dtype: torch.dtype) -> str:
         """`encoder_digest` of the model as read in `dtype`, from its files: one weight at a time is in memory."""
         weights = self._weights(dtype)
-        return read_head(self.where).digest(weights) if self.head.kind == "vector" else weights
+        with torch.random.fork_rng(devices=[]):
+            head = heads.states_head(self.head.kind, self.model.config)
+        return weights if head is None else head.digest(weights)
 
     def _weights(self, dtype: torch.dtype) -> str:
         """`weights_digest` of the model.
@@ -142,7 +143,7 @@ def _check(outline: Outline, path: str, key: str) -> None:
                 f"{key}={path}: {source.name} in {Path(source.file).name} is of dtype {str(source.header.dtype)[6:]}, not of a "
                 f"floating one, so it is quantised or damaged. Give {key} the unquantised weights."
             )
-    absent = sorted(name for name in info["missing_keys"] if name.startswith(prefix) and not _in_pooler(name))
+    absent = sorted(name for name in info["missing_keys"] if name.startswith(prefix) and not in_pooler(name))
     if absent:
         longer = [name for name in info["unexpected_keys"] if name.endswith(absent[0])]
         instead = f" The file calls it {longer[0]}: save the model without its wrapper." if longer else ""
@@ -167,11 +168,12 @@ def prefix_of(model: Any) -> str:
 
 def drop_pooler(model: Any, missing: Iterable[str]) -> None:
     """Leave the pooler of a bare encoder out if its weights are missing: random weights would change the digest each time."""
-    if model.base_model is model and any(map(_in_pooler, missing)):
+    if model.base_model is model and any(map(in_pooler, missing)):
         model.pooler = None
 
 
-def _in_pooler(name: str) -> bool:
+def in_pooler(name: str) -> bool:
+    """Whether a weight of this name is a pooler's."""
     return ".pooler." in f".{name}"
 
 

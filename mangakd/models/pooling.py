@@ -12,6 +12,7 @@ Shapes: B texts, T tokens, H hidden size, D dimensions of the vector.
 
 import hashlib
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ def of_folder(where: str | Path) -> Pooling:
     settings = read_object(where, f"{paths['Pooling']}/config.json") if "Pooling" in paths else {}
     if settings.get("include_prompt") is False and any(read_settings(where).prompts.values()):
         raise UserError(f"{file}: its pooling leaves the prompt out (include_prompt=false), which mangakd does not.")
-    dense = tuple(_dense(where, path) for name, path in modules if name == "Dense")
+    dense = tuple(dense_of(where, path) for name, path in modules if name == "Dense")
     return Pooling(_mode(settings, file), "Normalize" in paths, dense)
 
 
@@ -141,14 +142,19 @@ def read_head(where: str | Path) -> VectorHead:
     """The head of a folder or hub id, with the weights of its dense layers. Raises UserError for weights of another shape."""
     head = VectorHead(of_folder(where))
     for layer, settings in zip(head.dense, head.settings.dense, strict=True):
-        assert settings.where is not None
-        try:
-            weights = _weights(settings.where)
-            layer.load_state_dict({name.removeprefix("linear."): value.float() for name, value in weights.items()})
-        except (RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{settings.where} holds no weights of {layer}: {reason} Save the model again.") from error
+        read_dense(layer, settings)
     return head
+
+
+def read_dense(layer: nn.Module, settings: Dense) -> None:
+    """Give a linear layer the weights in the folder of its settings. Raises UserError for weights of another shape."""
+    assert settings.where is not None
+    try:
+        weights = _weights(settings.where)
+        layer.load_state_dict({name.removeprefix("linear."): value.float() for name, value in weights.items()})
+    except (RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{settings.where} holds no weights of {layer}: {reason} Save the model again.") from error
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
@@ -166,24 +172,39 @@ def save_head(head: VectorHead, hidden: int, folder: Path) -> None:
     settings = head.settings
     parts = ["Pooling", *("Dense" for _ in settings.dense), *(["Normalize"] if settings.normalize else [])]
     names = [f"{number}_{part}" for number, part in enumerate(parts, 1)]
-    entries = [("", "Transformer"), *zip(names, parts, strict=True)]
-    modules = [
-        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{part}"}
-        for i, (path, part) in enumerate(entries)
-    ]
-    write_json(folder / MODULES, modules)
+    write_modules(
+        {name: f"sentence_transformers.models.{part}" for name, part in zip(names, parts, strict=True)}, folder
+    )
     flags = {f"pooling_mode_{name}": mode == settings.pooling for name, mode in _MODES.items()}
     write_json(folder / names[0] / "config.json", {"word_embedding_dimension": hidden, **flags})
     for name, each, layer in zip(names[1:], settings.dense, head.dense, strict=False):
-        entry = {"in_features": each.inputs, "out_features": each.outputs, "bias": each.bias}
-        write_json(folder / name / "config.json", entry | {"activation_function": each.activation})
-        weights = {f"linear.{key}": value.cpu().contiguous() for key, value in layer.state_dict().items()}
-        save_file(weights, folder / name / "model.safetensors")
+        save_dense(layer, each, folder / name)
     if settings.normalize:
         (folder / names[-1]).mkdir(exist_ok=True)
 
 
-def _dense(where: str | Path, path: str) -> Dense:
+def write_modules(parts: Mapping[str, str], folder: Path) -> None:
+    """modules.json of an encoder and what follows it. parts: folder → class."""
+    modules = {"": "sentence_transformers.models.Transformer", **parts}
+    entries = enumerate(modules.items())
+    write_json(
+        folder / MODULES, [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in entries]
+    )
+
+
+def save_dense(layer: nn.Module, settings: Dense, folder: Path, **more: Any) -> None:
+    """Write a linear layer with its settings. more: further entries of its config.json."""
+    entry = {"in_features": settings.inputs, "out_features": settings.outputs, "bias": settings.bias}
+    write_json(folder / "config.json", entry | {"activation_function": settings.activation} | more)
+    weights = {f"linear.{key}": value.cpu().contiguous() for key, value in layer.state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
+
+
+def dense_of(where: str | Path, path: str, port: str = POOLED) -> Dense:
+    """The layer in the subfolder `path` of a folder or hub id. port: what it must read and write.
+
+    Raises UserError for another port, a residual, and for missing sizes or weights.
+    """
     settings = read_object(where, f"{path}/config.json")
     files = [model_file(where, f"{path}/{name}") for name in ("model.safetensors", "pytorch_model.bin")]
     weights = next(filter(None, files), None)
@@ -191,10 +212,11 @@ def _dense(where: str | Path, path: str) -> Dense:
         raise UserError(
             f"{where}: {path}/ has no model.safetensors, the weights of its dense layer. Save the model again."
         )
-    ports = {settings.get(key) or POOLED for key in ("module_input_name", "module_output_name")}
-    if ports != {POOLED} or settings.get("use_residual"):
+    ports = {settings.get(key) or port for key in ("module_input_name", "module_output_name")}
+    if ports != {port} or settings.get("use_residual"):
+        what = "the pooled vector" if port == POOLED else "the vector of each token"
         raise UserError(
-            f"{where}: the dense layer in {path}/ has a residual or reads something else than the pooled vector "
+            f"{where}: the dense layer in {path}/ has a residual or reads something else than {what} "
             f"({', '.join(sorted(ports))}), which mangakd does not know."
         )
     call = str(settings.get("activation_function", "torch.nn.modules.activation.Tanh"))

@@ -13,7 +13,7 @@ Source: https://www.sbert.net/docs/package_reference/base/modules.html
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from tokenizers import normalizers
 from torch import nn
@@ -23,8 +23,9 @@ from mangakd.models.activations import activation, activation_call
 from mangakd.models.folder import model_file, read_object, write_json
 
 MODULES, SETTINGS, LENGTHS = "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"
-SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
-Kind = Literal["SentenceTransformer", "CrossEncoder"]
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan", "MaxSim")
+Kind = Literal["SentenceTransformer", "CrossEncoder", "ColBERT"]
+COLBERT: Kind = "ColBERT"  # of PyLate; models/late.py
 _DOCUMENTS = ("passage", "corpus")  # names that people give to the prompt of documents
 
 
@@ -55,8 +56,8 @@ class Settings:
 def kind_of(folder: str | Path) -> Kind | None:
     """None for a folder that does not say that sentence-transformers loads it."""
     kind = read_object(folder, SETTINGS).get("model_type")
-    if kind == "SentenceTransformer" or kind == "CrossEncoder":
-        return kind
+    if kind in get_args(Kind):
+        return cast(Kind, kind)
     if model_file(folder, MODULES):
         return "SentenceTransformer"
     return "CrossEncoder" if _activation_in_config(folder) else None

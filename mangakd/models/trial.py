@@ -6,6 +6,7 @@ import torch
 
 from mangakd.core.errors import UserError
 from mangakd.models.encoder import Encoder
+from mangakd.models.token_head import TokenHead, each_alone
 
 TEXTS = ("This is the longer one of two texts.", "Short")
 
@@ -26,7 +27,9 @@ def answer_two_texts(encoder: Encoder, tokenizer: Any, source: str) -> torch.Ten
     """
     try:
         with torch.no_grad():
-            answers: torch.Tensor = encoder.eval()(two_texts(tokenizer)).answer
+            inputs = two_texts(tokenizer)
+            late = isinstance(encoder.pooling, TokenHead)
+            answers: torch.Tensor = encoder.eval()(each_alone(inputs) if late else inputs).answer
     except (ValueError, TypeError, LookupError, RuntimeError, AttributeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         kind = encoder.model.config.model_type

@@ -50,7 +50,12 @@ class Material:
         """train, validation and test, and the texts without labels that a stage reads."""
         parts, models, cache = self._parts, self._models, self._given.cache
         tokeniser = texts.Tokeniser(
-            models.student_tokenizer, models.teacher_tokenizer, self._given.max_length, cache / "tokens"
+            models.student_tokenizer,
+            models.teacher_tokenizer,
+            self._given.max_length,
+            cache / "tokens",
+            models.late["student"],
+            models.late["teacher"],
         )
         augmented = partial(
             texts.augmented_texts, parts.augment, parts.corpus, models.head, models.lender,
@@ -86,7 +91,7 @@ class Material:
             batch_size=hardware.eval_batch_size,
             progress=progress,
             precision=hardware.precision,
-            rows=texts.inputs_of(self._parts.corpus, self._parts.task, self.splits),
+            texts=texts.sequence_texts(self._parts.corpus, self._parts.task, self._parts.stages),
         )
 
     def teacher(self) -> TeacherProvider:

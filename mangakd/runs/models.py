@@ -1,13 +1,16 @@
 """`Models`: tokenizers, configs and sizes of teacher and student. Folders and headers are read, weights are not."""
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head, ModelSpec
 from mangakd.models import heads, load
+from mangakd.models.late import AS_IT_IS, Late, of_config
 from mangakd.runs.lazy import lazy
 from mangakd.runs.parts import Parts
+from mangakd.students.build import Student
 
 
 class Models:
@@ -60,7 +63,31 @@ class Models:
     @lazy
     def teacher_config(self) -> Any:
         """Of the first member, as its folder has it; the student's, where the teacher has no model."""
-        return load.load_config(self.lender)
+        teacher = self._parts.teacher
+        return load.load_config(self.lender, interaction=teacher.reads if teacher.models else AS_IT_IS)
+
+    @lazy
+    def student_config(self) -> Any:
+        return self._parts.student.config(self.teacher_config, self.student_tokenizer)
+
+    def config_of(self, options: Mapping[str, Any]) -> Any:
+        """Of a student of a stage's own. options: entries of conf/student."""
+        return Student(**options).config(self.teacher_config, self.student_tokenizer)
+
+    @lazy
+    def late(self) -> dict[str, Late | None]:
+        """student, teacher → its late interaction. Raises UserError for members of a teacher that differ in it."""
+        members = self._parts.teacher.models
+        each = {
+            member.path: of_config(load.load_config(member.path, interaction=member.interaction)) for member in members
+        }
+        if len(set(each.values())) > 1:
+            raise UserError(
+                "the members of the teacher read queries and documents in different ways: "
+                f"{'; '.join(f'{path}: {late}' for path, late in each.items())}. Give teacher.paths models of one kind, or "
+                "set teacher.interaction."
+            )
+        return {"student": of_config(self.student_config), "teacher": next(iter(each.values()), None)}
 
     @lazy
     def teacher_shape(self) -> Any:
@@ -69,20 +96,20 @@ class Models:
     @lazy
     def student_shape(self) -> Any:
         student = self._parts.student
-        config = student.config(self.teacher_config, self.student_tokenizer)
-        return load.shape(config, "student.path" if student.path else "student.sizes", self._parts.task.kind)
+        return load.shape(
+            self.student_config, "student.path" if student.path else "student.sizes", self._parts.task.kind
+        )
 
     @lazy
     def teacher_spec(self) -> ModelSpec:
-        if not self._parts.teacher.models:
-            return ModelSpec("teacher", 0, 0, 0, self.head, load.vocabulary_digest(self.teacher_tokenizer))
+        teacher = self._parts.teacher
+        own = {path: heads.own(self.head, load.load_config(path)) for path in {each.path for each in teacher.models}}
+        head = teacher.head(self.head, [own[member.path] for member in teacher.models])
+        vocabulary = load.vocabulary_digest(self.teacher_tokenizer)
+        if not teacher.models:
+            return ModelSpec("teacher", 0, 0, 0, head, vocabulary)
         config = self._teacher_with_head()
-        return ModelSpec.from_config(
-            config,
-            f"teacher {config.model_type}",
-            heads.own(self.head, config),
-            load.vocabulary_digest(self.teacher_tokenizer),
-        )
+        return ModelSpec.from_config(config, f"teacher {config.model_type}", head, vocabulary)
 
     @lazy
     def student_spec(self) -> ModelSpec:

@@ -18,6 +18,7 @@ from mangakd.evaluation.report.export import FOLDER
 from mangakd.export.hf import model_card, save_student
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
+from mangakd.models.token_head import TokenHead
 from mangakd.runs.answers import Answers, to_arrays
 from mangakd.runs.exports import Exports, data_of
 from mangakd.runs.scores import Metrics
@@ -57,11 +58,12 @@ def write_student(
     kind = "classifier" if student.spec.head.kind == "labels" else "model"
     title = f"{task.name} {kind}, {parameters(student) / 1e6:.1f}M parameters"
     data = f"{corpus.name} ({len(corpus.train)} rows)"
-    use = "pairs" if task.pairs else student.spec.head.kind
+    late = isinstance(student.pooling, TokenHead)
+    use = "late" if late else "pairs" if task.pairs else student.spec.head.kind
     card = model_card(title, teacher, data, losses, metrics, shlex.join(command), use)
     save_student(
         student.model, tokenizer, folder / "student", card, quantised, student.pooling,
-        activation=nn.Identity() if task.pairs else None, settings=task.folder_settings(max_length),
+        activation=nn.Identity() if task.pairs and not late else None, settings=task.folder_settings(max_length),
     )  # fmt: skip
     return (folder / "student" / "model.safetensors").stat().st_size / 1e6
 

@@ -1,21 +1,24 @@
 """Texts of a run as tokens: train, validation and test, and the texts without labels that a stage reads."""
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
+from mangakd.data.apart import tokenise_apart
 from mangakd.data.augment import Augment, Neighbours, from_cache
 from mangakd.data.encoded import EncodedSplit, Sides, joined
 from mangakd.data.pairs import Template, Where, tokenise_pairs
 from mangakd.data.rows import Rows, inputs
+from mangakd.data.sequence_texts import SequenceTexts
 from mangakd.data.source import Corpus
 from mangakd.data.tokenising import tokenise
 from mangakd.data.tokens import Sequences
 from mangakd.models import load
+from mangakd.models.late import Late
 from mangakd.tasks.base import Task
 from mangakd.teachers.base import digest
 from mangakd.training.callbacks.progress import progress
@@ -29,26 +32,45 @@ KEYS = {"unlabelled": "data.unlabelled_path or data.labelled_share", "augmented"
 
 @dataclass(frozen=True)
 class Tokeniser:
-    """Texts → tokens for both models. cache: folder of the tokens. max_length: tokens of a text."""
+    """Texts → tokens for both models. cache: folder of the tokens. max_length: tokens of a text. student_late, teacher_late: of
+    models that read the texts of a pair apart."""
 
     student_tokenizer: Any
     teacher_tokenizer: Any
     max_length: int
     cache: Path
+    student_late: Late | None = None
+    teacher_late: Late | None = None
 
     def __call__(self, texts: Sequence[str], /) -> Sides:
-        return self._sides(lambda tokenizer: tokenise(texts, tokenizer, self.max_length, self.cache, progress))
+        def read(tokenizer: Any, late: Late | None) -> Sequences:
+            return tokenise(texts, tokenizer, self.max_length, self.cache, progress)
+
+        return self._sides(read)
 
     def pairs(self, first: Sequence[str], second: Sequence[str], where: Where = "pair {}".format, /) -> Sides:
         options = (self.max_length, self.cache, progress, where)
-        same = Template.of(self.student_tokenizer) == Template.of(self.teacher_tokenizer)
-        return self._sides(lambda tokenizer: tokenise_pairs(first, second, tokenizer, *options), same)
 
-    def _sides(self, read: Callable[[Any], Sequences], same: bool = True) -> Sides:
-        """same: whether both tokenizers read alike if their vocabularies are equal."""
-        teacher = read(self.teacher_tokenizer)
+        def read(tokenizer: Any, late: Late | None) -> Sequences:
+            if late is None:
+                return tokenise_pairs(first, second, tokenizer, *options)
+            return tokenise_apart(first, second, tokenizer, late, *options)
+
+        return self._sides(
+            read,
+            self._frame(self.student_tokenizer, self.student_late)
+            == self._frame(self.teacher_tokenizer, self.teacher_late),
+        )
+
+    @staticmethod
+    def _frame(tokenizer: Any, late: Late | None) -> object:
+        return Template.of(tokenizer) if late is None else (Template.single(tokenizer), late)
+
+    def _sides(self, read: Callable[[Any, Late | None], Sequences], same: bool = True) -> Sides:
+        """same: whether both models read alike if their vocabularies are equal."""
+        teacher = read(self.teacher_tokenizer, self.teacher_late)
         same &= load.vocabulary_digest(self.student_tokenizer) == load.vocabulary_digest(self.teacher_tokenizer)
-        student = teacher if same else read(self.student_tokenizer)
+        student = teacher if same else read(self.student_tokenizer, self.student_late)
         return Sides(student, teacher, self.student_tokenizer.pad_token_id, self.teacher_tokenizer.pad_token_id)
 
 
@@ -79,15 +101,12 @@ def _new_rows(task: Task, augmented: Callable[[], list[str]]) -> Rows:
     return Rows({"text": augmented()})
 
 
-def inputs_of(corpus: Corpus, task: Task, splits: Collection[str] = ("train", "validation", "test")) -> dict[str, Rows]:
-    """The input columns of some splits, in the task's order. New texts of rows of one text are not among them."""
-    rows = {**corpus.splits, "unlabelled": corpus.unlabelled}
-    names = inputs(task.columns)
-    return {
-        split: replace(rows[split], columns={name: rows[split][name] for name in names})
-        for split in splits
-        if split in rows
-    }
+def sequence_texts(corpus: Corpus, task: Task, stages: Sequence[Stage]) -> dict[str, SequenceTexts]:
+    """The texts of each split that the run reads. New texts of rows of one text are not among them."""
+    rows = dict(corpus.splits)
+    if any("unlabelled" in stage.texts for stage in stages):
+        rows["unlabelled"] = corpus.unlabelled
+    return {name: SequenceTexts(each, task.sequences) for name, each in rows.items()}
 
 
 def stage_rows(splits: Splits, stage: Stage) -> EncodedSplit:

@@ -21,7 +21,8 @@ from mangakd.core.spec import Head, Kind, ModelSpec
 from mangakd.models import heads, load
 from mangakd.models.configs import SIZES, size_problem
 from mangakd.models.encoder import Encoder, layer_list
-from mangakd.models.outline import drop_pooler, prefix_of
+from mangakd.models.late import AS_IT_IS, Interaction
+from mangakd.models.outline import drop_pooler, in_pooler, prefix_of
 
 log = logging.getLogger(__name__)
 
@@ -31,25 +32,31 @@ class Student:
     """What conf/student holds. One of `path`, `layers`, `sizes` says where the student comes from; `path` wins.
 
     layers: teacher layers 1…L in the order the student shall have them. sizes: entries of a Hugging Face config with its
-    `model_type`. lr: the peak learning rate that suits it; conf/optim reads it, nothing here does.
+    `model_type`. lr: the peak learning rate that suits it; conf/optim reads it, nothing here does. interaction: how it reads a
+    query and a document (models/late.py); null: as its folder, or the teacher that it takes layers from.
     """
 
     path: str | None = None
     layers: Sequence[int] | None = None
     sizes: dict[str, Any] = field(default_factory=dict)
     lr: float = 5e-4
+    interaction: Any = None
+
+    @property
+    def reads(self) -> Interaction:
+        return Interaction.of(self.interaction, "student.interaction")
 
     def config(self, teacher: Any, tokenizer: Any) -> Any:
         """The student's Hugging Face config; `teacher` is the teacher's, `tokenizer` the one the student will read with."""
         if self.path is not None:
-            return load.load_config(self.path, "student.path")
+            return load.load_config(self.path, "student.path", self.reads)
         if self.layers is not None:
-            return layers_config(teacher, self.layers)
+            return layers_config(teacher, self.layers, self.reads)
         sizes = dict(self.sizes)
         config = _from_sizes(sizes)
         config.vocab_size = max(config.vocab_size, len(tokenizer)) if "vocab_size" in sizes else len(tokenizer)
         config.pad_token_id = tokenizer.pad_token_id
-        return config
+        return self.reads.mark(config)
 
     @property
     def takes_layers(self) -> bool:
@@ -62,11 +69,12 @@ class Student:
         teacher: None unless the student takes layers of it.
         """
         if self.path is not None:
-            model = load.read_model(load.outline_for(self.path, head, "student.path"), self.path, "student.path")
+            outline = load.outline_for(self.path, head, "student.path", self.reads)
+            model = load.read_model(outline, self.path, "student.path")
         else:
             config = self.config(teacher and teacher.model.config, tokenizer)
             config.update(heads.entries(head))
-            model = heads.AUTO[head.kind].from_config(config, dtype=torch.float32)
+            model = heads.auto(head.kind, config).from_config(config, dtype=torch.float32)
             if self.layers is not None and teacher is not None:
                 copy_layers(teacher.model, model, self.layers, _head_rows(teacher.spec.head, head))
         # from_pretrained answers in eval mode and Lightning leaves it so.
@@ -80,7 +88,7 @@ class Student:
         return ModelSpec.from_config(config, f"student {config.model_type}", own, load.vocabulary_digest(tokenizer))
 
 
-def layers_config(teacher: Any, layers: Sequence[int]) -> Any:
+def layers_config(teacher: Any, layers: Sequence[int], interaction: Interaction = AS_IT_IS) -> Any:
     """The config of a student of the teacher's `layers` (1…L). Raises UserError for layers that the teacher has not."""
     depth = teacher.num_hidden_layers
     wrong = [i for i in layers if not isinstance(i, int) or not 1 <= i <= depth]
@@ -94,23 +102,25 @@ def layers_config(teacher: Any, layers: Sequence[int]) -> Any:
     config._attn_implementation = None  # a teacher that is tapped would hand its own on
     if getattr(config, "layer_types", None):  # local and global attention, one entry for each layer
         config.layer_types = [config.layer_types[i - 1] for i in layers]
-    return config
+    return interaction.mark(config)
 
 
 def _every_second(depth: int) -> str:
     return f"[{','.join(map(str, range(2 - depth % 2, depth + 1, 2)))}]"
 
 
-def check_layers(teacher: Any, layers: Sequence[int], kind: Kind = "labels") -> None:
+def check_layers(
+    teacher: Any, layers: Sequence[int], kind: Kind = "labels", interaction: Interaction = AS_IT_IS
+) -> None:
     """Raises UserError for layers that make no student, or none that can be loaded again, and names others that do.
 
     teacher: its model with a head of this kind, without weights (on the meta device).
     """
     stack_of(teacher)
-    reason = _misfit(teacher, layers, kind)
+    reason = _misfit(teacher, layers, kind, interaction)
     if reason:
         depth = teacher.config.num_hidden_layers
-        others = (choice for choice in _nearby(list(layers), depth) if not _misfit(teacher, choice, kind))
+        others = (choice for choice in _nearby(list(layers), depth) if not _misfit(teacher, choice, kind, interaction))
         choice = next(others, None)
         cure = (
             f"student.layers=[{','.join(map(str, choice))}] works."
@@ -120,9 +130,9 @@ def check_layers(teacher: Any, layers: Sequence[int], kind: Kind = "labels") -> 
         raise UserError(f"{reason} {cure}")
 
 
-def _misfit(teacher: Any, layers: Sequence[int], kind: Kind) -> str:
+def _misfit(teacher: Any, layers: Sequence[int], kind: Kind, interaction: Interaction) -> str:
     """Why these layers make no student; empty where they do."""
-    config = layers_config(teacher.config, layers)
+    config = layers_config(teacher.config, layers, interaction)
     try:
         type(config).from_dict(json.loads(config.to_json_string()))
     except Exception:  # each architecture checks its config with errors of its own
@@ -179,22 +189,27 @@ def copy_layers(teacher: Any, student: Any, layers: Sequence[int], head: list[in
     stem = next(name for name, module in teacher.named_modules() if module is stack)
     source = teacher.state_dict()
     weights = {name: tensor for name, tensor in source.items() if not name.startswith(f"{stem}.")}
+    before, after = prefix_of(teacher), prefix_of(student)
     for new, old in enumerate(layers):
         prefix = f"{stem}.{old - 1}."
         weights |= {f"{stem}.{new}.{name[len(prefix) :]}": t for name, t in source.items() if name.startswith(prefix)}
-    prefix = prefix_of(teacher)
-    if not prefix:
-        pass  # an encoder of vectors: all that it has is copied
+    if before != after:  # one of them has its head, and perhaps its pooler, outside of the encoder: late interaction
+        head = None
+    if not before:
+        pass  # all that it has is copied
     elif head is not None:
         last = [name for name, module in teacher.named_modules() if isinstance(module, nn.Linear)][-1]
         weights |= {name: t[head] for name, t in weights.items() if name.startswith(f"{last}.")}
     else:
         log.info("the student's head is new: %s has another head than the task.", teacher.name_or_path or "the teacher")
-        weights = {name: t for name, t in weights.items() if name.startswith(prefix)}
+        weights = {name: t for name, t in weights.items() if name.startswith(before)}
+    if before != after:
+        weights = {f"{after}{name.removeprefix(before)}": t for name, t in weights.items()}
+        weights = {name: t for name, t in weights.items() if name in student.state_dict() or not in_pooler(name)}
     missing, unexpected = student.load_state_dict(weights, strict=False)
     drop_pooler(student, missing)
     missing = [name for name in missing if name in student.state_dict()]
-    gaps = [name for name in missing if head is not None or name.startswith(prefix_of(student))]
+    gaps = [name for name in missing if head is not None or (name.startswith(after) and not in_pooler(name))]
     if gaps or unexpected:
         raise UserError(
             f"student.layers={list(layers)} does not fit {teacher.config.model_type}, whose layers are not all alike: "

@@ -4,7 +4,7 @@ Data, teachers, students and evaluation never see a task; they see what it gives
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.spec import Head, Kind
 from mangakd.data.encoded import EncodedSplit, Tokenise
-from mangakd.data.rows import Columns, Rows
+from mangakd.data.rows import Columns, Rows, inputs
 from mangakd.data.source import Corpus
 from mangakd.evaluation.judge import Arrays, Judge
 from mangakd.evaluation.served import Served
@@ -65,6 +65,10 @@ class Task(ABC):
     @abstractmethod
     def encode(self, rows: Rows, head: Head, tokenise: Tokenise) -> EncodedSplit:
         """A split for both models. Rows without labels hold the inputs alone: what is learnt is then marked as missing."""
+
+    def sequences(self, rows: Rows) -> Iterable[Sequence[tuple[str, ...]]]:
+        """For each row its sequences in the order of `encode`, each a text or a pair of texts, as the teacher reads them."""
+        return ([(text,)] for text in rows[inputs(self.columns)[0]])
 
     @abstractmethod
     def own_loss(self) -> LossCallback:

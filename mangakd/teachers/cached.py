@@ -101,7 +101,7 @@ def stored(options: TeacherOptions) -> TeacherOptions:
     """The same teacher, its answers kept in the cache's store; one that has no model keeps them already."""
     if isinstance(options, Cached) or not options.models:
         return options
-    shared: dict[str, Any] = {"path": options.path, "labels": options.labels, "fit": options.fit}
+    shared: dict[str, Any] = {name: getattr(options, name) for name in ("path", "labels", "fit", "interaction")}
     if isinstance(options, EnsembleOptions):
         shared |= {name: getattr(options, name) for name in ("paths", "seeds", "weights", "combine")}
     else:

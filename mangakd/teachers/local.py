@@ -86,7 +86,7 @@ class Local(TeacherOptions):
 
     @property
     def models(self) -> list[Member]:
-        return [Member(self.path, self.seed)]
+        return [Member(self.path, self.seed, self.reads)]
 
     def gives(self, spec: ModelSpec) -> Need:
         return all_layers(spec)

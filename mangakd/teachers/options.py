@@ -16,8 +16,9 @@ from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
 from mangakd.core.spec import Head, ModelSpec
 from mangakd.data.encoded import EncodedSplit
-from mangakd.data.rows import Rows
+from mangakd.data.sequence_texts import SequenceTexts
 from mangakd.models.labels import label_name
+from mangakd.models.late import AS_IT_IS, Interaction
 from mangakd.teachers.base import TeacherProvider
 
 COMBINE = ("probabilities", "logits", "standardised")
@@ -50,10 +51,11 @@ class FitOptions:
 
 @dataclass(frozen=True)
 class Member:
-    """One model behind a teacher: where it comes from and the seed of its fine-tuning."""
+    """One model behind a teacher: where it comes from, the seed of its fine-tuning, and how it reads a query and a document."""
 
     path: str
     seed: int
+    interaction: Interaction = AS_IT_IS
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path.strip():
@@ -67,8 +69,8 @@ class Member:
 class TeacherContext:
     """head: the task's. load: a fine-tuned member, in memory or on disk. splits: the run's data, teacher side tokenised.
 
-    progress: opens a bar. precision: of a forward outside a fit, as in `hardware.precision`. rows: the input columns of each
-    split of `splits`, for answers that are found by texts.
+    progress: opens a bar. precision: of a forward outside a fit, as in `hardware.precision`. texts: those of each split of
+    `splits`, for answers that are found by text.
     """
 
     head: Head
@@ -79,15 +81,17 @@ class TeacherContext:
     batch_size: int
     progress: Callable[[str, int], Any]
     precision: str = "32-true"
-    rows: Mapping[str, Rows] = field(default_factory=dict)
+    texts: Mapping[str, SequenceTexts] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
 class TeacherOptions(ABC):
-    """path: hub id, folder or `embedded`. labels: names of the outputs of its head, where its config has none."""
+    """path: hub id, folder or `embedded`. labels: names of the outputs of its head, where its config has none. interaction: how
+    it reads a query and a document (models/late.py); null: as its folder."""
 
     path: str
     labels: Sequence[Any] | None = None
+    interaction: Any = None
     fit: FitOptions = field(default_factory=FitOptions)
 
     def __post_init__(self) -> None:
@@ -107,6 +111,10 @@ class TeacherOptions(ABC):
             raise UserError(f"teacher.labels={self.labels} names a label twice.")
 
     @property
+    def reads(self) -> Interaction:
+        return Interaction.of(self.interaction, "teacher.interaction")
+
+    @property
     @abstractmethod
     def models(self) -> list[Member]:
         """The models behind this teacher; none where a file holds the answers of a model that this run does not have."""
@@ -115,8 +123,15 @@ class TeacherOptions(ABC):
     def gives(self, spec: ModelSpec) -> Need:
         """What its provider will give, known before anything is loaded."""
 
-    def check(self, rows: Mapping[str, Rows]) -> None:  # noqa: B027
-        """rows: the input columns of each split. Raises UserError where this teacher cannot answer some; models answer all."""
+    def head(self, task: Head, models: Sequence[Head]) -> Head:
+        """Of the answers. task: the head that the task asks for. models: those of `models` in their order.
+
+        Raises UserError where this teacher cannot answer for such a head.
+        """
+        return models[0] if models else task
+
+    def check(self, texts: Mapping[str, SequenceTexts]) -> None:  # noqa: B027
+        """texts: those of each split. Raises UserError where this teacher cannot answer some; models answer all."""
 
     @abstractmethod
     def provider(self, context: TeacherContext) -> TeacherProvider:
@@ -146,8 +161,8 @@ class EnsembleOptions(TeacherOptions):
                 "the teacher has no members; give teacher.seeds=[0,1,2] or teacher.paths=[folder_a,folder_b]."
             )
         if self.paths is None:
-            return [Member(self.path, int(seed)) for seed in self.seeds]
-        return [Member(path, int(self.seeds[0])) for path in self.paths]
+            return [Member(self.path, int(seed), self.reads) for seed in self.seeds]
+        return [Member(path, int(self.seeds[0]), self.reads) for path in self.paths]
 
     def gives(self, spec: ModelSpec) -> Need:
         return Need(answer=True)

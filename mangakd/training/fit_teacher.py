@@ -45,12 +45,15 @@ def fit_teacher(
     names: of the outputs, if the member's config has none. Raises UserError if the member needs a new head and
     teacher.fit.mode=never.
     """
-    if options.mode != "always" and (outline := load.outline_trained(member.path, KEY, head.kind, names)) is not None:
-        return replace(outline, head=heads.trained_head(outline.model.config, head))
+    trained = None
+    if options.mode != "always":
+        trained = load.outline_trained(member.path, KEY, head.kind, names, member.interaction)
+    if trained is not None:
+        return replace(trained, head=heads.trained_head(trained.model.config, head))
     check_may_fit(member, options)
     member = options.member(member)
     torch.manual_seed(member.seed)  # the new head
-    base = load.outline_for(member.path, head, KEY)
+    base = load.outline_for(member.path, head, KEY, member.interaction)
     # The fingerprint covers the data and its label order, and of the own loss what differs from its defaults. From the hardware
     # config it includes only the step size, the one setting that affects training.
     mark = digest(

@@ -11,6 +11,7 @@ import numpy as np
 from mangakd.core.spec import Head
 from mangakd.data.rows import Rows
 from mangakd.evaluation.judge import Arrays
+from mangakd.models.late import Late
 from mangakd.tasks.base import Task
 from mangakd.tasks.classification.task import Classification
 from mangakd.tasks.embedding.judge import EmbeddingJudge
@@ -42,6 +43,7 @@ class Row:
     perfect: Callable[[Head, Arrays], np.ndarray]
     inputs: tuple[str, ...] = field(default=("text",))  # the columns of one text
     options: tuple[str, ...] = ()  # overrides of the yaml
+    late: Late | None = None  # of its models, which then read the texts of a pair apart
 
 
 def changed(column: str, value: object, at: slice = slice(3, 4)) -> Change:
@@ -150,6 +152,12 @@ ROWS = [
         },
         lambda head, truth: 60.0 * truth["grades"][np.isfinite(truth["grades"])][:, None],
         inputs=("query",),
+    ),
+    Row(
+        "rerank, late interaction", Rerank, REPO / "conf" / "task" / "rerank.yaml", graded,
+        {"below 0": (changed("grades", (1.0, 0.0, -1.0, 0.0)), r"row 4 has the grade -1")},
+        lambda head, truth: 60.0 * truth["grades"][np.isfinite(truth["grades"])][:, None],
+        inputs=("query",), late=Late(dims=6, query_prefix="w0", document_prefix="w1", skip=("w2",)),
     ),
     Row(
         "embedding, positives", lambda: Embedding(monitor="ndcg@10", judge=EmbeddingJudge("ndcg@10")), EMBEDDING, positives,

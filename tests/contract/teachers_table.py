@@ -14,8 +14,10 @@ from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.cached import Cached, CachedTeacher
 from mangakd.teachers.ensemble import Ensemble, EnsembleTeacher
 from mangakd.teachers.local import Local, LocalTeacher
+from mangakd.teachers.lookup import LookupTeacher
 from mangakd.teachers.options import TeacherOptions
-from mangakd.teachers.scores import Scores, ScoreTeacher
+from mangakd.teachers.scores import Scores
+from mangakd.teachers.vectors import Vectors
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Row:
     live: Callable[[], TeacherOptions] | None = None
 
 
-WITHOUT_MODELS = (Scores, ScoreTeacher)  # they answer pairs from a file: tests/unit/test_score_teacher.py
+# They answer from a file: tests/unit/test_score_teacher.py, test_vector_teacher.py.
+WITHOUT_MODELS = (Scores, Vectors, LookupTeacher)
 THREE = (0, 1, 2)
 EQUAL = (1 / 3, 1 / 3, 1 / 3)
 UNEQUAL = (0.5, 0.2, 0.3)

@@ -23,10 +23,12 @@ from mangakd.core.requires import Need
 from mangakd.core.spec import Head
 from mangakd.data.encoded import EncodedSplit, joined
 from mangakd.data.rows import Rows, inputs
+from mangakd.data.sequence_texts import SequenceTexts
 from mangakd.data.source import Corpus
 from mangakd.losses.base import ALWAYS
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
+from mangakd.models.late import mark
 from mangakd.runs.texts import Tokeniser
 from mangakd.tasks.base import Task
 from mangakd.teachers.cached import Cached
@@ -69,8 +71,13 @@ class Case:
     def head(self) -> Head:
         return self.task.head(self.prepared, tokenizer())
 
+    @property
+    def tokenise(self) -> Tokeniser:
+        late = self.row.late
+        return Tokeniser(tokenizer(), tokenizer(), 20, self.cache, late, late)
+
     def encode(self, part: Rows) -> EncodedSplit:
-        return self.task.encode(part, self.head, Tokeniser(tokenizer(), tokenizer(), 16, self.cache))
+        return self.task.encode(part, self.head, self.tokenise)
 
     @cached_property
     def split(self) -> EncodedSplit:
@@ -92,7 +99,7 @@ def case(row: Row, tmp_path: Path) -> Case:
 
 
 def student(case: Case) -> Encoder:
-    return encoder(config("bert", layers=1), case.head)
+    return encoder(mark(config("bert", layers=1), case.row.late), case.head)
 
 
 # --- each row --------------------------------------------------------------------------------------------------------
@@ -134,6 +141,18 @@ def test_a_batch_holds_what_was_encoded(row: Row, case: Case) -> None:
         width = alone["student"]["input_ids"].shape[1]
         assert torch.equal(batch["student"]["input_ids"][own, :width], alone["student"]["input_ids"])
         assert not batch["student"]["attention_mask"][own, width:].any()
+
+
+@each_row
+def test_sequences_are_the_texts_that_were_encoded(row: Row, case: Case) -> None:
+    """Teachers that find answers by text (teachers/lookup.py) would else give each the answer of another."""
+    split, given = case.split, [*SequenceTexts(case.prepared.train, case.task.sequences)]
+    owners = np.arange(N) if split.first is None else np.repeat(np.arange(N), np.diff(split.first))
+    assert [i for i, _ in given] == owners.tolist()
+    read = case.tokenise
+    columns = [*zip(*(texts for _, texts in given), strict=True)]
+    sides = read(columns[0]) if len(columns) == 1 else read.pairs(*columns)
+    np.testing.assert_array_equal(sides.teacher.keys, split.teacher.keys)
 
 
 @each_row
@@ -244,7 +263,7 @@ def test_padding_and_micro_batches_change_nothing(row: Row, case: Case) -> None:
 @each_row
 def test_a_stored_teacher_says_what_the_live_one_says(row: Row, case: Case) -> None:
     splits = {"train": case.split}
-    context = TeacherContext(case.head, Teachers(case.head), splits, case.cache, CPU, 5, silent)
+    context = TeacherContext(case.head, Teachers(case.head, case.row.late), splits, case.cache, CPU, 5, silent)
     live, stored = Local(path="bert", seed=1).provider(context), Cached(path="bert", seeds=(1,)).provider(context)
     batch = case.split.collate(range(N))
     one, other = (case.task.ask(side.prepare(CPU, Need(answer=True)), batch) for side in (live, stored))

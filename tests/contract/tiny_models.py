@@ -33,7 +33,8 @@ from mangakd.core.spec import Head, ModelSpec
 from mangakd.data.encoded import EncodedSplit, Sides
 from mangakd.data.tokenising import tokenise
 from mangakd.models.encoder import Encoder
-from mangakd.models.heads import AUTO, entries, own
+from mangakd.models.heads import auto, entries, own, states_head
+from mangakd.models.late import Late, mark
 from mangakd.models.load import vocabulary_digest
 from mangakd.tasks.classification.encode import labelled
 from mangakd.teachers.options import Member, TeacherContext
@@ -81,7 +82,7 @@ def model(settings: Any, head: Head = HEAD, seed: int = 0) -> Any:
     """A model with this head and random weights, in eval mode."""
     torch.manual_seed(seed)
     settings.update(entries(head))
-    built = AUTO[head.kind].from_config(settings).eval()
+    built = auto(head.kind, settings).from_config(settings).eval()
     with torch.no_grad():
         for parameter in built.parameters():
             if parameter.dim() > 1:
@@ -93,7 +94,8 @@ def model(settings: Any, head: Head = HEAD, seed: int = 0) -> Any:
 
 def encoder(settings: Any, head: Head = HEAD, seed: int = 0) -> Encoder:
     built = model(settings, head, seed)
-    return Encoder(built, ModelSpec.from_config(built.config, f"{settings.model_type} {seed}", own(head, built.config)))
+    spec = ModelSpec.from_config(built.config, f"{settings.model_type} {seed}", own(head, built.config))
+    return Encoder(built, spec, states_head(head.kind, built.config))
 
 
 def inputs(lengths: tuple[int, ...] = (9, 6, 3), width: int | None = None, left: bool = False) -> dict[str, Tensor]:
@@ -140,15 +142,15 @@ class Teachers:
     Odd seeds have their labels in reverse: everything that is put together must be aligned by name.
     """
 
-    def __init__(self, head: Head = HEAD) -> None:
-        self.head = head
+    def __init__(self, head: Head = HEAD, late: Late | None = None) -> None:
+        self.head, self.late = head, late
         self.forwards = 0
         self.loaded: list[Encoder] = []
 
     def __call__(self, member: Member) -> Encoder:
         head = replace(self.head, names=self.head.names[::-1] if member.seed % 2 else self.head.names)
         kind = "bert" if member.path == "bert" else "distilbert"
-        made = encoder(config(kind, layers=2), head, member.seed)
+        made = encoder(mark(config(kind, layers=2), self.late), head, member.seed)
         digest = vocabulary_digest(tokenizer())
         made.spec = replace(made.spec, name=f"{member.path} {member.seed}", vocabulary=digest)
         made.model.register_forward_hook(self._count)

@@ -161,6 +161,29 @@ def test_a_wider_teacher_with_a_dense_layer_teaches_by_its_main_directions(
     torch.testing.assert_close(directions.T @ directions, torch.eye(32), rtol=0, atol=1e-4)
 
 
+def test_vectors_of_a_file_teach_without_a_model(
+    questions: list[str], tiny_fresh: Path, tmp_path: Path, command: Command
+) -> None:
+    """A text's vector is the sum of its words' vectors, wider than the student's."""
+    words = dict(zip(WORDS, np.random.default_rng(0).normal(size=(len(WORDS), 48)), strict=True))
+    lines = [json.loads(line) for file in tmp_path.glob("*path.jsonl") for line in file.read_text().splitlines()]
+    texts = sorted({text for line in lines for text in (line["question"], line["answer"], *line.get("negatives", ()))})
+    np.save(tmp_path / "api.npy", np.array([sum(words[word] for word in text.split()) for text in texts], "f4"))
+    (tmp_path / "api.txt").write_text("\n".join(texts))
+    run(command, *questions, "teacher=vectors", f"teacher.path={tmp_path / 'api.npy'}", f"student.path={tiny_fresh}",
+        "losses.vector.width=pca", "task.dims=[16,8]", "losses.vector.dims=[32,8]", "losses=[contrastive]",
+        "losses.contrastive.soft=0.5",
+    )  # fmt: skip
+    metrics, test = (
+        json.loads((tmp_path / "run" / "metrics.json").read_text()),
+        predictions.load(tmp_path / "run", "test"),
+    )
+    assert test.answers["teacher"]["anchor"].shape == (30, 48) and "teacher/params" not in metrics
+    assert metrics["test/likeness"] > 0.3 and metrics["teacher/test/ndcg@10"] > 0.5
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
+    assert saved["losses.losses.vector.directions"].shape == (48, 32)
+
+
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
@@ -171,6 +194,8 @@ def test_a_wider_teacher_with_a_dense_layer_teaches_by_its_main_directions(
         (["hardware.accumulate=2"], r"losses similarity compare the rows of a batch"),
         (["losses=[output]"], r"losses\.output .* needs a head of labels; the head is 32 dimensions"),
         (["teacher=ensemble"], r"several teachers cannot be combined into a vector"),
+        (["teacher=vectors", "teacher.path=none.npy", "student.path=embedded"],
+         r"teacher\.path=none\.npy: there is no such file"),
         (["task.dims=[64]"], r"losses\.similarity\.dims=\[64\] must be different whole numbers from 1 to 32"),
         (["task.most=2"], r"line 4 of data\.val_path=.* has the score .*outside 0 … task\.most=2"),
     ],

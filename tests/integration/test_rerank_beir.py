@@ -70,8 +70,8 @@ def test_what_preflight_says(given: list[str], command: Command, tmp_path: Path)
     done = command("train.py", *given, *lacking, "validate=true")
     assert done.returncode == 1
     for words in (
-        "has no score for 1 of the 162 pairs of train; the first is document 5, 'where is my track number 0'",
-        "in line 4 of data.path=",
+        "has no score for 1 of the 162 pairs of train: 'track of 3' with 'where is my track number 0' ",
+        "(line 4 of data.path=",
         "losses.hidden needs hidden of layers",
         "teacher=scores gives answers only",
     ):

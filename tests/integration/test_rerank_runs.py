@@ -1,7 +1,6 @@
 """Reranking by the command, from teacher to report, on made-up lists of documents, and what preflight refuses."""
 
 import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import checked
+from ranking_rows import rows, written
 from warm import Command
 
 from mangakd.cli import plan
@@ -17,26 +17,6 @@ from mangakd.cli.given import run_of
 from mangakd.cli.latency import latency
 from mangakd.evaluation import predictions
 from mangakd.tasks.rerank.metrics import Ranking, mrr, ndcg
-
-TOPICS = ("order", "refund", "shipping", "track")
-
-
-def rows(count: int, seed: int) -> list[dict]:
-    """A query names a topic, and one document of three has its word. Every fifth grade is wrong; one list has one document."""
-    chance, made = random.Random(seed), []
-    for i in range(count):
-        topic, *others = chance.sample(TOPICS, 4)
-        documents = [f"the {topic} number {i}", f"where is my {others[0]}", f"{others[1]} number {i}"]
-        best = 1 if i % 5 == 0 else 0
-        order = chance.sample(range(3), 3)[: 1 if i == 3 else 3]
-        grades = [2 * (place == best) for place in order]
-        made.append({"query": f"my {topic} {seed} {i}", "documents": [documents[j] for j in order], "grades": grades})
-    return made
-
-
-def written(file: Path, content: list[dict]) -> str:
-    file.write_text("".join(json.dumps(row) + "\n" for row in content))
-    return str(file)
 
 
 @pytest.fixture

@@ -16,9 +16,13 @@ from mangakd.core.requires import Need
 from mangakd.core.spec import Head, ModelSpec
 from mangakd.data.encoded import EncodedSplit
 from mangakd.data.rows import Rows
+from mangakd.data.sequence_texts import SequenceTexts
 from mangakd.runs.texts import Tokeniser
+from mangakd.tasks.classification.task import Classification
+from mangakd.tasks.rerank.task import Rerank
+from mangakd.teachers.lookup import LookupTeacher
 from mangakd.teachers.options import TeacherContext
-from mangakd.teachers.scores import Scores, ScoreTeacher
+from mangakd.teachers.scores import Scores
 
 CPU, HEAD = torch.device("cpu"), Head("score", 1)
 SIZES = (3, 1, 4, 2)
@@ -38,6 +42,7 @@ def rows(start: int) -> Rows:
 
 
 ROWS = {name: rows(start) for name, start in (("train", 0), ("validation", 4), ("test", 8))}
+TEXTS = {name: SequenceTexts(each, Rerank().sequences) for name, each in ROWS.items()}
 
 
 def encoded(each: Rows, cache: Path) -> EncodedSplit:
@@ -49,7 +54,7 @@ def encoded(each: Rows, cache: Path) -> EncodedSplit:
 
 def context(tmp_path: Path) -> TeacherContext:
     splits = {name: encoded(each, tmp_path) for name, each in ROWS.items()}
-    return TeacherContext(HEAD, pytest.fail, splits, tmp_path, CPU, 4, silent, rows=ROWS)
+    return TeacherContext(HEAD, pytest.fail, splits, tmp_path, CPU, 4, silent, texts=TEXTS)
 
 
 def jsonl(folder: Path, change: Callable[[list[dict[str, Any]]], object] = lambda rows: None) -> str:
@@ -79,7 +84,7 @@ def run_of_ids(folder: Path) -> Scores:
 @pytest.mark.parametrize("kind", ["texts", "ids"])
 def test_each_pair_has_its_score(kind: str, tmp_path: Path) -> None:
     options = Scores(path=jsonl(tmp_path)) if kind == "texts" else run_of_ids(tmp_path)
-    options.check(ROWS)
+    options.check(TEXTS)
     given = context(tmp_path)
     provider = options.provider(given).prepare(CPU, Need(answer=True))
     assert options.models == [] and options.gives(provider.spec) == provider.gives == Need(answer=True)
@@ -106,8 +111,9 @@ def test_a_fingerprint_is_of_the_scores(tmp_path: Path) -> None:
 def test_a_pair_of_no_split_is_no_answer(tmp_path: Path) -> None:
     given = context(tmp_path)
     spec = ModelSpec("scores", 0, 0, 0, HEAD)
-    provider = ScoreTeacher(given.splits["train"].teacher.keys, np.zeros(10, np.float32), spec)
-    with pytest.raises(KeyError, match="a pair without a score"):
+    keys = given.splits["train"].teacher.keys
+    provider = LookupTeacher(keys, np.arange(len(keys)), np.zeros((10, 1), np.float32), spec)
+    with pytest.raises(KeyError, match="scores: a sequence without an answer"):
         provider(given.splits["test"].collate([0]))
 
 
@@ -120,27 +126,30 @@ def fewer(rows: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (fewer, r"has no score for 1 of the 10 pairs of train; the first is document 2, '.*', of 'w2 w3' in line 9 of "
-                r"data\.path=a\.jsonl\. Score them too"),
-        (lambda rows: rows.__delitem__(slice(9, 11)), r"no score for 5 of the 10 pairs of test; the first is document 1"),
+        (fewer, r"has no score for 1 of the 10 pairs of train: 'w2 w3' with '.*' \(line 9 of data\.path=a\.jsonl\)\. Add them"),
+        (lambda rows: rows.__delitem__(slice(9, 11)), r"no score for 5 of the 10 pairs of test: .*; .*; .*; …\. Add them"),
     ],
 )  # fmt: skip
 def test_missing_scores_are_refused(
     change: Callable[[list[dict[str, Any]]], object], expected: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=expected):
-        Scores(path=jsonl(tmp_path, change)).check(ROWS)
+        Scores(path=jsonl(tmp_path, change)).check(TEXTS)
 
 
 def test_what_is_no_teacher(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = run_of_ids(tmp_path)
     with pytest.raises(UserError, match=r"names queries and documents by ids, and teacher\.texts=None is no folder"):
-        Scores(path=run.path).check(ROWS)
+        Scores(path=run.path).check(TEXTS)
     (tmp_path / "ranks.tsv").write_text("q1 d1 1\nq1 d2 2\n")
     with pytest.raises(UserError, match=r"holds 1, 2, 3, … for each query: ranks, not scores"):
-        Scores(path=str(tmp_path / "ranks.tsv"), texts=str(tmp_path)).check(ROWS)
-    with pytest.raises(UserError, match=r"gives scores of a query and its documents, and this task reads text\."):
-        Scores(path=jsonl(tmp_path)).check({"train": Rows({"text": ["a"]})})
+        Scores(path=str(tmp_path / "ranks.tsv"), texts=str(tmp_path)).check(TEXTS)
+    with pytest.raises(
+        UserError, match=r"gives scores of a query and its documents, and this task reads single texts\."
+    ):
+        Scores(path=jsonl(tmp_path)).check({"train": SequenceTexts(Rows({"text": ["a"]}), Classification().sequences)})
+    with pytest.raises(UserError, match=r"teacher=scores gives scores, and the task's head is 2 labels"):
+        Scores(path="scores.jsonl").head(Head.of_labels(("a", "b")), [])
     with caplog.at_level(logging.INFO):
-        run.check(ROWS)
+        run.check(TEXTS)
     assert "360 of its 362 pairs are in" in caplog.text

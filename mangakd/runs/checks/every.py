@@ -7,11 +7,11 @@ hides another that does not depend on it.
 from collections.abc import Callable, Iterator
 
 from mangakd.evaluation import gate
-from mangakd.runs.checks import machine, models, recipe, teacher
+from mangakd.runs.checks import late, machine, models, recipe, teacher
 from mangakd.runs.fits import identity_of
 from mangakd.runs.resume import checkpoint_of
 from mangakd.runs.run import Run
-from mangakd.runs.texts import inputs_of, stage_rows
+from mangakd.runs.texts import sequence_texts, stage_rows
 from mangakd.training.checkpoints import Identity
 from mangakd.training.quantise import check as quantised
 
@@ -49,7 +49,8 @@ def _of_teacher(run: Run) -> Iterator[Check]:
     yield lambda: teacher.weights(parts.teacher, lambda: parts.task.kind)
     yield lambda: _fine_tuned(run)
     yield lambda: teacher.store(parts.teacher, lambda: models.teacher_spec)
-    yield lambda: parts.teacher.check(inputs_of(parts.corpus, parts.task))
+    yield lambda: models.teacher_spec
+    yield lambda: parts.teacher.check(sequence_texts(parts.corpus, parts.task, parts.stages))
 
 
 def _fine_tuned(run: Run) -> None:
@@ -67,6 +68,9 @@ def _of_student(run: Run) -> Iterator[Check]:
     yield lambda: models.student(run.parts.student, sizes, run.parts.task.kind)
     yield lambda: models.stage_students(run.parts.stages, sizes, run.parts.task.kind)
     yield lambda: models.lengths(run.given.max_length, {"teacher": sizes.teacher_shape, "student": sizes.student_shape})
+    yield lambda: late.pairs(
+        sizes.late, run.parts.task, {"teacher": sizes.teacher_shape, "student": sizes.student_shape}
+    )
 
 
 def _of_recipe(run: Run) -> Iterator[Check]:
@@ -91,6 +95,9 @@ def _of_recipe(run: Run) -> Iterator[Check]:
         {"teacher": sizes.teacher_shape, "student": sizes.student_shape},
         {"teacher": sizes.teacher_spec.layers, "student": sizes.student_spec.layers},
     )  # fmt: skip
+    yield lambda: late.losses(sizes.late, parts.stages, material.losses.callbacks)
+    yield lambda: late.stages(sizes.late, parts.stages, sizes.config_of)
+    yield lambda: late.serving(sizes.late, parts.stages, parts.exports)
     yield lambda: recipe.resumed(checkpoint_of(given.folder, given.resume), parts.stages, lambda: _first_fit(run))
     yield lambda: _room_for_documents(run)
     yield lambda: machine.disk(given.folder, sizes.student_shape)

@@ -9,6 +9,7 @@ from mangakd.core.spec import Head, Kind
 from mangakd.losses.base import LossCallback
 from mangakd.models import load
 from mangakd.models.encoder import offers_attention
+from mangakd.models.late import AS_IT_IS, Interaction
 from mangakd.models.outline import Outline
 from mangakd.models.trial import answer_two_texts
 from mangakd.runs.models import Models
@@ -18,9 +19,11 @@ from mangakd.training.stages import Stage
 ANY_HEAD = Head.of_labels(("a", "b"))  # where only the encoder's weights are looked at, whatever is wrong with the data
 
 
-def check_answers(outline: Outline | None, path: str, key: str, tokenizer: Any) -> None:
+def check_answers(
+    outline: Outline | None, path: str, key: str, tokenizer: Any, interaction: Interaction = AS_IT_IS
+) -> None:
     """outline: None for a model whose head will be new."""
-    outline = outline or load.outline_for(path, ANY_HEAD, key)
+    outline = outline or load.outline_for(path, ANY_HEAD, key, interaction)
     answer_two_texts(load.encoder(outline.model, outline.head, key, tokenizer), tokenizer, f"{key}={path}")
 
 
@@ -36,12 +39,12 @@ def student(options: Student, models: Models, kind: Kind) -> None:
     """A student that cannot be built, or whose folder lacks weights."""
     if options.path is None:
         if options.layers is not None:
-            check_layers(models.teacher_shape, options.layers, kind)
+            check_layers(models.teacher_shape, options.layers, kind, options.reads)
         _ = models.student_shape
         return
     key, tokenizer = "student.path", models.student_tokenizer
     check_vocabulary(key, options.path, tokenizer, load.load_config(options.path, key))
-    check_answers(None, options.path, key, tokenizer)
+    check_answers(None, options.path, key, tokenizer, options.reads)
 
 
 def stage_students(stages: Sequence[Stage], models: Models, kind: Kind) -> None:
@@ -53,7 +56,7 @@ def stage_students(stages: Sequence[Stage], models: Models, kind: Kind) -> None:
         try:
             options = Student(**stage.student)
             if options.path is None and options.layers is not None:
-                check_layers(models.teacher_shape, options.layers, kind)
+                check_layers(models.teacher_shape, options.layers, kind, options.reads)
             load.shape(options.config(models.teacher_config, models.student_tokenizer), key, kind)
         except (UserError, TypeError) as error:
             raise UserError(f"{key}: {error}") from error

@@ -52,12 +52,12 @@ def _is_fitted(options: TeacherOptions, member: Member, tokenizer: Any, kind: Ki
     """Whether the member's weights hold a head for the task. Raises UserError for a member that cannot be the teacher."""
     check_vocabulary(TEACHER, member.path, tokenizer, load.load_config(member.path, TEACHER))
     new = options.fit.mode == "always"
-    trained = None if new else load.outline_trained(member.path, TEACHER, kind, options.labels)
+    trained = None if new else load.outline_trained(member.path, TEACHER, kind, options.labels, member.interaction)
     if trained is not None:
         alignment(heads.trained_head(trained.model.config, head()), head(), member.path)
     else:
         check_may_fit(member, options.fit)
-    check_answers(trained, member.path, TEACHER, tokenizer)
+    check_answers(trained, member.path, TEACHER, tokenizer, member.interaction)
     return trained is not None
 
 

@@ -5,7 +5,8 @@ A row owns one sequence (a text alone), two (anchor and positive, or a pair with
 is none; `anchor_key` and `positive_key` (N) int64, equal for equal texts, 0 where a row has no second text.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -19,8 +20,9 @@ ROLES = ("query", "document")
 
 def encode(rows: Rows, most: float, prompts: Prompts, tokenise: Tokenise) -> EncodedSplit:
     """most: the score of two texts that mean the same. Rows without a `score` column are texts alone, whatever their relation."""
-    texts, first = _texts(rows)
-    sides = _sides(texts, first, prompts, tokenise)
+    texts = [*texts_of(rows)]
+    first = np.cumsum([0, *map(len, texts)])
+    sides = _sides(texts, prompts, tokenise)
     count, labelled = len(rows), "score" in rows
     score = np.array(rows["score"] if labelled else [np.nan] * count, dtype=np.float32) / most
     several = np.diff(first) > 1
@@ -36,25 +38,22 @@ def encode(rows: Rows, most: float, prompts: Prompts, tokenise: Tokenise) -> Enc
     return EncodedSplit(sides, columns, units, first if several.any() else None)
 
 
-def _texts(rows: Rows) -> tuple[list[str], np.ndarray]:
-    """All sequences in a row, and first (N + 1)."""
-    texts: list[str] = []
-    first = [0]
-    for text, anchor, positive, negatives in zip(
-        *(rows[name] for name in ("text", "anchor", "positive", "negatives")), strict=True
-    ):
-        texts += [anchor or text, *([positive] if positive.strip() else []), *negatives]
-        first.append(len(texts))
-    return texts, np.array(first)
+def texts_of(rows: Rows) -> Iterator[list[str]]:
+    """Each row's texts: the anchor, and where there are any its second text and its negatives."""
+    columns = (rows[name] for name in ("text", "anchor", "positive", "negatives"))
+    for text, anchor, positive, negatives in zip(*columns, strict=True):
+        yield [anchor or text, *([positive] if positive.strip() else []), *negatives]
 
 
-def _sides(texts: Sequence[str], first: np.ndarray, prompts: Prompts, tokenise: Tokenise) -> Sides:
-    """With the prompts of both models: an anchor is a query, all other texts are documents."""
-    anchors = np.zeros(len(texts), dtype=bool)
-    anchors[first[:-1]] = True
-    prompted = {side: [prompts[side][ROLES[not is_anchor]] + text for text, is_anchor in zip(texts, anchors, strict=True)]
-             for side in ("student", "teacher")}  # fmt: skip
-    sides = tokenise(prompted["student"])
-    if prompted["teacher"] == prompted["student"]:
-        return sides
-    return sides._replace(teacher=tokenise(prompted["teacher"]).teacher)
+def prompted(texts: Sequence[str], prompts: Mapping[str, str]) -> Iterator[str]:
+    """A row's texts with the prompts of a model: an anchor is a query, all other texts are documents."""
+    return (prompts[ROLES[place > 0]] + text for place, text in enumerate(texts))
+
+
+def _sides(texts: Sequence[Sequence[str]], prompts: Prompts, tokenise: Tokenise) -> Sides:
+    """With the prompts of both models."""
+    student, teacher = (
+        [*chain.from_iterable(prompted(row, prompts[side]) for row in texts)] for side in ("student", "teacher")
+    )
+    sides = tokenise(student)
+    return sides if student == teacher else sides._replace(teacher=tokenise(teacher).teacher)

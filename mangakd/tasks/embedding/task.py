@@ -1,6 +1,6 @@
 """Embeddings: a vector for each text, whose cosines say how much texts resemble each other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -20,7 +20,7 @@ from mangakd.evaluation.judge import Judge
 from mangakd.evaluation.served import Served
 from mangakd.models.sentence_transformers import Settings
 from mangakd.tasks.base import Model, Task
-from mangakd.tasks.embedding.encode import ROLES, Prompts, encode
+from mangakd.tasks.embedding.encode import ROLES, Prompts, encode, prompted, texts_of
 from mangakd.tasks.embedding.judge import EmbeddingJudge
 from mangakd.tasks.embedding.loss import LabelsLoss
 from mangakd.tasks.embedding.served import served
@@ -123,6 +123,9 @@ class Embedding(Task):
 
     def encode(self, rows: Rows, head: Head, tokenise: Tokenise) -> EncodedSplit:
         return encode(rows, self.most, self.texts_before, tokenise)
+
+    def sequences(self, rows: Rows) -> Iterable[Sequence[tuple[str, ...]]]:
+        return ([(text,) for text in prompted(texts, self.texts_before["teacher"])] for texts in texts_of(rows))
 
     def own_loss(self) -> LabelsLoss:
         return LabelsLoss(dims=self.dims)

@@ -1,6 +1,7 @@
 """Reranking: order the documents of a query. `task=rerank` reads pairs of query and document with a cross-encoder."""
 
 import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from math import isnan
@@ -66,6 +67,12 @@ class Rerank(Task):
 
     def encode(self, rows: Rows, head: Head, tokenise: Tokenise) -> EncodedSplit:
         return encoded(rows, tokenise)
+
+    def sequences(self, rows: Rows) -> Iterable[Sequence[tuple[str, ...]]]:
+        return (
+            [(query, document) for document in documents]
+            for query, documents in zip(rows["query"], rows["documents"], strict=True)
+        )
 
     def own_loss(self) -> ListNetLoss:
         return ListNetLoss(sharpness=self.sharpness)

@@ -1,0 +1,134 @@
+"""How much does distillation gain for a reranker? MedQuAD, a fine-tuned MiniLM-L6 → small students, over seeds.
+
+    python benchmarks/medquad.py ../shared/data/medquad FOLDER --train-documents 5
+    python benchmarks/ranking.py --data FOLDER --work PATH [--only layers tiny] [--seeds 0 1]
+
+The teacher is fine-tuned once, on all training queries; the students learn from 2,500 of them. Each run is a `python train.py` in
+PATH/runs/<recipe>_<seed>. results/ranking.json keeps MRR@10 and NDCG@3 of each test query (seed_runs.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from results_file import table
+from seed_runs import ROOT, by_recipe, command, estimates, keep, runs_of, text, train
+
+from mangakd.evaluation import predictions
+from mangakd.tasks.rerank import metrics
+from mangakd.tasks.rerank.metrics import Ranking
+
+COMMON = ["task=rerank", "hardware=cpu", "data.max_length=96", "data.val_limit=100", "data.test_limit=500"]
+KD = [*COMMON, "teacher.fit.mode=never", "data.train_limit=2500"]
+LAYERS = [*KD, "student.layers=[1,3,5,6]", "optim.lr=2e-4", "trainer.max_epochs=1"]
+FEW = [*LAYERS, "data.labelled_share=0.1", "+stages.distil.texts=[labelled,unlabelled]"]
+TINY = [*KD, "student=tinybert_4l_312d", "trainer.max_epochs=2"]
+SCORES = ["losses=[listwise_kl,margin_mse]", "teacher=cached"]
+BASELINE = "baseline=true"
+RECIPES: dict[str, list[str]] = {
+    "layers": [*LAYERS, *SCORES, BASELINE],
+    "layers_margin_mse": [*LAYERS, "losses=[margin_mse]", "teacher=cached"],
+    "layers_listwise_kl": [*LAYERS, "losses=[listwise_kl]", "teacher=cached"],
+    "layers_hidden": [*LAYERS, "losses=[listwise_kl,margin_mse,hidden]"],
+    "layers_relation": [*LAYERS, "losses=[listwise_kl,margin_mse,relation]"],
+    "few": [*FEW, *SCORES, BASELINE],
+    "few_hidden": [*FEW, "losses=[listwise_kl,margin_mse,hidden]"],
+    "tiny": [*TINY, *SCORES, BASELINE],
+    "tiny_hidden": [*TINY, "losses=[listwise_kl,margin_mse,hidden]"],
+}  # of one family (the first word), the first also trains the student without KD that all are compared with
+MODELS = {"teacher": "teacher", "KD": "student", "no KD": "baseline", "BM25": "BM25", "untrained": "untrained student"}
+MEASURES = ("mrr@10", "ndcg_exp@3")
+NOTE = """MedQuAD, test: 500 queries of ten documents, at most 96 tokens of a pair. Grades are constructed: 2 the
+question's own answer, 1 another answer about the same disease, 0 another disease; MRR looks for the own answer. The
+teacher, MiniLM-L6, was fine-tuned for one epoch of 4,068 queries of five documents. Students learn from 2,500 of these
+queries. *no KD*: the same student, from the same weights, in as many steps, from the grades alone. *layers*: layers 1,
+3, 5, 6 of the teacher, one epoch; *tiny*: random weights of TinyBERT's shape (4 layers of 312), two epochs. Losses are
+listwise KL and margin-MSE, or those of the name; *hidden* and *relation* are added to them. Means over seeds; 95 %
+intervals of the bootstrap over test queries, paired for differences. They say nothing of other seeds, whose differences
+stand beside them.
+
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="what medquad.py wrote")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the runs and the cache")
+    parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument(
+        "--source", type=Path, default=ROOT, help="folder of train.py: a copy, when this one is worked on"
+    )
+    options = parser.parse_args()
+    given = [f"{key}={options.data / file}.jsonl" for key, file in FILES.items()] + [
+        f"paths.cache={options.work / 'cache'}"
+    ]
+    teacher = teacher_of(options, given)
+    for seed in options.seeds:
+        for recipe in options.only:
+            folder = options.work / "runs" / f"{recipe}_{seed}"
+            if folder.name not in runs_of("ranking"):
+                words = [*RECIPES[recipe], f"seed={seed}", f"teacher.path={teacher}", *given]
+                train(folder, words, source=options.source)
+                keep("ranking", "Rerankers", folder.name, record(folder), body)
+
+
+FILES = {"data.path": "train", "data.val_path": "dev", "data.test_path": "test"}
+
+
+def teacher_of(options: argparse.Namespace, given: Sequence[str]) -> Path:
+    """The folder of the fine-tuned teacher."""
+    words = [*COMMON, "teacher.fit.epochs=1", "student.layers=[1,3,5,6]", *given]
+    folders = options.work / "cache" / "teachers"
+    if not any(folders.glob("*/config.json")):
+        train(options.work / "cache", words, "scripts/cache_teacher.py", options.source)
+    return next(folders.glob("*/config.json")).parent
+
+
+def record(folder: Path) -> dict[str, Any]:
+    scores = json.loads((folder / "metrics.json").read_text())
+    test = predictions.load(folder, "test")
+    rows = {
+        model: {measure: [round(value, 6) for value in each] for measure, each in measured(test, name).items()}
+        for model, name in MODELS.items()
+        if name in test.answers
+    }
+    return {"command": command(folder), "scores": scores, "queries": rows}
+
+
+def measured(test: predictions.Predictions, name: str) -> dict[str, np.ndarray]:
+    """measure → (N): each query's value."""
+    ranking = Ranking.of(test.answers[name]["logits"], test.truth["grades"])
+    found = {"mrr@10": metrics.mrr(ranking, 10, None), "ndcg_exp@3": metrics.ndcg(ranking, 3, exponential=True)}
+    return {measure: statistic.features[:, 0] for measure, statistic in found.items()}
+
+
+def body(runs: Mapping[str, Any]) -> str:
+    lines = [line for recipe in by_recipe(runs) for line in rows(recipe, runs)]
+    head = ["recipe", "seeds", "score", *MODELS, "KD / teacher", "KD − no KD", "of each seed"]
+    return NOTE + table(head, lines)
+
+
+def rows(recipe: str, runs: Mapping[str, Any]) -> Iterator[list[str]]:
+    family = recipe.partition("_")[0]
+    seeds = [
+        seed for name, _, seed in (key.rpartition("_") for key in runs) if name == recipe and f"{family}_{seed}" in runs
+    ]
+    queries = [runs[f"{family}_{seed}"]["queries"] | runs[f"{recipe}_{seed}"]["queries"] for seed in seeds]
+    for measure in MEASURES if seeds else ():
+        of = {model: np.array([each[model][measure] for each in queries]) for model in MODELS}
+        all_seeds = estimates({model: values.mean(0) for model, values in of.items()})
+        gaps = [f"{gap:+.3f}" for gap in (of["KD"] - of["no KD"]).mean(1)]
+        yield [
+            recipe, str(len(seeds)), measure, *(f"{all_seeds[model].value:.3f}" for model in MODELS),
+            text(all_seeds["KD"] / all_seeds["teacher"]), text(all_seeds["KD"] - all_seeds["no KD"], "{:+.3f}"), ", ".join(gaps),
+        ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

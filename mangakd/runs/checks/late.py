@@ -1,0 +1,85 @@
+"""Preflight of late interaction: tasks without pairs, losses that compare tokens, stages that mix two kinds, exports.
+
+late: student, teacher → its settings; None for a model that reads query and document at once.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mangakd.core.errors import UserError
+from mangakd.losses.base import LossCallback
+from mangakd.models.late import Late, of_config
+from mangakd.models.load import positions
+from mangakd.runs.exports import Exports
+from mangakd.tasks.base import Task
+from mangakd.training.stages import Stage
+
+Both = Mapping[str, Late | None]
+
+
+def pairs(late: Both, task: Task, shapes: Mapping[str, Any]) -> None:
+    """A task whose rows are no pairs, and queries longer than the model has positions for. shapes: models on the meta device."""
+    for side, settings in late.items():
+        if settings is None:
+            continue
+        if not task.pairs:
+            raise UserError(
+                f"the {side} reads a query and a document apart (late interaction), and task={task.name} has no such pairs. Set "
+                f"{side}.interaction=cross to take its encoder alone, or choose task=rerank."
+            )
+        most = positions(shapes[side])
+        if most is not None and settings.query_length > most:
+            raise UserError(
+                f"query_length={settings.query_length} of the {side}'s late interaction, but it has positions for {most} tokens. "
+                f"Set {side}.interaction={{query_length: {most}}} or less."
+            )
+
+
+def losses(late: Both, stages: Sequence[Stage], losses: Mapping[str, LossCallback]) -> None:
+    """Losses that compare tokens of a pair with those of a document alone."""
+    if late["student"] == late["teacher"]:
+        return
+    for stage in stages:
+        for name, loss in stage.select(dict(losses)).items():
+            if any(need.hidden or need.attention for need in (loss.requires.student, loss.requires.teacher)):
+                raise UserError(
+                    f"losses.{name} compares tokens, and student and teacher read other sequences: {_reads(late)}. Leave {name} "
+                    "out of losses; losses on scores (listwise_kl, margin_mse, score_mse, …) fit."
+                )
+
+
+def stages(late: Both, stages: Sequence[Stage], config: Callable[[Mapping[str, Any]], Any]) -> None:
+    """Students and teachers of stages that read other sequences than those of the run. config: options → of such a student."""
+    for stage in stages:
+        if stage.student is not None and (own := of_config(config(stage.student))) != late["student"]:
+            raise UserError(
+                f"{stage.key('student')} has {own or 'no late interaction'}, and the run's student "
+                f"{late['student'] or 'none'}: the texts are tokenised for one of them. Give both the same interaction."
+            )
+        if stage.teacher == "previous" and late["student"] != late["teacher"]:
+            raise UserError(
+                f"{stage.key('teacher')}=previous: the student of the stage before would read the teacher's tokens, and "
+                f"{_reads(late)}. Give both the same interaction, or set it to run."
+            )
+
+
+def serving(late: Both, stages: Sequence[Stage], exports: Exports) -> None:
+    """Variants and quantisers of a student that reads two sequences."""
+    if late["student"] is None:
+        return
+    if exports.callbacks:
+        raise UserError(
+            "export=[…]: a student of late interaction cannot be exported or served yet; it would need a graph of two texts. Set "
+            "export=[], or student.interaction=cross."
+        )
+    for stage in stages:
+        if stage.quantise is not None:
+            raise UserError(
+                f"{stage.key('quantise')}={stage.quantise}: a student of late interaction cannot be exported yet, and quantisers "
+                "are for an export. Leave it out, or set student.interaction=cross."
+            )
+
+
+def _reads(late: Both) -> str:
+    how = {side: "both texts at once" if own is None else f"each text alone ({own})" for side, own in late.items()}
+    return ", ".join(f"the {side} reads {each}" for side, each in how.items())
