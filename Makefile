@@ -5,10 +5,12 @@
 # make test-newest    the suite on the newest versions that pyproject.toml allows, in .venv-newest
 # make test-optimum   exported folders in optimum-intel, which needs an environment of its own, .venv-optimum
 # make test-sentence-transformers   students in sentence-transformers and the reverse; it has .venv-sentence-transformers to itself
+# make test-pylate    students of late interaction in PyLate and the reverse; it has .venv-pylate to itself
 PYTHON ?= python3.11
 VENV ?= .venv
 OPTIMUM ?= .venv-optimum
 SENTENCES ?= .venv-sentence-transformers
+PYLATE ?= .venv-pylate
 BIN := $(VENV)/bin
 NEWEST ?= .venv-newest
 EXTRAS := embedded,hub,wandb,tensorboard,dev,docs
@@ -16,7 +18,7 @@ QUIET_ENV := HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_WAIT_POLICY=PASSIVE TOKENIZ
 
 PYTEST := pytest -n 2 --dist loadfile --max-worker-restart=0
 
-.PHONY: train test test-newest test-optimum test-sentence-transformers lint docs clean
+.PHONY: train test test-newest test-optimum test-sentence-transformers test-pylate lint docs clean
 
 train: $(VENV)/.installed
 	$(QUIET_ENV) $(BIN)/python train.py experiment=quickstart
@@ -36,6 +38,9 @@ test-optimum: $(VENV)/.installed $(OPTIMUM)/.installed
 
 test-sentence-transformers: $(VENV)/.installed $(SENTENCES)/.installed
 	$(QUIET_ENV) MANGAKD_SENTENCE_TRANSFORMERS_PYTHON=$(SENTENCES)/bin/python $(BIN)/python -m pytest tests/export/test_in_sentence_transformers.py tests/export/test_losses_beside_sentence_transformers.py
+
+test-pylate: $(VENV)/.installed $(PYLATE)/.installed
+	$(QUIET_ENV) MANGAKD_PYLATE_PYTHON=$(PYLATE)/bin/python $(BIN)/python -m pytest tests/export/test_in_pylate.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -62,5 +67,12 @@ $(SENTENCES)/.installed: constraints.txt
 	$(SENTENCES)/bin/python -m pip install --quiet -c constraints.txt torch transformers 'sentence-transformers==6.2.0'
 	touch $@
 
+# PyLate without the indexes and kernels that it brings along.
+$(PYLATE)/.installed: constraints.txt
+	$(PYTHON) -m venv $(PYLATE)
+	$(PYLATE)/bin/python -m pip install --quiet $$(grep '^torch==' constraints.txt) 'sentence-transformers==5.3.0' 'transformers==5.3.0' accelerate datasets scipy ujson
+	$(PYLATE)/bin/python -m pip install --quiet --no-deps 'pylate==1.6.0'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(NEWEST) $(OPTIMUM) $(SENTENCES) .cache outputs multirun site
+	rm -rf $(VENV) $(NEWEST) $(OPTIMUM) $(SENTENCES) $(PYLATE) .cache outputs multirun site

@@ -18,15 +18,20 @@ from typing import Any
 import numpy as np
 from results_file import table
 from seed_runs import ROOT, by_recipe, command, estimates, keep, runs_of, text, train
+from torch import nn
+from transformers import AutoModel, AutoTokenizer
 
 from mangakd.evaluation import predictions
+from mangakd.models.load import locate
 from mangakd.tasks.rerank import metrics
 from mangakd.tasks.rerank.metrics import Ranking
 
 COMMON = ["task=rerank", "hardware=cpu", "data.max_length=96", "data.val_limit=100", "data.test_limit=500"]
+OWN = "STUDENT"  # a folder of layers 1, 3, 5, 6 of MiniLM-L6 as it was published
 KD = [*COMMON, "teacher.fit.mode=never", "data.train_limit=2500"]
 LAYERS = [*KD, "student.layers=[1,3,5,6]", "optim.lr=2e-4", "trainer.max_epochs=1"]
-FEW = [*LAYERS, "data.labelled_share=0.1", "+stages.distil.texts=[labelled,unlabelled]"]
+FEW = ["data.labelled_share=0.1", "+stages.distil.texts=[labelled,unlabelled]"]
+PRETRAINED = [*KD, "student=pretrained", f"student.path={OWN}", "optim.lr=2e-4", "trainer.max_epochs=1"]
 TINY = [*KD, "student=tinybert_4l_312d", "trainer.max_epochs=2"]
 SCORES = ["losses=[listwise_kl,margin_mse]", "teacher=cached"]
 BASELINE = "baseline=true"
@@ -36,21 +41,23 @@ RECIPES: dict[str, list[str]] = {
     "layers_listwise_kl": [*LAYERS, "losses=[listwise_kl]", "teacher=cached"],
     "layers_hidden": [*LAYERS, "losses=[listwise_kl,margin_mse,hidden]"],
     "layers_relation": [*LAYERS, "losses=[listwise_kl,margin_mse,relation]"],
-    "few": [*FEW, *SCORES, BASELINE],
-    "few_hidden": [*FEW, "losses=[listwise_kl,margin_mse,hidden]"],
+    "layers-few": [*LAYERS, *FEW, *SCORES, BASELINE],
+    "pretrained": [*PRETRAINED, *SCORES, BASELINE],
+    "pretrained-few": [*PRETRAINED, *FEW, *SCORES, BASELINE],
     "tiny": [*TINY, *SCORES, BASELINE],
     "tiny_hidden": [*TINY, "losses=[listwise_kl,margin_mse,hidden]"],
-}  # of one family (the first word), the first also trains the student without KD that all are compared with
+}  # of one family (before the first underscore), the first also trains the student without KD that all are compared with
 MODELS = {"teacher": "teacher", "KD": "student", "no KD": "baseline", "BM25": "BM25", "untrained": "untrained student"}
 MEASURES = ("mrr@10", "ndcg_exp@3")
 NOTE = """MedQuAD, test: 500 queries of ten documents, at most 96 tokens of a pair. Grades are constructed: 2 the
 question's own answer, 1 another answer about the same disease, 0 another disease; MRR looks for the own answer. The
 teacher, MiniLM-L6, was fine-tuned for one epoch of 4,068 queries of five documents. Students learn from 2,500 of these
 queries. *no KD*: the same student, from the same weights, in as many steps, from the grades alone. *layers*: layers 1,
-3, 5, 6 of the teacher, one epoch; *tiny*: random weights of TinyBERT's shape (4 layers of 312), two epochs. Losses are
-listwise KL and margin-MSE, or those of the name; *hidden* and *relation* are added to them. Means over seeds; 95 %
-intervals of the bootstrap over test queries, paired for differences. They say nothing of other seeds, whose differences
-stand beside them.
+3, 5, 6 of the teacher, so that a student without KD starts from what the teacher learnt; *pretrained*: these layers of
+MiniLM-L6 as it was published; both one epoch; *-few*: grades for 250 of the queries alone, and the teacher's scores for
+all; *tiny*: random weights of TinyBERT's shape (4 layers of 312), two epochs. Losses are listwise KL and margin-MSE, or
+those of the name; *hidden* and *relation* are added to them. Means over seeds; 95 % intervals of the bootstrap over
+test queries, paired for differences. They say nothing of other seeds, whose differences stand beside them.
 
 """
 
@@ -69,13 +76,24 @@ def main() -> None:
         f"paths.cache={options.work / 'cache'}"
     ]
     teacher = teacher_of(options, given)
+    own = published(options.work / "student")
     for seed in options.seeds:
         for recipe in options.only:
             folder = options.work / "runs" / f"{recipe}_{seed}"
             if folder.name not in runs_of("ranking"):
-                words = [*RECIPES[recipe], f"seed={seed}", f"teacher.path={teacher}", *given]
-                train(folder, words, source=options.source)
+                words = [word.replace(OWN, str(own)) for word in RECIPES[recipe]]
+                train(folder, [*words, f"seed={seed}", f"teacher.path={teacher}", *given], source=options.source)
                 keep("ranking", "Rerankers", folder.name, record(folder), body)
+
+
+def published(folder: Path) -> Path:
+    """Writes a pretrained student of four layers."""
+    model, tokenizer = (each.from_pretrained(locate("embedded")) for each in (AutoModel, AutoTokenizer))
+    model.encoder.layer = nn.ModuleList([model.encoder.layer[i] for i in (0, 2, 4, 5)])
+    model.config.num_hidden_layers = 4
+    for each in (model, tokenizer):
+        each.save_pretrained(folder)
+    return folder
 
 
 FILES = {"data.path": "train", "data.val_path": "dev", "data.test_path": "test"}

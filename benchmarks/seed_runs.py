@@ -23,7 +23,15 @@ from mangakd.evaluation.bootstrap import Estimate, bootstrap
 from mangakd.evaluation.statistics import mean
 
 ROOT = Path(__file__).resolve().parents[1]
-PATHS = ("data.path=", "data.val_path=", "data.test_path=", "paths.cache=", "hydra.run.dir=", "teacher.path=")
+PATHS = (
+    "data.path=",
+    "data.val_path=",
+    "data.test_path=",
+    "paths.cache=",
+    "hydra.run.dir=",
+    "teacher.path=",
+    "student.path=",
+)
 
 
 def train(folder: Path, words: Sequence[str], script: str = "train.py", source: Path = ROOT) -> None:

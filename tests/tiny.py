@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForSequenceClassification, BertConfig
+from transformers import BertConfig
 
 from mangakd.core.spec import Head, ModelSpec
 from mangakd.data.encoded import EncodedSplit, Sides
@@ -14,7 +14,8 @@ from mangakd.data.tokens import Tokens
 from mangakd.losses.base import LossCallback
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
-from mangakd.models.heads import entries
+from mangakd.models.heads import auto, entries, states_head
+from mangakd.models.late import Late, mark
 from mangakd.tasks.classification.encode import labelled
 from mangakd.tasks.classification.task import Classification
 from mangakd.training.fit import Fit
@@ -25,15 +26,17 @@ LABELS = ("a", "b", "c")
 HEAD = Head.of_labels(LABELS)
 
 
-def encoder(seed: int, layers: int = 2, hidden: int = 16, dropout: float = 0.1, head: Head = HEAD) -> Encoder:
+def encoder(
+    seed: int, layers: int = 2, hidden: int = 16, dropout: float = 0.1, head: Head = HEAD, late: Late | None = None
+) -> Encoder:
     torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=50, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=4, intermediate_size=32,
         max_position_embeddings=32, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
     )  # fmt: skip
     config.update(entries(head))
-    model = AutoModelForSequenceClassification.from_config(config)
-    return Encoder(model, ModelSpec.from_config(model.config, "tiny", head, "v"))
+    model = auto(head.kind, mark(config, late)).from_config(config)
+    return Encoder(model, ModelSpec.from_config(model.config, "tiny", head, "v"), states_head(head.kind, config))
 
 
 def split(rows: int, seed: int) -> EncodedSplit:

@@ -15,7 +15,7 @@ from torch import Tensor
 from mangakd.core.outputs import LENGTHS, Batch
 from mangakd.data.apart import Apart
 from mangakd.data.sampler import MicroBatch, Units
-from mangakd.data.tokens import Concatenation, Sequences
+from mangakd.data.tokens import Concatenation, Selection, Sequences
 
 
 class Sides(NamedTuple):
@@ -119,6 +119,18 @@ class EncodedSplit:
     def of_teacher(self) -> "EncodedSplit":
         """For a teacher that is fine-tuned: it must be given its own tokens as the student's."""
         return EncodedSplit(self.sides.of_teacher, self.columns, self._units, self.first)
+
+    def extended(self, more: np.ndarray) -> "EncodedSplit":
+        """Each row with further sequences after its own. more (N, K): positions of sequences, below 0 for none."""
+        rows, places = np.nonzero(more >= 0)
+        first = np.arange(len(self) + 1) if self.first is None else self.first
+        owners = np.concatenate([np.repeat(np.arange(len(self)), np.diff(first)), rows])
+        order = np.argsort(owners, kind="stable")
+        positions = np.concatenate([np.arange(len(self.student)), more[rows, places]])[order]
+        student = Selection(self.student, positions)
+        teacher = student if self.sides.shared else Selection(self.teacher, positions)
+        starts = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=len(self)))])
+        return EncodedSplit(Sides(student, teacher, *self.sides[2:]), self.columns, self._units, starts)
 
     def collate(self, rows: Sequence[int] | np.ndarray) -> Batch:
         """student, teacher: inputs (S, T). key (S): of the teacher's tokens. The columns, (B, …).

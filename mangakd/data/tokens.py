@@ -74,6 +74,23 @@ class Tokens:
         return values
 
 
+class Selection:
+    """Some sequences of another, in any order and any number of times each."""
+
+    def __init__(self, source: Sequences, positions: np.ndarray) -> None:
+        self._source, self._positions = source, positions
+        self.lengths, self.keys = source.lengths[positions], source.keys[positions]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, position: int) -> np.ndarray:
+        return self._source[int(self._positions[position])]
+
+    def inputs(self, positions: np.ndarray, pad_id: int) -> dict[str, np.ndarray]:
+        return self._source.inputs(self._positions[positions], pad_id)
+
+
 class Concatenation:
     """The sequences of several parts, one after the other. Copying memory-mapped arrays would read them into memory."""
 

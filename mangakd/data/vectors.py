@@ -24,6 +24,11 @@ _ROWS = 8192  # of a check, at a time
 _ALIKE = 0.999  # cosine of two vectors of one text: APIs do not round alike twice
 
 
+def is_file_of_vectors(path: str) -> bool:
+    """Whether a path names such a file, and not a model."""
+    return Path(path).suffix.lower() in (".npy", *ENDINGS)
+
+
 @dataclass(frozen=True)
 class Vectors:
     """places: a text (`identity`) → its row. table: (N, D), of a .npy file memory-mapped."""

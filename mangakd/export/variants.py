@@ -184,6 +184,7 @@ def _make(row: Variant, source: Graph, texts: Sequence[Text], out: Path) -> Path
         "variant": row.name, "layout": LAYOUT, "backend": row.backend, "model": row.model, "inputs": list(source.inputs),
         "output": source.output, "head": {**asdict(source.head), "names": list(source.head.names)}, "tokenizer": source.settings,
         "pairs": source.pairs, "prompts": dict(source.prompts.prompts), "default_prompt": source.prompts.default_prompt,
+        "dims": list(source.prompts.dims),
         "versions": _versions(row), "source": source.source(), "calibration": _digest(texts) if row.calibrated else None,
     }  # fmt: skip
     if _there(out / row.name, content):

@@ -15,7 +15,7 @@ from typing import Any
 
 from mangakd.core.errors import UserError, near
 from mangakd.models.folder import model_file, read_json, read_object
-from mangakd.models.pooling import Dense, dense_of
+from mangakd.models.pooling import PYLATE, Dense, dense_of
 from mangakd.models.sentence_transformers import COLBERT, MODULES, SETTINGS
 
 ENTRY = "late_interaction"
@@ -90,6 +90,11 @@ class Interaction:
 AS_IT_IS = Interaction()
 
 
+def reads(late: Late | None) -> str:
+    """For messages."""
+    return "both texts at once" if late is None else f"each text alone {late}"
+
+
 def mark(config: Any, settings: Late | None) -> Any:
     """The config of transformers, with these settings."""
     if settings is not None:
@@ -120,7 +125,7 @@ def of_folder(where: str | Path) -> tuple[Late, Dense] | None:
         raise UserError(f"{file} must be a list of modules, each with `type` and `path`.") from error
     names = [kind.rpartition(".")[2] for kind in kinds]
     plain = names == ["Transformer", "Dense"] and not paths[0]
-    own = settings.get("model_type") == COLBERT or any(kind.startswith("pylate.") for kind in kinds)
+    own = settings.get("model_type") == COLBERT or any(kind.startswith(PYLATE) for kind in kinds)
     if not own and not (plain and read_object(where, f"{paths[1]}/config.json").get("module_input_name") == TOKENS):
         return None
     if not plain:

@@ -28,6 +28,7 @@ from mangakd.models.folder import model_file, read_json, read_object, write_json
 from mangakd.models.sentence_transformers import MODULES, read_settings
 
 POOLINGS = ("mean", "cls", "max", "last")
+PYLATE = "pylate."  # begins the types of modules that read each token (models/late.py)
 POOLED = "sentence_embedding"  # how sentence-transformers calls a vector between two modules
 _MODES = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max", "lasttoken": "last"}
 _KNOWN = ("Transformer", "Pooling", "Dense", "Normalize")
@@ -119,6 +120,10 @@ def of_folder(where: str | Path) -> Pooling:
     except (TypeError, KeyError) as error:
         raise UserError(f"{file} must be a list of modules, each with `type` and `path`.") from error
     names, paths = [name for name, _ in modules], dict(modules)
+    if any(str(entry["type"]).startswith(PYLATE) for entry in read_json(file)):
+        raise UserError(
+            f"{file} lists modules of PyLate: the model makes a vector for each token, not one of a text. task=rerank reads it."
+        )
     if others := sorted(set(names) - set(_KNOWN)):
         raise UserError(
             f"{file} lists {', '.join(others)}, which mangakd does not know; the vectors would differ. "
@@ -192,10 +197,10 @@ def write_modules(parts: Mapping[str, str], folder: Path) -> None:
     )
 
 
-def save_dense(layer: nn.Module, settings: Dense, folder: Path, **more: Any) -> None:
-    """Write a linear layer with its settings. more: further entries of its config.json."""
+def save_dense(layer: nn.Module, settings: Dense, folder: Path) -> None:
+    """Write a linear layer with its settings."""
     entry = {"in_features": settings.inputs, "out_features": settings.outputs, "bias": settings.bias}
-    write_json(folder / "config.json", entry | {"activation_function": settings.activation} | more)
+    write_json(folder / "config.json", entry | {"activation_function": settings.activation})
     weights = {f"linear.{key}": value.cpu().contiguous() for key, value in layer.state_dict().items()}
     save_file(weights, folder / "model.safetensors")
 

@@ -3,6 +3,7 @@
     modules.json                       the modules in their order; models/pooling.py reads and writes those that make a vector
     config_sentence_transformers.json  model_type, prompts, similarity; activation_fn of a CrossEncoder
     sentence_bert_config.json          max_seq_length, do_lower_case
+    config.json                        matryoshka_dimensions, the name under which vLLM reads them
 
 sentence-transformers makes activations without their arguments and gives documents an empty prompt unless its name is
 `document`. So an activation with arguments is written as a call (models/activations.py), which sentence-transformers refuses
@@ -23,6 +24,7 @@ from mangakd.models.activations import activation, activation_call
 from mangakd.models.folder import model_file, read_object, write_json
 
 MODULES, SETTINGS, LENGTHS = "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"
+CONFIG, DIMS = "config.json", "matryoshka_dimensions"
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan", "MaxSim")
 Kind = Literal["SentenceTransformer", "CrossEncoder", "ColBERT"]
 COLBERT: Kind = "ColBERT"  # of PyLate; models/late.py
@@ -35,7 +37,7 @@ class Settings:
 
     prompts: name → text that stands before each text. default_prompt: the name of the prompt that is used unless another one is
     asked for. max_length: in tokens; None leaves it to the tokenizer. lower_case: texts are lower-cased first. similarity: of two
-    vectors.
+    vectors. dims: sizes to which vectors have learned to be cut (Matryoshka).
     """
 
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -43,6 +45,7 @@ class Settings:
     max_length: int | None = None
     lower_case: bool = False
     similarity: str = "cosine"
+    dims: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.default_prompt is not None and self.default_prompt not in self.prompts:
@@ -74,7 +77,7 @@ def read_settings(folder: str | Path) -> Settings:
     try:
         return Settings(
             {name: text or "" for name, text in prompts.items()}, content.get("default_prompt_name"), length,
-            bool(lengths.get("do_lower_case")), content.get("similarity_fn_name") or "cosine",
+            bool(lengths.get("do_lower_case")), content.get("similarity_fn_name") or "cosine", _read_dims(folder),
         )  # fmt: skip
     except UserError as error:
         raise UserError(f"{folder}/{SETTINGS}: {error}") from error
@@ -97,6 +100,7 @@ def write_settings(settings: Settings, folder: Path, kind: Kind, **more: Any) ->
         content["similarity_fn_name"] = settings.similarity
     write_json(folder / SETTINGS, content)
     write_json(folder / LENGTHS, {"max_seq_length": settings.max_length, "do_lower_case": settings.lower_case})
+    _write_dims(settings.dims, folder)
 
 
 def write_cross_encoder(settings: Settings, score: nn.Module, folder: Path) -> None:
@@ -122,6 +126,20 @@ def lower_case_first(tokenizer: Any) -> None:
     if '"Lowercase"' not in backend.to_str():
         before = [] if backend.normalizer is None else [backend.normalizer]
         backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *before])
+
+
+def _read_dims(folder: str | Path) -> tuple[int, ...]:
+    dims = read_object(folder, CONFIG).get(DIMS) or []
+    if not isinstance(dims, list) or not all(isinstance(size, int) and size > 0 for size in dims):
+        raise UserError(f"{folder}/{CONFIG}: {DIMS} must be a list of whole numbers; it holds {str(dims)[:60]}.")
+    return tuple(dims)
+
+
+def _write_dims(dims: tuple[int, ...], folder: Path) -> None:
+    """A student made of its teacher's layers has the teacher's config: what that says of dimensions is not the student's."""
+    config = {name: value for name, value in read_object(folder, CONFIG).items() if name != DIMS}
+    if dims or DIMS in read_object(folder, CONFIG):
+        write_json(folder / CONFIG, {**config, **({DIMS: list(dims)} if dims else {})})
 
 
 def _activation_in_config(folder: str | Path) -> str | None:

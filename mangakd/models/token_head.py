@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from mangakd.models.activations import activation
-from mangakd.models.late import TOKENS, Late, of_config, of_folder
-from mangakd.models.pooling import Dense, read_dense, save_dense, write_modules
+from mangakd.models.late import Late, of_config, of_folder
+from mangakd.models.pooling import PYLATE, Dense, read_dense, save_dense, write_modules
 from mangakd.models.sentence_transformers import COLBERT, Settings, write_settings
 
 QUERY = "query_"  # begins the names of what a batch says of its Q queries
@@ -95,26 +95,30 @@ def each_alone(inputs: Inputs) -> Inputs:
 
 def head_of(config: Any) -> TokenHead:
     """The head that a config asks for: with the weights of its folder, or new ones where the folder has none of this size."""
-    settings, stored = of_config(config), of_folder(config.name_or_path)
+    settings, stored = of_config(config), _stored(config)
     assert settings is not None
-    if stored is None or stored[1].outputs != settings.dims or stored[1].inputs != config.hidden_size:
+    if stored is None:
         return TokenHead(settings, Dense(config.hidden_size, settings.dims, bias=False, activation="Identity"))
-    head = TokenHead(settings, stored[1])
-    read_dense(head.linear, head.shape)
+    head = TokenHead(settings, stored)
+    read_dense(head.linear, stored)
     return head
 
 
 def is_trained(config: Any) -> bool:
     """Whether the folder of a config has the weights of the head that the config asks for."""
+    return _stored(config) is not None
+
+
+def _stored(config: Any) -> Dense | None:
+    """The linear layer of the config's folder, where it has as many dimensions as the config asks for."""
     settings, stored = of_config(config), of_folder(config.name_or_path)
-    return settings is not None and stored is not None and stored[1].outputs == settings.dims
+    return stored[1] if settings and stored and stored[1].outputs == settings.dims else None
 
 
 def save_token_head(head: TokenHead, folder: Path, settings: Settings | None = None) -> None:
     """Write what makes a model of PyLate of the encoder in `folder`. settings: its max_length is for queries and documents."""
-    write_modules({"1_Dense": "pylate.models.Dense.Dense"}, folder)
-    ports = {"module_input_name": TOKENS, "module_output_name": TOKENS, "use_residual": False}
-    save_dense(head.linear, head.shape, folder / "1_Dense", **ports)
+    write_modules({"1_Dense": f"{PYLATE}models.Dense.Dense"}, folder)
+    save_dense(head.linear, head.shape, folder / "1_Dense")
     late, settings = head.settings, settings or Settings()
     lengths = {"query_length": late.query_length or settings.max_length, "document_length": settings.max_length}
     write_settings(

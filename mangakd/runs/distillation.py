@@ -17,6 +17,7 @@ from mangakd.models.encoder import Encoder
 from mangakd.runs import results
 from mangakd.runs.answers import Answers, Rows, answers_of, apart, student_answers, with_members
 from mangakd.runs.fits import Fits
+from mangakd.runs.mined import with_mined
 from mangakd.runs.recipe import Distilled, Recipe, distil, without_teacher
 from mangakd.runs.run import Run
 from mangakd.runs.scores import Metrics, Scorer
@@ -86,8 +87,11 @@ def _recipe(run: Run, teacher: TeacherProvider, reference: Rows) -> Recipe:
         given.trainer, parts.save_every, given.resume, material.identity,
     )  # fmt: skip
     loggers = RunLogger(parts.loggers, given.settings(None)) if parts.loggers else None
+    train = with_mined(
+        parts.task, parts.corpus.train, material.splits["train"], teacher, parts.hardware, given.cache, material.digest
+    )
     return Recipe(
-        parts.stages, given.folder, fits, material.splits, material.students, material.stage_losses, teacher,
+        parts.stages, given.folder, fits, material.splits, train, material.students, material.stage_losses, teacher,
         material.stored_teacher, loggers,
     )  # fmt: skip
 

@@ -4,10 +4,12 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head, ModelSpec
 from mangakd.models import heads, load
-from mangakd.models.late import AS_IT_IS, Late, of_config
+from mangakd.models.late import AS_IT_IS, Late, of_config, reads
 from mangakd.runs.lazy import lazy
 from mangakd.runs.parts import Parts
 from mangakd.students.build import Student
@@ -84,7 +86,7 @@ class Models:
         if len(set(each.values())) > 1:
             raise UserError(
                 "the members of the teacher read queries and documents in different ways: "
-                f"{'; '.join(f'{path}: {late}' for path, late in each.items())}. Give teacher.paths models of one kind, or "
+                f"{'; '.join(f'{path}: {reads(own)}' for path, own in each.items())}. Give teacher.paths models of one kind, or "
                 "set teacher.interaction."
             )
         return {"student": of_config(self.student_config), "teacher": next(iter(each.values()), None)}
@@ -118,8 +120,10 @@ class Models:
     @lazy
     def teacher_parameters(self) -> int:
         """Of all members together, with the task's head."""
-        model = load.shape(self._teacher_with_head(), "teacher.path", self._parts.task.kind)
-        return sum(p.numel() for p in model.parameters()) * len(self._parts.teacher.models)
+        config, kind = self._teacher_with_head(), self._parts.task.kind
+        with torch.random.fork_rng(devices=[]):  # a new head of late interaction is random
+            parts = [load.shape(config, "teacher.path", kind), heads.states_head(kind, config)]
+        return sum(p.numel() for each in parts if each for p in each.parameters()) * len(self._parts.teacher.models)
 
     def _teacher_with_head(self) -> Any:
         """The teacher's config with the task's head, which the teacher gets by fine-tuning or by alignment."""

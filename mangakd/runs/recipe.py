@@ -28,13 +28,14 @@ VALIDATIONS = 20  # of a baseline, at most: on few labels its epochs are short a
 
 @dataclass(frozen=True)
 class Recipe:
-    """folder: of the run. losses: fresh losses of a stage, bound to student and teacher. stored: the run's teacher, read from
-    its store. loggers: None for logger=[]."""
+    """folder: of the run. train: the training rows with what the teacher mined for them. losses: fresh losses of a stage, bound
+    to student and teacher. stored: the run's teacher, read from its store. loggers: None for logger=[]."""
 
     stages: Sequence[Stage]
     folder: Path
     fits: Fits
     splits: Splits
+    train: EncodedSplit
     students: Students
     losses: Callable[[Stage, ModelSpec, ModelSpec], LossSet]
     teacher: TeacherProvider
@@ -83,6 +84,8 @@ def _fit(recipe: Recipe, number: int, model: Encoder, teacher: TeacherProvider) 
     title = "distil student" if one else f"stage {number} of {len(recipe.stages)}, {stage.name}"
     folder = recipe.folder if one else recipe.folder / "stages" / f"{number}_{stage.name}"
     options = recipe.fits.fit(title, folder, stage_rows(recipe.splits, stage), stage, teacher)
+    # The identity is of the rows as they were given, which is what is known before a teacher has mined.
+    options.train = stage_rows({**recipe.splits, "train": recipe.train}, stage)
     options.loggers = [recipe.loggers] if recipe.loggers is not None else []
     losses = recipe.losses(stage, model.spec, teacher.spec)
     if "logits" in recipe.fits.reference:

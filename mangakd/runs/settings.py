@@ -5,7 +5,8 @@ from typing import Any
 LEARNT_FROM = ("losses", "optim", "student", "stages", "trainer", "seed")
 # Output paths, logging, hardware: settings that don't affect the result. Ignored when two runs are compared.
 OUTSIDE = ("resume", "logger", "paths", "gate", "hardware", "checkpoint", "plan", "validate")
-SAME_TEACHER = ("path", "paths", "seed", "seeds", "labels", "fit")  # entries of conf/teacher that make another teacher
+# Entries of conf/teacher that make another teacher.
+SAME_TEACHER = ("path", "paths", "seed", "seeds", "labels", "interaction", "fit")
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

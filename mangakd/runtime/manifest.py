@@ -33,7 +33,7 @@ class Manifest:
     """folder: of the variant. head: of the model. content: the whole manifest, in this version's format.
 
     pairs: whether the model scores a query with a document. prompts: name → what stands before each text. default_prompt: the
-    name of the prompt that is used unless another one is asked for.
+    name of the prompt that is used unless another one is asked for. dims: sizes to which vectors have learned to be cut.
     rows_independent: whether a row of an answer depends on its own text only, not on other texts of the batch. tolerance:
     largest distance of a logit (or of an entry of an embedding) to the PyTorch student's.
     """
@@ -56,6 +56,7 @@ class Manifest:
     pairs: bool = False
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
+    dims: tuple[int, ...] = ()
 
 
 def read(folder: str | Path) -> Manifest:
@@ -91,7 +92,7 @@ def questions(content: Mapping[str, Any]) -> dict[str, Any]:
     """What the manifest says of the texts that the model is asked about."""
     return {
         "pairs": content.get("pairs", False), "prompts": content.get("prompts", {}),
-        "default_prompt": content.get("default_prompt"),
+        "default_prompt": content.get("default_prompt"), "dims": tuple(content.get("dims", ())),
     }  # fmt: skip
 
 
@@ -159,6 +160,8 @@ def _check(content: dict[str, Any], folder: Path) -> None:
         "pairs": isinstance(pairs := content.get("pairs", False), bool) and (not pairs or _scores(head)),
         "prompts": _are_texts(content.get("prompts", {})),
         "default_prompt": content.get("default_prompt") in (None, *content.get("prompts", {})),
+        "dims": isinstance(dims := content.get("dims", []), list)
+        and all(type(size) is int and size > 0 for size in dims),
         "tokenizer.max_length": tokenizer["max_length"] > 0,
         "tokenizer.truncation_side": tokenizer.get("truncation_side", "right") in ("left", "right"),
         "files": all(_plain(name) and isinstance(digest, str) for name, digest in files.items()),

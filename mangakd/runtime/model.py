@@ -3,6 +3,7 @@
 Texts are batched by length, so that short texts are not padded to the longest. The answers keep the order of the texts.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from mangakd.runtime.grouping import groups
 from mangakd.runtime.manifest import Manifest, read
 from mangakd.runtime.tokenise import Text, Tokeniser
 
+log = logging.getLogger(__name__)
 BATCH = 32  # on a CPU larger batches are no faster, and have more padding
 
 
@@ -46,6 +48,7 @@ class Model:
     def __init__(self, manifest: Manifest, tokeniser: Tokeniser, run: Run):
         self.manifest, self._tokeniser, self._run = manifest, tokeniser, run
         self._width = 0  # columns of an answer; check() sets it
+        self._warned: set[int] = set()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -82,7 +85,8 @@ class Model:
     ) -> np.ndarray:
         """(N, D) float32, one row a text.
 
-        dims: the first dims of each row, normalised; None: all, as the model gives them. prompt: the name of what stands before
+        dims: the first dims of each row, normalised; None: all, as the model gives them. A size that the student has not learned
+        (manifest.dims) is warned about once. prompt: the name of what stands before
         each text; None: the model's default. Raises UserError for a student that gives no embeddings, for more dims than it has,
         and for a prompt that it does not have.
         """
@@ -115,6 +119,12 @@ class Model:
     def check_dims(self, dims: Any) -> None:
         if dims is not None and (not _is_int(dims) or not 1 <= dims <= self._width):
             raise UserError(f"dims={dims!r}: this student has {self._width} dimensions; give a number from 1 to that.")
+        learned = self.manifest.dims
+        if dims is not None and learned and dims not in {*learned, self._width, *self._warned}:
+            self._warned.add(dims)
+            log.warning(
+                "dims=%d: this student has learned to be cut to %s dimensions.", dims, ", ".join(map(str, learned))
+            )
 
     def prompted(self, texts: Sequence[str], prompt: str | None) -> list[str]:
         """The texts with the prompt of this name, or the default one, before each. Raises UserError for an unknown name."""

@@ -8,7 +8,7 @@ Source: mangakd design, the store of teacher outputs.
 import json
 import logging
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -31,7 +31,8 @@ class Manifest:
 
     teacher: digest of the weights (of all members). tokenizer: digest of its content. head: what the teacher answers with, its
     names in the order of the logits. members: M. kind: a codec. dtype: of the stored logits. precision: of the forward that gave
-    them, as in `hardware.precision`. format: version of the layout on disk.
+    them, as in `hardware.precision`. format: version of the layout on disk. scores: (mean, standard deviation) of each member's
+    scores on the validation rows of the last run that read them; for people, no reader compares them.
     Raises UserError for a kind or dtype that does not exist.
     """
 
@@ -43,6 +44,7 @@ class Manifest:
     dtype: str = "float32"
     precision: str = "32-true"
     format: int = FORMAT
+    scores: tuple[tuple[float, float], ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, choices in (("kind", CODECS), ("dtype", FLOATS)):
@@ -79,7 +81,8 @@ class Manifest:
             content = json.loads(path.read_text(encoding="utf-8"))
             version = content["format"]
             if version == FORMAT:
-                return cls(**{**content, "head": Head.read(content["head"])})
+                scores = tuple((float(mean), float(spread)) for mean, spread in content.get("scores", ()))
+                return cls(**{**content, "head": Head.read(content["head"]), "scores": scores})
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(
                 f"{path} cannot be read ({error}). Delete the folder and fill it again: {REFILL}"
@@ -94,7 +97,7 @@ class Manifest:
 
         allow: fields that may differ (`teacher.allow_mismatch`), each logged as a warning. Raises UserError otherwise.
         """
-        names = [field.name for field in fields(self)]
+        names = [field.name for field in fields(self) if field.name != "scores"]
         for name in allow:
             if name not in names:
                 raise UserError(

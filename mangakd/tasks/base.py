@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 from torch import Tensor
 
 from mangakd.core.outputs import Batch, Outputs
@@ -20,6 +21,8 @@ from mangakd.losses.base import LossCallback
 from mangakd.models.sentence_transformers import Settings
 from mangakd.tasks.meters import Meters
 
+Answers = Callable[[np.ndarray], np.ndarray]
+"""Positions of sequences (n) → the teacher's answers to them (n, …)."""
 Model = Callable[[Batch], Outputs]
 """A student or a teacher: batch → its outputs for the batch's sequences."""
 
@@ -84,6 +87,15 @@ class Task(ABC):
 
         teacher: whether the teacher's answers are given. together: whether other ranks hold a part of the rows.
         """
+
+    @property
+    def mining(self) -> object | None:
+        """The options of `mine`; None for a task, or options, that mine nothing."""
+        return None
+
+    def mine(self, rows: Rows, train: EncodedSplit, answers: Answers) -> np.ndarray:
+        """(N, K) positions of sequences that each training row gets in addition, such as hard negatives; below 0 for none."""
+        raise NotImplementedError
 
     def references(self, rows: Rows, split: EncodedSplit) -> Mapping[str, dict[str, Tensor]]:
         """Name → answers for a split that need no training, such as those of a word search; the tables show their scores."""

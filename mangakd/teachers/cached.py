@@ -20,10 +20,11 @@ from mangakd.core.spec import ModelSpec
 from mangakd.store.manifest import Manifest
 from mangakd.store.reader import StoreReader
 from mangakd.teachers.base import TeacherProvider, digest
-from mangakd.teachers.ensemble import EnsembleTeacher, combined, normalised, of_validation
+from mangakd.teachers.concatenated import ConcatenatedTeacher, factors
+from mangakd.teachers.ensemble import EnsembleTeacher, combined, normalised, of_validation, scale_of
 from mangakd.teachers.fill import fill, manifest_of
-from mangakd.teachers.local import LocalTeacher
-from mangakd.teachers.options import EnsembleOptions, TeacherContext, TeacherOptions
+from mangakd.teachers.options import TeacherContext, TeacherOptions
+from mangakd.teachers.several import CONCATENATED, EnsembleOptions
 from mangakd.teachers.standard import Scale
 
 
@@ -42,6 +43,7 @@ class CachedTeacher(TeacherProvider):
         self.weights = weights
         self._combine = combine
         self.scale: Scale | None = None
+        self.factors: torch.Tensor | None = None  # of concatenated vectors, which are stored without weights
 
     @property
     def gives(self) -> Need:
@@ -59,7 +61,8 @@ class CachedTeacher(TeacherProvider):
         # (B, M, C)
         records = torch.from_numpy(self._reader.lookup(key.cpu().numpy())).to(key.device, non_blocking=True)
         if self.members == 1:
-            return Outputs.of(self.spec.head.kind, records[:, 0], mask)
+            answer = records[:, 0] if self.factors is None else records[:, 0] * self.factors.to(key.device)
+            return Outputs.of(self.spec.head.kind, answer, mask)
         return combined(records.transpose(0, 1), self.weights, self._combine, mask, self.spec.head, self.scale)
 
 
@@ -85,16 +88,32 @@ class Cached(EnsembleOptions):
                 fill(folder, live, context)
         reader = StoreReader(folder, manifest, allow_mismatch=self.allow_mismatch)
         cached = CachedTeacher(reader, live.spec, normalised(None, reader.manifest.members), self.combine)
-        cached.weights, cached.scale = of_validation(self, cached, context)
+        if isinstance(live, ConcatenatedTeacher):
+            cached.weights = normalised(self.weights, len(live.widths))
+            cached.factors = factors(cached.weights, live.widths)
+        else:
+            cached.weights, cached.scale = of_validation(self, cached, context)
+        if live.spec.head.kind == "score" and ranks.is_first() and not self.allow_mismatch:
+            _note_scores(folder, cached, context)
         return cached
 
     def live(self, context: TeacherContext) -> TeacherProvider:
         """The teacher that fills the store."""
-        members = [LocalTeacher(context.load(member), context.head) for member in self.models]
+        members = self.providers(context)
+        if self.combine == CONCATENATED:
+            return ConcatenatedTeacher(members)
         return members[0] if len(members) == 1 else EnsembleTeacher(members)
 
     def folder(self, manifest: Manifest, context: TeacherContext) -> Path:
         return Path(self.store) if self.store else context.cache / "stores" / digest(manifest)
+
+
+def _note_scores(folder: Path, cached: CachedTeacher, context: TeacherContext) -> None:
+    """Write how large the stored scores are into the manifest: losses of scores depend on it, and no score says it of itself."""
+    scores = (cached.scale or scale_of(cached, context)).numbers
+    manifest = Manifest.load(folder)
+    if manifest.scores != scores:
+        replace(manifest, scores=scores).save(folder)
 
 
 def stored(options: TeacherOptions) -> TeacherOptions:

@@ -3,7 +3,7 @@
 `combine=probabilities` keeps every member's logits, so that log Σ w_m softmax(z_m / T) is exact at each temperature a loss
 asks for (a mean taken at T=1 and softened afterwards is another distribution). `combine=logits` is Σ w_m z_m.
 Heads of scores have no probabilities: their answer is Σ w_m z_m under both. `combine=standardised` brings their members to one
-scale first (standard.py).
+scale first (standard.py). Vectors are put side by side (concatenated.py).
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,9 @@ from mangakd.data.loader import EvalBatches
 from mangakd.models.encoder import Encoder
 from mangakd.teachers import standard
 from mangakd.teachers.base import TeacherProvider, digest
-from mangakd.teachers.local import LocalTeacher
-from mangakd.teachers.options import EnsembleOptions, TeacherContext
+from mangakd.teachers.concatenated import ConcatenatedTeacher
+from mangakd.teachers.options import TeacherContext
+from mangakd.teachers.several import CONCATENATED, EnsembleOptions, check_combinable
 from mangakd.teachers.standard import Scale, check_scores
 
 
@@ -37,7 +38,7 @@ class EnsembleTeacher(TeacherProvider):
         self, members: Sequence[TeacherProvider], weights: Sequence[float] | None = None, combine: str = "probabilities"
     ) -> None:
         self._providers = list(members)
-        check_combinable(self._providers[0].spec.head.kind)
+        check_combinable(self._providers[0].spec.head.kind, combine, several=True)
         _check_alike([provider.spec for provider in self._providers])
         self.members = len(self._providers)
         self.weights = normalised(weights, self.members)
@@ -80,8 +81,9 @@ def _check_alike(specs: Sequence[ModelSpec]) -> None:
             )
 
 
-def normalised(weights: Sequence[float] | None, members: int) -> Tensor:
+def normalised(weights: Sequence[float] | str | None, members: int) -> Tensor:
     """M weights that sum to 1."""
+    assert not isinstance(weights, str)
     values = [1.0] * members if weights is None else [float(w) for w in weights]
     if len(values) != members or min(values) < 0 or sum(values) <= 0:
         raise UserError(f"teacher.weights={values} must be {members} numbers ≥ 0 (one for each member), not all zero.")
@@ -132,8 +134,10 @@ def learned_weights(members: Tensor, targets: Tensor, several: bool, steps: int 
 class Ensemble(EnsembleOptions):
     """teacher=ensemble."""
 
-    def provider(self, context: TeacherContext) -> EnsembleTeacher:
-        members = [LocalTeacher(context.load(member), context.head) for member in self.models]
+    def provider(self, context: TeacherContext) -> TeacherProvider:
+        members = self.providers(context)
+        if self.combine == CONCATENATED:
+            return ConcatenatedTeacher(members, normalised(self.weights, len(members)))
         live = EnsembleTeacher(members, None, self.combine)
         live.weights, live.scale = of_validation(self, live, context)
         return live
@@ -143,15 +147,6 @@ def member_logits(outputs: Outputs) -> Tensor:
     """(B, M, C): one member for a plain teacher."""
     members = outputs.members if outputs.members is not None else outputs.answer[None]
     return members.transpose(0, 1)
-
-
-def check_combinable(kind: Kind) -> None:
-    """Raises UserError for vectors: each member has directions of its own, so that a mean of their vectors means nothing."""
-    if kind == "vector":
-        raise UserError(
-            "several teachers cannot be combined into a vector: their vectors lie in different spaces, and a mean of them means "
-            "nothing. Give one teacher: teacher=local, or teacher.seeds with one seed."
-        )
 
 
 def check_likelihood(kind: Kind) -> None:
@@ -181,7 +176,12 @@ def of_validation(
     weights = normalised(options.weights, teacher.members)
     if options.combine != standard.COMBINE:
         return weights, None
-    return weights, Scale.of(_members_on(context.splits["validation"].sequences, teacher, context))
+    return weights, scale_of(teacher, context).check()
+
+
+def scale_of(teacher: TeacherProvider, context: TeacherContext) -> Scale:
+    """Of each member's scores on validation."""
+    return Scale.of(_members_on(context.splits["validation"].sequences, teacher, context))
 
 
 def _members_on(split: EncodedSplit, teacher: TeacherProvider, context: TeacherContext) -> Tensor:

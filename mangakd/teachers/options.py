@@ -21,7 +21,6 @@ from mangakd.models.labels import label_name
 from mangakd.models.late import AS_IT_IS, Interaction
 from mangakd.teachers.base import TeacherProvider
 
-COMBINE = ("probabilities", "logits", "standardised")
 FIT_MODES = ("auto", "never", "always")
 MOST_SEEDS = 1_000_000
 
@@ -136,33 +135,3 @@ class TeacherOptions(ABC):
     @abstractmethod
     def provider(self, context: TeacherContext) -> TeacherProvider:
         """Load, and where needed fill a store. All ranks call it together."""
-
-
-@dataclass(kw_only=True)
-class EnsembleOptions(TeacherOptions):
-    """paths: the members, or None for `path` once per seed. weights: M numbers, None (equal) or `validation`."""
-
-    paths: Sequence[str] | None = None
-    seeds: Sequence[int] = (0,)
-    weights: Sequence[float] | str | None = None
-    combine: str = "probabilities"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.combine not in COMBINE:
-            raise UserError(f"teacher.combine={self.combine!r}; known: {', '.join(COMBINE)}.")
-        if isinstance(self.weights, str) and self.weights != "validation":
-            raise UserError(f"teacher.weights={self.weights!r}; give one number for each member, null, or validation.")
-
-    @property
-    def models(self) -> list[Member]:
-        if not self.seeds or (self.paths is not None and not self.paths):
-            raise UserError(
-                "the teacher has no members; give teacher.seeds=[0,1,2] or teacher.paths=[folder_a,folder_b]."
-            )
-        if self.paths is None:
-            return [Member(self.path, int(seed), self.reads) for seed in self.seeds]
-        return [Member(path, int(self.seeds[0]), self.reads) for path in self.paths]
-
-    def gives(self, spec: ModelSpec) -> Need:
-        return Need(answer=True)

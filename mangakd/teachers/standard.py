@@ -26,17 +26,28 @@ class Scale:
 
     @classmethod
     def of(cls, scores: Tensor) -> "Scale":
-        """scores: (M, N, C) on validation. Raises UserError for a member that gives all rows one score."""
+        """scores: (M, N, C) on validation."""
         double = scores.double()
         scale = cls(double.mean(1, keepdim=True).float(), double.std(1, keepdim=True, unbiased=False).float())
         for number, (offset, spread) in enumerate(zip(scale.offset, scale.spread, strict=True), 1):
             log.info("member %d of the teacher: scores around %.3g, spread %.3g", number, offset.mean(), spread.mean())
+        return scale
+
+    def check(self) -> "Scale":
+        """Raises UserError for a member that gives all rows one score."""
+        for number, (offset, spread) in enumerate(zip(self.offset, self.spread, strict=True), 1):
             if not spread.all():
                 raise UserError(
                     f"teacher.combine={COMBINE} divides by the spread of each member's scores, and member {number} gives all "
-                    f"{scores.shape[1]:,} sequences of validation the score {offset.mean():.3g}. Leave it out of the ensemble."
+                    f"sequences of validation the score {offset.mean():.3g}. Leave it out of the ensemble."
                 )
-        return scale
+        return self
+
+    @property
+    def numbers(self) -> tuple[tuple[float, float], ...]:
+        """(offset, spread) of each member, means over its C scores."""
+        sides = (each.double().mean((1, 2)).tolist() for each in (self.offset, self.spread))
+        return tuple(zip(*sides, strict=True))
 
     def __call__(self, members: Tensor) -> Tensor:
         """(M, B, C) scores → on one scale, fp32."""

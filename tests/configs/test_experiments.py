@@ -50,13 +50,18 @@ def offline(tmp_path: Path, tiny_distilbert: Path) -> dict[str, list[str]]:
     """Template → what it leaves to its user, or takes from the hub, as local files of the same kinds."""
     clinc = tmp_path / "data_full.json"
     splits = ("train", "val", "test")
-    clinc.write_text(
-        json.dumps({split: [[f"{split} {name} {i}", name] for name in LABELS for i in range(20)] for split in splits})
-    )
+    intents = {split: [[f"{split} {name} {i}", name] for name in LABELS for i in range(20)] for split in splits}
+    clinc.write_text(json.dumps(intents))
     student = save_tiny(tmp_path / "student", labels=None, num_hidden_layers=2)
+    texts, pairs = tmp_path / "texts.jsonl", tmp_path / "pairs.jsonl"
+    texts.write_text("".join(json.dumps({"text": f"text {i}"}) + "\n" for i in range(40)))
+    scored = [{"anchor": f"text {i}", "positive": f"text {i // 2}", "score": i % 6} for i in range(20)]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in scored))
+    sts = [f"data.path={texts}", f"data.val_path={pairs}", f"data.test_path={pairs}"]
     keys = ("path", "val_path", "test_path")
     groups = [f"data.{key}={written(tmp_path / f'{key}.jsonl', rows(20, seed))}" for seed, key in enumerate(keys)]
     return {
+        "embedding_matryoshka": sts,
         "manga_intent_tinybert": [f"teacher.path={tiny_distilbert}", f"student.path={student}"],
         "clinc150_two_stage": [f"data.path={clinc}"],
         "clinc150_few_labels": [f"data.path={clinc}"],
@@ -92,7 +97,13 @@ OWN_DATA = {
 
 @each
 def test_a_template_trains(
-    file: Path, compose: Compose, small_run: list[str], tiny_fresh: Path, run_here: Callable[..., None], tmp_path: Path
+    file: Path,
+    offline: dict[str, list[str]],
+    compose: Compose,
+    small_run: list[str],
+    tiny_fresh: Path,
+    run_here: Callable[..., None],
+    tmp_path: Path,
 ) -> None:
     """All its stages, an epoch each, on tiny models and a few rows."""
     tiny = [
@@ -102,12 +113,14 @@ def test_a_template_trains(
     ]  # fmt: skip
     if file.stem in OWN_DATA:
         tiny = [word for word in tiny if not word.startswith("data")] + OWN_DATA[file.stem]
+    if file.stem == "embedding_matryoshka":
+        tiny = [word for word in tiny if not word.startswith("data")] + [*offline[file.stem], "task.dims=[32,8]"]
     config = compose(*tiny)
     stages = {name: stage for name, stage in config.stages.items() if "epochs" in stage}
     run_here(compose(*tiny, *(f"stages.{name}.epochs=1" for name in stages)), tmp_path / "run")
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    main = config.task.monitor
-    assert f"test/{main}" in metrics and f"baseline/test/{main}" in metrics
+    assert f"test/{config.task.monitor}" in metrics
+    assert (f"baseline/test/{config.task.monitor}" in metrics) == config.baseline
 
 
 def test_the_reranker_of_mangaassist(compose: Compose, tmp_path: Path, offline: dict[str, list[str]]) -> None:

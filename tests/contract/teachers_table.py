@@ -12,6 +12,7 @@ from contract.tiny_models import HEAD, SCORE, SEVERAL
 from mangakd.core.spec import Head
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.cached import Cached, CachedTeacher
+from mangakd.teachers.concatenated import ConcatenatedTeacher
 from mangakd.teachers.ensemble import Ensemble, EnsembleTeacher
 from mangakd.teachers.local import Local, LocalTeacher
 from mangakd.teachers.lookup import LookupTeacher
@@ -35,8 +36,8 @@ class Row:
     live: Callable[[], TeacherOptions] | None = None
 
 
-# They answer from a file: tests/unit/test_score_teacher.py, test_vector_teacher.py.
-WITHOUT_MODELS = (Scores, Vectors, LookupTeacher)
+# They answer from files, or with vectors: tests/unit/test_{score,vector,concatenated}_teacher.py.
+ELSEWHERE = (Scores, Vectors, LookupTeacher, ConcatenatedTeacher)
 THREE = (0, 1, 2)
 EQUAL = (1 / 3, 1 / 3, 1 / 3)
 UNEQUAL = (0.5, 0.2, 0.3)

@@ -262,7 +262,7 @@ def test_padding_and_micro_batches_change_nothing(row: Row, case: Case) -> None:
 
 @each_row
 def test_a_stored_teacher_says_what_the_live_one_says(row: Row, case: Case) -> None:
-    splits = {"train": case.split}
+    splits = {"train": case.split, "validation": case.split}
     context = TeacherContext(case.head, Teachers(case.head, case.row.late), splits, case.cache, CPU, 5, silent)
     live, stored = Local(path="bert", seed=1).provider(context), Cached(path="bert", seeds=(1,)).provider(context)
     batch = case.split.collate(range(N))

@@ -13,6 +13,7 @@ from torch import Tensor
 from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
 from mangakd.runs.checks.teacher import weights
+from mangakd.store.manifest import Manifest
 from mangakd.teachers import ensemble_of
 from mangakd.teachers.cached import Cached, CachedTeacher
 from mangakd.teachers.ensemble import Ensemble, learned_weights
@@ -109,8 +110,8 @@ def test_weights_of_validation_need_labels(tmp_path: Path) -> None:
 
 def test_a_member_that_gives_one_score_is_named() -> None:
     scores = torch.tensor([[[1.0], [2.0]], [[0.5], [0.5]]])
-    with pytest.raises(UserError, match=r"member 2 gives all 2 sequences of validation the score 0\.5"):
-        Scale.of(scores)
+    with pytest.raises(UserError, match=r"member 2 gives all sequences of validation the score 0\.5"):
+        Scale.of(scores).check()
     torch.testing.assert_close(Scale.of(scores[:1])(scores[:1]), torch.tensor([[[-1.0], [1.0]]]))
 
 
@@ -124,3 +125,21 @@ def test_labels_are_not_standardised(tmp_path: Path) -> None:
         options.provider(context(tmp_path, Teachers()))
     with pytest.raises(UserError, match="needs the scores of validation rows"):
         ensemble_of([], combine="standardised")
+
+
+@pytest.mark.parametrize("combine", ["probabilities", "standardised"])
+def test_a_store_says_how_large_the_scores_are(combine: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    given = context(tmp_path, Teachers(SCORE))
+    options = Cached(path="bert", seeds=(0, 1), combine=combine, store=str(tmp_path / "store"))
+    with caplog.at_level("INFO"):
+        provider = options.provider(given)
+    validation = given.splits["validation"]
+    members = provider(validation.collate(range(len(validation)))).members
+    assert members is not None
+    if combine == "probabilities":  # as they are stored; the other brings them to one scale
+        means, spreads = members.mean((1, 2)), members.std((1, 2), unbiased=False)
+        wanted = [*zip(means.tolist(), spreads.tolist(), strict=True)]
+        assert np.allclose(Manifest.load(tmp_path / "store").scores, wanted, rtol=1e-4)
+    assert len(Manifest.load(tmp_path / "store").scores) == 2
+    assert "member 2 of the teacher: scores around" in caplog.text
+    options.provider(given)  # the numbers are no difference to a reader

@@ -19,6 +19,7 @@ from mangakd.core.errors import UserError
 from mangakd.evaluation import predictions
 from mangakd.models import load
 from mangakd.models.pooling import Dense, Pooling, VectorHead, of_folder, save_head
+from mangakd.models.sentence_transformers import read_settings
 
 NOUNS = "time year people way day man thing woman life child world school state family student group country problem hand part"
 WORDS = NOUNS.split()
@@ -108,7 +109,7 @@ def test_texts_without_labels_teach_a_student_of_the_teacher_s_layers(
     assert "Fewer dimensions" in report and "teacher, PCA" in report and "accuracy" not in report
     assert "likeness" in printed and "Spearman, 8" in printed
     student = load.locate(str(folder / "student"))
-    assert of_folder(student) == Pooling("mean", normalize=True)
+    assert of_folder(student) == Pooling("mean", normalize=True) and read_settings(student).dims == (32, 8)
     outline = load.outline_trained(student, "student.path", "vector")
     assert outline is not None
     tokenizer = load.load_tokenizer(student)
@@ -120,15 +121,21 @@ def test_texts_without_labels_teach_a_student_of_the_teacher_s_layers(
 
 
 def test_pairs_teach_a_narrower_student_and_its_baseline(
-    questions: list[str], command: Command, tmp_path: Path
+    questions: list[str], command: Command, compose: Compose, tmp_path: Path
 ) -> None:
-    """A student of sizes: its vectors are narrower, so `vector` learns a projection, which stays out of the student."""
+    """A student of sizes: its vectors are narrower, so `vector` learns a projection, which stays out of the student.
+
+    The teacher mines negatives once: a run that goes on from a checkpoint finds them, and is not taken for another run.
+    """
     sizes = ["num_hidden_layers=1", "hidden_size=16", "num_attention_heads=2", "intermediate_size=32"]
-    run(command, *questions, "student=bert_mini", *(f"student.sizes.{one}" for one in sizes), "losses=[contrastive]",
-        "losses.contrastive.soft=0.5", "+trainer.log_every_n_steps=1", "baseline=true",
-        "task.prompts.student.query='query: '",
-    )  # fmt: skip
+    typed = [*questions, "student=bert_mini", *(f"student.sizes.{one}" for one in sizes), "losses=[contrastive]",
+             "losses.contrastive.soft=0.5", "+trainer.log_every_n_steps=1", "task.prompts.student.query='query: '",
+             "task.hard_negatives.count=2"]  # fmt: skip
+    run(command, *typed, "baseline=true")
     folder = tmp_path / "run"
+    (mined,) = (tmp_path / "cache" / "mined").glob("*.npy")
+    assert np.load(mined).shape == (60, 2) and "hard negatives: " in (folder / "logs" / "run.log").read_text()
+    checked(compose(*typed, f"resume={folder / 'checkpoints' / 'last.ckpt'}"), tmp_path / "again")
     metrics, test = json.loads((folder / "metrics.json").read_text()), predictions.load(folder, "test")
     assert {"baseline/test/ndcg@10", "test/recall@1", "val/ndcg@10", "teacher/test/mrr@10"} <= metrics.keys()
     assert "reference/untrained student/test/ndcg@10" in metrics
@@ -193,7 +200,8 @@ def test_vectors_of_a_file_teach_without_a_model(
         (["losses=[contrastive]"], r"losses\.contrastive: learning from labels, and no row of train has one"),
         (["hardware.accumulate=2"], r"losses similarity compare the rows of a batch"),
         (["losses=[output]"], r"losses\.output .* needs a head of labels; the head is 32 dimensions"),
-        (["teacher=ensemble"], r"several teachers cannot be combined into a vector"),
+        (["teacher=ensemble"], r"takes a mean of vectors, .*teacher\.combine=concatenated"),
+        (["teacher=ensemble", "teacher.combine=concatenated", "teacher.weights=[1,2]"], r"must be 3 numbers ≥ 0"),
         (["teacher=vectors", "teacher.path=none.npy", "student.path=embedded"],
          r"teacher\.path=none\.npy: there is no such file"),
         (["task.dims=[64]"], r"losses\.similarity\.dims=\[64\] must be different whole numbers from 1 to 32"),

@@ -13,10 +13,11 @@ from ranking_rows import rows, written
 from warm import Command
 
 from mangakd.core.errors import UserError
+from mangakd.core.spec import Head
 from mangakd.evaluation import predictions
 from mangakd.models import load
 from mangakd.models.encoder import Encoder
-from mangakd.models.late import Late, of_folder
+from mangakd.models.late import Interaction, Late, of_folder
 from mangakd.runs.texts import Tokeniser
 from mangakd.tasks.rerank.task import Rerank
 
@@ -35,8 +36,8 @@ def given(tiny_fresh: Path, tmp_path: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def student_of(run: Path) -> Encoder:
-    path = str(run / "student")
+def model_of(folder: Path) -> Encoder:
+    path = str(folder)
     outline = load.outline_trained(path, "student.path", "score")
     assert outline is not None
     tokenizer = load.load_tokenizer(path, "student.path")
@@ -56,7 +57,7 @@ def test_cross_to_late_and_from_its_folder_to_late(
     stored = of_folder(one / "student")
     assert stored is not None and stored[0] == Late(8, "[unused1]")
     assert "models.ColBERT" in (one / "student" / "README.md").read_text()
-    student = student_of(one)
+    student = model_of(one / "student")
     assert student.spec.layers == 2 and sum(p.numel() for p in student.parameters()) == metrics["student/params"]
     corpus = checked(compose(*given), tmp_path / "check").parts.corpus
     tokenizer = load.load_tokenizer(str(one / "student"))
@@ -95,12 +96,27 @@ def test_a_late_teacher_is_fine_tuned_and_live(
     assert metrics["teacher/test/ndcg_exp@3"] > 0.75, "it learns"
     assert np.abs(test.answers["student"]["logits"][np.isfinite(test.truth["grades"])]).max() > 1, "sums over tokens"
     folder = next((tmp_path / "cache" / "teachers").iterdir())
+    assert sum(p.numel() for p in model_of(folder).parameters()) == metrics["teacher/params"]
     for each in (folder, run / "student"):
         stored = of_folder(each)
         assert stored is not None and stored[0] == Late(16, "", "[unused2]", skip=(".",))
     other = checked(compose(*given, *options, "teacher.interaction=late"), tmp_path / "other")
     other.material.members.unread(other.parts.teacher.models[0])
     assert len([*(tmp_path / "cache" / "teachers").iterdir()]) == 2, "another linear layer is another teacher"
+
+
+def test_members_that_read_in_two_ways_are_no_ensemble(
+    given: list[str], compose: Callable[..., Any], tiny_fresh: Path, tmp_path: Path
+) -> None:
+    choice, tokenizer = Interaction.of({"dims": 8}, "key"), load.load_tokenizer(str(tiny_fresh))
+    outline = load.outline_for(str(tiny_fresh), Head("score", 1), "key", choice)
+    late = load.encoder(outline.read(torch.float32), outline.head, "late", tokenizer)
+    late.save_pretrained(tmp_path / "late")
+    tokenizer.save_pretrained(tmp_path / "late")
+    paths = f"teacher.paths=[{tmp_path / 'late'},{tiny_fresh}]"
+    with pytest.raises(UserError, match="members of the teacher read queries and documents in different ways") as error:
+        checked(compose(*given, "teacher=ensemble", paths), tmp_path / "run")
+    assert f"{tmp_path / 'late'}: each text alone {{dims: 8}}; {tiny_fresh}: both texts at once" in str(error.value)
 
 
 LATE = "student.interaction=late"

@@ -105,6 +105,18 @@ def test_dims_are_cut_and_then_normalised(tmp_path: Path) -> None:
             model.embed(DOCUMENTS, dims=dims)  # type: ignore[arg-type]
 
 
+def test_sizes_that_were_not_learned_are_warned_about_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = copied(variant(VECTOR), tmp_path)
+    write_manifest(folder, format=3, head=asdict(VECTOR), output="embedding", dims=[4, 2])
+    model = load(folder, threads=1)
+    assert model.manifest.dims == (4, 2)
+    for dims in (None, 5, 4, 2, 3, 3):
+        model.embed(DOCUMENTS, dims=dims)
+    assert [each.getMessage() for each in caplog.records] == [
+        "dims=3: this student has learned to be cut to 4, 2 dimensions."
+    ]
+
+
 def test_prompts_stand_before_each_text(tmp_path: Path) -> None:
     model, plain = embedder(tmp_path), load(variant(VECTOR), threads=1)
     with_prompt = plain.embed([f"query: {text}" for text in DOCUMENTS])
@@ -126,6 +138,8 @@ def test_prompts_stand_before_each_text(tmp_path: Path) -> None:
         ({"prompts": {"query": 1}}, "prompts"),
         ({"prompts": ["query"]}, "prompts"),
         ({"default_prompt": "query"}, "default_prompt"),
+        ({"dims": [0]}, "dims"),
+        ({"dims": 64}, "dims"),
     ],
 )
 def test_manifests_that_say_it_wrongly(tmp_path: Path, changes: dict[str, Any], key: str) -> None:
@@ -138,4 +152,4 @@ def test_manifests_that_say_it_wrongly(tmp_path: Path, changes: dict[str, Any], 
 def test_older_folders_read_texts_without_prompts(tmp_path: Path) -> None:
     manifest = read(variant())
     assert manifest.content["format"] == 2
-    assert (manifest.pairs, dict(manifest.prompts), manifest.default_prompt) == (False, {}, None)
+    assert (manifest.pairs, dict(manifest.prompts), manifest.default_prompt, manifest.dims) == (False, {}, None, ())

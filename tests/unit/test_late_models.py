@@ -22,6 +22,7 @@ from mangakd.models.late import Interaction, Late, of_config, of_folder
 from mangakd.models.pooling import Dense, save_dense
 from mangakd.models.sentence_transformers import Settings, kind_of, read_settings
 from mangakd.models.token_head import TokenHead
+from mangakd.models.trial import answer_two_texts
 from mangakd.students.build import Student, check_layers
 from mangakd.teachers.local import LocalTeacher
 
@@ -71,8 +72,8 @@ def test_a_student_is_saved_reloaded_and_compared(tmp_path: Path, monkeypatch: p
     batch = tensors(apart(tmp_path), [0, 3])
     torch.testing.assert_close(read(str(tmp_path / "student"))(batch).logits, made(batch).logits, rtol=0, atol=0)
 
-    def other(layer: nn.Linear, settings: Dense, folder: Path, **more: Any) -> None:
-        save_dense(nn.Linear(16, 6, bias=False), settings, folder, **more)
+    def other(layer: nn.Linear, settings: Dense, folder: Path) -> None:
+        save_dense(nn.Linear(16, 6, bias=False), settings, folder)
 
     monkeypatch.setattr("mangakd.models.token_head.save_dense", other)
     with pytest.raises(UserError, match="its outputs differ"):
@@ -97,9 +98,9 @@ def test_folders_of_others(tmp_path: Path) -> None:
     modules = json.loads((Path(path) / MODULES).read_text())
     modules[1]["type"] = "sentence_transformers.models.Dense"
     (Path(path) / MODULES).write_text(json.dumps(modules))
-    assert of_folder(path) == stored
-    change(path, DENSE, module_input_name=None, module_output_name=None)
     assert of_folder(path) is None, "a Dense after a mean is a model of vectors"
+    change(path, DENSE, module_input_name="token_embeddings", module_output_name="token_embeddings")
+    assert of_folder(path) == stored
     Encoder(encoder(config("bert"), VECTOR).model, encoder(config("bert"), VECTOR).spec).save_pretrained(tmp_path / "v")
     assert of_folder(tmp_path / "v") is None and of_folder("") is None
 
@@ -121,6 +122,13 @@ def test_damaged_folders(file: str, entries: dict[str, Any], message: str, tmp_p
         read(path)
 
 
+def test_a_linear_layer_of_another_encoder_is_refused_by_the_trial(tmp_path: Path) -> None:
+    path = saved(tmp_path / "model")
+    save_dense(nn.Linear(12, 6, bias=False), Dense(12, 6, bias=False, activation="Identity"), Path(path) / "1_Dense")
+    with pytest.raises(UserError, match="key is a bert that cannot answer two texts"):
+        answer_two_texts(read(path), marked("."), "key")
+
+
 def test_other_modules_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "model")
     modules = json.loads((Path(path) / MODULES).read_text())
@@ -136,7 +144,7 @@ def test_no_late_model_is_exported_or_taken_for_one_of_vectors(tmp_path: Path) -
     path = saved(tmp_path / "model")
     with pytest.raises(UserError, match=r"interacts late.*cannot be exported, served or timed"):
         graph.read(Path(path))
-    with pytest.raises(UserError, match="reads something else than the pooled vector"):
+    with pytest.raises(UserError, match="makes a vector for each token, not one of a text"):
         load.outline_for(path, VECTOR, "teacher.path")
 
 

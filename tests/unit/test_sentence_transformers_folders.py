@@ -25,7 +25,7 @@ from mangakd.models.sentence_transformers import (
     write_settings,
 )
 
-FULL = Settings({"query": "query: ", "document": ""}, "query", 48, True, "dot")
+FULL = Settings({"query": "query: ", "document": ""}, "query", 48, True, "dot", (128, 64))
 
 
 def put(folder: Path, name: str, **content: Any) -> Path:
@@ -37,6 +37,15 @@ def put(folder: Path, name: str, **content: Any) -> Path:
 def test_settings_are_read_back(tmp_path: Path, settings: Settings) -> None:
     write_settings(settings, tmp_path, "SentenceTransformer")
     assert read_settings(tmp_path) == settings and kind_of(tmp_path) == "SentenceTransformer"
+
+
+def test_dims_are_the_student_s_own(tmp_path: Path) -> None:
+    """A config that came from the teacher may say others."""
+    for settings in (Settings(dims=(32, 8)), Settings()):
+        put(tmp_path, "config.json", model_type="bert", matryoshka_dimensions=[256])
+        write_settings(settings, tmp_path, "SentenceTransformer")
+        assert read_settings(tmp_path).dims == settings.dims
+        assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "bert"
 
 
 def test_a_folder_that_says_nothing(tmp_path: Path) -> None:
@@ -59,6 +68,12 @@ def test_the_prompt_of_documents_gets_the_name_that_is_read(tmp_path: Path, name
         (SETTINGS, {"prompts": {"a": 1}}, "prompts must be texts by name"),
         (SETTINGS, {"default_prompt_name": "q"}, "the default prompt 'q' is none of the prompts: none"),
         (SETTINGS, {"similarity_fn_name": "near"}, "no similarity 'near'"),
+        (
+            "config.json",
+            {"matryoshka_dimensions": "128"},
+            "matryoshka_dimensions must be a list of whole numbers; it holds 128",
+        ),
+        ("config.json", {"matryoshka_dimensions": [0]}, "must be a list of whole numbers"),
         (LENGTHS, {"max_seq_length": 0}, "max_seq_length=0 is no number of tokens"),
         (LENGTHS, {"max_seq_length": True}, "max_seq_length=True"),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 
 from mangakd.core.errors import UserError
 from mangakd.losses.base import LossCallback
-from mangakd.models.late import Late, of_config
+from mangakd.models.late import Late, of_config, reads
 from mangakd.models.load import positions
 from mangakd.runs.exports import Exports
 from mangakd.tasks.base import Task
@@ -53,8 +53,8 @@ def stages(late: Both, stages: Sequence[Stage], config: Callable[[Mapping[str, A
     for stage in stages:
         if stage.student is not None and (own := of_config(config(stage.student))) != late["student"]:
             raise UserError(
-                f"{stage.key('student')} has {own or 'no late interaction'}, and the run's student "
-                f"{late['student'] or 'none'}: the texts are tokenised for one of them. Give both the same interaction."
+                f"{stage.key('student')} reads {reads(own)}, and the run's student {reads(late['student'])}: the texts are "
+                "tokenised for one of them. Give both the same interaction."
             )
         if stage.teacher == "previous" and late["student"] != late["teacher"]:
             raise UserError(
@@ -81,5 +81,4 @@ def serving(late: Both, stages: Sequence[Stage], exports: Exports) -> None:
 
 
 def _reads(late: Both) -> str:
-    how = {side: "both texts at once" if own is None else f"each text alone ({own})" for side, own in late.items()}
-    return ", ".join(f"the {side} reads {each}" for side, each in how.items())
+    return ", ".join(f"the {side} reads {reads(own)}" for side, own in late.items())

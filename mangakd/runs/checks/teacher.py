@@ -14,8 +14,9 @@ from mangakd.runs.settings import of_teacher
 from mangakd.store.manifest import MANIFEST_FILE, Manifest
 from mangakd.teachers import standard
 from mangakd.teachers.cached import Cached
-from mangakd.teachers.ensemble import check_combinable, check_likelihood, normalised
-from mangakd.teachers.options import EnsembleOptions, Member, TeacherOptions
+from mangakd.teachers.ensemble import check_likelihood, normalised
+from mangakd.teachers.options import Member, TeacherOptions
+from mangakd.teachers.several import CONCATENATED, EnsembleOptions, check_combinable
 from mangakd.teachers.standard import check_scores
 from mangakd.training.checkpoints import KEY, read
 from mangakd.training.fit_teacher import KEY as TEACHER
@@ -27,8 +28,7 @@ def weights(options: TeacherOptions, kind: Callable[[], Kind]) -> None:
     combine members that does not fit the head."""
     if not isinstance(options, EnsembleOptions):
         return
-    if len(options.models) > 1:
-        check_combinable(kind())
+    check_combinable(kind(), options.combine, len(options.members) > 1)
     if options.combine == standard.COMBINE:
         check_scores(kind())
     if isinstance(options.weights, str):
@@ -36,7 +36,7 @@ def weights(options: TeacherOptions, kind: Callable[[], Kind]) -> None:
         return
     if not all(isinstance(weight, int | float) for weight in options.weights or ()):
         raise UserError(f"teacher.weights={options.weights} must be numbers ≥ 0, one for each member.")
-    normalised(options.weights, len(options.models))
+    normalised(options.weights, len(options.members))
 
 
 def members(options: TeacherOptions, tokenizer: Any, kind: Kind, head: Callable[[], Head]) -> list[Member]:
@@ -95,5 +95,6 @@ def store(options: TeacherOptions, spec: Callable[[], ModelSpec]) -> None:
     if (folder / MANIFEST_FILE).is_file():
         manifest = Manifest.load(folder)
         teacher = spec()
-        expected = replace(manifest, tokenizer=teacher.vocabulary, head=teacher.head, members=len(options.models))
+        members = 1 if options.combine == CONCATENATED else len(options.members)
+        expected = replace(manifest, tokenizer=teacher.vocabulary, head=teacher.head, members=members)
         manifest.compare(expected, folder, options.allow_mismatch)

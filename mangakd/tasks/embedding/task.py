@@ -19,10 +19,11 @@ from mangakd.data.split import KEYS
 from mangakd.evaluation.judge import Judge
 from mangakd.evaluation.served import Served
 from mangakd.models.sentence_transformers import Settings
-from mangakd.tasks.base import Model, Task
+from mangakd.tasks.base import Answers, Model, Task
 from mangakd.tasks.embedding.encode import ROLES, Prompts, encode, prompted, texts_of
 from mangakd.tasks.embedding.judge import EmbeddingJudge
 from mangakd.tasks.embedding.loss import LabelsLoss
+from mangakd.tasks.embedding.mining import Mining, mine
 from mangakd.tasks.embedding.served import served
 from mangakd.tasks.meters import Meters, RowMeters
 
@@ -34,7 +35,8 @@ class Embedding(Task):
     """A row is a text alone, or an anchor with a positive, with negatives, or with a second text and a score.
 
     most: the score of two texts that mean the same. dims: dimensions to which vectors are also cut, in scores and losses.
-    prompts: student, teacher → query, document → what stands before each text; anchors are queries.
+    prompts: student, teacher → query, document → what stands before each text; anchors are queries. hard_negatives: options of
+    Mining.
     """
 
     units: ClassVar[tuple[str, ...]] = ("labels",)
@@ -47,6 +49,7 @@ class Embedding(Task):
     most: float = 1.0
     dims: Sequence[int] | None = None
     prompts: Mapping[str, Mapping[str, str] | None] = field(default_factory=dict)
+    hard_negatives: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.most, int | float) or not self.most > 0:
@@ -54,6 +57,9 @@ class Embedding(Task):
                 f"task.most={self.most} must be a number above 0: the score of two texts that mean the same."
             )
         self.texts_before = _prompts(self.prompts)
+        for name in self.hard_negatives:
+            _check_name("task.hard_negatives", name, Mining.__match_args__)
+        self._mining = Mining(**self.hard_negatives)
 
     @property
     def columns(self) -> Columns:
@@ -69,6 +75,11 @@ class Embedding(Task):
             self._check(rows)
         for name in ("validation", "test"):
             self._check_scored(name, corpus.splits[name])
+        if self.mining and len(set(corpus.train["positive"]) - {""}) < 2:
+            raise UserError(
+                f"task.hard_negatives.count={self._mining.count} takes the positives of other rows, and train has fewer than two "
+                f"({corpus.train.origin}). Set it to 0, or give pairs."
+            )
         train, validation, test = map(_as_anchors, corpus.splits.values())
         unlabelled = _as_anchors(corpus.unlabelled)
         return replace(corpus, train=train, validation=validation, test=test, unlabelled=unlabelled)
@@ -140,9 +151,17 @@ class Embedding(Task):
         positive = vectors[(first[:-1] + 1).masked_fill(~several, 0)].masked_fill(~several[:, None], 0.0)
         return {"anchor": vectors[first[:-1]], "positive": positive}
 
+    @property
+    def mining(self) -> Mining | None:
+        return self._mining if self._mining.count else None
+
+    def mine(self, rows: Rows, train: EncodedSplit, answers: Answers) -> np.ndarray:
+        return mine(self._mining, rows, train, answers)
+
     def folder_settings(self, max_length: int) -> Settings:
         prompts = self.texts_before["student"]
-        return Settings(prompts if any(prompts.values()) else {}, max_length=max_length)
+        given = prompts if any(prompts.values()) else {}
+        return Settings(given, max_length=max_length, dims=tuple(self.dims or ()))
 
     def served(self, rows: Rows) -> Served | None:
         return served(rows, self.most, self.texts_before["student"], self.judge)
