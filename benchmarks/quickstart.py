@@ -1,11 +1,11 @@
-"""How far does another seed or another CPU move the quickstart's scores? Runs the quickstart from scratch, run after run.
+"""How far does another seed or another CPU move a quickstart's scores? Runs the quickstart from scratch, run after run.
 
-    python benchmarks/quickstart.py --work PATH [--sides own avx2] [--seeds 0 1 2 3 4]
+    python benchmarks/quickstart.py --work PATH [--sides own avx2] [--seeds 0 1 2 3 4] [--experiment rerank_quickstart]
 
 Each run is `python train.py experiment=quickstart` in a process and with a cache of its own, so it fine-tunes its own teacher. A
-seed chooses everything that is chance: which 300 utterances have labels, the teacher's fine-tuning, the student's batches and
+seed chooses everything that is chance: which rows have labels, the teacher's fine-tuning, the student's batches and
 dropout. Sides: `own`, the CPU as it is; `avx2`, the same CPU with torch kept to AVX2, in fp32; `fp32`, the CPU as it is in
-fp32, which is what `own` is timed against. A run that ended is in results/quickstart.json and is not made again; one that
+fp32, which is what `own` is timed against. A run that ended is in results/<experiment>.json and is not made again; one that
 was stopped starts anew, because its CPU seconds are counted whole.
 """
 
@@ -41,27 +41,31 @@ SCORES = (
     "test/agreement",
     "test/ece",
 )
+MAIN = {"rerank_quickstart": "ndcg_exp@3", "embedding_quickstart": "ndcg@10"}  # the score of an experiment of search
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for the runs and their caches")
+    parser.add_argument("--experiment", choices=["quickstart", *MAIN], default="quickstart")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=["own", "avx2"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     options = parser.parse_args()
     for seed in options.seeds:
         for side in options.sides:
-            if f"{side}_{seed}" not in runs():
-                keep(f"{side}_{seed}", run(side, seed, options.work / f"{side}_{seed}"))
+            if f"{side}_{seed}" not in runs(options.experiment):
+                folder = options.work / f"{side}_{seed}"
+                keep(options.experiment, f"{side}_{seed}", run(options.experiment, side, seed, folder))
 
 
-def run(side: str, seed: int, folder: Path) -> dict[str, Any]:
+def run(experiment: str, side: str, seed: int, folder: Path) -> dict[str, Any]:
     """One quickstart: its scores, its gate and its CPU seconds."""
     environment, overrides = SIDES[side]
-    seconds = train(["experiment=quickstart", *chance(seed), *overrides], folder, environment)
+    seconds = train([f"experiment={experiment}", *chance(seed), *overrides], folder, environment)
     report = (folder / "report.md").read_text()
     gate = next(line for line in report.splitlines() if line.startswith("Gate:"))
-    return {"side": side, "seed": seed, "cpu_seconds": seconds, "scores": scores(folder), "gate": gate}
+    kept = scores(folder) if experiment not in MAIN else search_scores(folder, MAIN[experiment])
+    return {"side": side, "seed": seed, "cpu_seconds": seconds, "scores": kept, "gate": gate}
 
 
 def chance(seed: int) -> list[str]:
@@ -89,6 +93,13 @@ def scores(folder: Path) -> dict[str, float]:
     return {key: metrics[key] for key in SCORES if key in metrics}
 
 
+def search_scores(folder: Path, main: str) -> dict[str, float]:
+    """Model → its main score on test, of all models in the tables."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    ends = {key.removesuffix(f"test/{main}").strip("/"): key for key in metrics if key.endswith(f"test/{main}")}
+    return {name.rpartition("/")[2] or "student": metrics[key] for name, key in ends.items()}
+
+
 def cpu_seconds() -> float:
     """CPU seconds of all child processes that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -100,10 +111,12 @@ def runs(name: str = "quickstart") -> dict[str, Any]:
     return json.loads(file.read_text())["runs"] if file.is_file() else {}
 
 
-def keep(name: str, row: dict[str, Any]) -> None:
-    """Add a run to results/quickstart.json and rewrite the tables."""
-    rows = dict(sorted({**runs(), name: row}.items()))
-    write("quickstart", "Quickstart", {"versions": versions(), "runs": rows}, body(list(rows.values())))
+def keep(experiment: str, name: str, row: dict[str, Any]) -> None:
+    """Add a run to results/<experiment>.json and rewrite the tables."""
+    rows = dict(sorted({**runs(experiment), name: row}.items()))
+    text = body(list(rows.values())) if experiment not in MAIN else search_body(experiment, list(rows.values()))
+    title = experiment.replace("_", " ").capitalize()
+    write(experiment, title, {"versions": versions(), "runs": rows}, text)
 
 
 def versions() -> dict[str, str]:
@@ -117,6 +130,24 @@ def body(rows: Sequence[dict[str, Any]]) -> str:
         "chooses the labelled utterances, the teacher's fine-tuning and the student's batches. `own`: the CPU as it is; "
         "`avx2`: torch kept to AVX2, in fp32; `fp32`: the CPU as it is, in fp32.\n\n"
         f"{tables(rows, COLUMNS)}\n\nGate lines found:\n\n" + "\n".join(f"- {gate}" for gate in gates)
+    )
+
+
+def search_body(experiment: str, rows: Sequence[dict[str, Any]]) -> str:
+    names = {
+        "teacher": "teacher",
+        "without KD": "baseline",
+        "student": "student",
+        "BM25": "BM25",
+        "untrained": "untrained student",
+    }
+    columns = {title: column(score(name), ".3f") for title, name in names.items() if name in rows[0]["scores"]}
+    columns["gain"] = column(lambda row: row["scores"]["student"] - row["scores"]["baseline"], "+.3f")
+    return (
+        f"`experiment={experiment}`, test {MAIN[experiment]}. Means over seeds, with the lowest and the highest where there are "
+        "several. A seed chooses the rows and those with labels, the teacher's fine-tuning and the student's batches. *Gain*: "
+        "the student over the same student without KD. *Untrained*: the teacher's layers as they are.\n\n"
+        f"{tables(rows, {**columns, 'CPU minutes': MINUTES})}"
     )
 
 

@@ -20,7 +20,7 @@ from mangakd.cli.searchpath import CONF
 from mangakd.cli.typed import typed_words
 from mangakd.cli.values import wrong_values
 from mangakd.core.errors import UserError
-from mangakd.planning import table, this_machine
+from mangakd.planning import index, table, this_machine
 from mangakd.planning.job import Machine
 from mangakd.planning.plan import Estimate, estimate
 from mangakd.planning.workload import Workload
@@ -45,6 +45,8 @@ def plan_of(config: DictConfig, run: Run) -> str:
     """The plan of the workload, or of the run itself where the config has none. Raises UserError where there is none."""
     plan = estimated(config, run)
     remarks = [] if config.get("workload") else of_run.remarks(plan, run.parts.stages, run.given.baseline)
+    if config.task.kind == "vector":
+        remarks += ["", *index.lines(plan.student.outputs, config.task.get("dims") or ())]
     return "\n".join([table.one(plan), *remarks])
 
 

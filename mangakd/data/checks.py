@@ -21,6 +21,8 @@ def check_rows(
 ) -> None:
     """No cell is missing, but for a `labels` column, where a row may have none, and for optional columns.
 
+    A list of numbers may lack some: whether that is a mistake, the task says.
+
     column: name → what the user set.
     """
     if not len(rows):
@@ -28,7 +30,7 @@ def check_rows(
     for each, kind in columns.items():
         missing = [i for i, value in enumerate(rows[each]) if MISSING[kind](value)]
         if each in optional:  # a list may be missing, but no item of it
-            missing = [i for i in missing if kind in ("texts", "numbers") and rows[each][i]]
+            missing = [i for i in missing if kind == "texts" and rows[each][i]]
         if missing and kind == "labels":
             log.info("%s: %d of %d rows have none of the labels.", rows.origin, len(missing), len(rows))
         elif missing:
@@ -52,16 +54,15 @@ MISSING: dict[ColumnKind, Callable[[Any], bool]] = {
     "label": lambda names: not names,
     "labels": lambda names: not names,
     "number": math.isnan,
-    "numbers": lambda numbers: not numbers or any(map(math.isnan, numbers)),
+    "numbers": lambda numbers: not numbers,
 }
 
 
 def _lack(value: Any, column: str, kind: ColumnKind) -> str:
     """What is missing in a cell: its column, or a place in its list, from 1."""
-    if kind not in ("texts", "numbers") or not value:
+    if kind != "texts" or not value:
         return column
-    item: ColumnKind = "text" if kind == "texts" else "number"
-    return f"{item} at place {1 + next(i for i, each in enumerate(value) if MISSING[item](each))} of its {column}"
+    return f"text at place {1 + next(i for i, each in enumerate(value) if _blank(each))} of its {column}"
 
 
 def _warn_of_repeats(rows: Rows, column: str) -> None:

@@ -77,7 +77,7 @@ class Collection:
         return Rows(columns, queries.numbers, queries.origin, queries.unit)
 
     def groups(self, queries: Rows, count: int, add: bool, run: Run | None = None) -> Rows:
-        """Each query with its best `count` candidates and their grades: 0 for those that nobody judged.
+        """Each query with its best `count` candidates and their grades: NaN for those that nobody judged.
 
         run: the candidates of each query's id, best first; None: by BM25. add: with the relevant documents that are no
         candidates. Logs the candidates' recall. Queries without any document are left out, with a warning.
@@ -94,7 +94,7 @@ class Collection:
             grades: dict[str, float] = {}  # equal texts are one document, with the best of their grades
             for i in places:
                 text = self._corpus[1][i]
-                grades[text] = max(grades.get(text, 0.0), judgements.get(i, 0.0))
+                grades[text] = float(np.fmax(grades.get(text, math.nan), judgements.get(i, math.nan)))
             columns["documents"].append(tuple(grades))
             columns["grades"].append(tuple(grades.values()))
         rows = Rows(columns, queries.numbers, queries.origin, queries.unit)

@@ -9,7 +9,7 @@ Wordings and titles with a leading `~` occur in validation and test alone, as ne
 decides its split, so that splits share no question. Seeds are strings, so every process draws the same.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import islice
@@ -125,6 +125,13 @@ def catalogue() -> Mapping[str, tuple[Copy, ...]]:
 def _value(attribute: str, rng: Random) -> str:
     values = [*WORDS[attribute]]
     return rng.choices(values, [_SHARES.get(value, 1) for value in values])[0]
+
+
+def fewer(pages: Sequence[str], grades: Sequence[float], count: int) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """The best page and the first others, `count` in all, in their order."""
+    best = grades.index(max(grades))
+    places = sorted([best, *(i for i in range(len(pages)) if i != best)][:count])
+    return tuple(pages[i] for i in places), tuple(grades[i] for i in places)
 
 
 def make_split(split: str, size: int | None = None) -> tuple[list[str], list[tuple[str, ...]], list[tuple[float, ...]]]:

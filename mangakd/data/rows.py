@@ -12,7 +12,8 @@ from mangakd.runtime.tokenise import whole
 ColumnKind = Literal["text", "texts", "label", "labels", "number", "numbers"]
 Columns = Mapping[str, ColumnKind]
 """The columns that a task needs. text: str. texts: a tuple of one text or more. label: one name, as a tuple of one. labels: a
-tuple of any number of names. number: a finite float. numbers: a tuple of one finite float or more."""
+tuple of any number of names. number: a finite float. numbers: a tuple of one finite float or more,
+NaN for one that is missing."""
 CLASSES: Columns = {"text": "text", "label": "label"}
 NOTHING: Mapping[ColumnKind, Any] = {
     "text": "", "texts": (), "label": (), "labels": (), "number": math.nan, "numbers": (),

@@ -59,13 +59,21 @@ class MangaSearch(Source):
     """The synthetic MangaAssist search corpus: 8,000 / 500 / 1,000 questions, each with ten pages of a catalogue, graded.
 
     Tasks of one text and its answer get each question as `anchor` and its best page as `positive`.
+    documents: how many of the ten each question keeps, the best page among them.
     """
 
+    documents: int = manga_search.CANDIDATES
+
     def read(self) -> dict[str, Rows]:
+        most = manga_search.CANDIDATES
+        if not isinstance(self.documents, int) or not 2 <= self.documents <= most:
+            raise UserError(f"data.documents={self.documents} must be a whole number from 2 to {most}.")
         return {name: self._split_rows(name) for name in ("train", "validation", "test")}
 
     def _split_rows(self, name: str) -> Rows:
         queries, documents, grades = _search(name)
+        groups = [manga_search.fewer(*group, self.documents) for group in zip(documents, grades, strict=True)]
+        documents, grades = (list(side) for side in zip(*groups, strict=True))
         best = [pages[marks.index(max(marks))] for pages, marks in zip(documents, grades, strict=True)]
         columns: dict[str, list[Any]] = {
             "query": [*queries], "documents": [*documents], "grades": [*grades], "anchor": [*queries], "positive": best,

@@ -17,7 +17,7 @@ from mangakd.models.encoder import layer_list
 from mangakd.models.load import shape
 from mangakd.planning.job import one_of
 
-PLANNED: tuple[Kind, ...] = ("labels", "score", "tokens")  # heads whose cost is known
+PLANNED: tuple[Kind, ...] = ("labels", "score", "vector", "tokens")  # heads whose cost is known
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Model:
     """Counts of one model. `matrices`: weights that multiply every token, in all layers; embeddings only look up.
 
     parameters: all, tied weights once. outside: parameters beside the layers (embeddings, pooler, head). head:
-    weights of the head that multiply. outputs: C classes, or V of a language model, whose head runs on every token
+    weights of the head that multiply. outputs: C classes, D of a vector, or V of a language model, whose head runs on every token
     (`per_token`). adapter: Σ (in + out) over the layers' matrices; a LoRA of rank r has r times as many parameters.
     heads, keys (key-value heads) and head_size shape attention; intermediate and gated shape the feed-forward part.
     """
@@ -92,7 +92,7 @@ class Model:
             head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
             intermediate=largest,
             gated=sum(largest in p.shape for p in stack[0].parameters() if p.dim() == 2) == 3,
-            outputs=config.vocab_size if language else config.num_labels,
+            outputs={"tokens": config.vocab_size, "vector": config.hidden_size}.get(kind, config.num_labels),
             per_token=language,
         )
 

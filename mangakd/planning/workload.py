@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mangakd.core.errors import UserError
 from mangakd.core.spec import Kind
 from mangakd.planning.job import Job, Placement
 from mangakd.planning.sizes import Model
@@ -32,7 +33,8 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Workload:
-    """kind: of the head of both models. The other numbers are those of planning.job.Job."""
+    """kind: of the head of both models. sequences: that a row owns, such as a query's documents; examples, eval_examples and
+    the profile's batch are rows. The other numbers are those of planning.job.Job."""
 
     kind: Kind
     student: Sizes
@@ -43,6 +45,7 @@ class Workload:
     eval_examples: int = 0
     soft_targets: bool = True
     lora: int | None = None
+    sequences: int = 1
 
     def __post_init__(self) -> None:
         for name, kind in (("student", Sizes), ("teacher", Teacher)):  # Hydra hands over plain mappings
@@ -56,17 +59,24 @@ class Workload:
             return student, None
         return student, Model.from_sizes(self.teacher.sizes, self.teacher.name, self.kind, "workload.teacher.sizes")
 
-    def job(self, name: str, **spread: Any) -> Job:
-        """name: of the workload. spread: batch, accumulation and precision."""
+    def job(self, name: str, batch: int, **spread: Any) -> Job:
+        """name: of the workload. batch: rows. spread: accumulation and precision.
+
+        Raises UserError for numbers that are not whole or below 1.
+        """
+        if not isinstance(self.sequences, int) or self.sequences < 1:
+            raise UserError(f"workload.sequences={self.sequences} must be a whole number from 1 on.")
+        each = f", {self.sequences} sequences a row" if self.sequences > 1 else ""
         return Job(
-            name,
-            self.examples,
+            f"{name}{each}",
+            self.examples * self.sequences,
             self.epochs,
+            batch=batch * self.sequences,
             length=self.length,
             teacher=self.teacher.placement,
             teacher_dtype="float32" if self.teacher.dtype == "auto" else self.teacher.dtype,
             soft_targets=self.soft_targets,
             lora=self.lora,
-            eval_examples=self.eval_examples,
+            eval_examples=self.eval_examples * self.sequences,
             **spread,
         )

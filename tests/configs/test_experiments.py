@@ -16,7 +16,10 @@ from pathlib import Path
 import pytest
 from conftest import LABELS, REPO, checked, save_tiny
 from omegaconf import DictConfig
+from ranking_rows import rows, written
 from warm import Command
+
+from mangakd.models.load import outline_trained
 
 Compose = Callable[..., DictConfig]
 EXPERIMENTS = sorted((REPO / "conf" / "experiment").glob("*.yaml"))
@@ -52,14 +55,17 @@ def offline(tmp_path: Path, tiny_distilbert: Path) -> dict[str, list[str]]:
     student = save_tiny(tmp_path / "student", labels=None, num_hidden_layers=2)
     texts, pairs = tmp_path / "texts.jsonl", tmp_path / "pairs.jsonl"
     texts.write_text("".join(json.dumps({"text": f"text {i}"}) + "\n" for i in range(40)))
-    rows = [{"anchor": f"text {i}", "positive": f"text {i // 2}", "score": i % 6} for i in range(20)]
-    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scored = [{"anchor": f"text {i}", "positive": f"text {i // 2}", "score": i % 6} for i in range(20)]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in scored))
     sts = [f"data.path={texts}", f"data.val_path={pairs}", f"data.test_path={pairs}"]
+    keys = ("path", "val_path", "test_path")
+    groups = [f"data.{key}={written(tmp_path / f'{key}.jsonl', rows(20, seed))}" for seed, key in enumerate(keys)]
     return {
         "embedding_matryoshka": sts,
         "manga_intent_tinybert": [f"teacher.path={tiny_distilbert}", f"student.path={student}"],
         "clinc150_two_stage": [f"data.path={clinc}"],
         "clinc150_few_labels": [f"data.path={clinc}"],
+        "rerank_medquad": groups,
     }
 
 
@@ -71,8 +77,18 @@ def test_a_template_passes_preflight(
     checked(compose(f"experiment={file.stem}", *given), tmp_path / "run")
 
 
+SEARCH_DATA = [
+    "data=manga_search",
+    "data.max_length=64",
+    "data.train_limit=24",
+    "data.val_limit=6",
+    "data.test_limit=6",
+]
 # Templates that ask more of their data than files have.
 OWN_DATA = {
+    "rerank_quickstart": [*SEARCH_DATA, "data.documents=3"],
+    "rerank_medquad": [*SEARCH_DATA, "data.documents=3"],
+    "embedding_quickstart": SEARCH_DATA,
     "quickstart": [
         "data=manga_intent", "data.train_limit=100", "data.val_limit=80", "data.test_limit=80", "data.unlabelled=20",
     ],
@@ -105,6 +121,21 @@ def test_a_template_trains(
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert f"test/{config.task.monitor}" in metrics
     assert (f"baseline/test/{config.task.monitor}" in metrics) == config.baseline
+
+
+def test_the_reranker_of_mangaassist(compose: Compose, tmp_path: Path, offline: dict[str, list[str]]) -> None:
+    """A folder of the same shape stands for the hub's: it has a head already, so that nothing is fine-tuned."""
+    named = compose("task=rerank", "models=mangaassist_rerank")
+    assert named.teacher.path == "cross-encoder/ms-marco-MiniLM-L6-v2"
+    teacher = save_tiny(tmp_path / "teacher", labels=("LABEL_0",), num_hidden_layers=6)
+    words = [f"teacher.path={teacher}", "data.max_length=64", *offline["rerank_medquad"]]
+    cache = tmp_path / "cache"
+    run = checked(
+        compose("task=rerank", "models=mangaassist_rerank", "hardware=cpu", f"paths.cache={cache}", *words),
+        tmp_path / "run",
+    )
+    assert run.models.head.kind == "score" and outline_trained(str(teacher), "teacher.path", "score") is not None
+    assert run.models.student_shape.config.num_hidden_layers == 4
 
 
 def test_help_lists_the_templates() -> None:

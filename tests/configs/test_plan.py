@@ -37,7 +37,7 @@ def plan(compose: Compose) -> Callable[..., Estimate]:
 
 
 @pytest.mark.parametrize("profile", HARDWARE)
-@pytest.mark.parametrize("task", ["intent", "response"])
+@pytest.mark.parametrize("task", ["intent", "rerank", "embedding", "response"])
 def test_every_profile_plans_every_task(profile: str, task: str, plan: Callable[..., Estimate]) -> None:
     found = plan(profile, f"task={task}")
     assert found.total[1] > found.total[0] > 0
@@ -64,6 +64,31 @@ def test_published_sizes(workload: str, student: float, teacher: float | None, p
     found = plan("h100", f"task={workload.partition('_')[0]}", f"workload={workload}")
     assert found.student.parameters == pytest.approx(student, rel=0.015)
     assert (found.teacher and found.teacher.parameters) == (teacher and pytest.approx(teacher, rel=0.015))
+
+
+def test_documents_of_queries_are_sequences(plan: Callable[..., Estimate]) -> None:
+    one, ten = (plan("a100", "task=rerank", f"workload.sequences={count}") for count in (1, 10))
+    assert ten.job.examples == 10 * one.job.examples == 100_000 and ten.job.eval_examples == 10_000
+    assert ten.job.batch == 10 * one.job.batch == 80 and "10 sequences a row" in table.one(ten)
+    assert ten.flops["student"] == pytest.approx(10 * one.flops["student"])
+    assert ten.memory["activations"] == 10 * one.memory["activations"]
+
+
+@pytest.mark.parametrize("profile", HARDWARE)
+def test_a_reranker_fits_each_profile_as_it_is(profile: str, plan: Callable[..., Estimate]) -> None:
+    figures = [] if OmegaConf.load(REPO / "conf" / "hardware" / f"{profile}.yaml").get("machine") else None
+    assert figures is None or plan(profile, "task=rerank").fits
+
+
+def test_an_embedding_plan_ends_with_the_size_of_a_search_index(compose: Compose) -> None:
+    config = compose("task=embedding", "hardware=a100", "task.dims=[64,128]", name="plan")
+    lines = plans.plan_of(config, run_of(config, Path())).splitlines()[-4:]
+    assert lines[0].startswith("a search index of 1,000,000 vectors")
+    assert [line.split() for line in lines[1:]] == [
+        ["384", "dimensions", "fp32", "1.54", "GB", "fp16", "0.77", "GB", "int8", "0.38", "GB"],
+        ["128", "dimensions", "fp32", "0.51", "GB", "fp16", "0.26", "GB", "int8", "0.13", "GB"],
+        ["64", "dimensions", "fp32", "0.26", "GB", "fp16", "0.13", "GB", "int8", "0.06", "GB"],
+    ]
 
 
 def test_llama_8b_does_not_train_whole_on_one_a100(plan: Callable[..., Estimate]) -> None:
@@ -116,6 +141,7 @@ def test_compare_has_a_column_for_each_profile_and_keeps_the_overrides(compose: 
         (["hardware=a100", "hardware.precision=fp8"], r"hardware\.precision=fp8 must be"),
         (["hardware=a100", "hardware.devices=2"], r"strategy=one with devices=2"),
         (["hardware=a100", "hardware.batch_size=0"], r"hardware\.batch_size=0 must be"),
+        (["hardware=a100", "task=rerank", "workload.sequences=0"], r"workload\.sequences=0 must be a whole number from 1"),
         (["hardware=a100", "workload.epochs=0"], r"whole numbers above 0; found \{'epochs': 0\}"),
         (["hardware=a100", "workload.student.sizes.num_attention_heads=5"], r"workload\.student\.sizes gives sizes"),
         (["hardware=a100", "workload=response_lora"], r"workload=response_lora .* Choose task=response\."),

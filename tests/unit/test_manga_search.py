@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from mangakd.core.errors import UserError
 from mangakd.data import manga_search
 from mangakd.data.manga_search import CANDIDATES, Copy, Wish, catalogue, make_split
 from mangakd.data.manga_titles import NEW_TITLES
@@ -76,6 +77,26 @@ def test_words_alone_find_the_title_and_not_the_copy(splits: dict[str, tuple]) -
 
 def test_titles_have_different_copies() -> None:
     assert all(len({copy.page for copy in copies}) == manga_search.COPIES for copies in catalogue().values())
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_a_question_may_keep_fewer_pages(count: int) -> None:
+    """The best page among them, in the order of the ten."""
+    whole = MangaSearch()._split_rows("validation")
+    rows = MangaSearch(documents=count)._split_rows("validation")
+    assert rows["positive"] == whole["positive"] and rows["query"] == whole["query"]
+    for pages, marks, every, grades in zip(
+        rows["documents"], rows["grades"], whole["documents"], whole["grades"], strict=True
+    ):
+        places = [every.index(page) for page in pages]
+        assert len(pages) == count and max(marks) == 2 and places == sorted(places)
+        assert marks == tuple(grades[i] for i in places)
+
+
+@pytest.mark.parametrize("count", [1, 11, 2.5])
+def test_a_wrong_number_of_pages_is_refused(count: float) -> None:
+    with pytest.raises(UserError, match=rf"data\.documents={count} must be a whole number from 2 to 10"):
+        MangaSearch(documents=count).read()
 
 
 def test_the_source_gives_what_rankers_and_embedding_models_read() -> None:

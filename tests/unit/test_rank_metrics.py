@@ -11,7 +11,7 @@ from trec_eval_golden import FILE, lists
 
 from mangakd.evaluation.bootstrap import Statistic
 from mangakd.tasks.rerank import metrics
-from mangakd.tasks.rerank.metrics import Ranking, agreement, kl, mrr, ndcg, recall, spread, tau
+from mangakd.tasks.rerank.metrics import Ranking, agreement, judged, kl, mrr, ndcg, recall, spread, tau
 
 NAN, INF = math.nan, math.inf
 
@@ -105,6 +105,27 @@ def test_four_tied_documents_have_the_ndcg_of_chance(place: int) -> None:
     """0.640 by expectation; trec_eval gives .431 or 1.0 by the documents' names, others by their order."""
     one = [([1.0] * 4, [float(i == place) for i in range(4)])]
     assert ndcg(Ranking.of(*tables(one)), 10, exponential=False).value == pytest.approx(0.6404, abs=1e-4)
+
+
+# --- judged documents ------------------------------------------------------------------------------------------------
+
+JUDGED = [  # scores, marks, and the share of the first two that are judged
+    ([9, 8, 7], [1, 0, 1], 1 / 2), ([7, 8, 9], [1, 0, 0], 0), ([2, 1], [1, 1], 1), ([5], [0], 0), ([5], [1], 1),
+    ([1, 1, 1, 0], [1, 1, 0, 1], 2 / 3), ([2, 1, 1], [0, 1, 0], 1 / 4), ([-3, -2, NAN], [1, 0, 1], 1 / 2),
+]  # fmt: skip
+
+
+def test_judged_is_the_share_of_the_first_documents_with_a_judgement() -> None:
+    """Worked out by hand: ties give the mean over their orders, and a short list is divided by its own length."""
+    scores, marks = tables([(scores, marks) for scores, marks, _ in JUDGED], width=6)
+    assert each(judged(scores, marks, 2)) == pytest.approx([share for *_, share in JUDGED])
+    assert each(judged(scores, marks, 10)) == pytest.approx([np.mean(marks) for _, marks, _ in JUDGED])
+
+
+def test_a_query_without_judgements_at_all_is_left_out() -> None:
+    """Its row in the table of marks is NaN: nobody gave grades for it."""
+    scores, marks = tables([([1.0, 2.0], [NAN, NAN]), ([1.0, 2.0], [0.0, 1.0])])
+    assert each(judged(scores, marks, 1)) == pytest.approx([NAN, 1.0], nan_ok=True)
 
 
 # --- beside a teacher ------------------------------------------------------------------------------------------------

@@ -55,9 +55,10 @@ def write(folder: Path, **changes: Any) -> str:
     return str(folder)
 
 
-def groups(rows: Rows) -> dict[str, dict[str, float]]:
+def groups(rows: Rows) -> dict[str, dict[str, float | None]]:
+    """None for a document that nobody judged."""
     return {
-        query: dict(zip(documents, grades, strict=True))
+        query: {text: None if grade != grade else grade for text, grade in zip(documents, grades, strict=True)}
         for query, documents, grades in zip(rows["query"], rows["documents"], rows["grades"], strict=True)
     }
 
@@ -121,7 +122,7 @@ def test_what_a_folder_may_hold(tmp_path: Path, caplog: pytest.LogCaptureFixture
         read = Beir(
             path=write(tmp_path, corpus=documents, queries=asked, train=judged, dev=judged[:2], test=judged[2:4])
         ).load(RANKED)
-    assert groups(read.train)["teapot"] == {"teapot 0": 1, "teapot 10": 0} and len(read.train) == 10
+    assert groups(read.train)["teapot"] == {"teapot 0": 1, "teapot 10": None} and len(read.train) == 10
     assert "documents without a text, left out: 1; first: 12" in caplog.text
     assert "documents that corpus.jsonl does not have, left out: 2; first: line 12, '12'" in caplog.text
 

@@ -14,6 +14,7 @@ from mangakd.core.spec import Head
 from mangakd.data.encoded import EncodedSplit, joined
 from mangakd.data.rows import Rows
 from mangakd.data.sampler import BucketSampler, Share
+from mangakd.data.source import Corpus
 from mangakd.evaluation import predictions
 from mangakd.evaluation.predictions import Predictions
 from mangakd.evaluation.randomisation import p_value
@@ -53,6 +54,43 @@ def test_padding_is_no_document_whatever_the_scores(tmp_path: Path) -> None:
     assert answers.tolist() == [[-3, -1, -2, -INF], [-5, -INF, -INF, -INF], [-4, -6, -7, -8]]
     table = Groups.of(batch).padded(scores, 9.0)
     assert table[0].tolist() == [-3, -1, -2, 9] and table[1].tolist() == [-5, 9, 9, 9]
+
+
+# --- documents that nobody judged ------------------------------------------------------------------------------------
+
+
+def test_a_document_that_nobody_judged_counts_as_grade_0_and_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As candidates of a search have it. Scores do not change; judged@10 says how far they can be trusted."""
+    some, none = ([(2.0, rest, 0.0), (1.0, rest), (rest, 2.0, rest)] for rest in (NAN, 0.0))
+    columns = [
+        {"query": ["a", "b", "c"], "documents": [("x", "y", "z"), ("x", "y"), ("x", "y", "z")], "grades": g}
+        for g in (some, none)
+    ]
+    rows, filled = (Rows(each, [1, 2, 3], "a.jsonl", "line") for each in columns)
+    with caplog.at_level("INFO", "mangakd"):
+        Rerank().prepare(Corpus("made", rows, filled, filled, filled.take([])))
+    assert "a.jsonl: 4 of 8 documents have no grade" in caplog.text.replace(" of train", "")
+    head, truths = (
+        HEAD,
+        [dict(encoded(each, Tokeniser(tokenizer(), tokenizer(), 16, tmp_path)).columns) for each in (rows, filled)],
+    )
+    logits = {"logits": np.array([[3.0, 2.0, 1.0], [1.0, 2.0, -INF], [3.0, 1.0, 2.0]])}
+    ours, theirs = (RerankJudge().values(head, logits, truth) for truth in truths)
+    assert ours.pop("judged@10") == pytest.approx((2 / 3 + 1 / 2 + 1 / 3) / 3) and theirs.pop("judged@10") == 1
+    assert ours == theirs and RerankJudge().chance(head, truths[0]) == RerankJudge().chance(head, truths[1])
+    older = RerankJudge().values(head, logits, {"grades": truths[1]["grades"]})  # predictions of an earlier version
+    assert older.pop("judged@10") == 1 and older == theirs
+
+
+@pytest.mark.parametrize(
+    ("grades", "words"), [((NAN, -1.0), "row 1 has the grade -1"), ((NAN, NAN), "no query of train")]
+)
+def test_missing_grades_hide_no_mistake(grades: tuple[float, ...], words: str) -> None:
+    rows = Rows({"query": ["a"], "documents": [("x", "y")], "grades": [grades]})
+    with pytest.raises(UserError, match=words):
+        Rerank().prepare(Corpus("made", rows, rows, rows, rows.take([])))
 
 
 # --- losses over the parts of a step ---------------------------------------------------------------------------------

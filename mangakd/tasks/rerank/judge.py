@@ -19,6 +19,7 @@ SCORES = {
     "mrr@10": Score("MRR@10", "{:.3f}"),
     "recall@3": Score("recall@3", "{:.3f}"),
     "recall@10": Score("recall@10", "{:.3f}"),
+    "judged@10": Score("judged@10", "{:.3f}", meaning="share of the first 10 documents that are judged"),
     "agreement": Score("same first", "{:.1%}", meaning="same first document as the teacher"),
     "tau": Score("tau", "{:.3f}", meaning="Kendall's tau to the teacher"),
     "kl": Score("KL", "{:.3f}", "lower", "KL(teacher ‖ student)", "nats"),
@@ -27,7 +28,7 @@ BESIDE = ("agreement", "tau", "kl")  # scores that compare with a teacher
 
 
 class RerankJudge(Judge):
-    """Answers hold `logits` (N, G), -inf in padding. Truth holds `grades` (N, G), NaN in padding.
+    """Answers hold `logits` (N, G), -inf in padding. Truth holds `grades` and `judged` (N, G), NaN in padding.
 
     relevant: the least grade of a relevant document, for MRR and recall; None: the best grade of each query.
     """
@@ -58,6 +59,7 @@ class RerankJudge(Judge):
             "mrr@10": metrics.mrr(ranking, 10, self.relevant),
             "recall@3": metrics.recall(ranking, 3, self.relevant),
             "recall@10": metrics.recall(ranking, 10, self.relevant),
+            "judged@10": metrics.judged(own, _judged(truth), 10),
         }
         if teacher is None:
             return scores
@@ -72,6 +74,11 @@ class RerankJudge(Judge):
 
     def details(self, test: Predictions, validation: Predictions | None = None) -> Details:
         return RerankDetails(test, statistics_of(self, test), self.scores)
+
+
+def _judged(truth: Arrays) -> np.ndarray:
+    """A run of an earlier version kept the grades alone, one for each document."""
+    return truth["judged"] if "judged" in truth else np.where(np.isnan(truth["grades"]), np.nan, 1.0)
 
 
 def alike(grades: np.ndarray) -> np.ndarray:

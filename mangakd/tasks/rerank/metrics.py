@@ -6,6 +6,7 @@ Of a query's documents in the order of their scores, with grades g and the place
     ndcg_lin@k   the same with g_i in place of 2^g_i − 1 (trec_eval's ndcg_cut)
     mrr@k        1 / place of the first relevant document, 0 where it is beyond k
     recall@k     share of the relevant documents that are among the first k
+    judged@k     share of the first k documents that somebody judged; the others count as grade 0 in the scores above
     agreement    whether student and teacher put the same document first
     tau          Kendall: (pairs in the teacher's order − pairs in the other order) / pairs that the teacher orders
     kl           KL(softmax(teacher) ‖ softmax(student)) over the documents, nats
@@ -88,6 +89,14 @@ def recall(ranking: Ranking, k: int, least: float | None) -> Statistic:
     relevant = ranking.relevant(least)
     hits = (relevant * ranking.expected((np.arange(relevant.shape[1]) < k).astype(np.float64))).sum(1)
     return _over(hits / np.maximum(relevant.sum(1), 1), relevant.any(1))
+
+
+def judged(scores: np.ndarray, marks: np.ndarray, k: int) -> Statistic:
+    """marks: (N, G) 1 for a document that somebody judged, 0 for another, NaN in padding."""
+    firsts = Ranking.of(scores, marks)
+    hits = (firsts.grades * firsts.expected((np.arange(marks.shape[1]) < k).astype(np.float64))).sum(1)
+    sizes = np.isfinite(marks).sum(1)
+    return _over(hits / np.clip(sizes, 1, k), sizes > 0)
 
 
 def mrr(ranking: Ranking, k: int, least: float | None) -> Statistic:

@@ -5,7 +5,7 @@ import numpy as np
 from mangakd.data.rows import Rows
 from mangakd.evaluation.judge import Judge
 from mangakd.evaluation.served import Served
-from mangakd.tasks.rerank.encode import grade_table, widths
+from mangakd.tasks.rerank.encode import truth_of, widths
 
 
 def served(rows: Rows, judge: Judge) -> Served:
@@ -19,4 +19,4 @@ def served(rows: Rows, judge: Judge) -> Served:
         return {"logits": logits}
 
     pairs = [(query, document) for query, own in zip(rows["query"], rows["documents"], strict=True) for document in own]
-    return Served(pairs, arrays, judge, {"grades": grade_table(rows)}, "grades" in rows, "agreement")
+    return Served(pairs, arrays, judge, truth_of(rows), "grades" in rows, "agreement")

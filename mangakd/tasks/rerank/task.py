@@ -1,7 +1,10 @@
 """Reranking: order the documents of a query. `task=rerank` reads pairs of query and document with a cross-encoder."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from math import isnan
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +27,8 @@ from mangakd.tasks.rerank.encode import encoded
 from mangakd.tasks.rerank.judge import RerankJudge
 from mangakd.tasks.rerank.meters import meters
 from mangakd.tasks.rerank.served import served
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -49,7 +54,8 @@ class Rerank(Task):
         for name, rows in corpus.splits.items():
             for i in range(len(rows)):
                 check_row(rows, i)
-            if not any(len(set(grades)) > 1 for grades in rows["grades"]):
+            _tell_unjudged(name, rows)
+            if not any(len({0.0 if isnan(grade) else grade for grade in grades}) > 1 for grades in rows["grades"]):
                 raise UserError(
                     f"no query of {name} has documents of different grades: there is no order to learn or to test. Give the "
                     "relevant documents a higher grade than the others (data.columns.grades)."
@@ -85,6 +91,16 @@ class Rerank(Task):
         return meters(self.judge, head, teacher, together)
 
 
+def _tell_unjudged(name: str, rows: Rows) -> None:
+    grades = [*chain.from_iterable(rows["grades"])]
+    if missing := sum(map(isnan, grades)):
+        log.info(
+            "%s: %d of %d documents of %s have no grade; they count as grade 0, and judged@10 says how many of the first ten "
+            "of a query have one.",
+            rows.origin, missing, len(grades), name,
+        )  # fmt: skip
+
+
 def check_row(rows: Rows, i: int) -> None:
     documents, grades = rows["documents"][i], rows["grades"][i]
     if len(documents) != len(grades):
@@ -92,14 +108,14 @@ def check_row(rows: Rows, i: int) -> None:
             f"{rows.where(i)} has {len(documents)} documents and {len(grades)} grades. Give each document one grade "
             "(data.columns.documents, data.columns.grades)."
         )
-    if min(grades) < 0:
+    if (least := min(grade for grade in (*grades, 0.0) if not isnan(grade))) < 0:
         raise UserError(
-            f"{rows.where(i)} has the grade {min(grades):g}, and 0 is the least: that of a document that is not relevant. "
+            f"{rows.where(i)} has the grade {least:g}, and 0 is the least: that of a document that is not relevant. "
             "Correct the row, or leave the document out."
         )
     first: dict[str, float] = {}
     for document, grade in zip(documents, grades, strict=True):
-        if first.setdefault(document, grade) != grade:
+        if not isnan(grade) and first.setdefault(document, grade) != grade:
             raise UserError(
                 f"{rows.where(i)} has one document under the grades {first[document]:g} and {grade:g}: {document[:60]!r}. "
                 "Leave one out."
