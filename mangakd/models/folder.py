@@ -35,7 +35,7 @@ def read_object(where: str | Path, name: str) -> dict[str, Any]:
 def read_json(file: Path) -> Any:
     """Raises UserError for a file that is no JSON."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged: {error}.") from error
 

@@ -70,6 +70,7 @@ def read_settings(folder: str | Path) -> Settings:
     """Raises UserError for values that are none, with their file."""
     content, lengths = read_object(folder, SETTINGS), read_object(folder, LENGTHS)
     prompts, length = content.get("prompts") or {}, lengths.get("max_seq_length")
+    dims = _read_dims(folder)
     if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
         raise UserError(f"{folder}/{SETTINGS}: prompts must be texts by name; it holds {str(prompts)[:60]}.")
     if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 1):
@@ -77,7 +78,7 @@ def read_settings(folder: str | Path) -> Settings:
     try:
         return Settings(
             {name: text or "" for name, text in prompts.items()}, content.get("default_prompt_name"), length,
-            bool(lengths.get("do_lower_case")), content.get("similarity_fn_name") or "cosine", _read_dims(folder),
+            bool(lengths.get("do_lower_case")), content.get("similarity_fn_name") or "cosine", dims,
         )  # fmt: skip
     except UserError as error:
         raise UserError(f"{folder}/{SETTINGS}: {error}") from error

@@ -80,7 +80,8 @@ def units(losses: LossSet, task: Task) -> None:
 
 def whole_steps(losses: LossSet, hardware: Hardware) -> None:
     """Losses that compare the rows of a step, on a profile that computes a step in parts."""
-    cure = "Choose a hardware profile of one device, and hardware.accumulate=1."
+    left_out = ", ".join(f"losses.{name}=null" for name, loss in losses.callbacks.items() if not loss.additive)
+    cure = f"Choose a hardware profile of one device, and hardware.accumulate=1; or leave them out: {left_out}."
     losses.check_parts(hardware.world * hardware.accumulate, cure)
 
 
