@@ -20,7 +20,7 @@ class Served:
     """texts: what is asked, S sequences of N rows. arrays: outputs (S, C) or (S, D) → answers of N rows.
 
     truth: the judge's, (N, …). labelled: whether truth is known; if not, the score is the likeness to the student. likeness: the
-    judge's score that compares the answers of two models.
+    judge's score that compares the answers of two models. teacher: its answers of the N rows; None where they are not known.
     """
 
     texts: Sequence[Text]
@@ -29,6 +29,7 @@ class Served:
     truth: Arrays
     labelled: bool
     likeness: str
+    teacher: Arrays | None = None
 
     @property
     def name(self) -> str:
@@ -43,4 +44,10 @@ class Served:
 
     def alike(self, head: Head, one: np.ndarray, other: np.ndarray) -> Statistic:
         """The likeness of two models' outputs."""
-        return self.judge.statistics(head, self.arrays(one), self.truth, self.arrays(other))[self.likeness]
+        return self._alike(head, one, self.arrays(other))
+
+    def like_teacher(self, head: Head, outputs: np.ndarray) -> Statistic | None:
+        return None if self.teacher is None else self._alike(head, outputs, self.teacher)
+
+    def _alike(self, head: Head, outputs: np.ndarray, answers: Arrays) -> Statistic:
+        return self.judge.statistics(head, self.arrays(outputs), self.truth, answers)[self.likeness]

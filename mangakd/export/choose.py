@@ -151,7 +151,7 @@ def judge(
         results.append(
             Comparison(
                 each, scores[each.name], drop, likeness(head, each.outputs, student, served),
-                None if teacher is None else likeness(head, each.outputs, teacher, served),
+                _like_teacher(head, each.outputs, teacher, served),
                 difference, bool(np.isfinite(difference)) and drop.value <= max_drop + ROUNDING, name,
             )
         )  # fmt: skip
@@ -191,6 +191,14 @@ def likeness(head: Head, one: np.ndarray, other: np.ndarray, served: Served | No
         blank = np.zeros_like(one) if head.several else np.zeros(len(one), dtype=int)  # agreement reads no targets
         statistic = agreement(*(Answers(each, blank, several=head.several) for each in (other, one)))
     return statistic.value
+
+
+def _like_teacher(head: Head, outputs: np.ndarray, teacher: np.ndarray | None, served: Served | None) -> float | None:
+    """None where the teacher's answers are not known."""
+    if served is None:
+        return None if teacher is None else likeness(head, outputs, teacher)
+    statistic = served.like_teacher(head, outputs)
+    return None if statistic is None else statistic.value
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,9 +163,14 @@ def test_without_grades_the_order_of_the_student_decides() -> None:
     assert student[: len(DOCUMENTS[0])].argmax() != 0
     both = [Measurement(name, own, 1, 1, 1, compare(own, own, 0.0, head), {32: {"p50": ms}}, ms)
             for name, own, ms in (("same", student, 2.0), ("other", other, 1.0))]  # fmt: skip
-    choice = choose(both, ["same"], student, head, None, served=Rerank().served(ROWS))
+    served = Rerank().served(ROWS)
+    choice = choose(both, ["same"], student, head, None, served=served)
+    assert [each.agreement_teacher for each in choice.comparisons] == [None, None]
     assert choice.name == "same" and [each.measure for each in choice.comparisons] == ["agreement", "agreement"]
     assert [each.score.value for each in choice.comparisons] == pytest.approx([1, 1 - 1 / len(QUERIES)])
+    taught = replace(served, teacher=served.arrays(other))
+    comparisons = choose(both, ["same"], student, head, None, served=taught).comparisons
+    assert [each.agreement_teacher for each in comparisons] == pytest.approx([1 - 1 / len(QUERIES), 1])
 
 
 def test_pairs_that_cannot_be_exported(ranker: Path, tmp_path: Path) -> None:

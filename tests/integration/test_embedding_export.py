@@ -49,5 +49,6 @@ def test_a_run_is_exported_and_timed(
     assert record["score"] == monitor and record["rows"]["validation"] == 24 and record["rows"]["test"] == 30
     metrics = json.loads((run / "metrics.json").read_text())
     assert record["pytorch"]["score"] == pytest.approx(metrics[f"val/{monitor}"], abs=1e-3)
+    assert record["test"]["agreement_teacher"] == pytest.approx(metrics["test/likeness"], abs=0.02)
     times = latency(run)
     assert times["what"] == "one text" and 0 < times["p50_ms"] <= times["p95_ms"]
