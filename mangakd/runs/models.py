@@ -72,9 +72,12 @@ class Models:
     def student_config(self) -> Any:
         return self._parts.student.config(self.teacher_config, self.student_tokenizer)
 
-    def config_of(self, options: Mapping[str, Any]) -> Any:
-        """Of a student of a stage's own. options: entries of conf/student."""
-        return Student(**options).config(self.teacher_config, self.student_tokenizer)
+    def config_of(self, options: Mapping[str, Any], key: str) -> Any:
+        """Of a student of a stage's own. options: entries of conf/student. Raises UserError with the key for wrong ones."""
+        try:
+            return Student(**options).config(self.teacher_config, self.student_tokenizer)
+        except (UserError, TypeError) as error:
+            raise UserError(f"{key}: {error}") from error
 
     @lazy
     def late(self) -> dict[str, Late | None]:

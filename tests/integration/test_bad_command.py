@@ -68,7 +68,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         ["~losses/hidden"],
         "~losses/hidden removes nothing. An option is left out by naming the others",
     ),
-    "unknown option with +": (["+experiment=quikstart"], "did you mean quickstart?"),
+    "unknown option with +": (["+experiment=quikstart"], "did you mean quickstart, "),
     "unknown launcher": (["hydra/launcher=joblb"], "hydra/launcher=joblb is unknown; did you mean joblib?"),
     "unknown key of Hydra": (["hydra.run.dri=x"], "did you mean hydra.run.dir"),
     "unknown config": (["--config-name=trian"], "--config-name=trian is unknown; did you mean train?"),

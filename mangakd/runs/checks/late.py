@@ -48,12 +48,13 @@ def losses(late: Both, stages: Sequence[Stage], losses: Mapping[str, LossCallbac
                 )
 
 
-def stages(late: Both, stages: Sequence[Stage], config: Callable[[Mapping[str, Any]], Any]) -> None:
-    """Students and teachers of stages that read other sequences than those of the run. config: options → of such a student."""
+def stages(late: Both, stages: Sequence[Stage], config: Callable[[Mapping[str, Any], str], Any]) -> None:
+    """Students and teachers of stages that read other sequences than the run. config: options, key → of such a student."""
     for stage in stages:
-        if stage.student is not None and (own := of_config(config(stage.student))) != late["student"]:
+        key = stage.key("student")
+        if stage.student is not None and (own := of_config(config(stage.student, key))) != late["student"]:
             raise UserError(
-                f"{stage.key('student')} reads {reads(own)}, and the run's student {reads(late['student'])}: the texts are "
+                f"{key} reads {reads(own)}, and the run's student {reads(late['student'])}: the texts are "
                 "tokenised for one of them. Give both the same interaction."
             )
         if stage.teacher == "previous" and late["student"] != late["teacher"]:
