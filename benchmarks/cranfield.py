@@ -47,8 +47,8 @@ def main() -> None:
     rows = collection.groups(collection.queries_of("test"), CANDIDATES, False, None)
     documents: list[tuple[str, ...]] = rows["documents"]
     scores = {"BM25": [-np.arange(len(each), dtype=np.float64) for each in documents]}  # candidates come in this order
-    for given in options.student:
-        name, _, folder = given.partition("=")
+    for each in options.student:
+        name, _, folder = each.partition("=")
         scores[name] = list(ranked(folder, rows["query"], documents))
     grades = padded([np.array(each) for each in rows["grades"]], np.nan)
     save({name: padded(each, -np.inf) for name, each in scores.items()}, grades)
@@ -111,17 +111,17 @@ def save(scores: Mapping[str, np.ndarray], grades: np.ndarray) -> None:
         statistics[f"{name} ndcg@10"] = metrics.ndcg(ranking, 10, exponential=True)
         statistics[f"{name} ndcg@3"] = metrics.ndcg(ranking, 3, exponential=True)
         statistics[f"{name} mrr@10"] = metrics.mrr(ranking, 10, None)
-    found = bootstrap(statistics)
+    estimates = bootstrap(statistics)
     measures = ("ndcg@10", "ndcg@3", "mrr@10")
     rows = [
-        [name, *(text(found[f"{name} {measure}"]) for measure in measures),
-         *(["–"] if name == "BM25" else [text(found[f"{name} ndcg@10"] - found["BM25 ndcg@10"], "{:+.3f}")])]
+        [name, *(text(estimates[f"{name} {measure}"]) for measure in measures),
+         *(["–"] if name == "BM25" else [text(estimates[f"{name} ndcg@10"] - estimates["BM25 ndcg@10"], "{:+.3f}")])]
         for name in scores
     ]  # fmt: skip
     graded = int(((np.nan_to_num(grades) > 0).any(1)).sum())
     note = NOTE.format(queries=graded, candidates=CANDIDATES, length=LENGTH)
     versions = {package: version(package) for package in ("torch", "transformers", "bm25s")}
-    content = {"versions": versions, "scores": {name: [each.value, *each.interval] for name, each in found.items()}}
+    content = {"versions": versions, "scores": {name: [each.value, *each.interval] for name, each in estimates.items()}}
     body = note + table(["", *measures, "ndcg@10 − BM25"], rows)
     print(write("cranfield", "MedQuAD's rerankers on Cranfield", content, body).read_text(encoding="utf-8"))
 

@@ -9,7 +9,6 @@ PATH/runs/<recipe>_<seed>; results/embedding.json keeps what it measured (seed_r
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from results_file import table
-from seed_runs import ROOT, by_recipe, command, keep, runs_of, train
+from seed_runs import by_recipe, command, keep, parsed, runs_of, train
 from transformers import AutoModel, AutoTokenizer
 
 from mangakd.evaluation import predictions
@@ -50,21 +49,13 @@ a question's own answer among the 1,369 answers of MedQuAD's test part, {length}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True, help="folder for the runs and the cache")
-    parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument(
-        "--source", type=Path, default=ROOT, help="folder of train.py: a copy, when this one is worked on"
-    )
-    options = parser.parse_args()
-    given = [*files(options.data, options.work / "data"), f"paths.cache={options.work / 'cache'}"]
+    options = parsed(__doc__, "the folder of wiki/, stsb_en/ and medquad/", RECIPES)
+    places = [*files(options.data, options.work / "data"), f"paths.cache={options.work / 'cache'}"]
     for seed in options.seeds:
         for recipe in options.only:
             folder = options.work / "runs" / f"{recipe}_{seed}"
             if folder.name not in runs_of("embedding"):
-                train(folder, [*COMMON, *RECIPES[recipe], f"seed={seed}", *given], source=options.source)
+                train(folder, [*COMMON, *RECIPES[recipe], f"seed={seed}", *places], source=options.source)
                 keep("embedding", "Embedding models", folder.name, record(folder, options.data), body)
 
 
@@ -126,10 +117,12 @@ def recall(model: Path, medquad: Path) -> dict[str, float]:
     answers = {each["qid"]: each["answer"] for each in _lines(medquad / "answers_test.jsonl")}
     groups = _lines(medquad / "groups_test.jsonl")
     keys = list(answers)
-    found = vectors(model, list(answers.values()))
+    documents = vectors(model, list(answers.values()))
     questions = vectors(model, [group["question"] for group in groups])
     own = np.array([keys.index(group["candidates"][int(np.argmax(group["labels"]))]) for group in groups])
-    return {str(size): _recall(scores.unit(questions, size), scores.unit(found, size), own) for size in (None, *DIMS)}
+    return {
+        str(size): _recall(scores.unit(questions, size), scores.unit(documents, size), own) for size in (None, *DIMS)
+    }
 
 
 def _recall(questions: np.ndarray, answers: np.ndarray, own: np.ndarray) -> float:

@@ -64,8 +64,8 @@ def run(experiment: str, side: str, seed: int, folder: Path) -> dict[str, Any]:
     seconds = train([f"experiment={experiment}", *chance(seed), *overrides], folder, environment)
     report = (folder / "report.md").read_text()
     gate = next(line for line in report.splitlines() if line.startswith("Gate:"))
-    kept = scores(folder) if experiment not in MAIN else search_scores(folder, MAIN[experiment])
-    return {"side": side, "seed": seed, "cpu_seconds": seconds, "scores": kept, "gate": gate}
+    values = scores(folder) if experiment not in MAIN else search_scores(folder, MAIN[experiment])
+    return {"side": side, "seed": seed, "cpu_seconds": seconds, "scores": values, "gate": gate}
 
 
 def chance(seed: int) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from results_file import table
-from seed_runs import ROOT, by_recipe, command, estimates, keep, runs_of, text, train
+from seed_runs import by_recipe, command, estimates, keep, parsed, runs_of, text, train
 from torch import nn
 from transformers import AutoModel, AutoTokenizer
 
@@ -63,26 +63,18 @@ test queries, paired for differences. They say nothing of other seeds, whose dif
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="what medquad.py wrote")
-    parser.add_argument("--work", type=Path, required=True, help="folder for the runs and the cache")
-    parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument(
-        "--source", type=Path, default=ROOT, help="folder of train.py: a copy, when this one is worked on"
-    )
-    options = parser.parse_args()
-    given = [f"{key}={options.data / file}.jsonl" for key, file in FILES.items()] + [
+    options = parsed(__doc__, "what medquad.py wrote", RECIPES)
+    places = [f"{key}={options.data / file}.jsonl" for key, file in FILES.items()] + [
         f"paths.cache={options.work / 'cache'}"
     ]
-    teacher = teacher_of(options, given)
+    teacher = teacher_of(options, places)
     own = published(options.work / "student")
     for seed in options.seeds:
         for recipe in options.only:
             folder = options.work / "runs" / f"{recipe}_{seed}"
             if folder.name not in runs_of("ranking"):
                 words = [word.replace(OWN, str(own)) for word in RECIPES[recipe]]
-                train(folder, [*words, f"seed={seed}", f"teacher.path={teacher}", *given], source=options.source)
+                train(folder, [*words, f"seed={seed}", f"teacher.path={teacher}", *places], source=options.source)
                 keep("ranking", "Rerankers", folder.name, record(folder), body)
 
 
@@ -99,9 +91,9 @@ def published(folder: Path) -> Path:
 FILES = {"data.path": "train", "data.val_path": "dev", "data.test_path": "test"}
 
 
-def teacher_of(options: argparse.Namespace, given: Sequence[str]) -> Path:
+def teacher_of(options: argparse.Namespace, places: Sequence[str]) -> Path:
     """The folder of the fine-tuned teacher."""
-    words = [*COMMON, "teacher.fit.epochs=1", "student.layers=[1,3,5,6]", *given]
+    words = [*COMMON, "teacher.fit.epochs=1", "student.layers=[1,3,5,6]", *places]
     folders = options.work / "cache" / "teachers"
     if not any(folders.glob("*/config.json")):
         train(options.work / "cache", words, "scripts/cache_teacher.py", options.source)
@@ -122,8 +114,8 @@ def record(folder: Path) -> dict[str, Any]:
 def measured(test: predictions.Predictions, name: str) -> dict[str, np.ndarray]:
     """measure → (N): each query's value."""
     ranking = Ranking.of(test.answers[name]["logits"], test.truth["grades"])
-    found = {"mrr@10": metrics.mrr(ranking, 10, None), "ndcg_exp@3": metrics.ndcg(ranking, 3, exponential=True)}
-    return {measure: statistic.features[:, 0] for measure, statistic in found.items()}
+    statistics = {"mrr@10": metrics.mrr(ranking, 10, None), "ndcg_exp@3": metrics.ndcg(ranking, 3, exponential=True)}
+    return {measure: statistic.features[:, 0] for measure, statistic in statistics.items()}
 
 
 def body(runs: Mapping[str, Any]) -> str:

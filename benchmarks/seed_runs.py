@@ -6,12 +6,13 @@ removed is trained again. Intervals are of the bootstrap over test rows, each ro
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,17 @@ PATHS = (
     "teacher.path=",
     "student.path=",
 )
+
+
+def parsed(doc: str | None, data: str, recipes: Collection[str]) -> argparse.Namespace:
+    """The words of such a benchmark. data: what --data is."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help=data)
+    parser.add_argument("--work", type=Path, required=True, help="folder for the runs and the cache")
+    parser.add_argument("--only", nargs="+", choices=recipes, default=list(recipes))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--source", type=Path, default=ROOT, help="folder of train.py: a copy, when this one is edited")
+    return parser.parse_args()
 
 
 def train(folder: Path, words: Sequence[str], script: str = "train.py", source: Path = ROOT) -> None:

@@ -6,7 +6,8 @@ and strict loading of the student stays on.
 
 import hashlib
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 
@@ -50,6 +51,33 @@ class TeacherProvider(ABC):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "TeacherProvider":
         # Weight averaging deep-copies the LightningModule; the teacher must not be copied with it.
+        return self
+
+
+class SeveralProviders(TeacherProvider):
+    """A teacher that asks several others, and gives answers alone. word: begins what its fingerprint is made of."""
+
+    word: ClassVar[str]
+
+    def __init__(self, providers: Sequence["TeacherProvider"]) -> None:
+        self._providers = list(providers)
+
+    @property
+    def gives(self) -> Need:
+        return Need(answer=True)
+
+    @property
+    def encoders(self) -> list[Encoder]:
+        return [encoder for provider in self._providers for encoder in provider.encoders]
+
+    @property
+    def fingerprint(self) -> str:
+        """Without the weights of the members, which are applied after their answers: one store serves every weighting."""
+        return digest(self.word, *(provider.fingerprint for provider in self._providers))
+
+    def prepare(self, device: torch.device, need: Need) -> "SeveralProviders":
+        for provider in self._providers:
+            provider.prepare(device, Need(answer=True))
         return self
 
 

@@ -11,6 +11,7 @@ Shapes: v_m (S, D_m), v (S, Σ D_m). S sequences, D dimensions.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,20 +19,21 @@ from torch.nn import functional as F
 
 from mangakd.core.errors import UserError
 from mangakd.core.outputs import Batch, Outputs
-from mangakd.core.requires import Need
 from mangakd.core.spec import Head
-from mangakd.models.encoder import Encoder
-from mangakd.teachers.base import TeacherProvider, digest
+from mangakd.teachers.base import SeveralProviders, TeacherProvider
 
 
-class ConcatenatedTeacher(TeacherProvider):
+class ConcatenatedTeacher(SeveralProviders):
     """providers: of vectors. weights: M numbers that sum to 1; None leaves each part at length 1, as a store keeps it.
 
     Raises UserError for models that read with different tokenizers.
     """
 
+    word: ClassVar[str] = "concatenated"
+
     def __init__(self, providers: Sequence[TeacherProvider], weights: Tensor | None = None) -> None:
-        self._providers, self.weights = list(providers), weights
+        super().__init__(providers)
+        self.weights = weights
         specs = [provider.spec for provider in self._providers]
         vocabularies = {spec.vocabulary: spec.name for spec in specs if spec.layers}
         if len(vocabularies) > 1:
@@ -42,23 +44,6 @@ class ConcatenatedTeacher(TeacherProvider):
         self.widths = [spec.head.outputs for spec in specs]
         first = next((spec for spec in specs if spec.layers), specs[0])
         self.spec = replace(first, name=f"concatenation of {len(specs)}", head=Head("vector", sum(self.widths)))
-
-    @property
-    def gives(self) -> Need:
-        return Need(answer=True)
-
-    @property
-    def encoders(self) -> list[Encoder]:
-        return [encoder for provider in self._providers for encoder in provider.encoders]
-
-    @property
-    def fingerprint(self) -> str:
-        return digest("concatenated", *(provider.fingerprint for provider in self._providers))
-
-    def prepare(self, device: torch.device, need: Need) -> "ConcatenatedTeacher":
-        for provider in self._providers:
-            provider.prepare(device, Need(answer=True))
-        return self
 
     def __call__(self, batch: Batch) -> Outputs:
         vectors = [F.normalize(provider(batch).answer.float(), dim=-1) for provider in self._providers]

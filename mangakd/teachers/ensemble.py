@@ -8,6 +8,7 @@ scale first (standard.py). Vectors are put side by side (concatenated.py).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,25 +20,26 @@ from mangakd.core.spec import Head, Kind, ModelSpec
 from mangakd.data.encoded import EncodedSplit
 from mangakd.data.gather import gather
 from mangakd.data.loader import EvalBatches
-from mangakd.models.encoder import Encoder
 from mangakd.teachers import standard
-from mangakd.teachers.base import TeacherProvider, digest
+from mangakd.teachers.base import SeveralProviders, TeacherProvider
 from mangakd.teachers.concatenated import ConcatenatedTeacher
 from mangakd.teachers.options import TeacherContext
 from mangakd.teachers.several import CONCATENATED, EnsembleOptions, check_combinable
 from mangakd.teachers.standard import Scale, check_scores
 
 
-class EnsembleTeacher(TeacherProvider):
+class EnsembleTeacher(SeveralProviders):
     """members: providers with one label order. weights: M numbers ≥ 0, normalised to 1; None means equal.
 
     Raises UserError on a wrong number of weights, or members that differ in head or tokenizer.
     """
 
+    word: ClassVar[str] = "ensemble"
+
     def __init__(
         self, members: Sequence[TeacherProvider], weights: Sequence[float] | None = None, combine: str = "probabilities"
     ) -> None:
-        self._providers = list(members)
+        super().__init__(members)
         check_combinable(self._providers[0].spec.head.kind, combine, several=True)
         _check_alike([provider.spec for provider in self._providers])
         self.members = len(self._providers)
@@ -45,24 +47,6 @@ class EnsembleTeacher(TeacherProvider):
         self.combine = combine
         self.scale: Scale | None = None
         self.spec = replace(self._providers[0].spec, name=f"ensemble of {self.members}")
-
-    @property
-    def gives(self) -> Need:
-        return Need(answer=True)
-
-    @property
-    def encoders(self) -> list[Encoder]:
-        return [encoder for provider in self._providers for encoder in provider.encoders]
-
-    @property
-    def fingerprint(self) -> str:
-        # Weights are applied after the members' logits, so one store serves every weighting.
-        return digest("ensemble", *(provider.fingerprint for provider in self._providers))
-
-    def prepare(self, device: torch.device, need: Need) -> "EnsembleTeacher":
-        for provider in self._providers:
-            provider.prepare(device, Need(answer=True))
-        return self
 
     def __call__(self, batch: Batch) -> Outputs:
         stacked = torch.stack([provider(batch).answer for provider in self._providers])

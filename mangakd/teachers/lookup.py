@@ -123,10 +123,10 @@ class LookupOptions(TeacherOptions):
         if lacking := int((places < 0).sum()):
             sequences = zip(texts, places, strict=True)
             first = islice((sequence for sequence, place in sequences if place < 0), SHOWN)
-            shown = "; ".join(f"{' with '.join(map(short, each))} ({texts.rows.where(i)})" for i, each in first)
+            examples = "; ".join(f"{' with '.join(map(short, each))} ({texts.rows.where(i)})" for i, each in first)
             what = "pairs" if self.pairs else "texts"
             raise UserError(
-                f"{KEY}={self.path} has no {self.noun} for {lacking} of the {len(places)} {what} of {split}: {shown}"
+                f"{KEY}={self.path} has no {self.noun} for {lacking} of the {len(places)} {what} of {split}: {examples}"
                 f"{'; …' if lacking > SHOWN else ''}. Add them to the file, or leave these rows out."
             )
         return places

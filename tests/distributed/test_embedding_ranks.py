@@ -75,7 +75,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
 def test_two_processes_end_with_the_weights_of_one(
     hardware: Hardware, whole: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    found = weights(tmp_path, hardware)
+    ends = weights(tmp_path, hardware)
     assert any("vector" in name for name in whole), "the map to the teacher's width learns, too"
     for name, value in whole.items():
-        torch.testing.assert_close(found[name], value, rtol=0, atol=2e-6, msg=name)
+        torch.testing.assert_close(ends[name], value, rtol=0, atol=2e-6, msg=name)

@@ -104,6 +104,6 @@ def whole(late: Late | None, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 def test_two_processes_end_with_the_weights_of_one(
     hardware: Hardware, late: Late | None, whole: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    found = weights(tmp_path, hardware, late)
+    ends = weights(tmp_path, hardware, late)
     for name, value in whole.items():
-        torch.testing.assert_close(found[name], value, rtol=0, atol=2e-6, msg=name)
+        torch.testing.assert_close(ends[name], value, rtol=0, atol=2e-6, msg=name)

@@ -22,12 +22,14 @@ STEPS = 40
 
 def sentences(count: int, seed: int) -> list[dict]:
     """Pairs of texts that share some of their words."""
-    chance, made = random.Random(seed), []
+    chance, content = random.Random(seed), []
     for i in range(count):
         one, other = chance.sample(TOPICS, 3), chance.sample(TOPICS, 3)
         shared = i % 4
-        made.append({"anchor": " ".join(one), "positive": " ".join(one[:shared] + other[shared:]), "score": shared / 3})
-    return made
+        content.append(
+            {"anchor": " ".join(one), "positive": " ".join(one[:shared] + other[shared:]), "score": shared / 3}
+        )
+    return content
 
 
 CONTENT = {"rerank": lambda seed: rows(24, seed), "embedding": lambda seed: sentences(24, seed)}

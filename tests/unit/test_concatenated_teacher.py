@@ -43,7 +43,7 @@ def of(text: str) -> np.ndarray:
 
 
 @pytest.fixture
-def given(tmp_path: Path) -> TeacherContext:
+def setting(tmp_path: Path) -> TeacherContext:
     lines = [json.dumps({"text": text, "vector": of(text).tolist()}) for text in dict.fromkeys(ALL)]
     (tmp_path / "api.jsonl").write_text("\n".join(lines))
     parts = {name: SequenceTexts(Rows({"text": texts(count, seed)}), Classification().sequences)
@@ -56,8 +56,8 @@ def options(kind: type[EnsembleOptions], folder: Path, **more: Any) -> EnsembleO
     return kind(**{"path": "bert", "paths": paths, "weights": WEIGHTS, "combine": "concatenated", **more})
 
 
-def answers(provider: TeacherProvider, given: TeacherContext) -> Tensor:
-    return provider.prepare(CPU, Need(answer=True))(given.splits["train"].collate(range(40))).answer
+def answers(provider: TeacherProvider, setting: TeacherContext) -> Tensor:
+    return provider.prepare(CPU, Need(answer=True))(setting.splits["train"].collate(range(40))).answer
 
 
 def cosines(vectors: np.ndarray) -> np.ndarray:
@@ -67,18 +67,18 @@ def cosines(vectors: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", [Ensemble, Cached])
 def test_cosines_are_the_weighted_mean_of_the_members_cosines(
-    kind: type[EnsembleOptions], given: TeacherContext, tmp_path: Path
+    kind: type[EnsembleOptions], setting: TeacherContext, tmp_path: Path
 ) -> None:
     wanted, share = np.zeros((40, 40)), np.array(WEIGHTS) / 6
-    batch = given.splits["train"].collate(range(40))["teacher"]
+    batch = setting.splits["train"].collate(range(40))["teacher"]
     with torch.no_grad():
         wanted += share[0] * cosines(load(Member("bert", 0))(batch).answer.numpy())
         wanted += share[2] * cosines(load(Member("distilbert", 0))(batch).answer.numpy())
     wanted += share[1] * cosines(np.stack([of(text) for text in texts(40, 0)]))
     teacher = options(kind, tmp_path)
     assert [member.path for member in teacher.models] == ["bert", "distilbert"]
-    provider = teacher.provider(given)
-    vectors = answers(provider, given)
+    provider = teacher.provider(setting)
+    vectors = answers(provider, setting)
     assert provider.spec.head == Head("vector", 45) == teacher.head(VECTOR, [Head("vector", 16), Head("vector", 24)])
     assert provider.gives == Need(answer=True) and provider.members == 1 and not vectors.requires_grad
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(40))
@@ -86,24 +86,24 @@ def test_cosines_are_the_weighted_mean_of_the_members_cosines(
     assert wanted[np.triu_indices(40, 1)].std() > 0.05, "equal cosines prove nothing"
 
 
-def test_one_store_serves_all_weights(given: TeacherContext, tmp_path: Path) -> None:
-    one, other = (options(Cached, tmp_path, weights=weights).provider(given) for weights in (WEIGHTS, [1, 0, 0]))
+def test_one_store_serves_all_weights(setting: TeacherContext, tmp_path: Path) -> None:
+    one, other = (options(Cached, tmp_path, weights=weights).provider(setting) for weights in (WEIGHTS, [1, 0, 0]))
     assert len(list((tmp_path / "stores").iterdir())) == 1 and one.fingerprint == other.fingerprint
     assert not torch.equal(one.weights, other.weights)  # type: ignore[attr-defined]
-    live = options(Ensemble, tmp_path, weights=[1, 0, 0]).provider(given)
-    torch.testing.assert_close(answers(other, given), answers(live, given), rtol=1e-5, atol=1e-6)
+    live = options(Ensemble, tmp_path, weights=[1, 0, 0]).provider(setting)
+    torch.testing.assert_close(answers(other, setting), answers(live, setting), rtol=1e-5, atol=1e-6)
     assert live.fingerprint == one.fingerprint
-    second = options(Ensemble, tmp_path, paths=["bert", "bert", "distilbert"]).provider(given)
+    second = options(Ensemble, tmp_path, paths=["bert", "bert", "distilbert"]).provider(setting)
     assert second.fingerprint != live.fingerprint
 
 
-def test_what_does_not_fit_is_refused(given: TeacherContext, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused(setting: TeacherContext, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"combine=probabilities takes a mean of vectors, .*combine=concatenated"):
         options(Ensemble, tmp_path, combine="probabilities").head(VECTOR, [])
     with pytest.raises(UserError, match=r"combine=concatenated is for vectors, and the task's head is of kind score"):
         options(Ensemble, tmp_path, paths=["bert", "distilbert"]).head(Head("score", 1), [])
     with pytest.raises(UserError, match=r"teacher\.weights=\[1\.0, 2\.0\] must be 3 numbers"):
-        options(Ensemble, tmp_path, weights=[1, 2]).provider(given)
+        options(Ensemble, tmp_path, weights=[1, 2]).provider(setting)
     rows = SequenceTexts(Rows({"text": ["w1 unheard of"]}), Classification().sequences)
     with pytest.raises(UserError, match=r"api\.jsonl has no vector for 1 of the 1 texts of test: 'w1 unheard of'"):
         options(Ensemble, tmp_path).check({"test": rows})

@@ -92,21 +92,23 @@ def expected(case: Case, share: float, margin: float) -> dict[int, list[frozense
 
 @pytest.mark.parametrize(("share", "margin"), [(0.95, 0.0), (1.0, 0.2), (0.5, 0.05)])
 def test_negatives_equal_brute_force(case: Case, share: float, margin: float) -> None:
-    wanted = expected(case, share, margin)
-    given = case.mine(count=4, share=share, margin=margin)
-    assert given.shape == (N, 4) and (given[6] == -1).all()
-    for row, texts in wanted.items():
-        assert [case.text(i) for i in given[row] if i >= 0] == texts[:4]
+    reference = expected(case, share, margin)
+    mined_rows = case.mine(count=4, share=share, margin=margin)
+    assert mined_rows.shape == (N, 4) and (mined_rows[6] == -1).all()
+    for row, texts in reference.items():
+        assert [case.text(i) for i in mined_rows[row] if i >= 0] == texts[:4]
     assert case.asked < len(case.split.teacher), "equal texts are asked once"
-    assert any(case.cosine(case.split.first[row], case.split.first[row] + 1) < 0 for row in wanted), "no row is below 0"
+    assert any(case.cosine(case.split.first[row], case.split.first[row] + 1) < 0 for row in reference), (
+        "no row is below 0"
+    )
 
 
 def test_the_texts_of_positives_are_never_mined(case: Case) -> None:
     """All candidates, whatever their cosine: a bound of share=1 alone would let equal texts through."""
-    given = case.mine(count=200, candidates=200, share=1.0, margin=0.0)
+    mined_rows = case.mine(count=200, candidates=200, share=1.0, margin=0.0)
     first = case.split.first
     assert first is not None
-    mined = {row: {case.text(i) for i in given[row] if i >= 0} for row in range(N)}
+    mined = {row: {case.text(i) for i in mined_rows[row] if i >= 0} for row in range(N)}
     own = {row: case.text(first[row] + 1) for row in range(N) if row != 6}
     assert not any(own[row] in mined[row] for row in own) and own[2] == own[0]
     assert not {own[0], own[1]} & (mined[0] | mined[1]), "another positive of the same anchor"
@@ -128,8 +130,8 @@ def test_the_same_again_in_other_blocks(case: Case, monkeypatch: pytest.MonkeyPa
 
 def test_rows_that_got_fewer_are_counted(case: Case, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        given = case.mine(count=30, candidates=30, share=0.6)
-    counts = np.delete((given >= 0).sum(1), 6)
+        mined_rows = case.mine(count=30, candidates=30, share=0.6)
+    counts = np.delete((mined_rows >= 0).sum(1), 6)
     fewer, none = (counts < 30).sum(), (counts == 0).sum()
     words = f"39 rows with a positive; {fewer} rows got fewer than task.hard_negatives.count=30, {none} of them none"
     assert words in caplog.text and (counts == 0).any() and (counts == 30).any()

@@ -160,8 +160,8 @@ class Embedding(Task):
 
     def folder_settings(self, max_length: int) -> Settings:
         prompts = self.texts_before["student"]
-        given = prompts if any(prompts.values()) else {}
-        return Settings(given, max_length=max_length, dims=tuple(self.dims or ()))
+        own = prompts if any(prompts.values()) else {}
+        return Settings(own, max_length=max_length, dims=tuple(self.dims or ()))
 
     def served(self, rows: Rows) -> Served | None:
         return served(rows, self.most, self.texts_before["student"], self.judge)
