@@ -5,10 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from scipy.stats import spearmanr
 from warm import Command
 
 from mangakd.cli.latency import latency
+from mangakd.evaluation import predictions
 from mangakd.evaluation.report.export import FOLDER
+from mangakd.runs.exports import data_of
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(package)
@@ -49,6 +54,21 @@ def test_a_run_is_exported_and_timed(
     assert record["score"] == monitor and record["rows"]["validation"] == 24 and record["rows"]["test"] == 30
     metrics = json.loads((run / "metrics.json").read_text())
     assert record["pytorch"]["score"] == pytest.approx(metrics[f"val/{monitor}"], abs=1e-3)
-    assert record["test"]["agreement_teacher"] == pytest.approx(metrics["test/likeness"], abs=0.02)
+    saved = predictions.load(run, "validation").answers
+    alike = spearmanr(*((each["anchor"] * each["positive"]).sum(1) for each in (saved["student"], saved["teacher"])))
+    assert (
+        record["pytorch"]["agreement_teacher"] == pytest.approx(alike.statistic, abs=1e-4) and alike.statistic < 0.9995
+    )
     times = latency(run)
     assert times["what"] == "one text" and 0 < times["p50_ms"] <= times["p95_ms"]
+    assert not agrees_after_an_edit(run, tmp_path / "val_path.jsonl")
+
+
+def agrees_after_an_edit(run: Path, file: Path) -> bool:
+    """Whether an export compares the edited validation rows with the teacher's answers to those of the run."""
+    file.write_text("".join(reversed(file.read_text().splitlines(keepends=True))))
+    config = OmegaConf.load(run / "config.yaml")
+    task = instantiate(config.task)
+    data = data_of(run, task, instantiate(config.data).load(task.columns, task.optional))
+    assert data.test is not None and data.test.served is not None and data.test.served.teacher is not None
+    return data.validation.served is not None and data.validation.served.teacher is not None
