@@ -49,6 +49,8 @@ class Parts:
         try:
             columns, optional = self.task.columns, self.task.optional
         except Exception:  # reported as the task's; a task that fails must not hide what is wrong with the data
+            if self._given.settings("data").get("columns"):  # of a task whose columns cannot be known now
+                raise
             columns, optional = CLASSES, ()
         return source.load(columns, optional)
 

@@ -215,3 +215,9 @@ def test_preflight_tells_what_does_not_fit(
 ) -> None:
     with pytest.raises(UserError, match=words):
         checked(compose(*texts_alone, "student.layers=[1,3]", *typed), tmp_path / "run")
+
+
+def test_a_task_that_fails_is_the_only_problem(questions: list[str], compose: Compose, tmp_path: Path) -> None:
+    """The columns that its file maps were said to be of no task."""
+    with pytest.raises(UserError, match=r"^1 problem found.*\n.*task\.hard_negatives\.share=2 must lie in"):
+        checked(compose(*questions, "student.layers=[1,3]", "task.hard_negatives.share=2"), tmp_path / "run")
