@@ -37,11 +37,11 @@ SCORES = ["losses=[listwise_kl,margin_mse]", "teacher=cached"]
 BASELINE = "baseline=true"
 RECIPES: dict[str, list[str]] = {
     "layers": [*LAYERS, *SCORES, BASELINE],
-    "layers_margin_mse": [*LAYERS, "losses=[margin_mse]", "teacher=cached"],
-    "layers_listwise_kl": [*LAYERS, "losses=[listwise_kl]", "teacher=cached"],
-    "layers_hidden": [*LAYERS, "losses=[listwise_kl,margin_mse,hidden]"],
-    "layers_relation": [*LAYERS, "losses=[listwise_kl,margin_mse,relation]"],
     "layers-few": [*LAYERS, *FEW, *SCORES, BASELINE],
+    "layers-few_margin_mse": [*LAYERS, *FEW, "losses=[margin_mse]", "teacher=cached"],
+    "layers-few_listwise_kl": [*LAYERS, *FEW, "losses=[listwise_kl]", "teacher=cached"],
+    "layers-few_hidden": [*LAYERS, *FEW, "losses=[listwise_kl,margin_mse,hidden]"],
+    "layers-few_relation": [*LAYERS, *FEW, "losses=[listwise_kl,margin_mse,relation]"],
     "pretrained": [*PRETRAINED, *SCORES, BASELINE],
     "pretrained-few": [*PRETRAINED, *FEW, *SCORES, BASELINE],
     "tiny": [*TINY, *SCORES, BASELINE],
