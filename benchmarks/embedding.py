@@ -131,13 +131,13 @@ def _recall(questions: np.ndarray, answers: np.ndarray, own: np.ndarray) -> floa
 
 
 @torch.inference_mode()
-def vectors(model: Path, texts: Sequence[str]) -> np.ndarray:
+def vectors(model: Path | str, texts: Sequence[str], length: int = LENGTH) -> np.ndarray:
     """(N, D) means of the last layer's states: transformers alone, as a check of what the run reports."""
     tokenizer, encoder = AutoTokenizer.from_pretrained(model), AutoModel.from_pretrained(model).eval()
     parts = []
     for start in range(0, len(texts), 64):
         batch = tokenizer(
-            texts[start : start + 64], padding=True, truncation=True, max_length=LENGTH, return_tensors="pt"
+            texts[start : start + 64], padding=True, truncation=True, max_length=length, return_tensors="pt"
         )
         mask = batch["attention_mask"][..., None]
         parts.append((encoder(**batch).last_hidden_state * mask).sum(1) / mask.sum(1))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from embedding import vectors
 from results_file import table
 from seed_runs import by_recipe, command, estimates, keep, parsed, runs_of, text, train
 from torch import nn
@@ -23,11 +24,13 @@ from transformers import AutoModel, AutoTokenizer
 
 from mangakd.evaluation import predictions
 from mangakd.models.load import locate
+from mangakd.tasks.embedding.scores import unit
 from mangakd.tasks.rerank import metrics
 from mangakd.tasks.rerank.metrics import Ranking
 
 COMMON = ["task=rerank", "hardware=cpu", "data.max_length=96", "data.val_limit=100", "data.test_limit=500"]
 OWN = "STUDENT"  # a folder of layers 1, 3, 5, 6 of MiniLM-L6 as it was published
+BOTH = "TEACHERS"  # the teacher and another one, fine-tuned with seed 1
 KD = [*COMMON, "teacher.fit.mode=never", "data.train_limit=2500"]
 LAYERS = [*KD, "student.layers=[1,3,5,6]", "optim.lr=2e-4", "trainer.max_epochs=1"]
 FEW = ["data.labelled_share=0.1", "+stages.distil.texts=[labelled,unlabelled]"]
@@ -42,12 +45,14 @@ RECIPES: dict[str, list[str]] = {
     "layers-few_listwise_kl": [*LAYERS, *FEW, "losses=[listwise_kl]", "teacher=cached"],
     "layers-few_hidden": [*LAYERS, *FEW, "losses=[listwise_kl,margin_mse,hidden]"],
     "layers-few_relation": [*LAYERS, *FEW, "losses=[listwise_kl,margin_mse,relation]"],
+    "layers-few_ensemble": [*LAYERS, *FEW, *SCORES, f"teacher.paths={BOTH}", "teacher.combine=standardised"],
     "pretrained": [*PRETRAINED, *SCORES, BASELINE],
     "pretrained-few": [*PRETRAINED, *FEW, *SCORES, BASELINE],
     "tiny": [*TINY, *SCORES, BASELINE],
     "tiny_hidden": [*TINY, "losses=[listwise_kl,margin_mse,hidden]"],
 }  # of one family (before the first underscore), the first also trains the student without KD that all are compared with
 MODELS = {"teacher": "teacher", "KD": "student", "no KD": "baseline", "BM25": "BM25", "untrained": "untrained student"}
+SHOWN = (*MODELS, "bi-encoder")
 MEASURES = ("mrr@10", "ndcg_exp@3")
 NOTE = """MedQuAD, test: 500 queries of ten documents, at most 96 tokens of a pair. Grades are constructed: 2 the
 question's own answer, 1 another answer about the same disease, 0 another disease; MRR looks for the own answer. The
@@ -56,7 +61,9 @@ queries. *no KD*: the same student, from the same weights, in as many steps, fro
 3, 5, 6 of the teacher, so that a student without KD starts from what the teacher learnt; *pretrained*: these layers of
 MiniLM-L6 as it was published; both one epoch; *-few*: grades for 250 of the queries alone, and the teacher's scores for
 all; *tiny*: random weights of TinyBERT's shape (4 layers of 312), two epochs. Losses are listwise KL and margin-MSE, or
-those of the name; *hidden* and *relation* are added to them. Means over seeds; 95 % intervals of the bootstrap over
+those of the name; *hidden* and *relation* are added to them; *ensemble*: the mean of the standardised scores of this
+teacher and of one that was fine-tuned with another seed. *bi-encoder*: cosines of MiniLM-L6's vectors as it was
+published, 128 tokens of a text. Means over seeds; 95 % intervals of the bootstrap over
 test queries, paired for differences. They say nothing of other seeds, whose differences stand beside them.
 
 """
@@ -67,13 +74,16 @@ def main() -> None:
     places = [f"{key}={options.data / file}.jsonl" for key, file in FILES.items()] + [
         f"paths.cache={options.work / 'cache'}"
     ]
-    teacher = teacher_of(options, places)
+    teacher = teacher_of(options, places, 0)
     own = published(options.work / "student")
     for seed in options.seeds:
         for recipe in options.only:
             folder = options.work / "runs" / f"{recipe}_{seed}"
             if folder.name not in runs_of("ranking"):
                 words = [word.replace(OWN, str(own)) for word in RECIPES[recipe]]
+                if any(BOTH in word for word in words):
+                    both = f"[{teacher},{teacher_of(options, places, 1)}]"
+                    words = [word.replace(BOTH, both) for word in words]
                 train(folder, [*words, f"seed={seed}", f"teacher.path={teacher}", *places], source=options.source)
                 keep("ranking", "Rerankers", folder.name, record(folder), body)
 
@@ -91,36 +101,47 @@ def published(folder: Path) -> Path:
 FILES = {"data.path": "train", "data.val_path": "dev", "data.test_path": "test"}
 
 
-def teacher_of(options: argparse.Namespace, places: Sequence[str]) -> Path:
-    """The folder of the fine-tuned teacher."""
+def teacher_of(options: argparse.Namespace, places: Sequence[str], seed: int) -> Path:
+    """The folder of the teacher that was fine-tuned with this seed."""
+    cache = options.work / ("cache" if seed == 0 else f"cache_{seed}")
     words = [*COMMON, "teacher.fit.epochs=1", "student.layers=[1,3,5,6]", *places]
-    folders = options.work / "cache" / "teachers"
+    words += [f"paths.cache={cache}", f"teacher.fit.seed={seed}"]
+    folders = cache / "teachers"
     if not any(folders.glob("*/config.json")):
-        train(options.work / "cache", words, "scripts/cache_teacher.py", options.source)
+        train(cache, words, "scripts/cache_teacher.py", options.source)
     return next(folders.glob("*/config.json")).parent
+
+
+def bi_encoder(queries: Sequence[str], documents: Sequence[Sequence[str]]) -> np.ndarray:
+    """(N, G) cosines of questions and answers by MiniLM-L6 as it was published, of at most 128 tokens."""
+    texts = [text for query, each in zip(queries, documents, strict=True) for text in (query, *each)]
+    units = unit(vectors(locate("embedded"), texts, 128), None).reshape(len(queries), -1, 384)
+    return (units[:, 1:] * units[:, :1]).sum(2)
 
 
 def record(folder: Path) -> dict[str, Any]:
     scores = json.loads((folder / "metrics.json").read_text())
     test = predictions.load(folder, "test")
+    grades = test.truth["grades"]
+    answers = {model: test.answers[name]["logits"] for model, name in MODELS.items() if name in test.answers}
+    answers["bi-encoder"] = bi_encoder(test.texts, test.lists["documents"])
     rows = {
-        model: {measure: [round(value, 6) for value in each] for measure, each in measured(test, name).items()}
-        for model, name in MODELS.items()
-        if name in test.answers
+        model: {measure: each.tolist() for measure, each in measured(given, grades).items()}
+        for model, given in answers.items()
     }
     return {"command": command(folder), "scores": scores, "queries": rows}
 
 
-def measured(test: predictions.Predictions, name: str) -> dict[str, np.ndarray]:
+def measured(answers: np.ndarray, grades: np.ndarray) -> dict[str, np.ndarray]:
     """measure → (N): each query's value."""
-    ranking = Ranking.of(test.answers[name]["logits"], test.truth["grades"])
+    ranking = Ranking.of(answers, grades)
     statistics = {"mrr@10": metrics.mrr(ranking, 10, None), "ndcg_exp@3": metrics.ndcg(ranking, 3, exponential=True)}
-    return {measure: statistic.features[:, 0] for measure, statistic in statistics.items()}
+    return {measure: statistic.features[:, 0].round(6) for measure, statistic in statistics.items()}
 
 
 def body(runs: Mapping[str, Any]) -> str:
     lines = [line for recipe in by_recipe(runs) for line in rows(recipe, runs)]
-    head = ["recipe", "seeds", "score", *MODELS, "KD / teacher", "KD − no KD", "of each seed"]
+    head = ["recipe", "seeds", "score", *SHOWN, "KD / teacher", "KD − no KD", "of each seed"]
     return NOTE + table(head, lines)
 
 
@@ -131,11 +152,11 @@ def rows(recipe: str, runs: Mapping[str, Any]) -> Iterator[list[str]]:
     ]
     queries = [runs[f"{family}_{seed}"]["queries"] | runs[f"{recipe}_{seed}"]["queries"] for seed in seeds]
     for measure in MEASURES if seeds else ():
-        of = {model: np.array([each[model][measure] for each in queries]) for model in MODELS}
+        of = {model: np.array([each[model][measure] for each in queries]) for model in SHOWN}
         all_seeds = estimates({model: values.mean(0) for model, values in of.items()})
         gaps = [f"{gap:+.3f}" for gap in (of["KD"] - of["no KD"]).mean(1)]
         yield [
-            recipe, str(len(seeds)), measure, *(f"{all_seeds[model].value:.3f}" for model in MODELS),
+            recipe, str(len(seeds)), measure, *(f"{all_seeds[model].value:.3f}" for model in SHOWN),
             text(all_seeds["KD"] / all_seeds["teacher"]), text(all_seeds["KD"] - all_seeds["no KD"], "{:+.3f}"), ", ".join(gaps),
         ]  # fmt: skip
 
