@@ -76,9 +76,9 @@ class _Gather(torch.autograd.Function):
         ctx.sizes = sizes
         padded = own.new_zeros(max(sizes), *own.shape[1:])
         padded[: len(own)] = own
-        parts = padded.new_empty(len(sizes), *padded.shape)
+        parts = [torch.empty_like(padded) for _ in sizes]
         if padded.numel():
-            dist.all_gather_into_tensor(parts.flatten(0, 1), padded)
+            dist.all_gather(parts, padded)
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
     @staticmethod

@@ -9,6 +9,8 @@ from losses_table import ROWS, Row
 from torch import Tensor
 
 from mangakd.core import ranks
+from mangakd.core.outputs import Outputs
+from mangakd.losses import across_ranks
 from mangakd.losses.loss_set import LossSet
 from mangakd.training import launch
 from mangakd.training.hardware import Hardware
@@ -43,7 +45,18 @@ def compare(row: Row, first: int) -> None:
         torch.testing.assert_close(grads(together, [name])[name] / 2, gradient, rtol=1e-4, atol=1e-6)
 
 
+def gather_members(first: int) -> None:
+    """An ensemble's logits are gathered by row, whichever axis holds the rows."""
+    members = torch.arange(2.0 * B).view(2, B, 1)  # two members, one class
+    mine = slice(0, first) if ranks.is_first() else slice(first, B)
+    own = Outputs(members.mean(0)[mine], MASK[mine], members=members[:, mine], weights=torch.tensor([0.5, 0.5]))
+    whole, _, _ = across_ranks.gather(own, None, {"progress": 0.0}, ())
+    assert whole.members is not None and torch.equal(whole.members, members)
+    assert torch.equal(whole.answer, members.mean(0))
+
+
 def part(folder: Path, first: int) -> None:
+    gather_members(first)
     for row in COMPARING:
         compare(row, first)
     (folder / f"{ranks.rank()}.done").touch()
