@@ -23,6 +23,7 @@ from mangakd.teachers.local import LocalTeacher
 from mangakd.training import launch
 from mangakd.training.fit import fit
 from mangakd.training.hardware import Hardware
+from mangakd.training.optim import Optim
 
 pytestmark = pytest.mark.usefixtures("forked_ranks")
 ONE = Hardware(accelerator="cpu", batch_size=8)
@@ -65,25 +66,23 @@ def part(folder: Path, hardware: Hardware) -> None:
         contrastive=ContrastiveLoss(weight=0.5, soft=0.5, dims=[16, 4]), own=LabelsLoss(weight=0.5, dims=[8]),
     )  # fmt: skip
     plan = replace(
-        tiny.plan(folder, hardware=hardware, epochs=2), task=Embedding(), train=pairs(33, 1), validation=pairs(10, 2),
-        loggers=[CSVLogger(folder, name="", version="")],
+        tiny.plan(folder, hardware=hardware, epochs=2, optim=Optim(lr=1e-3, gradient_norms=1)),
+        task=Embedding(), train=pairs(33, 1), validation=pairs(10, 2), loggers=[CSVLogger(folder, name="", version="")],
     )  # fmt: skip
     fit(student, losses, LocalTeacher(teacher, Head("vector", 24)), plan)
 
 
-def run(folder: Path, hardware: Hardware) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
-    """(weights, losses of each step)."""
+def run(folder: Path, hardware: Hardware) -> tuple[dict[str, torch.Tensor], dict[str, list[float]]]:
+    """(weights, each step's value of every term and of the norm of its gradient)."""
     folder.mkdir(exist_ok=True)
     if hardware.world == 1:
         part(folder, hardware)
     else:
         launch.start(part, (folder, hardware), hardware, folder, no_user_error)
-    lines = csv.DictReader((folder / "metrics.csv").open())
-    steps = [
-        {name: float(each) for name, each in line.items() if name.startswith("train/loss") and each} for line in lines
-    ]
+    lines = [*csv.DictReader((folder / "metrics.csv").open())]
+    names = [name for name in lines[0] if name.startswith(("train/loss", "train/gradient_norm"))]
     weights = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
-    return weights, [step for step in steps if step]
+    return weights, {name: [float(line[name]) for line in lines if line[name]] for name in names}
 
 
 def no_user_error(error: BaseException) -> str | None:
@@ -93,8 +92,9 @@ def no_user_error(error: BaseException) -> str | None:
 @pytest.mark.parametrize("way", WAYS)
 def test_two_processes_take_the_steps_of_one(way: str, tmp_path: Path) -> None:
     two, one = (run(tmp_path / str(hardware.world), hardware) for hardware in WAYS[way])
-    assert len(one[1]) == 2 * (5 if way != "micro-batches" else 3)
-    for ours, theirs in zip(two[1], one[1], strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-7)
+    assert {len(values) for values in one[1].values()} == {2 * (3 if way == "micro-batches" else 5)}
+    assert len(two[1]) == (5 if way == "fsdp" else 9), "with FSDP there are no norms"
+    for name, values in two[1].items():
+        assert values == pytest.approx(one[1][name], rel=1e-5, abs=1e-6), name
     for name, value in one[0].items():
         torch.testing.assert_close(two[0][name], value, rtol=0, atol=2e-6, msg=name)
