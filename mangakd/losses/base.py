@@ -51,12 +51,15 @@ class LossCallback(nn.Module):
     is a fixed multiple of, one of UNITS. The loader knows how many of it an optimizer step holds on all ranks, which is what
     LossSet divides by. additive: False if the loss compares rows of a batch
     with each other (in-batch contrast): the sums of a step's parts then do not add up to the loss of the whole step.
+    gathers: of such a loss, the entries of the batch that it reads beside `first`. It then reads answers and these alone, and
+    on several devices it gets those of all ranks (across_ranks.py). None: it is refused on several devices.
     calibrated_on: validation or train, the split whose teacher answers `calibrate` gets.
     """
 
     citation: ClassVar[str] = ""
     needs_teacher: ClassVar[bool] = True
     additive: ClassVar[bool] = True
+    gathers: ClassVar[tuple[str, ...] | None] = None
     calibrated_on: str = "validation"
     unit: str = "rows"
 

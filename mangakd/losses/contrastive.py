@@ -37,7 +37,7 @@ from mangakd.losses.similarity import log_shares
 
 
 class ContrastiveLoss(PrefixLoss):
-    """Cross-entropy of each row's positive among the candidates of the batch, in nats: one device and no accumulation.
+    """Cross-entropy of each row's positive among the candidates of the batch, on all devices, in nats.
 
     temperature: T > 0. soft: share of the teacher's soft labels, in [0, 1]; 0 needs no teacher. teacher_temperature: T_t > 0, or
     null for T. dims: prefixes that learn, or null for the whole vector.
@@ -51,6 +51,7 @@ class ContrastiveLoss(PrefixLoss):
         "Kusupati et al. 2022, arXiv:2205.13147"
     )
     additive: ClassVar[bool] = False
+    gathers: ClassVar[tuple[str, ...] | None] = ("key", "labels")
     unit = "labels"
 
     def __init__(

@@ -6,6 +6,7 @@ Losses return sums and counts, so that LossSet can divide by the count of the wh
 accumulation, a mean of means weights short micro-batches too much (measured elsewhere: a 4-fold error). `batch["scale"]` holds,
 for each unit that losses count in, this micro-batch's share of its step (data/sampler). Without `batch["scale"]` the batch is
 the whole step. The mean of the totals over micro-batches and ranks is the step's loss, and the mean of the terms its terms.
+A loss that compares rows is computed on the micro-batches of all ranks together (across_ranks.py), with the mean of their shares.
 Losses sit in an nn.ModuleDict under their yaml keys, so projections are `losses.<name>.…` in checkpoints and optimizer groups.
 All of it runs in fp32, also under autocast, which would compute projections and score products in bf16.
 """
@@ -20,9 +21,10 @@ from torch import Tensor, nn
 
 from mangakd.core.errors import UserError
 from mangakd.core.outputs import Batch, Outputs
-from mangakd.core.requires import Requires
+from mangakd.core.requires import Need, Requires
 from mangakd.core.schedule import at
 from mangakd.core.spec import ModelSpec
+from mangakd.losses import across_ranks
 from mangakd.losses.base import UNITS, LossCallback, ends
 
 
@@ -88,16 +90,25 @@ class LossSet(nn.Module):
         if problems:
             raise UserError(problems[0] if len(problems) == 1 else "\n".join(f"- {problem}" for problem in problems))
 
-    def check_parts(self, parts: int, cure: str) -> None:
-        """Raises UserError if a step has several parts (ranks × micro-batches) and a loss needs the whole step at once.
+    @property
+    def comparing(self) -> list[str]:
+        """Names of the losses that compare the rows of a micro-batch with each other."""
+        return [name for name, loss in self.callbacks.items() if not loss.additive]
+
+    @property
+    def of_one_device(self) -> list[str]:
+        """Names of the losses that compare rows and cannot gather those of other devices. The losses are bound."""
+        return [name for name in self.comparing if not _gathers(self.callbacks[name])]
+
+    def check_ranks(self, world: int, cure: str) -> None:
+        """Raises UserError if a loss compares rows, and would see only those of one of several devices.
 
         cure: the end of the message.
         """
-        names = [name for name, loss in self.callbacks.items() if not loss.additive]
-        if names and parts > 1:
+        if world > 1 and (names := self.of_one_device):
             raise UserError(
-                f"losses {', '.join(names)} compare the rows of a batch with each other, but each optimizer step is computed in "
-                f"{parts} parts (devices × micro-batches), which see only their own rows. {cure}"
+                f"losses {', '.join(names)} compare the rows of a batch with each other, but each of {world} devices would "
+                f"compare its own rows alone: a loss can gather answers only, and must declare it (LossCallback.gathers). {cure}"
             )
 
     def calibrates_on(self, split: str) -> bool:
@@ -110,19 +121,24 @@ class LossSet(nn.Module):
             if loss.calibrated_on == split:
                 loss.calibrate(teacher)
 
-    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch, progress: float) -> LossSetOutput:
+    def forward(
+        self, student: Outputs, teacher: Outputs | None, batch: Batch, progress: float, across: bool = False
+    ) -> LossSetOutput:
         """The weighted total at `progress` (0…1). A weight of 0 multiplies and keeps the graph: skipping a loss would
-        leave its parameters without gradients, which DDP refuses."""
+        leave its parameters without gradients, which DDP refuses.
+
+        across: whether losses that compare rows compare those of all ranks, each of which then calls this for the same step."""
         total = student.mask.new_zeros((), dtype=torch.float32)
-        scale = batch.get("scale")
-        batch = {**batch, "progress": progress}
+        own = (student, teacher, {**batch, "progress": progress})
+        whole = across_ranks.gather(*own, self._entries()) if across and self.comparing else own
         weighted: dict[str, Tensor] = {}
         terms: dict[str, Tensor] = {}
         weights: dict[str, float] = {}
         logs: dict[str, Tensor] = {}
         with torch.autocast(device_type=student.mask.device.type, enabled=False):
             for name, loss in self.callbacks.items():
-                output = loss(student, teacher, batch)
+                inputs = own if loss.additive else whole
+                output, scale = loss(*inputs), inputs[2].get("scale")
                 mean = output.sum / output.count.clamp(min=1) * (1.0 if scale is None else scale[loss.unit])
                 weights[name] = at(loss.weight, progress)
                 weighted[name] = weights[name] * mean
@@ -130,6 +146,10 @@ class LossSet(nn.Module):
                 terms[name] = mean.detach()
                 logs.update({f"{name}/{key}": value for key, value in output.logs.items()})
         return LossSetOutput(total, weighted, terms, weights, logs)
+
+    def _entries(self) -> list[str]:
+        """What to gather of a batch, on all ranks in the same order."""
+        return sorted({entry for name in self.comparing for entry in self.callbacks[name].gathers or ()})
 
 
 def _check_entry(name: str, loss: object) -> None:
@@ -141,6 +161,12 @@ def _check_entry(name: str, loss: object) -> None:
         raise UserError(
             f"losses.{name}: {name!r} cannot name a loss (a dot, empty, or taken by torch); choose another."
         )
+
+
+def _gathers(loss: LossCallback) -> bool:
+    answers = Need(answer=True)
+    needs = (loss.requires.student, loss.requires.teacher)
+    return loss.gathers is not None and not any(need.missing(answers) for need in needs)
 
 
 def _check_unit(loss: LossCallback) -> None:

@@ -34,7 +34,7 @@ from mangakd.losses.prefixes import PrefixLoss, prefix
 
 
 class SimilarityLoss(PrefixLoss):
-    """Difference of the cosines between a batch's texts. It compares rows of a batch: one device and no accumulation.
+    """Difference of the cosines between a batch's texts, on all devices.
 
     compare: kl | mse. temperature: T > 0 of kl. dims: prefixes that learn, or null for the whole vector.
 
@@ -46,6 +46,7 @@ class SimilarityLoss(PrefixLoss):
         "arXiv:2205.13147"
     )
     additive: ClassVar[bool] = False
+    gathers: ClassVar[tuple[str, ...] | None] = ("key",)
     unit = "sequences"
 
     def __init__(

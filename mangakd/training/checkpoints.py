@@ -136,6 +136,17 @@ def resume_step(file: Path, record: Mapping[str, Any], hardware: Hardware) -> tu
     return rows, accumulate
 
 
+def warn_of_micro_batches(record: Mapping[str, Any], accumulate: int, world: int, names: Sequence[str]) -> None:
+    """Log if a resumed fit compares other rows. names: of the losses that compare the rows of a micro-batch."""
+    before = record["accumulate"]
+    if names and accumulate != before:
+        log.warning(
+            "losses %s compare the rows of a micro-batch. A step of %d rows now has %d micro-batches in place of %d, so the "
+            "result is not what one run would give. hardware.batch_size=%d keeps them.",
+            ", ".join(names), record["step_rows"], accumulate, before, -(-record["step_rows"] // (before * world)),
+        )  # fmt: skip
+
+
 def read(file: Path) -> dict[str, Any]:
     """Read a checkpoint; tensors are memory-mapped. Raises UserError if the file is damaged or no resumable checkpoint."""
     reason = damage(file)

@@ -131,7 +131,9 @@ def _step(setup: Fit, losses: LossSet, student: Encoder) -> tuple[int, int]:
             f"the optimizer of {setup.resume} holds the groups {record['groups']}, this run has {groups}: the losses differ. "
             "Resume with the losses of the first run, or start a new run with resume=false and another hydra.run.dir."
         )
-    return checkpoints.resume_step(setup.resume, record, setup.hardware)
+    step_rows, accumulate = checkpoints.resume_step(setup.resume, record, setup.hardware)
+    checkpoints.warn_of_micro_batches(record, accumulate, setup.hardware.world, losses.comparing)
+    return step_rows, accumulate
 
 
 def _share(hardware: Hardware, accumulate: int) -> Share:

@@ -107,8 +107,12 @@ class DistillModule(L.LightningModule):
         self.__dict__.pop("steps", None)  # the cached value of an earlier fit
 
     def on_fit_start(self) -> None:
-        cure = "Use one device and accumulate_grad_batches=1."
-        self.losses.check_parts(self.trainer.world_size * self.trainer.accumulate_grad_batches, cure)
+        self.losses.check_ranks(self.trainer.world_size, "Use one device.")
+        if self.accumulate > 1 and self.losses.comparing and self.rank == 0:
+            log.warning(
+                "losses %s compare the rows of a micro-batch, not those of the whole optimizer step, which has %d micro-batches.",
+                ", ".join(self.losses.comparing), self.accumulate,
+            )  # fmt: skip
         self._prepare_teacher()
 
     def on_validation_start(self) -> None:
@@ -143,7 +147,7 @@ class DistillModule(L.LightningModule):
             torch.get_device_module(self.device).manual_seed(seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        result = self._losses_of(batch, self.progress)
+        result = self._losses_of(batch, self.progress, across=self.trainer.world_size > 1)
         self._guard(result)
         if self._norms is not None and self._writes_step and self.loggers and self._pulls_due:
             self._norms.add(result.weighted, 1 / self.accumulate)
@@ -151,10 +155,10 @@ class DistillModule(L.LightningModule):
             self._log(result, batch_idx)
         return result.total
 
-    def _losses_of(self, batch: Batch, progress: float) -> LossSetOutput:
+    def _losses_of(self, batch: Batch, progress: float, across: bool = False) -> LossSetOutput:
         student = self.student(batch["student"])
         teacher = self.teacher(batch) if self.teacher is not None else None
-        return self.losses(student, teacher, batch, progress)
+        return self.losses(student, teacher, batch, progress, across)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._log_losses(batch, "val")
@@ -167,7 +171,10 @@ class DistillModule(L.LightningModule):
         return self.student(batch["student"]).answer
 
     def _log_losses(self, batch: Batch, split: str) -> None:
-        """Log the losses with the weights of the end of training (progress 1), as means over rows."""
+        """Log the losses with the weights of the end of training (progress 1), as means over rows.
+
+        Ranks may hold different numbers of batches here, so each compares the rows of its own.
+        """
         result = self._losses_of(batch, 1.0)
         values = {f"{split}/loss": result.total} | {f"{split}/loss/{name}": term for name, term in result.terms.items()}
         self.log_dict(values, batch_size=len(batch["student"]["input_ids"]), sync_dist=True, prog_bar=False)

@@ -97,9 +97,11 @@ class Case:
         return {name: t.requires_grad_(name not in GIVEN) for name, t in made.items()}
 
     def __call__(self, tensors: dict[str, Tensor], mask: Tensor = MASK) -> LossOutput:
+        return self.loss(*self.inputs(tensors, mask))
+
+    def inputs(self, tensors: dict[str, Tensor], mask: Tensor = MASK) -> tuple[Outputs, Outputs | None, dict[str, Any]]:
         teacher = self._outputs("teacher", tensors, mask) if self.row.teacher else None
-        student = self._outputs("student", tensors, mask)
-        return self.loss(student, teacher, self.batch(tensors))
+        return self._outputs("student", tensors, mask), teacher, self.batch(tensors)
 
     def batch(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the loader says of the rows."""

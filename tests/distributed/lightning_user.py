@@ -8,8 +8,24 @@ import lightning as L
 import torch
 
 from mangakd import DistillModule, Optim, losses
+from mangakd.core.outputs import Batch, Outputs
+from mangakd.losses.base import LossOutput
 
 INPUTS = ("input_ids", "attention_mask")
+
+
+class Spread(losses.Output):
+    """Logits of a batch lie as far from their mean as the teacher's: it compares the rows of all devices."""
+
+    additive = False
+    gathers = ()
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> LossOutput:
+        assert teacher is not None
+        ours, theirs = (side.answer - side.answer.mean(0) for side in (student, teacher))
+        each = (ours - theirs).square().sum(1)
+        return LossOutput(each.sum(), each.new_full((), len(each)))
+
 
 if __name__ == "__main__":  # Lightning starts the second process by running this file again
     sys.path.append(str(Path(__file__).parents[1]))
@@ -32,6 +48,7 @@ if __name__ == "__main__":  # Lightning starts the second process by running thi
             "hard_label": losses.HardLabel(weight=0.3),
             "output": losses.Output(weight=0.7),
             "hidden": losses.Hidden(),
+            "spread": Spread(),
         },
         optim=Optim(lr=1e-3),
     )

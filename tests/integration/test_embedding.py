@@ -198,8 +198,6 @@ def test_vectors_of_a_file_teach_without_a_model(
         (["task.monitor=accuracy"], r"task\.monitor='accuracy' is no score of embeddings"),
         (["baseline=true", "teacher.fit.mode=always"], r"baseline=true, teacher\.fit\.mode=always: learning from labels"),
         (["losses=[contrastive]"], r"losses\.contrastive: learning from labels, and no row of train has one"),
-        (["hardware.accumulate=2"], r"losses similarity compare the rows of a batch.*leave them out: losses\.similarity=null"),
-        (["hardware=cpu_ddp", "losses=[contrastive]"], r"in 2 parts .*losses\.contrastive=null, losses\.similarity=null"),
         (["task.hard_negatives.count=2"], r"task\.hard_negatives\.count=2 takes the positives of other rows, and train"),
         (["losses=[output]"], r"losses\.output .* needs a head of labels; the head is 32 dimensions"),
         (["teacher=ensemble"], r"takes a mean of vectors, .*teacher\.combine=concatenated"),

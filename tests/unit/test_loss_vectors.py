@@ -236,9 +236,8 @@ def test_heads_and_rows_that_do_not_fit_are_refused() -> None:
             bound(loss, teacher=None)(outputs(random(2, 2)), None, {"key": torch.arange(2), "score": torch.ones(2)})
 
 
-def test_losses_that_compare_rows_are_refused_in_parts() -> None:
+def test_losses_that_compare_rows_gather_those_of_other_devices() -> None:
     losses = LossSet({"similarity": SimilarityLoss(), "contrastive": ContrastiveLoss(), "vector": VectorLoss()})
     losses.bind(spec(8), spec(8))
-    with pytest.raises(UserError, match=r"losses similarity, contrastive compare the rows of a batch"):
-        losses.check_parts(2, "")
-    losses.check_parts(1, "")
+    assert losses.comparing == ["similarity", "contrastive"]
+    losses.check_ranks(2, "")

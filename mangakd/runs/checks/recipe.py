@@ -78,11 +78,10 @@ def units(losses: LossSet, task: Task) -> None:
             )
 
 
-def whole_steps(losses: LossSet, hardware: Hardware) -> None:
-    """Losses that compare the rows of a step, on a profile that computes a step in parts."""
-    left_out = ", ".join(f"losses.{name}=null" for name, loss in losses.callbacks.items() if not loss.additive)
-    cure = f"Choose a hardware profile of one device, and hardware.accumulate=1; or leave them out: {left_out}."
-    losses.check_parts(hardware.world * hardware.accumulate, cure)
+def comparing(losses: LossSet, hardware: Hardware) -> None:
+    """Losses that compare rows and cannot gather those of other devices, on a profile of several."""
+    left_out = ", ".join(f"losses.{name}=null" for name in losses.of_one_device)
+    losses.check_ranks(hardware.world, f"Choose a hardware profile of one device, or leave them out: {left_out}.")
 
 
 def placement(options: TeacherOptions, place: str) -> None:

@@ -18,6 +18,7 @@ class LabelsLoss(LossCallback):
     citation: ClassVar[str] = ContrastiveLoss.citation
     needs_teacher: ClassVar[bool] = False
     additive: ClassVar[bool] = False
+    gathers: ClassVar[tuple[str, ...] | None] = ("key", "labels", "score")
     unit = "labels"
 
     def __init__(self, *, weight: Schedule = 1.0, dims: Sequence[int] | None = None) -> None:
