@@ -112,11 +112,15 @@ def teacher_of(options: argparse.Namespace, places: Sequence[str], seed: int) ->
     return next(folders.glob("*/config.json")).parent
 
 
-def bi_encoder(queries: Sequence[str], documents: Sequence[Sequence[str]]) -> np.ndarray:
-    """(N, G) cosines of questions and answers by MiniLM-L6 as it was published, of at most 128 tokens."""
-    texts = [text for query, each in zip(queries, documents, strict=True) for text in (query, *each)]
-    units = unit(vectors(locate("embedded"), texts, 128), None).reshape(len(queries), -1, 384)
-    return (units[:, 1:] * units[:, :1]).sum(2)
+def bi_encoder(test: predictions.Predictions, file: Path) -> np.ndarray:
+    """(N, G) cosines of questions and answers by MiniLM-L6 as it was published, of at most 128 tokens; computed once."""
+    if not file.is_file():
+        texts = [
+            text for query, each in zip(test.texts, test.lists["documents"], strict=True) for text in (query, *each)
+        ]
+        units = unit(vectors(locate("embedded"), texts, 128), None).reshape(len(test.texts), -1, 384)
+        np.save(file, (units[:, 1:] * units[:, :1]).sum(2))
+    return np.load(file)
 
 
 def record(folder: Path) -> dict[str, Any]:
@@ -124,7 +128,7 @@ def record(folder: Path) -> dict[str, Any]:
     test = predictions.load(folder, "test")
     grades = test.truth["grades"]
     answers = {model: test.answers[name]["logits"] for model, name in MODELS.items() if name in test.answers}
-    answers["bi-encoder"] = bi_encoder(test.texts, test.lists["documents"])
+    answers["bi-encoder"] = bi_encoder(test, folder.parents[1] / "bi_encoder.npy")
     rows = {
         model: {measure: each.tolist() for measure, each in measured(given, grades).items()}
         for model, given in answers.items()
