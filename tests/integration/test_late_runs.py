@@ -59,6 +59,8 @@ def test_cross_to_late_and_from_its_folder_to_late(
     assert "models.ColBERT" in (one / "student" / "README.md").read_text()
     student = model_of(one / "student")
     assert student.spec.layers == 2 and sum(p.numel() for p in student.parameters()) == metrics["student/params"]
+    sizes = [(one / "student" / name).stat().st_size for name in ("model.safetensors", "1_Dense/model.safetensors")]
+    assert metrics["student/megabytes"] == pytest.approx(sum(sizes) / 1e6)
     corpus = checked(compose(*given), tmp_path / "check").parts.corpus
     tokenizer = load.load_tokenizer(str(one / "student"))
     reader = Tokeniser(tokenizer, tokenizer, 24, tmp_path / "tokens", stored[0], stored[0])
