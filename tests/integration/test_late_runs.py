@@ -130,7 +130,7 @@ LATE = "student.interaction=late"
         (["student.interaction=colbert"], r"student\.interaction=colbert must be null, cross, late"),
         (["teacher.interaction={dim: 8}"], r"teacher\.interaction\.dim is unknown; did you mean dims"),
         ([LATE, "losses=[listwise_kl,hidden]"], r"losses\.hidden compares tokens.*the student reads each text alone"),
-        ([LATE, "export=[onnx]"], r"export=\[…\]: a student of late interaction cannot be exported or served yet"),
+        ([LATE, "stages=quantised"], r"stages\.\w+\.quantise=\w+: a student of late interaction is not trained with quantisers"),
         (["student.interaction={query_prefix: '[Q] '}"], r"the prefix '\[Q\] ' of late interaction is no token"),
         (["student.interaction={query_length: 500}"], r"query_length=500 of the student.*positions for 128 tokens"),
         ([LATE, "stages=assistant_chain", "stages.assistant.student.layers=[1,2]"],
