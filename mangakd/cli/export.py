@@ -22,9 +22,9 @@ from mangakd.evaluation import predictions
 from mangakd.evaluation.report.export import FOLDER
 from mangakd.evaluation.served import Served
 from mangakd.export.data import Data, Split, of_file, of_run, of_texts
+from mangakd.export.graph import reads_pairs
 from mangakd.export.variants import CALIBRATION
 from mangakd.models.pooling import Pooling
-from mangakd.models.sentence_transformers import kind_of
 from mangakd.runs.exports import data_of
 from mangakd.runtime.tokenise import Text
 from mangakd.tasks.base import Task
@@ -74,7 +74,7 @@ def _of_run(folder: Path) -> DictConfig | None:
 def _pairs(config: DictConfig, student: Path) -> bool:
     if not isinstance(config.pairs, bool | None):
         raise UserError(f"pairs={config.pairs} must be true, false, or null for what the folder says.")
-    return kind_of(student) == "CrossEncoder" if config.pairs is None else config.pairs
+    return reads_pairs(student) if config.pairs is None else config.pairs
 
 
 def _data(config: DictConfig, folder: Path, settings: DictConfig | None, calibrated: bool, pairs: bool) -> Data:

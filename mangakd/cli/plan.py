@@ -44,7 +44,9 @@ def run(config: DictConfig) -> None:
 def plan_of(config: DictConfig, run: Run) -> str:
     """The plan of the workload, or of the run itself where the config has none. Raises UserError where there is none."""
     plan = estimated(config, run)
-    remarks = [] if config.get("workload") else of_run.remarks(plan, run.parts.stages, run.given.baseline)
+    remarks: list[str] = []
+    if not config.get("workload"):
+        remarks = [*of_run.remarks(plan, run.parts.stages, run.given.baseline), *of_run.token_index(run, plan)]
     if config.task.kind == "vector":
         remarks += ["", *index.lines(plan.student.outputs, config.task.get("dims") or ())]
     return "\n".join([table.one(plan), *remarks])

@@ -125,7 +125,7 @@ def _unused_hardware(hardware: DictConfig, teacher: DictConfig) -> dict[str, str
         unused["hardware.pin_memory"] = "page-locked batches are for GPUs"
     if str(teacher._target_).endswith("Cached"):
         unused["hardware.teacher.placement"] = "teacher=cached keeps none in memory"
-    for key in ("batch_size", "accumulate", "max_length"):
+    for key in ("batch_size", "accumulate", "max_length", "eval_batch_size"):
         if f"hardware.{key}" in _overrides():
             unused[f"hardware.tasks.*.{key}"] = f"hardware.{key} is given"
     return unused

@@ -19,7 +19,7 @@ from mangakd.data.pairs import Template, Where, composed, mixed
 from mangakd.data.tokenising import Progress, tokenise
 from mangakd.data.tokens import Concatenation, Sequences, Tokens
 from mangakd.models.late import Late
-from mangakd.models.token_head import OWNER, QUERY, SCORED
+from mangakd.runtime.late import OWNER, QUERY, SCORED
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,21 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
+class Framing:
+    """What stands around queries and documents, and which of their tokens count."""
+
+    query: Template
+    document: Template
+    augmentation: Augmentation
+
+    @classmethod
+    def of(cls, late: Late, tokenizer: Any) -> "Framing":
+        """Raises UserError for a prefix that is no token, and for a query_length with a tokenizer that has no mask token."""
+        query, document = (Template.single(tokenizer, prefix) for prefix in (late.query_prefix, late.document_prefix))
+        return cls(query, document, Augmentation.of(late, tokenizer))
+
+
+@dataclass(frozen=True)
 class Apart:
     """S pairs. queries, documents: the different ones. first, second (S): positions in them."""
 
@@ -142,14 +157,15 @@ class Apart:
 
 
 def tokenise_apart(
-    first: Sequence[str], second: Sequence[str], tokenizer: Any, late: Late, max_length: int, cache: Path,
+    first: Sequence[str], second: Sequence[str], tokenizer: Any, late: Late | Framing, max_length: int, cache: Path | None = None,
     progress: Progress | None = None, where: Where = "pair {}".format,
 ) -> Apart:  # fmt: skip
-    """Pair i of the query first[i] and the document second[i]. Arguments: see `tokenise_pairs`.
+    """Pair i of the query first[i] and the document second[i]. cache: None keeps nothing. Other arguments: see `tokenise_pairs`.
 
     Raises UserError for a query that is longer than max_length: documents alone are truncated.
     """
-    frames = [Template.single(tokenizer, prefix) for prefix in (late.query_prefix, late.document_prefix)]
+    framing = Framing.of(late, tokenizer) if isinstance(late, Late) else late
+    frames = [framing.query, framing.document]
     different = list(dict.fromkeys([*first, *second]))
     place = {text: i for i, text in enumerate(different)}
     texts = tokenise(different, tokenizer, max_length, cache, progress, special=False)
@@ -171,4 +187,4 @@ def tokenise_apart(
     framed = [
         Framed(texts, own, size, frame) for own, size, frame in zip((queries, documents), sizes, frames, strict=True)
     ]
-    return Apart(framed[0], framed[1], of_query, of_document, Augmentation.of(late, tokenizer))
+    return Apart(framed[0], framed[1], of_query, of_document, framing.augmentation)

@@ -40,11 +40,11 @@ def tokenise(
     texts: Sequence[str],
     tokenizer: Any,
     max_length: int,
-    cache: Path,
+    cache: Path | None,
     progress: Progress | None = None,
     special: bool = True,
 ) -> Tokens:
-    """Tokens of `texts`, truncated to max_length, from the cache folder if they were made before.
+    """Tokens of `texts`, truncated to max_length, from the cache folder if they were made before. cache: None keeps nothing.
 
     The tokens are those of mangakd.runtime.tokenise for a tokenizer of models.load: lone surrogates are replaced, special
     tokens in a text are text. Processes that tokenise the same texts at the same time wait for the first of them.
@@ -52,6 +52,8 @@ def tokenise(
     progress(title, rows): a bar, which is called with the number of rows that were done. special: with the special tokens
     around each text; without them, `data/pairs.py` puts texts together.
     """
+    if cache is None:
+        return _here(texts, tokenizer, max_length, special)
     file = cache / f"{_name(texts, tokenizer, max_length, special)}.arrow"
     if (tokens := _cached(file)) is not None:
         return tokens
@@ -62,6 +64,15 @@ def tokenise(
                 _write(file, _encoded(texts, tokenizer, max_length, special, advance))
             tokens = _read(file)
     return tokens
+
+
+def _here(texts: Sequence[str], tokenizer: Any, max_length: int, special: bool) -> Tokens:
+    """In memory: a few texts, whose files would take longer than their tokens."""
+    typed = special and makes_types(tokenizer)
+    part = _encode(_truncating(tokenizer, max_length), special, typed, list(map(whole, texts)))
+    starts = np.cumsum(part.lengths) - part.lengths
+    ids = part.ids if part.types is None else np.concatenate([part.ids, part.types])
+    return Tokens(ids, starts, part.lengths, part.keys, None if part.types is None else starts + len(part.ids))
 
 
 def _ignore(rows: int) -> None:
@@ -114,13 +125,7 @@ def _encoded(
     texts: Sequence[str], tokenizer: Any, max_length: int, special: bool, advance: Callable[[int], object]
 ) -> Iterator[pa.RecordBatch]:
     typed = special and makes_types(tokenizer)
-    # tokenizer(texts, truncation=True, max_length=…) sets this, too, and calls the same Rust code. It then turns all encodings
-    # into Python lists, which take most of its memory.
-    tokenizer.set_truncation_and_padding(
-        PaddingStrategy.DO_NOT_PAD, TruncationStrategy.LONGEST_FIRST, max_length, 0, None, None
-    )
-    tokenizer.backend_tokenizer.encode_special_tokens = tokenizer.split_special_tokens
-    encode = partial(_encode, tokenizer.backend_tokenizer, special, typed)
+    encode = partial(_encode, _truncating(tokenizer, max_length), special, typed)
     parts: list[_Part] = []
     size = 0
     for part in ahead(encode, _chunks(texts), cpu.cores(), "tokenise"):
@@ -132,6 +137,18 @@ def _encoded(
             parts, size = [], 0
     if parts:
         yield _record_batch(parts)
+
+
+def _truncating(tokenizer: Any, max_length: int) -> Any:
+    """The Rust tokenizer, set up as tokenizer(texts, truncation=True, max_length=…) does, which calls the same code.
+
+    It then turns all encodings into Python lists, which take most of its memory.
+    """
+    tokenizer.set_truncation_and_padding(
+        PaddingStrategy.DO_NOT_PAD, TruncationStrategy.LONGEST_FIRST, max_length, 0, None, None
+    )
+    tokenizer.backend_tokenizer.encode_special_tokens = tokenizer.split_special_tokens
+    return tokenizer.backend_tokenizer
 
 
 def _encode(tokenizer: Any, special: bool, typed: bool, chunk: list[str]) -> _Part:

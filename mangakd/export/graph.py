@@ -24,28 +24,29 @@ from torch import Tensor, nn
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
 from mangakd.data.tokenising import makes_types
+from mangakd.export.checks import KEY, check_late, check_names, check_no_head, check_pairs
+from mangakd.export.late import Apart
 from mangakd.export.manifest import TOKENIZER_FILE
 from mangakd.models import attention, load
-from mangakd.models.heads import AUTO
+from mangakd.models.heads import AUTO, states_head
 from mangakd.models.late import of_folder
 from mangakd.models.outline import weights_digest
 from mangakd.models.pooling import Pooling, VectorHead, read_head
-from mangakd.models.sentence_transformers import SETTINGS, Settings, kind_of, read_settings
+from mangakd.models.sentence_transformers import Settings, kind_of, read_settings
+from mangakd.models.token_head import TokenHead
+from mangakd.runtime.late import VECTORS
 from mangakd.runtime.tokenise import Text, whole
 from mangakd.store.files import sha256
 
-KEY = "export.student"
 DEFAULT_LENGTH = 128
 Batches = Sequence[dict[str, np.ndarray]]
-_WRITES = ("CausalLM", "LMHeadModel", "ConditionalGeneration")  # in the names of architectures that generate text
-_PRETRAINED = ("MaskedLM", "PreTraining")  # pretraining heads; an encoder is exported without such a head
 _ALWAYS = ("input_ids", "attention_mask")
 
 
 class Answer(nn.Module):
-    """forward(input_ids, attention_mask, token_type_ids) → (B, C) logits, or (B, D) with `pooling`."""
+    """forward(input_ids, attention_mask, token_type_ids) → (B, C) logits, (B, D) of a VectorHead, (B, T, D) of a TokenHead."""
 
-    def __init__(self, model: Any, pooling: VectorHead | None) -> None:
+    def __init__(self, model: Any, pooling: VectorHead | TokenHead | None) -> None:
         super().__init__()
         self.model = model
         self.pooling = pooling
@@ -53,7 +54,9 @@ class Answer(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         more = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         raw = self.model(input_ids=input_ids, attention_mask=attention_mask, **more)
-        answer = raw.logits if self.pooling is None else self.pooling(raw.last_hidden_state, attention_mask)
+        # Mask tokens of a query count, and attention may not see them: the runtime knows which tokens count.
+        mask = torch.ones_like(attention_mask) if isinstance(self.pooling, TokenHead) else attention_mask
+        answer = raw.logits if self.pooling is None else self.pooling(raw.last_hidden_state, mask)
         return answer.float()
 
 
@@ -61,7 +64,7 @@ class Answer(nn.Module):
 class Graph:
     """A student for the export: its module in eval mode, its inputs and its outputs.
 
-    pairs: it scores a query with a document. prompts: what sentence-transformers' settings say.
+    pairs: it scores a query with a document. prompts: what sentence-transformers' settings say. apart: of late interaction.
     """
 
     folder: Path
@@ -72,10 +75,11 @@ class Graph:
     max_length: int
     pairs: bool = False
     prompts: Settings = field(default_factory=Settings)
+    apart: Apart | None = None
 
     @property
     def output(self) -> str:
-        return "embedding" if self.head.kind == "vector" else "logits"
+        return VECTORS if self.apart else "embedding" if self.head.kind == "vector" else "logits"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -91,12 +95,16 @@ class Graph:
         weights = self.folder / "model.safetensors"
         digest = sha256(weights) if weights.is_file() else weights_digest(self.module.model)
         identity = {"folder": self.folder.resolve().name, "sha256": digest}
-        pooling = self.module.pooling and self.module.pooling.settings
-        head = {} if pooling is None else {"pooling": pooling.pooling, "normalize": pooling.normalize}
+        pooling = self.module.pooling
+        head: dict[str, Any] = {} if pooling is None else {"head": pooling.digest("")}
+        if isinstance(pooling, VectorHead):
+            head |= {"pooling": pooling.settings.pooling, "normalize": pooling.settings.normalize}
         return {**identity, "parameters": sum(p.numel() for p in self.module.parameters()), **head}
 
     def encode(self, texts: Sequence[Text]) -> dict[str, np.ndarray]:
         """Input arrays (B, T) int64, T the length of the longest text, or of the longest pair, whose document is cut."""
+        if self.apart is not None:
+            return self.apart.encode(texts)  # type: ignore[arg-type]
         columns: Any = zip(*texts, strict=True) if self.pairs else [texts]
         batch = self.tokenizer(
             *([whole(text) for text in column] for column in columns),
@@ -109,7 +117,17 @@ class Graph:
     @torch.no_grad()
     def answer(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
         """PyTorch's outputs, the reference for every variant."""
-        return self.module(*(torch.from_numpy(arrays[name]) for name in self.inputs)).numpy()
+        if self.apart is not None:
+            return self.apart.scores(arrays, self._run)
+        return self._run(arrays).numpy()
+
+    def _run(self, arrays: dict[str, np.ndarray]) -> Tensor:
+        return self.module(*(torch.from_numpy(arrays[name]) for name in self.inputs))  # type: ignore[no-any-return]
+
+    def readings(self, texts: Sequence[Text]) -> Batches:
+        """What the graph reads of them."""
+        arrays = self.encode(texts)
+        return [arrays] if self.apart is None else self.apart.readings(arrays)
 
     @cached_property
     def served_tokenizer(self) -> Any:
@@ -171,50 +189,41 @@ def read(
     """Read any encoder folder, including folders that mangakd did not train.
 
     max_length: in tokens; None reads the folder's setting, 128 without one. pooling: in place of that of modules.json, whose
-    dense layers stay; for a folder without a classification head. pairs: whether it scores pairs; None: if the folder is a
-    CrossEncoder of sentence-transformers. Raises UserError for a folder that is no encoder or has no tokenizer, for an untrained
-    or unknown head, for labels without names, for pairs with another head than one score, and for a length beyond the model's
-    positions.
+    dense layers stay; for a folder without a classification head. pairs: whether it scores pairs; None: as `reads_pairs` says.
+    Raises UserError for a folder that is no encoder or has no tokenizer, for an untrained or unknown head, for labels without
+    names, for pairs with another head than one score, and for a length beyond the model's positions.
     """
-    if of_folder(folder) is not None:
-        raise UserError(
-            f"{KEY}={folder} interacts late: it reads a query and a document apart. Such a model cannot be exported, served or "
-            "timed yet; PyLate reads its folder."
-        )
+    late = of_folder(folder)
+    if late is not None:
+        check_late(pooling, pairs, folder)
     tokenizer = load.load_tokenizer(str(folder), KEY)
     outline = load.outline_trained(str(folder), KEY)
     if outline is None:
         config = load.load_config(str(folder), KEY)
-        _check_no_head(config, folder)
+        check_no_head(config, folder)
         vector = _vector_head(folder, pooling)
         model, head = _encoder(folder, config), Head("vector", vector.settings.width(config.hidden_size))
+        own: VectorHead | TokenHead | None = vector
     else:
-        vector = None
+        own = states_head(outline.head.kind, outline.model.config)
         model, head = load.read_model(outline, str(folder), KEY), outline.head
-        _check_names(head, folder)
-    settings, pairs = read_settings(folder), kind_of(folder) == "CrossEncoder" if pairs is None else pairs
-    _check_pairs(pairs, head, settings, folder)
+        check_names(head, folder)
+    settings, pairs = read_settings(folder), reads_pairs(folder) if pairs is None else pairs
+    check_pairs(pairs, head, settings, folder)
     config = model.config
     load.pad_alike(model, tokenizer)
     attention.keep_finite(model)
     config.use_cache = False  # the cache of decoders; some of its operators cannot be converted
-    module = Answer(model.eval(), vector).requires_grad_(False)
+    module = Answer(model.eval(), own).requires_grad_(False)
     length = _length(folder, tokenizer, model, max_length)
-    return Graph(folder, module, inputs_of(model, tokenizer), head, tokenizer, length, pairs, settings)
+    inputs = inputs_of(model, tokenizer)
+    apart = None if late is None else Apart(late[0], tokenizer, length, inputs)
+    return Graph(folder, module, inputs, head, tokenizer, length, pairs, settings, apart)
 
 
-def _check_pairs(pairs: bool, head: Head, settings: Settings, folder: Path) -> None:
-    """Raises UserError for pairs that the export could not serve as sentence-transformers does."""
-    if pairs and (head.kind, head.outputs) != ("score", 1):
-        raise UserError(
-            f"{KEY}={folder} reads pairs of texts and answers with {head}; pairs are exported with a score alone. Set "
-            "pairs=false for a model of single texts."
-        )
-    if pairs and settings.default_prompt and settings.prompts[settings.default_prompt]:
-        raise UserError(
-            f"{KEY}={folder} puts the prompt {settings.default_prompt!r} before its pairs, which the export does not: remove "
-            f"default_prompt_name from {SETTINGS} if the model does not need it."
-        )
+def reads_pairs(folder: Path) -> bool:
+    """Whether a folder is a CrossEncoder of sentence-transformers, or one of late interaction."""
+    return kind_of(folder) == "CrossEncoder" or of_folder(folder) is not None
 
 
 def _vector_head(folder: Path, pooling: Pooling | None) -> VectorHead:
@@ -222,32 +231,6 @@ def _vector_head(folder: Path, pooling: Pooling | None) -> VectorHead:
     if pooling is not None:
         head.settings = replace(head.settings, pooling=pooling.pooling, normalize=pooling.normalize)
     return head
-
-
-def _check_no_head(config: Any, folder: Path) -> None:
-    """Raises UserError unless a folder without a classification head is an encoder, alone or with its pretraining head."""
-    architectures = " ".join(config.architectures or ())
-    if config.is_encoder_decoder or any(word in architectures for word in _WRITES):
-        raise UserError(f"{KEY}={folder} is a {config.model_type} that generates text; encoders can be exported.")
-    head = architectures.partition("For")[2]
-    if head and head not in _PRETRAINED:
-        raise UserError(
-            f"{KEY}={folder} has a head for {head}. Exportable models have a head for sequence classification (one label, "
-            "several labels, or regression) or no head (embeddings)."
-        )
-
-
-def _check_names(head: Head, folder: Path) -> None:
-    """Raises UserError for equal names, and for `LABEL_3`, transformers' default: a server would return it to its callers."""
-    if len(set(head.names)) < len(head.names):
-        raise UserError(
-            f"{KEY}={folder} has two labels of one name in config.json (id2label); answers would be ambiguous."
-        )
-    if head.kind == "labels" and not head.names:
-        raise UserError(
-            f"{KEY}={folder} has no label names: id2label of its config.json says LABEL_0 to LABEL_{head.outputs - 1}. Write "
-            "their names there, and into label2id, in the order of the model's outputs."
-        )
 
 
 def _encoder(folder: Path, config: Any) -> Any:

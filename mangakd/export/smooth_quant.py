@@ -51,11 +51,12 @@ def quantise(model: Any, calibration: Batches, alpha: float) -> Any:
 
 
 def _outputs(model: Any, output: str, batches: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
-    """(N, C), computed as mangakd.runtime.backends does."""
+    """(N, C), or a row for each token vector, computed as mangakd.runtime.backends does."""
     import openvino as ov
 
     request = ov.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
-    return np.concatenate([np.array(request.infer(batch)[output]) for batch in batches])
+    answers = (np.array(request.infer(batch)[output]) for batch in batches)
+    return np.concatenate([answer.reshape(-1, answer.shape[-1]) for answer in answers])
 
 
 @contextlib.contextmanager

@@ -137,7 +137,9 @@ def _name_axes(model: Any) -> None:
     for value in model.graph.input:
         for dim, axis in zip(value.type.tensor_type.shape.dim, AXES, strict=True):
             dim.dim_param = axis
-    model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = AXES[0]
+    axes = model.graph.output[0].type.tensor_type.shape.dim[:-1]  # the last one is of C or D
+    for dim, axis in zip(axes, AXES, strict=False):
+        dim.dim_param = axis
 
 
 def _reader(calibration: Batches) -> Any:

@@ -28,10 +28,11 @@ from mangakd.export.manifest import PARTIAL, draft, place, read, seal
 from mangakd.export.spread import spread
 from mangakd.models.pooling import Pooling
 from mangakd.runtime.backends import open_model
+from mangakd.runtime.late_model import reader_of
 from mangakd.runtime.manifest import Manifest
 from mangakd.runtime.model import Model
 from mangakd.runtime.signal_stack import keep_signal_stack
-from mangakd.runtime.tokenise import Text, Tokeniser
+from mangakd.runtime.tokenise import Text
 
 # (graph, calibration batches, folder that all variants share, folder of this variant): writes the model's files. Returns settings
 # that were chosen by measurement, for the manifest.
@@ -183,7 +184,8 @@ def _make(row: Variant, source: Graph, texts: Sequence[Text], out: Path) -> Path
     content = {
         "variant": row.name, "layout": LAYOUT, "backend": row.backend, "model": row.model, "inputs": list(source.inputs),
         "output": source.output, "head": {**asdict(source.head), "names": list(source.head.names)}, "tokenizer": source.settings,
-        "pairs": source.pairs, "prompts": dict(source.prompts.prompts), "default_prompt": source.prompts.default_prompt,
+        "pairs": source.pairs, "late": source.apart and source.apart.entry(),
+        "prompts": dict(source.prompts.prompts), "default_prompt": source.prompts.default_prompt,
         "dims": list(source.prompts.dims),
         "versions": _versions(row), "source": source.source(), "calibration": _digest(texts) if row.calibrated else None,
     }  # fmt: skip
@@ -191,7 +193,7 @@ def _make(row: Variant, source: Graph, texts: Sequence[Text], out: Path) -> Path
         return out / row.name
     folder = out / f"{row.name}{PARTIAL}"
     folder.mkdir()
-    batches = [source.encode([text]) for text in texts] if row.calibrated else []
+    batches = [each for text in texts for each in source.readings([text])] if row.calibrated else []
     with _explain_failure(row, source), explain_full_disk(out, sum(p.numel() for p in source.module.parameters())):
         quantisation = row.make(source, batches, out / WORK, folder)
     source.save_settings(folder)
@@ -260,7 +262,7 @@ def _difference(row: Variant, source: Graph, manifest: Manifest, texts: Sequence
 
 def open_unsealed(manifest: Manifest) -> Model:
     """Open a variant as mangakd.runtime does, on one thread. The folder may be unsealed."""
-    model = Model(manifest, Tokeniser.of(manifest), open_model(manifest, 1))
+    model = Model(manifest, reader_of(manifest), open_model(manifest, 1))
     model.check()
     return model
 

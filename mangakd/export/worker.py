@@ -20,8 +20,10 @@ import numpy as np
 from mangakd.core.numbers import largest_difference
 from mangakd.export.spread import spread
 from mangakd.runtime.backends import Run, open_model
+from mangakd.runtime.late import OWNER, QUERY, SCORED
+from mangakd.runtime.late_model import reader_of
 from mangakd.runtime.manifest import read
-from mangakd.runtime.tokenise import Text, Tokeniser, characters
+from mangakd.runtime.tokenise import Text, characters
 
 WARM_UP = 5  # runs of each turn: before it, the caches hold another model
 Arrays = dict[str, np.ndarray]
@@ -37,7 +39,7 @@ class OpenModel:
 
 def variant(job: dict[str, Any]) -> OpenModel:
     manifest = read(job["folder"])
-    tokeniser = Tokeniser.of(manifest)
+    tokeniser = reader_of(manifest)
     return OpenModel(
         lambda texts: tokeniser.pad(tokeniser(texts), manifest.inputs), open_model(manifest, job["threads"])
     )
@@ -88,18 +90,23 @@ def largest_shift(model: OpenModel, texts: list[Text], size: int) -> float:
     for start in range(0, len(texts) - 1, size):
         batch = model.batch(texts[start : start + size])
         half, rest = len(batch["input_ids"]) // 2, -(-len(batch["input_ids"]) // 2)
-        other = {name: np.concatenate([rows[:half], rows[:1].repeat(rest, 0)]) for name, rows in batch.items()}
+        other = {
+            name: rows if name.startswith(QUERY) else np.concatenate([rows[:half], rows[:1].repeat(rest, 0)])
+            for name, rows in batch.items()
+        }
         if half:
             largest = max(largest, largest_difference(model.run(batch)[:half], model.run(other)[:half]))
     return largest
 
 
 def row(model: OpenModel, texts: list[Text], length: int) -> Arrays:
-    """One row of exactly `length` real tokens, from the texts."""
+    """One row of exactly `length` real tokens, from the texts; of late interaction a document, beside the first text's query."""
     batches = [model.batch([text]) for text in texts[:length]]
     ids = np.concatenate([batch["input_ids"][batch["attention_mask"] == 1] for batch in batches])
-    inputs = {"input_ids": np.resize(ids, (1, length)), "attention_mask": np.ones((1, length), dtype=np.int64)}
-    return {name: inputs.get(name, np.zeros((1, length), dtype=np.int64)) for name in batches[0]}
+    ones = np.ones((1, length), dtype=np.int64)
+    inputs = {"input_ids": np.resize(ids, (1, length)), "attention_mask": ones, SCORED: ones}
+    inputs |= {name: rows for name, rows in batches[0].items() if name == OWNER or name.startswith(QUERY)}
+    return {name: inputs.get(name, np.zeros_like(ones)) for name in batches[0]}
 
 
 def latency(run: Run, arrays: Arrays, runs: int) -> list[float]:

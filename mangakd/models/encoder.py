@@ -23,7 +23,8 @@ from mangakd.core.spec import ModelSpec
 from mangakd.models import attention, by_length, heads
 from mangakd.models.outline import weights_digest
 from mangakd.models.pooling import VectorHead, save_head
-from mangakd.models.token_head import OWNER, SCORED, Queries, TokenHead, each_alone, of_queries, save_token_head
+from mangakd.models.token_head import Queries, TokenHead, each_alone, of_queries, save_token_head
+from mangakd.runtime.late import OWNER, SCORED
 
 log = logging.getLogger(__name__)
 

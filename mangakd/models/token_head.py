@@ -24,9 +24,8 @@ from mangakd.models.activations import activation
 from mangakd.models.late import Late, of_config, of_folder
 from mangakd.models.pooling import PYLATE, Dense, read_dense, save_dense, write_modules
 from mangakd.models.sentence_transformers import COLBERT, Settings, write_settings
+from mangakd.runtime.late import OWNER, QUERY, SCORED
 
-QUERY = "query_"  # begins the names of what a batch says of its Q queries
-OWNER, SCORED = "query", "scored"  # (S, 1): the row of each pair's query. (S, T): tokens that the score reads
 Inputs = Mapping[str, Tensor]
 
 

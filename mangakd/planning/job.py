@@ -101,6 +101,9 @@ class Job:
     soft_targets: false where the student learns from the teacher's text alone. hidden_pairs, attention_pairs: mapped
     layers that losses compare. lora: rank over all matrices of all layers, the rest frozen in bf16 (fp32 with
     32-true); null trains everything. eval_examples: run through student and teacher after each epoch.
+    teacher_length: tokens of an example as the teacher reads it; 0: `length`. student_queries, teacher_queries: texts of
+    `query_length` tokens that a model of late interaction reads beside each example. mined: texts that the teacher reads
+    once, before the training.
     """
 
     name: str
@@ -119,6 +122,11 @@ class Job:
     lora: int | None = None
     checkpointing: bool = False
     eval_examples: int = 0
+    teacher_length: int = 0
+    query_length: int = 0
+    student_queries: float = 0.0
+    teacher_queries: float = 0.0
+    mined: int = 0
 
     def __post_init__(self) -> None:
         one_of("hardware.precision", self.precision, PRECISIONS)
@@ -143,8 +151,8 @@ class Job:
 
     @property
     def tokens(self) -> int:
-        """Of one micro-batch on one device."""
-        return self.batch * self.length
+        """Of one micro-batch on one device, as the student reads it."""
+        return self.batch * self.length + math.ceil(self.batch * self.student_queries * self.query_length)
 
     @property
     def in_memory(self) -> bool:

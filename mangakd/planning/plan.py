@@ -11,7 +11,7 @@ from mangakd.planning.advice import advise
 from mangakd.planning.job import Job, Machine, Range
 from mangakd.planning.memory import USABLE, memory, trainable, usable
 from mangakd.planning.sizes import Model
-from mangakd.planning.speed import bottleneck, eval_share, flops, step_parts, step_seconds
+from mangakd.planning.speed import bottleneck, eval_share, flops, mining_share, step_parts, step_seconds
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Estimate:
     """memory: part → bytes on one device. flops: of an optimizer step on all devices. causes: seconds of a step by
     cause.
 
-    step, epoch, total: seconds, each (best, worst). advice: changes that make it fit, or what to say when none does.
+    step, epoch, mining, total: seconds, each (best, worst). advice: changes that make it fit, or what to say when none does.
     """
 
     student: Model
@@ -31,6 +31,7 @@ class Estimate:
     causes: dict[str, Range]
     step: Range
     epoch: Range
+    mining: Range
     fits: bool
     advice: list[str]
 
@@ -44,7 +45,8 @@ class Estimate:
 
     @property
     def total(self) -> Range:
-        return self.job.epochs * self.epoch[0], self.job.epochs * self.epoch[1]
+        best, worst = (self.mining[i] + self.job.epochs * self.epoch[i] for i in range(2))
+        return best, worst
 
     @property
     def samples_per_second(self) -> Range:
@@ -82,6 +84,7 @@ def estimate(student: Model, teacher: Model | None, machine: Machine, job: Job) 
     best, worst = step_seconds(causes)
     steps = math.ceil(job.examples / (job.batch * job.accumulation * machine.devices))
     seconds = steps * (1 + eval_share(student, teacher, job))
+    mining = steps * mining_share(student, teacher, job)
     advice = [change.text for change in advise(student, teacher, machine, job)]
     return Estimate(
         student=student,
@@ -93,6 +96,7 @@ def estimate(student: Model, teacher: Model | None, machine: Machine, job: Job) 
         causes=causes,
         step=(best, worst),
         epoch=(seconds * best, seconds * worst),
+        mining=(mining * best, mining * worst),
         fits=fits,
         advice=advice if fits or advice else ["nothing helps here: a smaller student, or devices with more memory"],
     )

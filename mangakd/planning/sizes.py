@@ -26,7 +26,8 @@ class Model:
 
     parameters: all, tied weights once. outside: parameters beside the layers (embeddings, pooler, head). head:
     weights of the head that multiply. outputs: C classes, D of a vector, or V of a language model, whose head runs on every token
-    (`per_token`). adapter: Σ (in + out) over the layers' matrices; a LoRA of rank r has r times as many parameters.
+    (`per_token`), as that of late interaction does. adapter: Σ (in + out) over the layers' matrices; a LoRA of rank r has r times
+    as many parameters.
     heads, keys (key-value heads) and head_size shape attention; intermediate and gated shape the feed-forward part.
     """
 
@@ -95,6 +96,11 @@ class Model:
             outputs={"tokens": config.vocab_size, "vector": config.hidden_size}.get(kind, config.num_labels),
             per_token=language,
         )
+
+    def with_head(self, weights: int, outputs: int, per_token: bool) -> "Model":
+        """With layers on the encoder's states that are no part of the model of transformers: the Dense layers of vectors."""
+        more = {name: weights + getattr(self, name) for name in ("parameters", "outside", "head")}
+        return replace(self, outputs=outputs, per_token=per_token, **more)
 
     def times(self, members: int) -> "Model":
         """An ensemble of such models, run one after another: as deep as all of them together."""

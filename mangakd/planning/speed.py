@@ -21,11 +21,8 @@ def flops(student: Model, teacher: Model | None, machine: Machine, job: Job) -> 
     """Of one optimizer step on all devices. Backward is two forward passes; with LoRA one, as frozen weights need no
     gradient; checkpointing adds a forward pass."""
     samples = job.batch * job.accumulation * machine.devices
-    passes = (2 if job.lora else 3) + (1 if job.checkpointing else 0)
-    parts = {"student": passes * student.forward_flops(samples, job.length), "teacher": 0.0}
-    if teacher is not None and job.in_memory:
-        parts["teacher"] = teacher.forward_flops(samples, job.length)
-    return parts
+    passes = _passes(job)
+    return {"student": passes * _ahead(student, job, samples), "teacher": _taught(teacher, job, samples)}
 
 
 def step_parts(student: Model, teacher: Model | None, machine: Machine, job: Job) -> dict[str, Range]:
@@ -56,11 +53,32 @@ def bottleneck(parts: dict[str, Range]) -> str:
 
 def eval_share(student: Model, teacher: Model | None, job: Job) -> float:
     """Seconds of an epoch's evaluation over those of its training: forward passes over forward and backward ones."""
-    taught = teacher is not None and job.in_memory
-    extra = teacher.forward_flops(1, job.length) if teacher is not None and taught else 0.0
-    ahead = student.forward_flops(1, job.length)
-    passes = (2 if job.lora else 3) + (1 if job.checkpointing else 0)
-    return job.eval_examples / job.examples * (ahead + extra) / (passes * ahead + extra)
+    extra, ahead = _taught(teacher, job, 1), _ahead(student, job, 1)
+    return job.eval_examples / job.examples * (ahead + extra) / (_passes(job) * ahead + extra)
+
+
+def mining_share(student: Model, teacher: Model | None, job: Job) -> float:
+    """Seconds that the teacher mines for, over those of an epoch's training."""
+    extra = _taught(teacher, job, 1)
+    return job.mined / job.examples * extra / (_passes(job) * _ahead(student, job, 1) + extra)
+
+
+def _passes(job: Job) -> int:
+    return (2 if job.lora else 3) + (1 if job.checkpointing else 0)
+
+
+def _ahead(student: Model, job: Job, samples: float) -> float:
+    """FLOP of the student's forward pass over examples, and over the queries that it reads apart."""
+    queries = student.forward_flops(samples * job.student_queries, job.query_length)
+    return student.forward_flops(samples, job.length) + queries
+
+
+def _taught(teacher: Model | None, job: Job, samples: float) -> float:
+    """As `_ahead`, of the teacher; 0 where it is not in memory."""
+    if teacher is None or not job.in_memory:
+        return 0.0
+    queries = teacher.forward_flops(samples * job.teacher_queries, job.query_length)
+    return teacher.forward_flops(samples, job.teacher_length or job.length) + queries
 
 
 def _streams(size: float, speed: float) -> Range:
@@ -69,8 +87,8 @@ def _streams(size: float, speed: float) -> Range:
 
 
 def _kernels(student: Model, teacher: Model | None, job: Job) -> int:
-    passes = 3 + (1 if job.checkpointing else 0)
-    taught = teacher.layers if teacher is not None and job.in_memory else 0
+    passes = (3 + (1 if job.checkpointing else 0)) * (2 if job.student_queries else 1)
+    taught = teacher.layers * (2 if job.teacher_queries else 1) if teacher is not None and job.in_memory else 0
     return KERNELS * (passes * student.layers + taught) + KERNELS_ELSE
 
 

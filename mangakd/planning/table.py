@@ -53,6 +53,7 @@ def _times(plan: Estimate) -> list[tuple[str, str]]:
         ("samples a second", between(plan.samples_per_second, figure)),
         ("tokens a second", between(_tokens(plan), figure)),
         ("epoch, with evaluation", between(plan.epoch, duration)),
+        *([("mining by the teacher", between(plan.mining, duration))] if plan.mining[1] else []),
         ("total", between(plan.total, duration)),
         ("price", _price(plan)),
         ("likely bottleneck", plan.bottleneck),

@@ -6,12 +6,15 @@ from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
+import torch
 
 from mangakd.core.spec import Head
+from mangakd.data.apart import Apart
 from mangakd.data.sampler import BucketSampler, Share
 from mangakd.losses.loss_set import LossSet
 from mangakd.models import heads
-from mangakd.planning import table
+from mangakd.models.token_head import TokenHead
+from mangakd.planning import index, table
 from mangakd.planning.job import TEACHER_BYTES, Job, Machine, Placement
 from mangakd.planning.plan import Estimate, estimate
 from mangakd.planning.sizes import Model
@@ -59,31 +62,59 @@ def _models(run: Run) -> tuple[Model, Model]:
 def _model(shape: Any, head: Head, key: str) -> Model:
     config = copy.deepcopy(shape.config)
     config.update(heads.entries(head))
-    return Model.from_config(config, config.model_type, head.kind, key)
+    model = Model.from_config(config, config.model_type, head.kind, key)
+    with torch.random.fork_rng(devices=[]):  # a new head of late interaction is random
+        own = heads.states_head(head.kind, config)
+    if own is None:
+        return model
+    weights = sum(p.numel() for p in own.parameters())
+    if isinstance(own, TokenHead):
+        return model.with_head(weights, own.shape.outputs, per_token=True)
+    return model.with_head(weights, own.settings.width(config.hidden_size), per_token=False)
 
 
 def _job(run: Run, machine: Machine) -> Job:
     """The training of this run. Its examples are sequences: a ranker's row owns one for each document."""
     given, parts, losses = run.given, run.parts, run.material.losses
     train, validation = (run.material.splits[name] for name in ("train", "validation"))
-    each = len(train.student) / len(train)
+    mined, added = parts.task.mining_size(train)
+    each = (len(train.student) + added) / len(train)
+    sides = {"student": train.student, "teacher": train.teacher}
+    apart = {side: own for side, own in sides.items() if isinstance(own, Apart)}
+    queries = {f"{side}_queries": 1 / each for side in apart}
     spread = batches(parts.hardware, given.settings("hardware.precision"), machine)
     needs = [loss.requires.teacher for loss in losses.callbacks.values()]
     mean, longest = _padded(train.lengths(train.student), parts.hardware, given.seed)
     return Job(
         f"{parts.task.name} as configured{f', {each:.1f} sequences a row' if each > 1 else ''}",
-        len(train.student),
+        len(train.student) + added,
         given.trainer["max_epochs"],
         length=mean,
         longest=longest,
+        teacher_length=_padded(train.lengths(train.teacher), parts.hardware, given.seed)[0],
+        query_length=max((_query_tokens(own) for own in apart.values()), default=0),
+        mined=mined,
         teacher=_placement(losses, parts.teacher, parts.hardware),
         teacher_dtype=_teacher_dtype(parts.hardware, run.models.teacher_config),
         soft_targets=losses.requires.teacher.answer,
         hidden_pairs=sum(len(need.hidden) for need in needs),
         attention_pairs=sum(len(need.attention) for need in needs),
         eval_examples=len(validation.student),
-        **spread | {"batch": math.ceil(spread["batch"] * each)},
+        **spread | {"batch": math.ceil(spread["batch"] * each)} | queries,
     )
+
+
+def token_index(run: Run, plan: Estimate) -> list[str]:
+    """Lines about the search index of a student that makes a vector for each token; none for other students."""
+    student = run.material.splits["train"].student
+    if not isinstance(student, Apart):
+        return []
+    return ["", *index.lines(plan.student.outputs, tokens=math.ceil(student.documents.lengths.mean()))]
+
+
+def _query_tokens(pairs: Apart) -> int:
+    """On average, with the mask tokens that are added."""
+    return math.ceil(np.maximum(pairs.queries.lengths, pairs.augmentation.length).mean())
 
 
 def _teacher_dtype(hardware: Hardware, config: Any) -> str:

@@ -65,7 +65,7 @@ def write_student(
         student.model, tokenizer, folder / "student", card, quantised, student.pooling,
         activation=nn.Identity() if task.pairs and not late else None, settings=task.folder_settings(max_length),
     )  # fmt: skip
-    return (folder / "student" / "model.safetensors").stat().st_size / 1e6
+    return sum(file.stat().st_size for file in (folder / "student").rglob("*.safetensors")) / 1e6
 
 
 def write_exports(folder: Path, exports: Exports, task: Task, corpus: Corpus) -> None:

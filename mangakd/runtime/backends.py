@@ -6,25 +6,24 @@ at a time.
 
 import importlib
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mangakd.core.errors import UserError
+from mangakd.runtime.late_model import LateRun, Run
 from mangakd.runtime.manifest import Manifest
 from mangakd.runtime.signal_stack import keep_signal_stack
 
-Run = Callable[[dict[str, np.ndarray]], np.ndarray]
-
 
 def open_model(manifest: Manifest, threads: int | None) -> Run:
-    """threads: for one batch; None lets the backend use all cores."""
+    """threads: for one batch; None lets the backend use all cores. A model of late interaction becomes a function of pairs."""
     opener = {"onnxruntime": _onnxruntime, "openvino": _openvino}[manifest.backend]
     package = import_backend(manifest.backend)
     try:
-        return opener(package, manifest.model, manifest.inputs, manifest.output, threads)
+        run = opener(package, manifest.model, manifest.inputs, manifest.output, threads)
+        return run if manifest.late is None else LateRun(run)
     except UserError:
         raise
     except Exception as error:  # each backend has its own exceptions

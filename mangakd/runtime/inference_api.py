@@ -3,7 +3,8 @@
     /rerank {"query": "…", "texts": ["…", …], "raw_scores": false, "return_text": false}  →  [{"index": 1, "score": 0.98}, …]
     /embed  {"inputs": "…" or ["…", …], "normalize": true, "dimensions": 128}              →  [[0.1, …], …]
 
-Ranks come best first. A score is the sigmoid of the model's number, or with raw_scores the number itself. `truncate` is true
+Ranks come best first. A score is the sigmoid of the model's number, or with raw_scores the number itself; late interaction
+gives the number in any case, because it is a sum of cosines and no logit. `truncate` is true
 unless it is false: then a text over the model's length is refused. Unknown keys are ignored, as TEI does. Errors are
 {"error": "one sentence", "error_type": …} with TEI's statuses: 400 nothing is asked, 413 over a limit, 422 another type than the
 key's, 424 the model cannot do it, 429 the queue is full.
@@ -85,7 +86,8 @@ def rerank(content: Any, model: Model, limits: Limits) -> Rerank:
     except UserError as error:
         raise Refused(413, str(error)) from error
     _check_truncation(content, pairs, model, "texts")
-    return Rerank(pairs, flag(content, "raw_scores"), flag(content, "return_text"))
+    raw = flag(content, "raw_scores") or model.manifest.late is not None
+    return Rerank(pairs, raw, flag(content, "return_text"))
 
 
 def embed(content: Any, model: Model, limits: Limits) -> Embed:

@@ -14,6 +14,7 @@ from typing import Any
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head, Kind
+from mangakd.runtime.late import VECTORS, Late
 
 FORMAT, READ = 3, (2, 3)  # format 2 knows no pairs and no prompts
 PARTIAL = ".partial"  # ends the name of a folder that is being written
@@ -32,8 +33,9 @@ _TOKENIZER = {"file": str, "max_length": int, "pad_id": int, "pad_type_id": int}
 class Manifest:
     """folder: of the variant. head: of the model. content: the whole manifest, in this version's format.
 
-    pairs: whether the model scores a query with a document. prompts: name → what stands before each text. default_prompt: the
-    name of the prompt that is used unless another one is asked for. dims: sizes to which vectors have learned to be cut.
+    pairs: whether the model scores a query with a document. late: how it reads the two apart, if it does. prompts: name → what
+    stands before each text. default_prompt: the name of the prompt that is used unless another one is asked for. dims: sizes to
+    which vectors have learned to be cut.
     rows_independent: whether a row of an answer depends on its own text only, not on other texts of the batch. tolerance:
     largest distance of a logit (or of an entry of an embedding) to the PyTorch student's.
     """
@@ -57,6 +59,7 @@ class Manifest:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
     dims: tuple[int, ...] = ()
+    late: Late | None = None
 
 
 def read(folder: str | Path) -> Manifest:
@@ -93,6 +96,7 @@ def questions(content: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "pairs": content.get("pairs", False), "prompts": content.get("prompts", {}),
         "default_prompt": content.get("default_prompt"), "dims": tuple(content.get("dims", ())),
+        "late": content.get("late") and Late.read(content["late"]),
     }  # fmt: skip
 
 
@@ -146,7 +150,7 @@ def _check(content: dict[str, Any], folder: Path) -> None:
     head, files = content["head"], content["files"]
     _check_types(head, _HEAD, folder, "head.")
     names = head["names"]
-    output = "embedding" if head["kind"] == "vector" else "logits"
+    output = VECTORS if content.get("late") else "embedding" if head["kind"] == "vector" else "logits"
     right = {
         "backend": content["backend"] in BACKENDS,
         "head": head.keys() == {*_HEAD, "several"} and isinstance(head["several"], bool),
@@ -158,6 +162,7 @@ def _check(content: dict[str, Any], folder: Path) -> None:
         "inputs": "input_ids" in content["inputs"] and all(name in INPUTS for name in content["inputs"]),
         "rows_independent": isinstance(content.get("rows_independent", True), bool),
         "pairs": isinstance(pairs := content.get("pairs", False), bool) and (not pairs or _scores(head)),
+        "late": content.get("late") is None or (content.get("pairs") is True and _reads_apart(content["late"])),
         "prompts": _are_texts(content.get("prompts", {})),
         "default_prompt": content.get("default_prompt") in (None, *content.get("prompts", {})),
         "dims": isinstance(dims := content.get("dims", []), list)
@@ -174,6 +179,13 @@ def _check(content: dict[str, Any], folder: Path) -> None:
 
 def _scores(head: Mapping[str, Any]) -> bool:
     return head["kind"] == "score" and head["outputs"] == 1
+
+
+def _reads_apart(late: Any) -> bool:
+    try:
+        return bool(Late.read(late))
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _are_texts(prompts: Any) -> bool:

@@ -16,6 +16,7 @@ from mangakd.runtime import hugging_face
 from mangakd.runtime.answers import Answer, answers, ranking, shortened
 from mangakd.runtime.backends import Run, open_model
 from mangakd.runtime.grouping import groups
+from mangakd.runtime.late_model import once, reader_of
 from mangakd.runtime.manifest import Manifest, read
 from mangakd.runtime.tokenise import Text, Tokeniser
 
@@ -37,7 +38,7 @@ def load(folder: str | Path, threads: int | None = None) -> "Model":
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     folder = Path(folder).expanduser()
     manifest = hugging_face.manifest_of(folder) if hugging_face.is_export(folder) else read(folder)
-    model = Model(manifest, Tokeniser.of(manifest), open_model(manifest, threads))
+    model = Model(manifest, reader_of(manifest), open_model(manifest, threads))
     model.check()
     return model
 
@@ -151,10 +152,10 @@ class Model:
         if not _is_int(batch_size) or batch_size < 1:
             raise UserError(f"batch_size={batch_size!r}: give how many texts to compute at a time, from 1 on.")
         size = batch_size if self.manifest.rows_independent else 1
-        encodings = self._tokeniser(texts)
+        encodings, run = self._tokeniser(texts), once(self._run)
         rows = np.empty((len(texts), self._width), dtype=np.float32)
         for some in groups([len(encoding) for encoding in encodings], size):
-            rows[some] = self._run(self._tokeniser.pad([encodings[i] for i in some], self.manifest.inputs))
+            rows[some] = run(self._tokeniser.pad([encodings[i] for i in some], self.manifest.inputs))
         return rows
 
     def check(self) -> None:

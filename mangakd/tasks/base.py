@@ -97,6 +97,10 @@ class Task(ABC):
         """(N, K) positions of sequences that each training row gets in addition, such as hard negatives; below 0 for none."""
         raise NotImplementedError
 
+    def mining_size(self, train: EncodedSplit) -> tuple[int, int]:
+        """For planning: how many texts the teacher reads to mine, and how many sequences `mine` adds at most."""
+        return 0, 0
+
     def references(self, rows: Rows, split: EncodedSplit) -> Mapping[str, dict[str, Tensor]]:
         """Name → answers for a split that need no training, such as those of a word search; the tables show their scores."""
         return {}

@@ -39,8 +39,8 @@ class Hardware:
     """devices: on each node. batch_size: rows of one device in one forward pass. accumulate: passes of an optimizer step.
 
     precision: `auto` becomes bf16-mixed on a CPU with bf16 units, and 32-true elsewhere.
-    tasks: batch_size, accumulate, max_length and teacher for each kind of head; the profile's values come from here. machine:
-    figures for planning only.
+    tasks: batch_size, accumulate, max_length, eval_batch_size and teacher for each kind of head; the profile's values come from
+    here. fallback: the task's numbers, where the profile sets none for its kind. machine: figures for planning only.
     """
 
     accelerator: str = "auto"
@@ -58,6 +58,7 @@ class Hardware:
     attention: str = "sdpa"
     teacher: TeacherPlace = TeacherPlace()
     tasks: Any = field(default=None, repr=False)
+    fallback: Any = field(default=None, repr=False)
     machine: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

@@ -146,8 +146,25 @@ def test_a_task_of_scores_takes_its_batches_from_labels(compose: Compose) -> Non
     """Its model is the same; every profile that changes one changes both."""
     for profile in ("cpu", "mps", "a100_x4_fsdp"):
         labels, score = (compose(f"hardware={profile}", f"task.kind={kind}").hardware for kind in ("labels", "score"))
-        for key in ("batch_size", "accumulate", "max_length"):
+        for key in ("batch_size", "accumulate", "max_length", "eval_batch_size"):
             assert labels[key] == score[key], profile
+
+
+def test_a_profile_s_batch_of_scores_wins_over_the_task_s(compose: Compose, tmp_path: Path) -> None:
+    (tmp_path / "hardware").mkdir()
+    large = "defaults: [a100]\ntasks: {score: {batch_size: 32, eval_batch_size: 64}}\n"
+    (tmp_path / "hardware" / "large.yaml").write_text(large)
+    keys = ("batch_size", "max_length", "eval_batch_size")
+
+    def numbers(*words: str) -> list[int]:
+        return [compose(f"hydra.searchpath=[file://{tmp_path}]", *words).hardware[key] for key in keys]
+
+    assert numbers("task=rerank", "hardware=a100") == [8, 256, 16], (
+        "the task's own, whatever the profile says of labels"
+    )
+    assert numbers("task=rerank", "hardware=large") == [32, 256, 64]
+    assert numbers("task=rerank", "hardware=large", "hardware.tasks.score.batch_size=4") == [4, 256, 64]
+    assert numbers("task=intent", "hardware=large") == [128, 128, 512]
 
 
 def test_alpha_weighs_both_terms(compose: Compose) -> None:

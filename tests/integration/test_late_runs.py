@@ -59,6 +59,8 @@ def test_cross_to_late_and_from_its_folder_to_late(
     assert "models.ColBERT" in (one / "student" / "README.md").read_text()
     student = model_of(one / "student")
     assert student.spec.layers == 2 and sum(p.numel() for p in student.parameters()) == metrics["student/params"]
+    sizes = [(one / "student" / name).stat().st_size for name in ("model.safetensors", "1_Dense/model.safetensors")]
+    assert metrics["student/megabytes"] == pytest.approx(sum(sizes) / 1e6)
     corpus = checked(compose(*given), tmp_path / "check").parts.corpus
     tokenizer = load.load_tokenizer(str(one / "student"))
     reader = Tokeniser(tokenizer, tokenizer, 24, tmp_path / "tokens", stored[0], stored[0])
@@ -128,7 +130,7 @@ LATE = "student.interaction=late"
         (["student.interaction=colbert"], r"student\.interaction=colbert must be null, cross, late"),
         (["teacher.interaction={dim: 8}"], r"teacher\.interaction\.dim is unknown; did you mean dims"),
         ([LATE, "losses=[listwise_kl,hidden]"], r"losses\.hidden compares tokens.*the student reads each text alone"),
-        ([LATE, "export=[onnx]"], r"export=\[…\]: a student of late interaction cannot be exported or served yet"),
+        ([LATE, "stages=quantised"], r"stages\.\w+\.quantise=\w+: a student of late interaction is not trained with quantisers"),
         (["student.interaction={query_prefix: '[Q] '}"], r"the prefix '\[Q\] ' of late interaction is no token"),
         (["student.interaction={query_length: 500}"], r"query_length=500 of the student.*positions for 128 tokens"),
         ([LATE, "stages=assistant_chain", "stages.assistant.student.layers=[1,2]"],

@@ -13,7 +13,6 @@ from torch import nn
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
-from mangakd.export import graph
 from mangakd.export.hf import save_student
 from mangakd.models import load
 from mangakd.models.encoder import Encoder, encoder_digest
@@ -140,10 +139,8 @@ def test_other_modules_are_refused(tmp_path: Path) -> None:
         of_folder(path)
 
 
-def test_no_late_model_is_exported_or_taken_for_one_of_vectors(tmp_path: Path) -> None:
+def test_no_late_model_is_taken_for_one_of_vectors(tmp_path: Path) -> None:
     path = saved(tmp_path / "model")
-    with pytest.raises(UserError, match=r"interacts late.*cannot be exported, served or timed"):
-        graph.read(Path(path))
     with pytest.raises(UserError, match="makes a vector for each token, not one of a text"):
         load.outline_for(path, VECTOR, "teacher.path")
 

@@ -97,7 +97,7 @@ def _of_recipe(run: Run) -> Iterator[Check]:
     )  # fmt: skip
     yield lambda: late.losses(sizes.late, parts.stages, material.losses.callbacks)
     yield lambda: late.stages(sizes.late, parts.stages, sizes.config_of)
-    yield lambda: late.serving(sizes.late, parts.stages, parts.exports)
+    yield lambda: late.quantisers(sizes.late, parts.stages)
     yield lambda: recipe.resumed(checkpoint_of(given.folder, given.resume), parts.stages, lambda: _first_fit(run))
     yield lambda: _room_for_documents(run)
     yield lambda: machine.disk(given.folder, sizes.student_shape)

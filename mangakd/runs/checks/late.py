@@ -1,4 +1,4 @@
-"""Preflight of late interaction: tasks without pairs, losses that compare tokens, stages that mix two kinds, exports.
+"""Preflight of late interaction: tasks without pairs, losses that compare tokens, stages that mix two kinds, quantisers.
 
 late: student, teacher → its settings; None for a model that reads query and document at once.
 """
@@ -10,7 +10,6 @@ from mangakd.core.errors import UserError
 from mangakd.losses.base import LossCallback
 from mangakd.models.late import Late, of_config, reads
 from mangakd.models.load import positions
-from mangakd.runs.exports import Exports
 from mangakd.tasks.base import Task
 from mangakd.training.stages import Stage
 
@@ -64,20 +63,13 @@ def stages(late: Both, stages: Sequence[Stage], config: Callable[[Mapping[str, A
             )
 
 
-def serving(late: Both, stages: Sequence[Stage], exports: Exports) -> None:
-    """Variants and quantisers of a student that reads two sequences."""
-    if late["student"] is None:
-        return
-    if exports.callbacks:
-        raise UserError(
-            "export=[…]: a student of late interaction cannot be exported or served yet; it would need a graph of two texts. Set "
-            "export=[], or student.interaction=cross."
-        )
+def quantisers(late: Both, stages: Sequence[Stage]) -> None:
+    """Quantisers of a student that makes token vectors: a trained model becomes an INT8 file without its linear layer."""
     for stage in stages:
-        if stage.quantise is not None:
+        if late["student"] is not None and stage.quantise is not None:
             raise UserError(
-                f"{stage.key('quantise')}={stage.quantise}: a student of late interaction cannot be exported yet, and quantisers "
-                "are for an export. Leave it out, or set student.interaction=cross."
+                f"{stage.key('quantise')}={stage.quantise}: a student of late interaction is not trained with quantisers. Leave "
+                "it out: export=[openvino,onnx] makes INT8 after training. Or set student.interaction=cross."
             )
 
 

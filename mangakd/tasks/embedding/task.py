@@ -158,6 +158,13 @@ class Embedding(Task):
     def mine(self, rows: Rows, train: EncodedSplit, answers: Answers) -> np.ndarray:
         return mine(self._mining, rows, train, answers)
 
+    def mining_size(self, train: EncodedSplit) -> tuple[int, int]:
+        if self.mining is None:
+            return 0, 0
+        paired = train.columns["labels"] == 1
+        texts = np.unique(train.teacher.keys[np.repeat(paired, train.units["sequences"])])
+        return len(texts), self._mining.count * int(paired.sum())
+
     def folder_settings(self, max_length: int) -> Settings:
         prompts = self.texts_before["student"]
         own = prompts if any(prompts.values()) else {}
