@@ -1,9 +1,10 @@
 """Chat templates that behave like those of well-known models, and a byte-level BPE tokenizer for each, trained on the spot."""
 
+import json
 from functools import cache
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 CHATML = (
@@ -93,3 +94,43 @@ def chat_tokenizer(kind: str) -> Any:
     made = plain_tokenizer(special, bos, eos)
     made.chat_template = template
     return made
+
+
+def blank_tokenizer(kind: str, blanks: str) -> Any:
+    """Tokenizers that write blanks as ▁, as SentencePiece does. blanks: how they treat the first blank of a text."""
+    template, special, bos, eos = KINDS[kind]
+    backend, trainer = _of_blanks(blanks, special)
+    backend.train_from_iterator(TEXT * 3, trainer)
+    state = json.loads(backend.to_str())
+    state["added_tokens"] = [token for token in state["added_tokens"] if not token["content"].startswith("<0x")]
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(state)), bos_token=bos, eos_token=eos, pad_token="<pad>",
+        split_special_tokens=True,
+    )  # fmt: skip
+    made.chat_template = template
+    return made
+
+
+def _of_blanks(blanks: str, special: tuple[str, ...]) -> tuple[Tokenizer, Any]:
+    names = ["<pad>", "<unk>", *special]
+    if blanks == "unigram":
+        backend = Tokenizer(models.Unigram())
+        trainer: Any = trainers.UnigramTrainer(
+            vocab_size=150,
+            special_tokens=names,
+            unk_token="<unk>",
+            initial_alphabet=["|", "_", "/"],
+            show_progress=False,
+        )
+    else:
+        backend = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+        names += [f"<0x{i:02X}>" for i in range(256)]
+        trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=names, show_progress=False)
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    if blanks == "prepend":
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        scheme = {"unigram": "always"}.get(blanks, blanks)
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=blanks == "unigram")
+    backend.decoder = decoders.Sequence(steps)
+    return backend, trainer

@@ -5,16 +5,12 @@ answers. For other templates an answer is the difference between two renderings:
 before it with the generation prompt. Texts are compared, not tokens: a prompt that is tokenised alone may end in another token.
 Some templates render an earlier turn otherwise than the last one: Qwen3 leaves out its reasoning, Mistral moves the system prompt
 into the last question, others write an EOS token only at the end of the text. With them each answer needs a rendering of its own.
-
-Names of special tokens in a message are text, as in every text that mangakd reads. A placeholder, one character of a private area
-of Unicode, stands for such a name until the text is tokenised (chat_tokens.py).
 """
 
 import datetime
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from threading import Lock
 from typing import Any
 
@@ -23,6 +19,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from mangakd.core.errors import UserError
 from mangakd.data.notices import log, short
 from mangakd.data.rows import Messages, identity
+from mangakd.data.special_names import Mismatch, Swap
 
 PLAIN = (
     "{{ start }}{% for message in messages %}{{ message.role | capitalize + ':\n' }}{% if message.role == 'assistant' %}"
@@ -32,40 +29,31 @@ PLAIN = (
 """For tokenizers without a template. start: the BOS token if the tokenizer puts it before a text, else "". A prompt ends with a
 line break, which tokenizers do not join with a word."""
 _MARK = r"\{%-?\s*generation\s*-?%\}"
-_PLACEHOLDERS = range(0x10F000, 0x10FFFE)  # private use
 # Templates that write today's date would give other tokens every day. This is the date that Llama 3's templates fall back to.
 _DATE = datetime.date(2024, 7, 26)
 _LOCK = Lock()  # transformers tracks the marks of one rendering at a time for each template
 
 
-class Mismatch(ValueError):
-    """Why a rendering does not show where an answer is. The end of a sentence that starts with a row."""
-
-
 @dataclass(frozen=True)
 class Rendering:
-    """spans: first and last character + 1 of each answer in `text`. names: placeholder → the name that it stands for.
+    """spans: first and last character + 1 of each answer in `text`, in which placeholders stand for names of special tokens.
 
     endless: whether an answer has no end-of-turn token. lead: what the template writes between a prompt and its answer.
     """
 
     text: str
     spans: tuple[tuple[int, int], ...]
-    names: Mapping[str, str]
     endless: bool = False
     lead: str = ""
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """source: in Jinja. variables: names in it, such as bos_token, and options of the user, such as enable_thinking.
-
-    special: names of special tokens, the longest first.
-    """
+    """source: in Jinja. variables: names in it, such as bos_token, and options of the user, such as enable_thinking."""
 
     source: str
     variables: Mapping[str, Any]
-    special: tuple[str, ...]
+    swap: Swap
     marks: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,13 +65,12 @@ class ChatTemplate:
 
         Raises UserError for a tokenizer that has several templates and no default, or neither a template nor an EOS token.
         """
-        added = tokenizer.backend_tokenizer.get_added_tokens_decoder().values()
-        special = sorted((token.content for token in added if token.special and len(token.content) > 1), key=len)
+        swap = Swap.of(tokenizer.backend_tokenizer)
         variables = {**tokenizer.special_tokens_map, **(options or {})}
         name = tokenizer.name_or_path
         if tokenizer.chat_template:
             try:
-                return cls(tokenizer.get_chat_template(), variables, tuple(special[::-1]))
+                return cls(tokenizer.get_chat_template(), variables, swap)
             except ValueError as error:
                 raise UserError(
                     f"the tokenizer {name} has several chat templates and none of them is `default`: save it with one "
@@ -99,32 +86,39 @@ class ChatTemplate:
             "each answer.", name,
         )  # fmt: skip
         start = tokenizer.bos_token if tokenizer.bos_token_id in tokenizer("a text")["input_ids"][:1] else ""
-        return cls(PLAIN, {**variables, "start": start}, tuple(special[::-1]))
-
-    @cached_property
-    def _names(self) -> re.Pattern[str] | None:
-        return re.compile("|".join(map(re.escape, self.special))) if self.special else None
+        return cls(PLAIN, {**variables, "start": start}, swap)
 
     def render(self, messages: Messages, last: bool = False) -> Rendering:
         """All answers of a conversation, or its last message alone. Raises Mismatch where the renderings do not add up."""
-        hidden, names = self._hidden(messages)
+        hidden = tuple((role, self.swap.hide(content)) for role, content in messages)
         text, marks = self._text(hidden)
         places = [len(hidden) - 1] if last else answers(hidden)
-        spans = self._marked(hidden, marks, places) or [self._difference(hidden, place, text) for place in places]
+        spans = self._marked(hidden, marks, places, text) or [self._difference(hidden, place, text) for place in places]
         ends = [self._end(text, *span) for span in spans]
         bounds = [(start, end or stop) for (start, stop), end in zip(spans, ends, strict=True)]
         bodies = [text[start:stop] for start, stop in bounds]
         leads = [_lead(body, hidden[place][1]) for body, place in zip(bodies, places, strict=True)]
-        return Rendering(text, tuple(bounds), names, None in ends, next(filter(str.strip, leads), ""))
+        return Rendering(text, tuple(bounds), None in ends, next(filter(str.strip, leads), ""))
 
-    def _marked(self, messages: Messages, marks: list[tuple[int, int]], places: list[int]) -> list[tuple[int, int]]:
-        """The marks of some answers; none where the template does not mark answers."""
+    def _marked(
+        self, messages: Messages, marks: list[tuple[int, int]], places: list[int], text: str
+    ) -> list[tuple[int, int]]:
+        """The marks of some answers; none where the template does not mark answers.
+
+        Some templates mark the header of an answer, too. It belongs to the prompt that a model is given.
+        """
         if not self.marks:
             return []
         owners = [i for i, (role, _) in enumerate(messages) if role == "assistant"]
         if len(marks) != len(owners):
             raise Mismatch(f"its chat template marks {len(marks)} answers of {len(owners)} by {{% generation %}}")
-        return [marks[owners.index(place)] for place in places]
+        marked = dict(zip(owners, marks, strict=True))
+        return [
+            self._difference(messages, place, text)
+            if text.startswith(self.swap.special, marked[place][0])
+            else marked[place]
+            for place in places
+        ]
 
     def _difference(self, messages: Messages, place: int, text: str) -> tuple[int, int]:
         """The span of the answer `place`. text: the rendering of all messages."""
@@ -152,23 +146,12 @@ class ChatTemplate:
         end, place = None, stop
         while place > start:
             place = start + len(text[start:place].rstrip())
-            name = next((name for name in self.special if text.endswith(name, start, place)), None)
-            if name is None:
+            size = self.swap.name_at_end(text[start:place])
+            if not size:
                 break
-            end, place = place, place - len(name)
+            end, place = place, place - size
         eos = self.variables.get("eos_token")
         return stop + len(eos) if end is None and eos and text.startswith(eos, stop) else end
-
-    def _hidden(self, messages: Messages) -> tuple[Messages, dict[str, str]]:
-        """Messages with placeholders for names of special tokens, and what the placeholders stand for."""
-        if self._names is None or not any(self._names.search(content) for _, content in messages):
-            return messages, {}
-        used = {character for _, content in messages for character in content}
-        free = (chr(code) for code in _PLACEHOLDERS if chr(code) not in used)
-        present = {name: next(free) for name in self.special if any(name in content for _, content in messages)}
-        names = self._names
-        hidden = tuple((role, names.sub(lambda match: present[match[0]], content)) for role, content in messages)
-        return hidden, {placeholder: name for name, placeholder in present.items()}
 
     def _text(self, messages: Messages, prompt: bool = False) -> tuple[str, list[tuple[int, int]]]:
         """A rendering and its marks. prompt: with the beginning of an answer at its end."""

@@ -5,16 +5,14 @@ straddles that place, the prompt and the rest are tokenised apart, because a pro
 A prompt that is too long loses its oldest turns, then the beginning of its last question. Answers stay whole.
 """
 
-import json
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import chain, groupby, pairwise
-from typing import Any, Literal
+from itertools import accumulate, chain, pairwise
+from typing import Any, Literal, NamedTuple
 
-from tokenizers import Tokenizer
-
-from mangakd.data.chat import ChatTemplate, Mismatch, Rendering, answers
+from mangakd.data.chat import ChatTemplate, Mismatch, answers
+from mangakd.data.notices import short
 from mangakd.data.pairs import Template
 from mangakd.data.rows import Messages
 
@@ -22,7 +20,13 @@ TooLong = Literal["leave_out", "cut"]
 LEFT_OUT, CUT_PROMPT, CUT_ANSWER, CUT_TEXT, APART, ENDLESS, LEAD, SPLIT = (1 << bit for bit in range(8))
 """Notes on a sequence. LEFT_OUT: its answer does not fit. APART: a token straddled the beginning of an answer. ENDLESS: an answer
 has no end-of-turn token. LEAD: the template writes more before an answer. SPLIT: it is one of several of a conversation."""
-Tokens = list[tuple[int, tuple[int, int]]]  # ids, each with its first character and its last + 1
+
+
+class Tokens(NamedTuple):
+    """offsets: of each token the first character and the last + 1."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,8 @@ class Marker:
         self, tokenizer: Any, template: ChatTemplate, max_length: int, too_long: TooLong = "leave_out"
     ) -> None:
         self._template, self._most, self._too_long = template, max_length, too_long
-        self._whole, self._literal = (_copy(tokenizer.backend_tokenizer, literal) for literal in (False, True))
-        self._special = {i for i, token in self._whole.get_added_tokens_decoder().items() if token.special}
+        self._tokenizer = template.swap.tokenizer(tokenizer.backend_tokenizer)
+        self._special = {i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
         pieces = Template.single(tokenizer).pieces
         place = next(i for i, piece in enumerate(pieces) if piece.text is not None)
         self._before, self._after = ([piece.token for piece in part] for part in (pieces[:place], pieces[place + 1 :]))
@@ -60,7 +64,8 @@ class Marker:
 
     def text(self, text: str) -> Marked:
         """A plain text with the special tokens of the tokenizer and an EOS token: all are targets but the first."""
-        ids = [*self._before, *self._literal.encode(text, add_special_tokens=False).ids, *self._after]
+        self._template.swap.hide(text)
+        ids = [*self._before, *self._read(text).ids, *self._after]
         kept = ids[: self._most]
         return Marked(kept, [0, *[1] * (len(kept) - 1)], CUT_TEXT if len(kept) < len(ids) else 0)
 
@@ -109,7 +114,7 @@ class Marker:
         """The last answer of messages that are too long, with what fits of its question."""
         place = max(i for i, (role, _) in enumerate(messages) if role == "user")
         question = messages[place][1]
-        starts = [start for start, _ in self._literal.encode(question, add_special_tokens=False).offsets]
+        starts = [start for start, _ in self._read(question).offsets]
 
         def without(tokens: int) -> Marked:
             rest = question[starts[tokens] :] if tokens < len(starts) else ""
@@ -134,71 +139,43 @@ class Marker:
     def _marked(self, messages: Messages, last: bool = False, note: int = 0) -> Marked:
         """The tokens of a rendering up to the last target. Raises Mismatch where targets do not cover the text of an answer."""
         rendering = self._template.render(messages, last)
-        tokens, apart = self._tokens(rendering)
-        starts = [start for _, (start, _) in tokens]
-        targets = [0] * len(tokens)
-        for start, stop in rendering.spans:
+        borders = [place for span in rendering.spans for place in span]
+        parts = [self._template.swap.show(rendering.text[a:b]) for a, b in pairwise([0, *borders])]
+        text, ends = "".join(parts), [*accumulate(map(len, parts))]
+        tokens, apart = self._tokens(text, ends)
+        starts = [start for start, _ in tokens.offsets]
+        targets = [0] * len(starts)
+        for start, stop in zip(ends[::2], ends[1::2], strict=True):
             begin, end = bisect_left(starts, start), bisect_left(starts, stop)
-            text = rendering.text
-            if not 0 < begin < end or (text[start : starts[begin]] + text[tokens[end - 1][1][1] : stop]).strip():
-                raise Mismatch(f"its tokenizer reads no tokens of {text[start:stop]!r} alone")
+            if not 0 < begin < end or (text[start : starts[begin]] + text[tokens.offsets[end - 1][1] : stop]).strip():
+                raise Mismatch(f"its tokenizer reads no tokens of {short(text[start:stop])} alone")
             targets[begin:end] = [1] * (end - begin)
         notes = {APART: apart, ENDLESS: rendering.endless, LEAD: bool(rendering.lead)}
         note |= sum(bit for bit, is_so in notes.items() if is_so)
-        return Marked([token for token, _ in tokens[:end]], targets[:end], note)
+        return Marked(tokens.ids, targets, note)
 
-    def _tokens(self, rendering: Rendering) -> tuple[Tokens, bool]:
+    def _tokens(self, text: str, borders: list[int]) -> tuple[Tokens, bool]:
         """The tokens of a text, and whether its parts are tokenised apart. Raises Mismatch where that gives another text."""
-        whole = self._read(rendering.text, 0, rendering.names)
-        borders = [place for span in rendering.spans for place in span]
-        inside = {
+        whole = self._read(text)
+        starts = [start for start, _ in whole.offsets]
+        before = [(place, bisect_left(starts, place) - 1) for place in borders]
+        inside = [
             place
-            for token, (start, stop) in whole
-            for place in borders
-            if start < place < stop and token not in self._special
-        }
+            for place, last in before
+            if last >= 0 and whole.offsets[last][1] > place and whole.ids[last] not in self._special
+        ]
         if not inside:
             return whole, False
-        bounds = pairwise([0, *sorted(inside), len(rendering.text)])
-        parts = [*chain.from_iterable(self._read(rendering.text[a:b], a, rendering.names) for a, b in bounds)]
-        if self._decoded(parts) != self._decoded(whole):
+        parts = [self._read(text[a:b], a) for a, b in pairwise([0, *inside, len(text)])]
+        apart = Tokens(*([*chain.from_iterable(side)] for side in zip(*parts, strict=True)))
+        if self._tokenizer.decode(apart.ids, False) != self._tokenizer.decode(whole.ids, False):
             raise Mismatch(
-                "a token of its tokenizer straddles the beginning of an answer, and it cannot read the two sides apart"
+                "a token of its tokenizer straddles the beginning of an answer, and it cannot read both sides apart"
             )
-        return parts, True
+        return apart, True
 
-    def _decoded(self, tokens: Tokens) -> str:
-        return self._whole.decode([token for token, _ in tokens], skip_special_tokens=False)
-
-    def _read(self, text: str, begin: int, names: Mapping[str, str]) -> Tokens:
-        """The tokens of a text that begins at the character `begin` of its rendering."""
-        encoding = self._whole.encode(text, add_special_tokens=False)
-        tokens = [*zip(encoding.ids, encoding.offsets, strict=True)]
-        if any(placeholder in text for placeholder in names):
-            runs = groupby(tokens, key=lambda token: token[0] in self._special)
-            tokens = [*chain.from_iterable(self._spelled([*run], text, names) for _, run in runs)]
-        return [(token, (begin + start, begin + stop)) for token, (start, stop) in tokens]
-
-    def _spelled(self, run: Tokens, text: str, names: Mapping[str, str]) -> Tokens:
-        """The tokens between two special ones, with the names of special tokens in place of their placeholders."""
-        first, last = run[0][1][0], run[-1][1][1]
-        if not any(placeholder in text[first:last] for placeholder in names):
-            return run
-        if self._literal.encode(text[first:last], add_special_tokens=False).ids != [token for token, _ in run]:
-            raise Mismatch(
-                f"it holds {', '.join(names.values())}, a special token that its tokenizer cannot read as text"
-            )
-        spelled = [names.get(character, character) for character in text[first:last]]
-        places = [first + i for i, part in enumerate(spelled) for _ in part]
-        encoding = self._literal.encode("".join(spelled), add_special_tokens=False)
-        offsets = [(places[start], places[stop - 1] + 1) for start, stop in encoding.offsets]
-        return [*zip(encoding.ids, offsets, strict=True)]
-
-
-def _copy(tokenizer: Tokenizer, literal: bool) -> Tokenizer:
-    """Without a post-processor, which may trim the blank before a word from its token's offsets. literal: reads names of special
-    tokens as text."""
-    state = json.loads(tokenizer.to_str()) | {"post_processor": None, "truncation": None, "padding": None}
-    copy = Tokenizer.from_str(json.dumps(state))
-    copy.encode_special_tokens = literal
-    return copy
+    def _read(self, text: str, begin: int = 0) -> Tokens:
+        """The tokens of a text that begins at the character `begin` of another."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        offsets = [(begin + start, begin + stop) for start, stop in encoding.offsets] if begin else encoding.offsets
+        return Tokens(encoding.ids, offsets)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -58,6 +58,10 @@ class ChatOptions:
     template: Mapping[str, Any] = field(default_factory=dict)
     too_long: TooLong = "leave_out"
 
+    def __post_init__(self) -> None:
+        if self.too_long not in get_args(TooLong):
+            raise UserError(f"too_long={self.too_long} must be one of {', '.join(get_args(TooLong))}.")
+
 
 @dataclass(frozen=True)
 class Chats:
@@ -84,7 +88,7 @@ def tokenise_chats(
     """
     template = ChatTemplate.of(tokenizer, options.template)
     variables = sorted((name, str(value)) for name, value in template.variables.items())
-    settings = [template.source, variables, template.special, max_length, options.too_long]
+    settings = [template.source, variables, template.swap.special, max_length, options.too_long]
     digest = hashlib.sha256(json.dumps([_FORMAT, vocabulary_digest(tokenizer), *settings]).encode())
     for chat in chats:
         digest.update(json.dumps(chat).encode())

@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import Any
 
 import pytest
-from chat_samples import CHATML, IM, KINDS, MARKED, chat_tokenizer, plain_tokenizer
+from chat_samples import CHATML, IM, KINDS, MARKED, blank_tokenizer, chat_tokenizer, plain_tokenizer
 
 from mangakd.core.errors import UserError
 from mangakd.data.chat import ChatTemplate, Mismatch
@@ -115,7 +115,7 @@ END = {"chatml": "<|im_end|>", "marked": "<|im_end|>", "llama3": "<|eot_id|>", "
        "mistral": "</s>", "qwen3": "<|im_end|>"}  # fmt: skip
 PARTS = (
     "order", " the book", "é", "東京", "🎌", "👩‍👩‍👧", " ", "\n", "\t", "  it is", "?", "<|im_end|>", "</s>", "[INST]", "<s>",
-    "<|eot_id|>", "<end_of_turn>", "assistant", "{% generation %}", "{{ x }}", "\\n", "\r\n", "12.5", "\U0010f000",
+    "<|eot_id|>", "<end_of_turn>", "assistant", "{% generation %}", "{{ x }}", "\\n", "\r\n", "12.5",
 )  # fmt: skip
 
 
@@ -151,6 +151,20 @@ def test_targets_are_the_answers_and_their_ends(kind: str) -> None:
             assert marked.targets[0] == 0 and marked.targets[-1] == 1
 
 
+@pytest.mark.parametrize("blanks", ["prepend", "first", "always", "never", "unigram"])
+@pytest.mark.parametrize("kind", ["chatml", "mistral"])
+def test_tokenizers_that_write_blanks_as_tokens(kind: str, blanks: str) -> None:
+    """Their decoders add or drop single blanks; letters, ends and names of special tokens are exact."""
+    reader, rng = blank_tokenizer(kind, blanks), random.Random(0)
+    mark, words = marker(reader), ("where", "is", "my", "order", "</s>", "<|im_end|>", "<s>")
+    for _ in range(20):
+        roles = ("user", "assistant") * 2
+        messages: Messages = tuple((role, " ".join(rng.choices(words, k=4))) for role in roles)
+        texts = [text_of(reader, marked) for marked in mark.conversation(messages)]
+        wanted = "".join(expected(kind, answer, False) for _, answer in messages[1::2])
+        assert "".join(texts).replace(" ", "") == wanted.replace(" ", "")
+
+
 def text_of(reader: Any, marked: Marked) -> str:
     return reader.decode([token for token, target in zip(marked.ids, marked.targets, strict=True) if target])
 
@@ -180,6 +194,26 @@ def test_the_last_mark_may_leave_the_end_of_turn_out() -> None:
     assert inside in MARKED
     reader = chat_tokenizer("marked")
     reader.chat_template = MARKED.replace(inside, "message.content }}{% endgeneration %}{{ '<|im_end|>' }}")
+    assert sequences(reader, SYSTEM + TALK) == GOLDEN["marked"][1]
+
+
+def test_marks_may_begin_with_the_blank_of_a_word() -> None:
+    """The library gives such an answer no token: findings/assistant_mask_trimmed_offsets.sh."""
+    reader = chat_tokenizer("marked")
+    reader.chat_template = MARKED.replace(
+        "{{ message.content + '<|im_end|>' }}{% endg", "{{ ' ' + message.content + '<|im_end|>' }}{% endg"
+    )
+    (marked,) = marker(reader).conversation(TALK)
+    assert text_of(reader, marked) == f" {REPLY}<|im_end|> {BYE}<|im_end|>"
+
+
+def test_a_marked_header_belongs_to_the_prompt() -> None:
+    header = "{{ '<|im_start|>' + message.role + '\n' }}{% if message.role == 'assistant' %}{% generation %}"
+    assert header in MARKED
+    reader = chat_tokenizer("marked")
+    reader.chat_template = MARKED.replace(
+        header, "{% if message.role == 'assistant' %}{% generation %}{{ '<|im_start|>assistant\n' }}"
+    ).replace("{% else %}", "{% else %}{{ '<|im_start|>' + message.role + '\n' }}")
     assert sequences(reader, SYSTEM + TALK) == GOLDEN["marked"][1]
 
 
@@ -220,6 +254,7 @@ REFUSED: list[tuple[str, Messages, str]] = [
     ("chatml", (("user", ASK),), "it has no answer"),
     ("chatml", (("assistant", REPLY), ("user", ASK)), "it has no answer"),
     ("gemma", SYSTEM + TALK, r"refuses these messages \(System role not supported\)"),
+    ("chatml", (("user", "\U00100000"), ("assistant", REPLY)), r"holds the character U\+100000 for private use"),
     ("mistral", (TALK[0], *TALK), r"refuses these messages \(roles must alternate user/assistant\)"),
 ]
 
