@@ -74,10 +74,9 @@ def texts_of(value: Any) -> tuple[str, ...]:
 
 def passages_of(value: Any) -> tuple[str, ...]:
     """The texts of a list as of `texts_of`, or the one text of a cell that is no list; () where the cell is missing."""
-    if isinstance(value, list | tuple):
+    with contextlib.suppress(CellError):
         return texts_of(value)
-    text = spelled(value)
-    return (text,) if text and text.strip() else ()
+    return (spelled(value) or "",)
 
 
 def messages_of(value: Any) -> Messages:

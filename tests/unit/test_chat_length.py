@@ -155,6 +155,8 @@ def test_keys_are_of_tokens_and_targets(tmp_path: Path) -> None:
 
 
 def test_an_answer_must_fit(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="too_long=drop must be one of leave_out, cut"):
+        ChatOptions(too_long="drop")  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"no answer fits into data.max_length=9; the shortest sequence has \d+ tokens"):
         tokens(tmp_path, 9, [talk(1)])
     chosen: list[Chat] = [talk(1), (("user", "no?"),)]

@@ -115,6 +115,37 @@ def test_csv_holds_no_messages(ending: str, tmp_path: Path) -> None:
         Files(path=str(file)).load(COLUMNS, tuple(COLUMNS))
 
 
+def test_passages_are_a_text_or_a_list(tmp_path: Path) -> None:
+    cells: Objects = [
+        {"context": "one text"},
+        {"context": ["one", "two"]},
+        {"context": None},
+        {"context": '["of", "CSV"]'},
+        {},
+    ]
+    read = [
+        row
+        for split in load(
+            tmp_path, [{"prompt": f"q {i}", "answer": "a", **cell} for i, cell in enumerate(cells * 5)]
+        ).splits.values()
+        for row in split["context"]
+    ]
+    assert sorted(set(read)) == [(), ("of", "CSV"), ("one", "two"), ("one text",)]
+    for cell, reason in (
+        (["one", " "], "no text at place 2 of its context"),
+        ({"a": 1}, "not a text or a list of texts"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            load(tmp_path, [{"prompt": "q", "answer": "a", "context": cell}])
+
+
+def test_copies_of_a_first_question_are_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    other = tmp_path / "held_out.jsonl"
+    other.write_text(json.dumps({"prompt": "q 3", "answer": "another"}))
+    load(tmp_path, [{"prompt": f"q {i}", "answer": "a"} for i in range(20)], val_path=str(other))
+    assert "texts that train has, too, so that their scores are too good: 1; first: line 1, 'q 3'" in caplog.text
+
+
 def test_prompts_answers_and_passages_are_read_from_csv(tmp_path: Path) -> None:
     file = tmp_path / "pairs.csv"
     lines = [f"question {i},answer {i},passage {i}" for i in range(20)]
