@@ -10,7 +10,8 @@ into the last question, others write an EOS token only at the end of the text. W
 import datetime
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
 from typing import Any
 
@@ -54,10 +55,6 @@ class ChatTemplate:
     source: str
     variables: Mapping[str, Any]
     swap: Swap
-    marks: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "marks", re.search(_MARK, self.source) is not None)
 
     @classmethod
     def of(cls, tokenizer: Any, options: Mapping[str, Any] | None = None) -> "ChatTemplate":
@@ -87,6 +84,11 @@ class ChatTemplate:
         )  # fmt: skip
         start = tokenizer.bos_token if tokenizer.bos_token_id in tokenizer("a text")["input_ids"][:1] else ""
         return cls(PLAIN, {**variables, "start": start}, swap)
+
+    @cached_property
+    def marks(self) -> bool:
+        """Whether the template marks answers."""
+        return re.search(_MARK, self.source) is not None
 
     def render(self, messages: Messages, last: bool = False) -> Rendering:
         """All answers of a conversation, or its last message alone. Raises Mismatch where the renderings do not add up."""

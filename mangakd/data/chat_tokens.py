@@ -64,7 +64,7 @@ class Marker:
 
     def text(self, text: str) -> Marked:
         """A plain text with the special tokens of the tokenizer and an EOS token: all are targets but the first."""
-        self._template.swap.hide(text)
+        self._template.swap.check(text)
         ids = [*self._before, *self._read(text).ids, *self._after]
         kept = ids[: self._most]
         return Marked(kept, [0, *[1] * (len(kept) - 1)], CUT_TEXT if len(kept) < len(ids) else 0)

@@ -46,12 +46,16 @@ class Swap:
     def _names(self) -> re.Pattern[str]:
         return re.compile("|".join(map(re.escape, self.special)) or "(?!)")
 
-    def hide(self, text: str) -> str:
-        """A message with placeholders for names. Raises Mismatch where it holds a character of the private area."""
+    def check(self, text: str) -> None:
+        """Raises Mismatch for a text that holds a character of plane 16."""
         if (private := max(text, default="")) >= chr(_TOKENS):
             raise Mismatch(
                 f"it holds the character U+{ord(private):X} for private use, which stands for a special token here"
             )
+
+    def hide(self, text: str) -> str:
+        """A message with placeholders for names. Raises Mismatch as `check` does."""
+        self.check(text)
         return self._names.sub(lambda match: self._placeholders[match[0]], text)
 
     def show(self, text: str) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from chat_samples import CHATML, IM, KINDS, MARKED, blank_tokenizer, chat_tokenizer, plain_tokenizer
+from tokenizers import AddedToken
+from transformers import PreTrainedTokenizerFast
 
 from mangakd.core.errors import UserError
 from mangakd.data.chat import ChatTemplate, Mismatch
@@ -205,6 +207,40 @@ def test_marks_may_begin_with_the_blank_of_a_word() -> None:
     )
     (marked,) = marker(reader).conversation(TALK)
     assert text_of(reader, marked) == f" {REPLY}<|im_end|> {BYE}<|im_end|>"
+
+
+def test_special_tokens_may_be_beyond_the_vocabulary() -> None:
+    """As Llama 3's, which were added after training."""
+    made = plain_tokenizer((), None, None)
+    backend = made.backend_tokenizer
+    backend.add_special_tokens([AddedToken(name, special=True) for name in IM])
+    reader = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", chat_template=CHATML)
+    assert sequences(reader, SYSTEM + TALK) == GOLDEN["chatml"][1]
+    (marked,) = marker(reader).conversation((TALK[0], ("assistant", "<|im_end|>")))
+    assert text_of(reader, marked) == "<|im_end|><|im_end|>" and marked.ids.count(reader.eos_token_id) == 2
+
+
+def test_an_end_token_after_the_end_of_turn_is_no_target() -> None:
+    reader = chat_tokenizer("llama3")
+    reader.chat_template = (
+        CHATML.replace("<|im_start|>", "<|start_header_id|>").replace("<|im_end|>", "<|eot_id|>")
+        + "{% if not add_generation_prompt %}{{ '<s>' }}{% endif %}"
+    )
+    (marked,) = marker(reader).conversation(TALK)
+    assert text_of(reader, marked) == f"{REPLY}<|eot_id|>{BYE}<|eot_id|>"
+
+
+def test_special_tokens_may_take_the_blanks_after_them() -> None:
+    """As Phi-3's. A blank that is lost to every prompt is no target."""
+    made = plain_tokenizer((), None, None)
+    backend = made.backend_tokenizer
+    backend.add_special_tokens([AddedToken(name, special=True, rstrip=True) for name in IM])
+    reader = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>")
+    reader.chat_template = CHATML.replace("message.role + '\n'", "message.role + '<|im_start|>\n'").replace(
+        "assistant\n", "assistant<|im_start|>\n"
+    )
+    (marked,) = marker(reader).conversation((TALK[0], ("assistant", " yes"), *TALK[2:]))
+    assert text_of(reader, marked) == f"yes<|im_end|>{BYE}<|im_end|>"
 
 
 def test_a_marked_header_belongs_to_the_prompt() -> None:

@@ -186,7 +186,7 @@ def test_a_system_prompt_of_the_row_comes_before_that_of_the_task() -> None:
             {"prompt": "a", "answer": "b", "text": "c"},
             "holds prompt and text. A row holds one of messages, prompt, text",
         ),
-        ({"answer": "b"}, "holds neither messages nor a prompt nor a text"),
+        ({"answer": "b", "prompt": " "}, "holds neither messages nor a prompt nor a text"),
         ({"text": "a", "context": ("b",)}, "has a text beside a context"),
         ({"text": "a", "system": "b"}, "has a text beside a system prompt"),
         ({"messages": (("system", "a"), *TALK), "system": "b"}, "has a system prompt in its messages and another one"),

@@ -45,7 +45,7 @@ def _chat(
     where: str, messages: Messages, prompt: str, text: str, system: str, context: tuple[str, ...], answer: str
 ) -> Chat:
     """Without system prompt and context."""
-    given = [name for name, cell in zip(KINDS, (messages, prompt, text), strict=True) if cell]
+    given = [name for name, cell in zip(KINDS, (messages, prompt.strip(), text.strip()), strict=True) if cell]
     if len(given) != 1:
         raise UserError(
             f"{where} holds {' and '.join(given) or 'neither messages nor a prompt nor a text'}. A row holds one of "
@@ -54,11 +54,11 @@ def _chat(
     if (given == ["prompt"]) != bool(answer.strip()):
         found, lack = ("a prompt", "no answer") if not answer.strip() else (f"an answer beside {given[0]}", "no prompt")
         raise UserError(f"{where} has {found} and {lack}: a prompt and its answer belong together. Correct the row.")
-    if text and (system or context):
+    if given == ["text"] and (system or context):
         raise UserError(f"{where} has a text beside a {'system prompt' if system else 'context'}: these need a prompt.")
     if system and any(role == "system" for role, _ in messages):
         raise UserError(f"{where} has a system prompt in its messages and another one beside them. Remove one of them.")
-    return text or messages or (("user", prompt), ("assistant", answer))
+    return messages or (text if given == ["text"] else (("user", prompt), ("assistant", answer)))
 
 
 def _prompted(messages: Messages, system: str, context: tuple[str, ...], question: str) -> Messages:
