@@ -46,7 +46,6 @@ WRITERS: dict[str, Callable[[Path, Objects], object]] = {
     ".jsonl": lambda file, rows: file.write_text("\n".join(map(json.dumps, rows))),
     ".json": lambda file, rows: file.write_text(json.dumps(rows)),
     ".parquet": lambda file, rows: pyarrow.parquet.write_table(pa.Table.from_pylist(rows), file),
-    ".arrow": lambda file, rows: pa.ipc.new_file(file, (table := pa.Table.from_pylist(rows)).schema).write_table(table),
 }
 
 
