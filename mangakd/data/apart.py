@@ -16,7 +16,8 @@ import numpy as np
 from mangakd.core.errors import UserError
 from mangakd.data.notices import short
 from mangakd.data.pairs import Template, Where, composed, mixed
-from mangakd.data.tokenising import Progress, tokenise
+from mangakd.data.token_files import Progress
+from mangakd.data.tokenising import tokenise
 from mangakd.data.tokens import Concatenation, Sequences, Tokens
 from mangakd.models.late import Late
 from mangakd.runtime.late import OWNER, QUERY, SCORED

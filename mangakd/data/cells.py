@@ -1,4 +1,4 @@
-"""What a cell of a table means: a text, a number, a list of either, or the names of the labels of a row.
+"""What a cell of a table means: a text, a number, a list of either, messages, or the names of the labels of a row.
 
 Raises `CellError` with what is wrong with the cell; the caller adds file, row and column.
 """
@@ -17,8 +17,10 @@ from typing import Any
 
 from mangakd.data.json_text import parse
 from mangakd.data.notices import short
+from mangakd.data.rows import Message, Messages
 
 SEPARATOR = "|"  # of labels in one cell of CSV and TSV
+ROLES = ("system", "developer", "user", "assistant", "tool")
 _MISSING_WORDS = frozenset(("nan", "na", "n/a", "#n/a", "<na>", "nat", "none", "null"))
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 _LIKE_LIST = r"\[\s*(?:[\"'\[]|np\.)|array\("
@@ -68,6 +70,39 @@ def number_of(value: Any) -> float:
 def texts_of(value: Any) -> tuple[str, ...]:
     """The texts of a list, "" for one that is missing; () where the cell is missing. Raises CellError for all else."""
     return tuple(spelled(item) or "" for item in _list_of(value))
+
+
+def passages_of(value: Any) -> tuple[str, ...]:
+    """The texts of a list as of `texts_of`, or the one text of a cell that is no list; () where the cell is missing."""
+    with contextlib.suppress(CellError):
+        return texts_of(value)
+    return (spelled(value) or "",)
+
+
+def messages_of(value: Any) -> Messages:
+    """(role, content) of each message of a conversation; () where the cell is missing. Raises CellError for all else.
+
+    A system message may be blank, no other.
+    """
+    if value is None or value != value:
+        return ()
+    if not isinstance(value, list | tuple):
+        raise CellError(f"holds {short(value)}")
+    return tuple(_message(each, place) for place, each in enumerate(value, 1))
+
+
+def _message(message: Any, place: int) -> Message:
+    if not isinstance(message, dict):
+        raise CellError(f"holds {short(message)} as message {place}")
+    role, content = message.get("role"), message.get("content")
+    others = [key for key, each in message.items() if key not in ("role", "content") and each is not None]
+    if others:
+        raise CellError(f"holds {short(others[0])} in message {place}, which is not read")
+    if role not in ROLES:
+        raise CellError(f"holds the role {short(role)} in message {place} (known: {', '.join(ROLES)})")
+    if not isinstance(content, str) or (not content.strip() and role != "system"):
+        raise CellError(f"holds the content {short(content)} in message {place}")
+    return role, content
 
 
 def numbers_of(value: Any) -> tuple[float, ...]:

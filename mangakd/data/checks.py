@@ -30,7 +30,7 @@ def check_rows(
     for each, kind in columns.items():
         missing = [i for i, value in enumerate(rows[each]) if MISSING[kind](value)]
         if each in optional:  # a list may be missing, but no item of it
-            missing = [i for i in missing if kind == "texts" and rows[each][i]]
+            missing = [i for i in missing if kind in LISTS and rows[each][i]]
         if missing and kind == "labels":
             log.info("%s: %d of %d rows have none of the labels.", rows.origin, len(missing), len(rows))
         elif missing:
@@ -55,12 +55,18 @@ MISSING: dict[ColumnKind, Callable[[Any], bool]] = {
     "labels": lambda names: not names,
     "number": math.isnan,
     "numbers": lambda numbers: not numbers,
+    "answer": _blank,
+    "passages": lambda texts: not texts or any(map(_blank, texts)),
+    "messages": lambda messages: not messages,
 }
+
+
+LISTS = ("texts", "passages")
 
 
 def _lack(value: Any, column: str, kind: ColumnKind) -> str:
     """What is missing in a cell: its column, or a place in its list, from 1."""
-    if kind != "texts" or not value:
+    if kind not in LISTS or not value:
         return column
     return f"text at place {1 + next(i for i, each in enumerate(value) if _blank(each))} of its {column}"
 

@@ -7,7 +7,17 @@ from itertools import combinations
 from typing import Any
 
 from mangakd.core.errors import UserError
-from mangakd.data.cells import SEPARATOR, CellError, is_missing_word, label_names, number_of, numbers_of, texts_of
+from mangakd.data.cells import (
+    SEPARATOR,
+    CellError,
+    is_missing_word,
+    label_names,
+    messages_of,
+    number_of,
+    numbers_of,
+    passages_of,
+    texts_of,
+)
 from mangakd.data.notices import Notices, log, short
 from mangakd.data.rows import ColumnKind, Rows
 from mangakd.data.tables import Table, text_of
@@ -66,9 +76,13 @@ def _check_header(table: Table, columns: Mapping[str, Column], names: Mapping[st
 def _read(table: Table, column: Column, name: str, origin: str, notices: Notices) -> list[Any]:
     """The cells of the column `name` as values of its kind."""
     cells = zip(table.numbers, table.column(name), strict=True)
+    if column.kind == "messages" and table.joined:
+        raise UserError(
+            f"{column.key}={name} is {MESSAGES}, which CSV and TSV cannot hold: write {origin} as JSONL or Parquet."
+        )
     if column.kind not in ("label", "labels"):
         values = [_value(value, column, f"{table.unit} {place} of {origin}") for place, value in cells]
-        if column.kind in ("text", "texts"):
+        if column.kind in ("text", "texts", "answer", "passages"):
             _note_missing_words("texts", values, list(table.numbers), notices)
         return values
     labels = _Labels(table, origin, column.kind == "labels", column.key, notices)
@@ -77,15 +91,18 @@ def _read(table: Table, column: Column, name: str, origin: str, notices: Notices
     return names
 
 
+MESSAGES = 'a list of messages {"role": "user", "content": "a text"}'
 _READ: dict[ColumnKind, tuple[Callable[[Any], Any], str]] = {
     "number": (number_of, "not a finite number. Correct the cell, or"),
     "numbers": (numbers_of, "not a list of finite numbers such as [1, 0]. Correct the cell, or"),
     "texts": (texts_of, 'not a list of texts such as ["one", "two"] (in CSV and TSV in JSON). Correct the cell, or'),
+    "passages": (passages_of, "not a text or a list of texts. Correct the cell, or"),
+    "messages": (messages_of, f"not {MESSAGES}. Correct the cell, or"),
 }
 
 
 def _value(cell: Any, column: Column, where: str) -> Any:
-    if column.kind == "text":
+    if column.kind in ("text", "answer"):
         return text_of(cell, where, column.key)
     read, expected = _READ[column.kind]
     try:

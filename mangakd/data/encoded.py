@@ -14,7 +14,10 @@ from torch import Tensor
 
 from mangakd.core.outputs import LENGTHS, Batch
 from mangakd.data.apart import Apart
+from mangakd.data.chats import Chat, ChatOptions
+from mangakd.data.rows import Rows
 from mangakd.data.sampler import MicroBatch, Units
+from mangakd.data.token_files import TARGETS
 from mangakd.data.tokens import Concatenation, Selection, Sequences
 
 
@@ -47,6 +50,12 @@ class Tokenise(Protocol):
 
         where: place of a pair → its row, such as `line 3 of data.path=train.jsonl`. Raises UserError for a first text that
         leaves no room for the second.
+        """
+
+    def chats(self, chats: Sequence[Chat], rows: Rows, options: ChatOptions, /) -> tuple[Sides, np.ndarray, np.ndarray]:
+        """S sequences with target tokens, the same for both models; the row of each (S); and its number of target tokens (S).
+
+        chats: of each row one. Raises UserError for rows that teach nothing (data/chats.py).
         """
 
 
@@ -136,6 +145,7 @@ class EncodedSplit:
         """student, teacher: inputs (S, T). key (S): of the teacher's tokens. The columns, (B, …).
 
         first (B + 1): as in the split, for these rows; only where the split has it.
+        next (P) int64: the target tokens of the student's sequences, one after the other; only where they have targets.
         """
         rows = np.asarray(rows)
         sequences, batch = rows, {}
@@ -146,6 +156,8 @@ class EncodedSplit:
             sequences = np.arange(ends[-1]) + np.repeat(self.first[rows] - (ends - counts), counts)
         student = self._inputs(self.student, sequences, self.sides.student_pad)
         teacher = student if self.sides.shared else self._inputs(self.teacher, sequences, self.sides.teacher_pad)
+        if (targets := student.get(TARGETS)) is not None:
+            batch["next"] = student["input_ids"][targets]
         columns = {name: torch.from_numpy(values[rows]) for name, values in self.columns.items()}
         key = torch.from_numpy(self.teacher.keys[sequences])
         return {"student": student, "teacher": teacher, **columns, **batch, "key": key}

@@ -18,7 +18,8 @@ import numpy as np
 
 from mangakd.core.errors import UserError
 from mangakd.data.notices import short
-from mangakd.data.tokenising import Progress, tokenise
+from mangakd.data.token_files import Progress
+from mangakd.data.tokenising import tokenise
 from mangakd.data.tokens import Tokens
 
 Where = Callable[[int], str]

@@ -9,26 +9,36 @@ from typing import Any, Literal, TypeVar
 from mangakd.data.notices import Notices
 from mangakd.runtime.tokenise import whole
 
-ColumnKind = Literal["text", "texts", "label", "labels", "number", "numbers"]
+ColumnKind = Literal["text", "texts", "label", "labels", "number", "numbers", "answer", "passages", "messages"]
 Columns = Mapping[str, ColumnKind]
 """The columns that a task needs. text: str. texts: a tuple of one text or more. label: one name, as a tuple of one. labels: a
 tuple of any number of names. number: a finite float. numbers: a tuple of one finite float or more,
-NaN for one that is missing."""
+NaN for one that is missing. answer: str, a text that is learnt. passages: a tuple of one text or more, beside the text that they
+belong to. messages: a tuple of one (role, content) or more, both str; the answers in it are learnt."""
+Message = tuple[str, str]
+Messages = tuple[Message, ...]
 CLASSES: Columns = {"text": "text", "label": "label"}
 NOTHING: Mapping[ColumnKind, Any] = {
     "text": "", "texts": (), "label": (), "labels": (), "number": math.nan, "numbers": (),
+    "answer": "", "passages": (), "messages": (),
 }  # fmt: skip
 """What a row holds where a cell is missing."""
 
 
 def inputs(columns: Columns) -> list[str]:
     """The columns that a model reads; the others are what it learns."""
-    return [name for name, kind in columns.items() if kind in ("text", "texts")]
+    return [name for name, kind in columns.items() if kind in ("text", "texts", "passages", "messages")]
+
+
+def written(columns: Columns) -> list[str]:
+    """The columns of texts, those that a model reads and those that it learns to write."""
+    return [name for name, kind in columns.items() if name in inputs(columns) or kind == "answer"]
 
 
 def identifiers(columns: Columns) -> list[str]:
-    """The inputs that tell rows apart: the columns of one text, such as a query; all inputs where there is no such column."""
-    return [name for name, kind in columns.items() if kind == "text"] or inputs(columns)
+    """The inputs that tell rows apart: the columns of one text, such as a query, and of messages; all inputs where there is no
+    such column."""
+    return [name for name, kind in columns.items() if kind in ("text", "messages")] or inputs(columns)
 
 
 def strata(columns: Columns) -> str | None:
@@ -86,10 +96,22 @@ def identity(text: str) -> str:
 
 
 def identities(rows: Rows, columns: Columns) -> Iterator[str]:
-    """What tells each row from the others. Rows of one query and different documents are equal: a split keeps them together."""
-    for values in zip(*(rows[name] for name in identifiers(columns)), strict=True):
-        texts = [text for value in values for text in ((value,) if isinstance(value, str) else value)]
+    """What tells each row from the others. Rows of one query and different documents are equal: a split keeps them together.
+
+    So are conversations with the same first question: one may be the beginning of the other.
+    """
+    names = identifiers(columns)
+    for values in zip(*(rows[name] for name in names), strict=True):
+        texts = [text for name, value in zip(names, values, strict=True) for text in _texts(value, columns[name])]
         yield "\0".join(map(identity, texts))
+
+
+def _texts(value: Any, kind: ColumnKind) -> Sequence[str]:
+    """The texts of a cell that tell its row from others."""
+    if kind == "messages":
+        questions = [content for role, content in value if role == "user"]
+        return questions[:1] or [content for _, content in value]
+    return (value,) if isinstance(value, str) else value
 
 
 def names_of(rows: Rows, column: str) -> tuple[str, ...]:
@@ -97,12 +119,12 @@ def names_of(rows: Rows, column: str) -> tuple[str, ...]:
     return tuple(sorted({name for names in rows[column] for name in names}))
 
 
-Texts = TypeVar("Texts", str, tuple[str, ...])
+Texts = TypeVar("Texts", str, tuple[str, ...], Messages)
 
 
 def whole_texts(values: Sequence[Texts], numbers: Sequence[int], origin: str, unit: str) -> list[Texts]:
     """The texts without lone surrogates, replaced as the runtime does it, and a warning where there are any."""
-    fixed = [whole(value) if isinstance(value, str) else tuple(map(whole, value)) for value in values]
+    fixed = [_whole(value) for value in values]
     notices = Notices(origin, unit)
     for i, (value, new) in enumerate(zip(values, fixed, strict=True)):
         if value != new:
@@ -113,3 +135,7 @@ def whole_texts(values: Sequence[Texts], numbers: Sequence[int], origin: str, un
             )
     notices.log()
     return fixed
+
+
+def _whole(value: Any) -> Any:
+    return whole(value) if isinstance(value, str) else tuple(map(_whole, value))

@@ -27,6 +27,7 @@ from mangakd.data.rows import (
     names_of,
     strata,
     whole_texts,
+    written,
 )
 from mangakd.data.split import split_off, warn_of_copies
 from mangakd.data.tables import Table, read_texts
@@ -37,6 +38,7 @@ READ_BY_SOME = ("path", "val_path", "test_path", "text_column", "label_column", 
 KEYS = {"text": "text_column", "label": "label_column"}  # columns with a key of their own; the others are in `columns`
 PYTHON: dict[ColumnKind, type] = {
     "text": str, "texts": tuple, "label": tuple, "labels": tuple, "number": float, "numbers": tuple,
+    "answer": str, "passages": tuple, "messages": tuple,
 }  # fmt: skip
 
 
@@ -174,7 +176,7 @@ class Source(ABC):
         return rows.only(self.needs)
 
     def _whole(self, rows: Rows) -> Rows:
-        texts = {name: whole_texts(rows[name], rows.numbers, rows.origin, rows.unit) for name in inputs(self.needs)}
+        texts = {name: whole_texts(rows[name], rows.numbers, rows.origin, rows.unit) for name in written(self.needs)}
         return replace(rows, columns={**rows.columns, **texts})
 
     def _check_limits(self) -> None:

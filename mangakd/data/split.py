@@ -91,20 +91,24 @@ def _classes(rows: Rows, columns: Columns) -> Sequence[tuple[str, ...]]:
 def warn_of_copies(parts: dict[str, Rows], columns: Columns) -> None:
     """Warn of texts with contradicting labels in the same or in two files, and of held-out texts that train has."""
     groups = {name: equal_texts(rows, columns) for name, rows in parts.items()}
-    text = inputs(columns)[0]
     if label := strata(columns):
-        _warn_of_contradictions(parts, groups, text, label)
+        _warn_of_contradictions(parts, groups, columns, label)
     for name in parts:
         both = [group for key, group in groups[name].items() if key in groups["train"]] if name != "train" else []
         if both:
             rows = parts[name]
             log.warning(
                 "%s: texts that train has, too, so that their scores are too good: %d; first: %s, %s",
-                rows.origin, len(both), rows.place(both[0][0]), short(rows[text][both[0][0]]),
+                rows.origin, len(both), rows.place(both[0][0]), _first_input(rows, both[0][0], columns),
             )  # fmt: skip
 
 
-def _warn_of_contradictions(parts: dict[str, Rows], groups: dict[str, Groups], text: str, label: str) -> None:
+def _first_input(rows: Rows, i: int, columns: Columns) -> str:
+    """The first input that the row has, quoted: a file may lack the others."""
+    return short(next((rows[name][i] for name in inputs(columns) if rows[name][i]), ""))
+
+
+def _warn_of_contradictions(parts: dict[str, Rows], groups: dict[str, Groups], columns: Columns, label: str) -> None:
     cases = []
     for key in dict.fromkeys(key for each in groups.values() for key in each):
         places = [(parts[name], i) for name, each in groups.items() for i in each.get(key, ())]
@@ -115,7 +119,8 @@ def _warn_of_contradictions(parts: dict[str, Rows], groups: dict[str, Groups], t
         (rows, i), (others, j) = cases[0][:2]
         log.warning(
             "texts with different labels in different rows, all of which are kept: %d; first: %s is %s in %s, and %s in %s",
-            len(cases), short(rows[text][i]), _names(rows[label][i]), rows.where(i), _names(others[label][j]), others.where(j),
+            len(cases), _first_input(rows, i, columns), _names(rows[label][i]), rows.where(i), _names(others[label][j]),
+            others.where(j),
         )  # fmt: skip
 
 

@@ -1,7 +1,10 @@
 """`Sequences`: what models read, with a content key each. `Tokens` are those of many texts, memory-mapped.
 
 The key, a hash of the token ids, is how the store of teacher outputs finds its records: it does not depend on the order,
-the batch or the world size, and it changes with the tokenizer, the truncation and the text.
+the batch or the world size, and it changes with the tokenizer, the truncation, the text and the target tokens.
+
+Sequences of a language model hold `targets`, the tokens that are learnt: (T) bool, False at position 0, which no state predicts,
+and in padding.
 """
 
 from collections.abc import Sequence
@@ -34,7 +37,10 @@ class Sequences(Protocol):
         """The token ids of one sequence."""
 
     def inputs(self, positions: np.ndarray, pad_id: int, /) -> dict[str, np.ndarray]:
-        """input_ids, attention_mask, and token_type_ids if there are any; each (B, T) int64, T the longest of these."""
+        """input_ids, attention_mask, and token_type_ids if there are any; each (B, T) int64, T the longest of these.
+
+        targets, (B, T) bool, if the sequences have target tokens.
+        """
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class Tokens:
     """Text i is ids[starts[i] : starts[i] + lengths[i]]; other data may lie between two texts.
 
     starts, lengths, keys: (N) int64. types: (N) int64, where in `ids` a text's token_type_ids begin; None where all are 0.
+    targets: the same of 0 and 1 for target tokens; None for texts without them.
     """
 
     ids: Ids
@@ -49,6 +56,7 @@ class Tokens:
     lengths: np.ndarray
     keys: np.ndarray
     types: np.ndarray | None = None
+    targets: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -58,7 +66,7 @@ class Tokens:
         return self.ids[self.starts[position] + np.arange(self.lengths[position])]
 
     def inputs(self, positions: np.ndarray, pad_id: int) -> dict[str, np.ndarray]:
-        """input_ids, attention_mask, and token_type_ids if there are any; each (B, T) int64, T the longest of these texts."""
+        """See `Sequences`."""
         lengths = self.lengths[positions]
         columns = np.arange(lengths.max())
         mask = columns < lengths[:, None]
@@ -66,6 +74,8 @@ class Tokens:
         inputs["attention_mask"] = mask.astype(np.int64)
         if self.types is not None:
             inputs["token_type_ids"] = self._padded(self.types[positions], columns, mask, 0)
+        if self.targets is not None:
+            inputs["targets"] = self._padded(self.targets[positions], columns, mask, 0).astype(bool)
         return inputs
 
     def _padded(self, starts: np.ndarray, columns: np.ndarray, mask: np.ndarray, fill: int) -> np.ndarray:
@@ -114,5 +124,5 @@ class Concatenation:
             rows, part = np.flatnonzero(owners == owner), self._parts[owner]
             for name, values in part.inputs(positions[rows] - self._ends[owner] + len(part), pad_id).items():
                 fill = pad_id if name == "input_ids" else 0
-                inputs.setdefault(name, np.full(shape, fill, dtype=np.int64))[rows, : values.shape[1]] = values
+                inputs.setdefault(name, np.full(shape, fill, dtype=values.dtype))[rows, : values.shape[1]] = values
         return inputs

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
 from mangakd.data.apart import tokenise_apart
 from mangakd.data.augment import Augment, Neighbours, from_cache
+from mangakd.data.chats import Chat, ChatOptions, tokenise_chats
 from mangakd.data.encoded import EncodedSplit, Sides, joined
 from mangakd.data.pairs import Template, Where, tokenise_pairs
 from mangakd.data.rows import Rows, inputs
@@ -62,6 +65,22 @@ class Tokeniser:
             == self._frame(self.teacher_tokenizer, self.teacher_late),
         )
 
+    def chats(self, chats: Sequence[Chat], rows: Rows, options: ChatOptions, /) -> tuple[Sides, np.ndarray, np.ndarray]:
+        """Read by the teacher's tokenizer if that alone has a chat template and their vocabularies are equal."""
+        tokenizer, teacher = self.student_tokenizer, self.teacher_tokenizer
+        if not tokenizer.chat_template and self._equal_vocabularies:
+            tokenizer = teacher
+        each = tokenise_chats(chats, rows, tokenizer, options, self.max_length, self.cache, progress)
+        return (
+            Sides(each.tokens, each.tokens, tokenizer.pad_token_id, tokenizer.pad_token_id),
+            each.owners,
+            each.targets,
+        )
+
+    @property
+    def _equal_vocabularies(self) -> bool:
+        return load.vocabulary_digest(self.student_tokenizer) == load.vocabulary_digest(self.teacher_tokenizer)
+
     @staticmethod
     def _frame(tokenizer: Any, late: Late | None) -> object:
         return Template.of(tokenizer) if late is None else (Template.single(tokenizer), late)
@@ -69,8 +88,7 @@ class Tokeniser:
     def _sides(self, read: Callable[[Any, Late | None], Sequences], same: bool = True) -> Sides:
         """same: whether both models read alike if their vocabularies are equal."""
         teacher = read(self.teacher_tokenizer, self.teacher_late)
-        same &= load.vocabulary_digest(self.student_tokenizer) == load.vocabulary_digest(self.teacher_tokenizer)
-        student = teacher if same else read(self.student_tokenizer, self.student_late)
+        student = teacher if same and self._equal_vocabularies else read(self.student_tokenizer, self.student_late)
         return Sides(student, teacher, self.student_tokenizer.pad_token_id, self.teacher_tokenizer.pad_token_id)
 
 

@@ -16,7 +16,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForSequenceClassification, XLNetConfig
 
 from mangakd.core import cpu
-from mangakd.data import tokenising
+from mangakd.data import token_files, tokenising
 from mangakd.data.encoded import EncodedSplit, Sides, joined
 from mangakd.data.tokenising import tokenise
 from mangakd.data.tokens import Concatenation, Sequences
@@ -29,7 +29,7 @@ LINES = [*texts(60), "", " ", "order \ud83d late", "é 東京 🎌", *texts(60, 
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several texts a chunk, several chunks a record batch, several record batches a file."""
     monkeypatch.setattr(tokenising, "_CHUNK", 500)
-    monkeypatch.setattr(tokenising, "_RECORD_BATCH", 300)
+    monkeypatch.setattr(token_files, "_RECORD_BATCH", 300)
 
 
 def typed_tokenizer() -> Any:

@@ -1,0 +1,1 @@
+"""Responses: a language model that answers."""

@@ -1,0 +1,73 @@
+"""Rows of prompt and answer, of messages or of plain text → sequences with target tokens.
+
+A row holds one of `messages`, `prompt` with `answer`, and `text`. `system` is its system prompt, and `context` holds the
+passages that were retrieved for its question and are written before it. Every answer of a conversation is learnt.
+"""
+
+import re
+from collections.abc import Iterator
+
+from mangakd.core.errors import UserError
+from mangakd.data.chat import answers
+from mangakd.data.chats import Chat, ChatOptions
+from mangakd.data.encoded import EncodedSplit, Tokenise
+from mangakd.data.rows import NOTHING, Columns, Messages, Rows
+
+COLUMNS: Columns = {
+    "messages": "messages", "prompt": "text", "text": "text", "system": "text", "context": "passages", "answer": "answer",
+}  # fmt: skip
+"""All of them are optional."""
+KINDS = ("messages", "prompt", "text")
+
+
+def encoded(
+    rows: Rows, tokenise: Tokenise, options: ChatOptions, system: str = "", question: str = "{context}\n\n{prompt}"
+) -> tuple[EncodedSplit, Rows]:
+    """A split of S sequences, which counts `targets`, and the row of each.
+
+    A conversation may own several sequences, and an answer that is too long none (data/chats.py). system: the system prompt of
+    rows that have none. question: how a question is written with its context. Raises UserError for rows that teach nothing.
+    """
+    chats = [*chats_of(rows, system, question)]
+    sides, owners, targets = tokenise.chats(chats, rows, options)
+    return EncodedSplit(sides, {}, {"targets": targets}), rows.take(owners.tolist())
+
+
+def chats_of(rows: Rows, system: str, question: str) -> Iterator[Chat]:
+    """Each row as a conversation or a plain text."""
+    cells = [rows[name] if name in rows else [NOTHING[kind]] * len(rows) for name, kind in COLUMNS.items()]
+    for i, row in enumerate(zip(*cells, strict=True)):
+        chat = _chat(rows.where(i), *row)
+        yield chat if isinstance(chat, str) else _prompted(chat, row[3] or system, row[4], question)
+
+
+def _chat(
+    where: str, messages: Messages, prompt: str, text: str, system: str, context: tuple[str, ...], answer: str
+) -> Chat:
+    """Without system prompt and context."""
+    given = [name for name, cell in zip(KINDS, (messages, prompt.strip(), text.strip()), strict=True) if cell]
+    if len(given) != 1:
+        raise UserError(
+            f"{where} holds {' and '.join(given) or 'neither messages nor a prompt nor a text'}. A row holds one of "
+            f"{', '.join(KINDS)}; data.text_column and data.columns name the columns of the file."
+        )
+    if (given == ["prompt"]) != bool(answer.strip()):
+        found, lack = ("a prompt", "no answer") if not answer.strip() else (f"an answer beside {given[0]}", "no prompt")
+        raise UserError(f"{where} has {found} and {lack}: a prompt and its answer belong together. Correct the row.")
+    if given == ["text"] and (system or context):
+        raise UserError(f"{where} has a text beside a {'system prompt' if system else 'context'}: these need a prompt.")
+    if system and any(role == "system" for role, _ in messages):
+        raise UserError(f"{where} has a system prompt in its messages and another one beside them. Remove one of them.")
+    return messages or (text if given == ["text"] else (("user", prompt), ("assistant", answer)))
+
+
+def _prompted(messages: Messages, system: str, context: tuple[str, ...], question: str) -> Messages:
+    """With a system prompt before messages that have none, and the context in the last question that has an answer."""
+    if context and (places := answers(messages)):
+        place = max(i for i, (role, _) in enumerate(messages[: places[-1]]) if role == "user")
+        # In one pass: a context may hold the word {prompt}.
+        parts = {"{context}": "\n\n".join(context), "{prompt}": messages[place][1]}
+        written = re.sub("{context}|{prompt}", lambda match: parts[match[0]], question)
+        messages = (*messages[:place], ("user", written), *messages[place + 1 :])
+    has_one = any(role in ("system", "developer") for role, _ in messages)
+    return messages if has_one or not system else (("system", system), *messages)
