@@ -18,31 +18,32 @@ chunk.
 Source: gradients in the forward pass: Hsu et al. 2024 (Liger Kernel, arXiv:2410.10989).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from mangakd.core.token_logits import FromStates, LmHead, TokenLogits, add_product, part, product
+from mangakd.core.errors import UserError
+from mangakd.core.token_logits import FromStates, LmHead, TokenLogits, add_product, product
 from mangakd.losses.token_divergence import Divergence
-from mangakd.losses.token_views import View, Whole, view
+from mangakd.losses.token_views import Seen, View, Whole, view
 
 BUFFER, LEAST, MOST = 2**27, 64, 256  # bytes of a chunk's logits in fp32; positions of a chunk
+CACHE = 2**20  # bytes of a CPU core's cache
 
 
 @dataclass(frozen=True)
 class Terms:
-    """alpha: share of the divergence in the total. temperature: T > 0. divergence: None without a teacher.
+    """alpha: share of the divergence in the total. temperature: T > 0. divergence: not read without a teacher.
 
     vocabulary: the number of tokens, from the first one on, that the divergence compares.
     """
 
     alpha: float
     temperature: float
-    divergence: Divergence | None
+    divergence: Divergence
     vocabulary: int
 
 
@@ -77,17 +78,12 @@ class _Chunked(torch.autograd.Function):
         wanted = ctx.needs_input_grad[:3] if gradients else (False,) * 3
         pull = _Pull.zeros((states, weight, bias), wanted)
         sums = states.new_zeros(2, dtype=torch.promote_types(states.dtype, torch.float32))
-        for start in range(0, len(states), size):
-            rows = slice(start, start + size)
-            inputs = states[rows].to(head.dtype)
-            logits = head.logits(inputs)
-            bend = None if head.soft_cap is None else 1 - (logits / head.soft_cap).square()
-            answer = None if teacher is None else part(teacher, rows)
-            values, gradient = _evaluate(logits, targets[rows], answer, terms, any(wanted))
+        for rows in _slices(len(states), size):
+            inputs, answer = states[rows].to(head.dtype), None if teacher is None else teacher[rows]
+            values, gradient = _of_chunk(head, inputs, targets[rows], answer, terms, any(wanted))
             sums += values
-            if gradient is not None:
-                gradient = gradient if bend is None else gradient.mul_(bend)
-                pull.add(rows, inputs, gradient if head.scale == 1.0 else gradient.mul_(head.scale), head.weight)
+            pull.add(rows, inputs, gradient, head.weight)
+            del gradient  # before the next chunk's is made
         ctx.save_for_backward(pull.states, pull.weight, pull.bias)
         ctx.dtypes = [None if each is None else each.dtype for each in (states, weight, bias)]
         cross_entropy, divergence = sums.unbind()
@@ -95,8 +91,12 @@ class _Chunked(torch.autograd.Function):
         return (1 - terms.alpha) * cross_entropy + terms.alpha * divergence, cross_entropy, divergence
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        if torch.is_grad_enabled():  # torch's once_differentiable would drop the second derivative without a word
+            raise UserError(
+                "the loss of next tokens forms its gradient in the forward pass and has no second derivative: leave out "
+                "create_graph=True."
+            )
         # Not in place: another backward pass may follow, as in losses/gradient_norms.py.
         stored = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         return *(None if each is None else (each * upstream).to(dtype) for each, dtype in stored), *[None] * 6
@@ -119,22 +119,47 @@ class _Pull:
         ))  # fmt: skip
 
     def add(self, rows: slice, inputs: Tensor, gradient: Tensor, weight: Tensor) -> None:
-        """inputs: states (C, D) of these rows, in the dtype of products, as the weight. gradient: at z (C, V)."""
+        """gradient: (C, V) at weight · h + bias. inputs: the states h (C, D), which have the dtype of products, as the weight."""
         if self.bias is not None:
             self.bias.add_(gradient.sum(0))
-        gradient = gradient.to(inputs.dtype)
         if self.states is not None:
-            self.states[rows] = product(gradient, weight)
+            self.states[rows] = product(gradient.to(inputs.dtype), weight)
         if self.weight is not None:
-            add_product(self.weight, gradient.T, inputs)
+            add_product(self.weight, gradient.to(inputs.dtype).T, inputs)
+
+
+def _of_chunk(
+    head: LmHead, inputs: Tensor, targets: Tensor, teacher: TokenLogits | None, terms: Terms, gradients: bool
+) -> tuple[Tensor, Tensor]:
+    """The sums (2), and the gradient at weight · h + bias (C, V) in the memory of the logits; the logits if it is not wanted."""
+    logits = head.logits(inputs)
+    seen = teacher.head.logits(teacher.states) if isinstance(teacher, FromStates) else teacher
+    sums = logits.new_zeros(2)
+    for rows in _slices(len(logits), _block(logits)):
+        answer = None if seen is None else seen[rows]
+        values, gradient = _evaluate(logits[rows], targets[rows], answer, terms, gradients)
+        sums += values
+        if gradient is not None:
+            logits[rows] = _through(head, logits[rows], gradient)
+    return sums, logits
+
+
+def _slices(length: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, length, size))
+
+
+def _block(logits: Tensor) -> int:
+    """Rows that are evaluated at once: on a CPU as many as stay in its cache."""
+    cache = CACHE * torch.get_num_threads()
+    return max(cache // (4 * logits.shape[1]), 1) if logits.device.type == "cpu" else max(len(logits), 1)
 
 
 def _evaluate(
-    logits: Tensor, targets: Tensor, teacher: TokenLogits | None, terms: Terms, gradient: bool
+    logits: Tensor, targets: Tensor, teacher: Seen | None, terms: Terms, gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
     """The sums of cross-entropy and divergence (2), and the gradient of the total at the logits (C, V) if it is wanted."""
     t, hard = terms.temperature, 1 - terms.alpha
-    if teacher is None or terms.divergence is None:
+    if teacher is None:
         alone = Whole(logits, targets)
         sums = torch.stack([-alone.own.sum(), alone.own.new_zeros(())])
         return sums, _less_target(alone.gradient(hard, None), targets, hard) if gradient else None
@@ -159,3 +184,9 @@ def _less_target(gradient: Tensor, targets: Tensor, hard: float) -> Tensor:
     """The rest of cross-entropy's gradient hard · (q − 1[target])."""
     index = targets[:, None]
     return gradient.scatter_add_(1, index, gradient.new_full(index.shape, -hard))
+
+
+def _through(head: LmHead, logits: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient at weight · h + bias, of that at the logits."""
+    gradient = gradient if head.scale == 1.0 else gradient.mul_(head.scale)
+    return gradient if head.soft_cap is None else gradient.mul_(1 - (logits / head.soft_cap).square_())

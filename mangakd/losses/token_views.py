@@ -7,7 +7,7 @@
 A view gives the log-probability of the target tokens, the divergence with its slope (token_divergence.py), and the gradient at
 the logits, `gradient(share, slope)` = share · q + slope, where the slope of a bucket belongs to its tokens by their shares of it.
 
-Shapes: logits (C, V) of C positions; own (C); share (C, 1). A view may overwrite its logits.
+Shapes: logits (C, V) of C positions; own (C); share (C, 1).
 """
 
 from typing import Protocol
@@ -15,8 +15,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mangakd.core.token_logits import Draws, FromStates, TokenLogits, TopK, at_least_fp32
+from mangakd.core.token_logits import Draws, TopK
 from mangakd.losses.token_divergence import Divergence, floor
+
+Seen = Tensor | TopK | Draws
+"""Of a teacher: its logits (C, V) if it answers with states, else its answer."""
 
 
 class View(Protocol):
@@ -28,40 +31,43 @@ class View(Protocol):
         """Its value (C) and slope."""
 
     def gradient(self, share: Tensor | float, slope: Tensor | None) -> Tensor:
-        """(C, V). Ends the view: its memory becomes the gradient."""
+        """(C, V). Ends the view, whose memory becomes the gradient."""
 
 
 class Whole:
     """All tokens. teacher: log p (C, V); None for a view that is not compared."""
 
     def __init__(self, logits: Tensor, targets: Tensor | None, teacher: Tensor | None = None) -> None:
-        self.log_probs, self._log_p = torch.log_softmax(logits, -1), teacher
-        self.own = _picked(self.log_probs, targets)
+        self._log_q, self._log_p = torch.log_softmax(logits, -1), teacher
+        self.own = _picked(self._log_q, targets)
 
     def compare(self, divergence: Divergence) -> tuple[Tensor, Tensor]:
         assert self._log_p is not None
-        return divergence(self._log_p, self.log_probs)
+        return divergence(self._log_p, self._log_q)
 
     def gradient(self, share: Tensor | float, slope: Tensor | None) -> Tensor:
-        whole = self.log_probs.exp_().mul_(share)
+        whole = self._log_q.exp_().mul_(share)
         return whole if slope is None else whole.add_(slope)
 
 
 class Buckets:
-    """The teacher's K tokens and all others. They are exact also where the others have hardly any mass: their softmax among
-    themselves is computed first, and their mass from its normaliser, so that nothing is subtracted from 1."""
+    """The teacher's K tokens, and all others as one bucket.
+
+    The others' mass comes from the normaliser of their own softmax. 1 − Σ q of the K tokens would be 0 in fp32 where the student
+    rules the others out.
+    """
 
     def __init__(self, logits: Tensor, targets: Tensor | None, teacher: TopK) -> None:
         low = floor(logits.dtype)
         own, top = _picked(logits, targets), logits.gather(1, teacher.ids)
-        rest = logits.scatter_(1, teacher.ids, low)
+        rest = logits.scatter(1, teacher.ids, low)
         best = rest.argmax(-1, keepdim=True)
         height = rest.gather(1, best)
         self._rest = torch.softmax(rest, -1)
         others = height - self._rest.gather(1, best).log()  # log Σ exp over them
         buckets = torch.cat([top, others], 1)
         self._log_q = torch.log_softmax(buckets, -1).clamp_(min=low)
-        log_p = at_least_fp32(torch.cat([teacher.log_probs, teacher.tail[:, None]], 1)).to(logits.dtype)
+        log_p = torch.cat([teacher.log_probs, teacher.tail[:, None]], 1).to(logits.dtype)
         self._log_p, self._ids = log_p.clamp_(min=low), teacher.ids
         self.own = own if targets is None else own - buckets.logsumexp(-1)
 
@@ -74,36 +80,31 @@ class Buckets:
         return self._rest.mul_(each[:, -1:]).scatter_(1, self._ids, each[:, :-1])
 
 
-class Drawn:
-    """The tokens drawn from the teacher, whatever the divergence: the loss refuses all but forward KL."""
+class Drawn(Whole):
+    """The tokens drawn from the teacher, whatever the divergence: the loss refuses all but forward KL (tokens.py)."""
 
     def __init__(self, logits: Tensor, targets: Tensor | None, teacher: Draws) -> None:
-        self._whole, self._ids = Whole(logits, targets), teacher.ids
-        self.own = self._whole.own
+        super().__init__(logits, targets)
+        self._ids = teacher.ids
 
     def compare(self, divergence: Divergence) -> tuple[Tensor, Tensor]:
-        drawn = self._whole.log_probs.gather(1, self._ids)
+        drawn = self._log_q.gather(1, self._ids)
         return -drawn.mean(-1), torch.full_like(drawn, -1 / drawn.shape[1])
 
     def gradient(self, share: Tensor | float, slope: Tensor | None) -> Tensor:
-        whole = self._whole.gradient(share, None)
+        whole = super().gradient(share, None)
         return whole if slope is None else whole.scatter_add_(1, self._ids, slope)
 
 
-def view(logits: Tensor, targets: Tensor | None, teacher: TokenLogits, temperature: float) -> View:
+def view(logits: Tensor, targets: Tensor | None, teacher: Seen, temperature: float) -> View:
     """The view beside this kind of answer. logits: of the student, divided by the temperature already."""
     if isinstance(teacher, TopK):
         return Buckets(logits, targets, teacher)
     if isinstance(teacher, Draws):
         return Drawn(logits, targets, teacher)
-    return Whole(logits, targets, _log_probs(teacher, temperature).to(logits.dtype))
+    return Whole(logits, targets, torch.log_softmax(teacher.to(logits.dtype) / temperature, -1))
 
 
 def _picked(values: Tensor, targets: Tensor | None) -> Tensor:
     """values (C, V) at the targets (C); empty without targets."""
     return values.new_empty(0) if targets is None else values.gather(1, targets[:, None])[:, 0]
-
-
-def _log_probs(teacher: FromStates, temperature: float) -> Tensor:
-    logits = teacher.head.logits(teacher.states)
-    return torch.log_softmax(logits if temperature == 1.0 else logits.div_(temperature), -1)

@@ -30,6 +30,7 @@ jsd / (1 − β) to reverse KL as β → 1; TRL replaces jsd by the plain diverg
 tokens of the whole optimizer step, not of a micro-batch.
 """
 
+from math import isclose, isfinite
 from typing import ClassVar
 
 from mangakd.core.errors import UserError
@@ -100,13 +101,11 @@ class TokensLoss(LossCallback):
         """States of the student's P target tokens, the teacher's answer to them and the tokens themselves → sums over P."""
         own, targets, progress = student.tokens, batch["next"], batch.get("progress", 0.0)
         assert isinstance(own, FromStates)
-        t, answer = at(self.temperature, progress), teacher.tokens if teacher is not None else None
-        if not self.needs_teacher:
-            answer = None
+        t, answer = at(self.temperature, progress), teacher.tokens if teacher and self.needs_teacher else None
         if answer is not None:
             self.check_answer(type(answer), t if isinstance(answer, FromStates) else answer.temperature, t)
             self._check_positions(own, answer)
-        form = divergence(self.divergence, self.jsd_beta, self.skew) if answer is not None else None
+        form = divergence(self.divergence, self.jsd_beta, self.skew)
         terms = Terms(at(self.alpha, progress), t, form, self.compared)
         total, *parts = token_terms(own, targets, answer, terms)
         count = total.new_full((), len(targets)).long()
@@ -124,7 +123,7 @@ class TokensLoss(LossCallback):
                 f"{self.key('divergence')}={self.divergence} cannot be estimated from tokens drawn from the teacher; forward_kl "
                 f"can. Set {self.key('divergence')}=forward_kl, or let the teacher answer with its best tokens or its states."
             )
-        if temperature != wanted:
+        if not isclose(temperature, wanted, rel_tol=1e-6):
             raise UserError(
                 f"{self.key('temperature')} is {wanted:g} and the teacher's probabilities are those of T = {temperature:g}, from "
                 f"which others do not follow. Set {self.key('temperature')}={temperature:g}, or let the teacher answer with its "
@@ -167,7 +166,7 @@ class TokensLoss(LossCallback):
                 raise UserError(f"{self.key(option)} must be in (0, 1); found {value!r}.")
         if not all(0 <= each <= 1 for each in ends(self.alpha, self.key("alpha"))):
             raise UserError(f"{self.key('alpha')} must be in [0, 1]; found {self.alpha}. Set distill.alpha.")
-        if not all(0 < each < float("inf") for each in ends(self.temperature, self.key("temperature"))):
+        if not all(isfinite(each) and each > 0 for each in ends(self.temperature, self.key("temperature"))):
             raise UserError(
                 f"{self.key('temperature')} must be above 0; found {self.temperature}. Set distill.temperature."
             )
