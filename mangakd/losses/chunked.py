@@ -78,12 +78,12 @@ class _Chunked(torch.autograd.Function):
         wanted = ctx.needs_input_grad[:3] if gradients else (False,) * 3
         pull = _Pull.zeros((states, weight, bias), wanted)
         sums = states.new_zeros(2, dtype=torch.promote_types(states.dtype, torch.float32))
+        buffers = [_buffer(each, min(size, len(states))) for each in (FromStates(states, head), teacher)]
         for rows in _slices(len(states), size):
             inputs, answer = states[rows].to(head.dtype), None if teacher is None else teacher[rows]
-            values, gradient = _of_chunk(head, inputs, targets[rows], answer, terms, any(wanted))
+            values, gradient = _of_chunk(head, inputs, targets[rows], answer, terms, any(wanted), buffers)
             sums += values
             pull.add(rows, inputs, gradient, head.weight)
-            del gradient  # before the next chunk's is made
         ctx.save_for_backward(pull.states, pull.weight, pull.bias)
         ctx.dtypes = [None if each is None else each.dtype for each in (states, weight, bias)]
         cross_entropy, divergence = sums.unbind()
@@ -122,18 +122,29 @@ class _Pull:
         """gradient: (C, V) at weight · h + bias. inputs: the states h (C, D), which have the dtype of products, as the weight."""
         if self.bias is not None:
             self.bias.add_(gradient.sum(0))
+        gradient = gradient.to(inputs.dtype)
         if self.states is not None:
-            self.states[rows] = product(gradient.to(inputs.dtype), weight)
+            self.states[rows] = product(gradient, weight)
         if self.weight is not None:
-            add_product(self.weight, gradient.to(inputs.dtype).T, inputs)
+            add_product(self.weight, gradient.T, inputs)
+
+
+def _buffer(answer: TokenLogits | None, rows: int) -> Tensor:
+    """The memory of a chunk's logits, for all chunks: malloc would keep freed buffers of some chunks beside the gradients."""
+    if not isinstance(answer, FromStates):
+        return torch.empty(0)
+    dtype = torch.promote_types(answer.head.weight.dtype, torch.float32)
+    return answer.states.new_empty(rows, answer.head.vocabulary, dtype=dtype)
 
 
 def _of_chunk(
-    head: LmHead, inputs: Tensor, targets: Tensor, teacher: TokenLogits | None, terms: Terms, gradients: bool
-) -> tuple[Tensor, Tensor]:
+    head: LmHead, inputs: Tensor, targets: Tensor, teacher: TokenLogits | None, terms: Terms, gradients: bool,
+    buffers: Sequence[Tensor],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The sums (2), and the gradient at weight · h + bias (C, V) in the memory of the logits; the logits if it is not wanted."""
-    logits = head.logits(inputs)
-    seen = teacher.head.logits(teacher.states) if isinstance(teacher, FromStates) else teacher
+    own, other = (buffer[: len(inputs)] for buffer in buffers)
+    logits = head.logits(inputs, own)
+    seen = teacher.head.logits(teacher.states, other) if isinstance(teacher, FromStates) else teacher
     sums = logits.new_zeros(2)
     for rows in _slices(len(logits), _block(logits)):
         answer = None if seen is None else seen[rows]
