@@ -101,8 +101,10 @@ class TokensLoss(LossCallback):
         """States of the student's P target tokens, the teacher's answer to them and the tokens themselves → sums over P."""
         own, targets, progress = student.tokens, batch["next"], batch.get("progress", 0.0)
         assert isinstance(own, FromStates)
-        t, answer = at(self.temperature, progress), teacher.tokens if teacher and self.needs_teacher else None
-        if answer is not None:
+        t, answer = at(self.temperature, progress), None
+        if self.needs_teacher:
+            assert teacher is not None and teacher.tokens is not None
+            answer = teacher.tokens
             self.check_answer(type(answer), t if isinstance(answer, FromStates) else answer.temperature, t)
             self._check_positions(own, answer)
         form = divergence(self.divergence, self.jsd_beta, self.skew)

@@ -157,3 +157,10 @@ def test_a_head_of_other_kind_or_no_teacher_is_refused() -> None:
 def test_answers_of_wrong_shapes_cannot_be_made(made: Callable[[], Any]) -> None:
     with pytest.raises(ValueError, match=r"found|cannot be made"):
         made()
+
+
+def test_a_teacher_without_an_answer_is_not_taken_for_no_teacher() -> None:
+    student, _, targets = case()
+    own, silent, batch = sides(student, student, targets)
+    with pytest.raises(AssertionError):
+        bound()(own, Outputs(None, silent.mask), batch, progress=0.0)
