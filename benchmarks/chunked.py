@@ -191,6 +191,25 @@ def lines(found: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
     return rows
 
 
+def report(found: dict[str, list[dict[str, Any]]]) -> None:
+    """Write the complete rounds, so that a stopped measurement keeps them."""
+    names = list(SIDES)
+    rounds = found[names[0]]
+    check_equal(found[names[1]][0], found[names[0]][0])
+    header = ["", "CPU s", "CPU s", "ratio", "wanted", "peak MB", "peak MB", "ratio", "wanted"]
+    body = f"""- `loss`: cross-entropy and forward KL (alpha {ALPHA}) with gradients; {SMALL[0]:,} tokens, V {SMALL[1]:,}, states
+  of {WIDTH} numbers. `large`: the same for {LARGE[0]:,} tokens, V {LARGE[1]:,}. Peaks of both are without their inputs.
+- `step`: a training step of a Llama of 8 layers of {WIDTH} numbers, V {SMALL[1]:,}, {TEXTS} texts of {LENGTH} tokens, beside the
+  same step of plain fine-tuning. The store holds {K} tokens and the mass of all others, or states of {TEACHER_WIDTH} numbers.
+  Peaks are of the process.
+- Medians of {len(rounds)} rounds.
+
+{table(header, lines(found))}
+"""
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    print(write("chunked", "The loss of next tokens in chunks", {"versions": versions, "rounds": found}, body))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
@@ -208,20 +227,7 @@ def main() -> None:
                 f"round {number + 1}: {side}: {found[side][-1]['seconds']:.2f} s, {found[side][-1]['peak'] / MB:,.0f} MB",
                 flush=True,
             )
-    names = list(SIDES)
-    check_equal(found[names[1]][0], found[names[0]][0])
-    header = ["", "CPU s", "CPU s", "ratio", "wanted", "peak MB", "peak MB", "ratio", "wanted"]
-    body = f"""- `loss`: cross-entropy and forward KL (alpha {ALPHA}) with gradients; {SMALL[0]:,} tokens, V {SMALL[1]:,}, states
-  of {WIDTH} numbers. `large`: the same for {LARGE[0]:,} tokens, V {LARGE[1]:,}. Peaks of both are without their inputs.
-- `step`: a training step of a Llama of 8 layers of {WIDTH} numbers, V {SMALL[1]:,}, {TEXTS} texts of {LENGTH} tokens, beside the
-  same step of plain fine-tuning. The store holds {K} tokens and the mass of all others, or states of {TEACHER_WIDTH} numbers.
-  Peaks are of the process.
-- Medians of {options.rounds} rounds.
-
-{table(header, lines(found))}
-"""
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    print(write("chunked", "The loss of next tokens in chunks", {"versions": versions, "rounds": found}, body))
+        report(found)
 
 
 if __name__ == "__main__":
