@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mangakd.core.spec import Kind
+from mangakd.core.token_logits import TokenLogits
 
 Batch = Mapping[str, Any]
 """What a loader yields of B rows with S sequences: `student` and `teacher` (model inputs, the same object when one tokenizer
@@ -117,7 +118,7 @@ class Outputs:
 
     logits: (B, C); None for a head of vectors. hidden: layer → (B, T, D), 0 is the embedding output and 1…L the layers.
     attention: layer (1…L) → tap. mask: (B, T), 1 for real tokens. members: (M, B, C) logits of an ensemble with their `weights`
-    (M). vector: (B, D) of a head of vectors, None for others.
+    (M). vector: (B, D) of a head of vectors, None for others. tokens: what a language model says of its P target tokens.
     """
 
     logits: Tensor | None
@@ -127,6 +128,7 @@ class Outputs:
     members: Tensor | None = None
     weights: Tensor | None = None
     vector: Tensor | None = None
+    tokens: TokenLogits | None = None
 
     @classmethod
     def of(cls, kind: Kind, answer: Tensor, mask: Tensor) -> "Outputs":

@@ -9,7 +9,7 @@ from mangakd.core.spec import KINDS, Head, Kind
 class Need:
     """What is wanted from one side: the head's answer, hidden states of layers (0…L) and attention taps of layers (1…L).
 
-    answer: logits or vectors, whichever the head gives.
+    answer: logits, vectors or tokens, whichever the head gives.
     """
 
     answer: bool = False

@@ -17,9 +17,10 @@ from mangakd.losses.rank_net import RankNetLoss as RankNet
 from mangakd.losses.relation import RelationLoss as Relation
 from mangakd.losses.score_mse import ScoreMSELoss as ScoreMSE
 from mangakd.losses.similarity import SimilarityLoss as Similarity
+from mangakd.losses.tokens import TokensLoss as Tokens
 from mangakd.losses.vector import VectorLoss as Vector
 
 __all__ = [
     "Attention", "Binary", "Contrastive", "HardLabel", "Hidden", "ListNet", "ListwiseKL", "LossCallback", "LossOutput",
-    "MarginHinge", "MarginMSE", "Output", "PairScore", "RankNet", "Relation", "ScoreMSE", "Similarity", "Vector",
+    "MarginHinge", "MarginMSE", "Output", "PairScore", "RankNet", "Relation", "ScoreMSE", "Similarity", "Tokens", "Vector",
 ]  # fmt: skip

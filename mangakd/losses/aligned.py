@@ -16,13 +16,16 @@ from mangakd.core.spec import ModelSpec
 from mangakd.losses.base import LossCallback
 
 
-def check_same_vocabulary(loss: LossCallback, student: ModelSpec, teacher: ModelSpec) -> None:
-    """Raises UserError when the vocabularies are known and differ; the identity is a digest of the content."""
+def check_same_vocabulary(loss: LossCallback, student: ModelSpec, teacher: ModelSpec, cure: str = "") -> None:
+    """Raises UserError when the vocabularies are known and differ; the identity is a digest of the content.
+
+    cure: what to do if the student shall keep its tokenizer; by default, leave the loss out.
+    """
     if student.vocabulary and teacher.vocabulary and student.vocabulary != teacher.vocabulary:
         raise UserError(
             f"losses.{loss.name} compares token by token, but the tokenizers differ: {student.name} has vocabulary "
-            f"{student.vocabulary}, {teacher.name} has {teacher.vocabulary}. Use a student with the teacher's "
-            f"tokenizer, or drop the loss with ~losses.{loss.name} (losses.output needs no common tokenizer)."
+            f"{student.vocabulary}, {teacher.name} has {teacher.vocabulary}. Use a student with the teacher's tokenizer, or "
+            f"{cure or f'drop the loss with ~losses.{loss.name} (losses.output needs no common tokenizer)'}."
         )
 
 

@@ -20,8 +20,8 @@ from mangakd.core.spec import Kind, ModelSpec
 ALWAYS = ("rows", "sequences", "tokens", "cells")
 UNITS = (*ALWAYS, "labels", "groups", "ordered", "targets")
 """What a loss may count: data/sampler.py counts each of them in every optimizer step. A task says which others than ALWAYS its
-rows have: labels, or rows with them; groups, rows of two documents or more; ordered, rows with two different grades; targets,
-the target tokens of language models."""
+rows have: labels, or rows with them; groups, rows of two documents or more; ordered, rows with two different grades;
+targets, the tokens that a language model learns."""
 
 
 @dataclass(frozen=True)

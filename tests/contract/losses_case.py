@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 from losses_reference import VALIDATION
+from losses_reference_tokens import K
 from losses_table import Row, like
 from torch import Tensor
 
 from mangakd.core.outputs import AttentionTap, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import Head, ModelSpec
+from mangakd.core.token_logits import Draws, FromStates, LmHead, TokenLogits, TopK
 from mangakd.losses.base import LossCallback, LossOutput
 
 B, T = 3, 4
@@ -24,7 +26,18 @@ TEXTS, KEYS = (
     [[1, 2, 3], [4, 0, 0], [5, 2, 0]],
 )  # of each row: anchor, positive, negative; equal keys are equal texts
 PAIRS, SCORES = [1, -100, 1], [0.9, np.nan, 0.2]
-GIVEN = ("labels", "grades", "score", "keys", "sizes", "teacher.weights")  # no loss learns from them
+GIVEN = (
+    "labels",
+    "grades",
+    "score",
+    "keys",
+    "sizes",
+    "next",
+    "teacher.ids",
+    "teacher.weights",
+)  # no loss learns from them
+SHARED = ("teacher.weights", "teacher.head", "student.head", "student.bias")  # no rows of a batch
+DRAWS = 5
 MASK = torch.tensor([[1, 1, 1, 1], [0, 1, 1, 0], [1, 1, 1, 0]])  # full, padded on the left, padded on the right
 LEFT, RIGHT = 1, 2
 
@@ -51,7 +64,9 @@ class Case:
         def put(name: str, *shape: int) -> None:
             self.arrays[f"{side}.{name}"] = self.rng.normal(size=shape)
 
-        if need.answer and self.row.widths:
+        if need.answer and self.row.tokens:
+            self._fill_tokens(side, spec)
+        elif need.answer and self.row.widths:
             put("vector", B, max(TEXTS), spec.head.outputs)
         elif need.answer:
             put("logits", B, len(GRADES[0]) if self.row.groups else self.row.head.outputs)
@@ -67,6 +82,17 @@ class Case:
             if self.row.eager:
                 raw = np.exp(self.rng.normal(size=(B, spec.heads, T, T)))
                 self.arrays[f"{side}.probs.{layer}"] = raw / raw.sum(-1, keepdims=True)
+
+    def _fill_tokens(self, side: str, spec: ModelSpec) -> None:
+        vocabulary = spec.head.outputs
+        if side == "teacher" and self.row.tokens == "draws":
+            self.arrays["teacher.ids"] = self.rng.integers(0, vocabulary, size=(B, T, DRAWS))
+            return
+        self.arrays[f"{side}.states"] = self.rng.normal(size=(B, T, spec.hidden))
+        self.arrays[f"{side}.head"] = self.rng.normal(size=(vocabulary, spec.hidden))
+        if side == "student":
+            self.arrays["student.bias"] = self.rng.normal(size=vocabulary)
+            self.arrays["next"] = self.rng.integers(0, vocabulary, size=(B, T))
 
     def _label(self) -> None:
         if not self.loss.requires.labels:
@@ -93,6 +119,7 @@ class Case:
         """Leaves with gradients, the teacher's too: a loss must not send any there."""
         kinds = {"labels": torch.int64 if not self.row.head.several else torch.float32}
         kinds |= {"grades": torch.float32, "score": torch.float32, "sizes": torch.int64, "keys": torch.int64}
+        kinds |= {"next": torch.int64, "teacher.ids": torch.int64}
         made = {name: torch.tensor(value, dtype=kinds.get(name, dtype)) for name, value in self.arrays.items()}
         return {name: t.requires_grad_(name not in GIVEN) for name, t in made.items()}
 
@@ -101,21 +128,28 @@ class Case:
 
     def inputs(self, tensors: dict[str, Tensor], mask: Tensor = MASK) -> tuple[Outputs, Outputs | None, dict[str, Any]]:
         teacher = self._outputs("teacher", tensors, mask) if self.row.teacher else None
-        return self._outputs("student", tensors, mask), teacher, self.batch(tensors)
+        return self._outputs("student", tensors, mask), teacher, self.batch(tensors, mask)
 
-    def batch(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def batch(self, tensors: dict[str, Tensor], mask: Tensor = MASK) -> dict[str, Tensor]:
         """What the loader says of the rows."""
         batch = {name: tensors[name] for name in ("labels", "grades", "score") if name in tensors}
         if self.row.widths:
             batch["key"] = tensors["keys"][documents(tensors["keys"], tensors["sizes"])]
         if "sizes" in tensors:
             batch["first"] = torch.nn.functional.pad(tensors["sizes"].cumsum(0), (1, 0))
+        if "next" in tensors:
+            batch["next"] = tensors["next"][:, 1:][targets(mask)]
         return batch
 
     def counts(self, tensors: dict[str, Tensor], mask: Tensor) -> dict[str, int]:
         """Unit of counting → how many of it the batch holds."""
         lengths = mask.sum(-1)
-        held = {"rows": B, "tokens": int(lengths.sum()), "cells": int((lengths**2).sum())}
+        held = {
+            "targets": int(targets(mask).sum()),
+            "rows": B,
+            "tokens": int(lengths.sum()),
+            "cells": int((lengths**2).sum()),
+        }
         if "labels" in tensors:
             held["labels"] = int((tensors["labels"] != -100).sum())
         if self.row.widths:
@@ -140,6 +174,8 @@ class Case:
         logits = parts.get("logits", torch.zeros(len(mask), 1))
         if self.row.groups:
             logits = logits[documents(logits, tensors["sizes"])][:, None]
+        if self.row.tokens:
+            return Outputs(None, mask, tokens=self._tokens(side, parts, targets(mask)))
         if self.row.widths:
             empty = torch.zeros(len(mask), max(TEXTS), 1)  # of a side that the loss does not read
             vector = parts.get("vector", empty)[documents(tensors["keys"], tensors["sizes"])]
@@ -152,6 +188,20 @@ class Case:
             members=parts.get("members"),
             weights=parts.get("weights"),
         )
+
+    def _tokens(self, side: str, parts: dict[str, Tensor], chosen: Tensor) -> TokenLogits | None:
+        if "ids" in parts:
+            return Draws(parts["ids"][:, :-1][chosen])
+        if "states" not in parts:
+            return None
+        exact = FromStates(parts["states"][:, :-1][chosen], LmHead(parts["head"], parts.get("bias")))
+        if side == "student" or self.row.tokens == "states":
+            return exact
+        t = self.row.options.get("temperature", 1.0)
+        log_p = torch.log_softmax(exact.head.logits(exact.states) / t, -1)
+        best, ids = log_p.topk(K)
+        rest = log_p.scatter(1, ids, -torch.inf)
+        return TopK(ids, best, rest.logsumexp(-1), t)
 
     def _tap(self, parts: dict[str, Tensor], layer: int) -> AttentionTap:
         if self.row.eager:
@@ -188,6 +238,11 @@ def unlabelled_rows(tensors: dict[str, Tensor]) -> Tensor:
     return tensors["labels"] == -100 if "labels" in tensors else tensors["score"].isnan()
 
 
+def targets(mask: Tensor) -> Tensor:
+    """(B, T - 1) bool: positions whose next token is learnt."""
+    return (mask[:, 1:] & mask[:, :-1]).bool()
+
+
 def batch_axis(name: str) -> int:
     return 1 if name == "teacher.members" else 0
 
@@ -221,8 +276,17 @@ def masked(case: Case, name: str, tensor: Tensor, tensors: dict[str, Tensor]) ->
 
 
 def token_axes(name: str, dims: int) -> list[int]:
-    kind = name.split(".")[1] if "." in name else ""
-    return {"hidden": [1], "query": [2], "key": [2], "value": [2], "probs": [2, 3]}.get(kind, [])
+    kind = name.split(".")[1] if "." in name else name
+    return {
+        "hidden": [1],
+        "states": [1],
+        "ids": [1],
+        "next": [1],
+        "query": [2],
+        "key": [2],
+        "value": [2],
+        "probs": [2, 3],
+    }.get(kind, [])
 
 
 def token_slices(name: str, dims: int) -> tuple[slice, ...]:

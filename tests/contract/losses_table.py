@@ -17,6 +17,7 @@ from losses_reference import (
     hard,
     hard_multi,
     hidden,
+    kl,
     mean_heads,
     of_binary_entropy,
     of_entropy,
@@ -27,6 +28,7 @@ from losses_reference import (
     relation,
 )  # fmt: skip
 from losses_reference_groups import binary, list_net, listwise_kl, margin_hinge, margin_mse, rank_net, score_mse
+from losses_reference_tokens import compare, tokens
 from losses_reference_vectors import contrastive, pair_score, similarity, vector
 
 from mangakd.core.spec import Head, ModelSpec
@@ -46,6 +48,7 @@ from mangakd.losses.rank_net import RankNetLoss
 from mangakd.losses.relation import RelationLoss
 from mangakd.losses.score_mse import ScoreMSELoss
 from mangakd.losses.similarity import SimilarityLoss
+from mangakd.losses.tokens import TokensLoss
 from mangakd.losses.vector import VectorLoss
 
 HEAD = Head.of_labels("abcde")
@@ -73,6 +76,7 @@ class Row:
     eager: bool = False  # taps that hold probabilities only
     groups: bool = False  # logits are scores of queries' documents
     widths: tuple[int, int] | None = None  # of the vectors of student and teacher
+    tokens: str | None = None  # kind of answers of a language model's teacher: states | topk | draws
     scored: bool = False  # rows are pairs of texts with a score, not with a positive
 
 
@@ -85,6 +89,7 @@ FOUR = like(STUDENT, heads=4, hidden=8)
 MULTI: dict[str, Any] = {"head": Head.of_labels("abcde", several=True)}
 RANKING: dict[str, Any] = {"head": Head("score", 1), "groups": True}
 GRADED = {"pairs": "graded"}
+LANGUAGE: dict[str, Any] = {"head": Head("tokens", 7), "tokens": "states"}
 SPREAD = {by: {"temperature_by": by} for by in ("sample", "class")}
 
 ROWS = [
@@ -240,5 +245,23 @@ ROWS = [
         vector("mse", "pca", (3, 2)),
         {"compare": "mse", "width": "pca", "dims": [3, 2]},
         widths=(4, 5),
+    ),
+    Row("tokens", TokensLoss, tokens(compare("forward_kl"), "states", 0.9), **LANGUAGE),
+    Row("tokens_alone", TokensLoss, tokens(kl, None, 0.0), {"alpha": 0.0}, teacher=None, **LANGUAGE),
+    Row("tokens_draws", TokensLoss, tokens(kl, "draws", 0.7), {"alpha": 0.7}, **{**LANGUAGE, "tokens": "draws"}),
+    *(
+        Row(
+            f"tokens_{name}_{kind}_T{t:g}",
+            TokensLoss,
+            tokens(compare(name, 0.3, 0.2), kind, 0.6, t),
+            {"divergence": name, "alpha": 0.6, "temperature": t, "jsd_beta": 0.3, "skew": 0.2},
+            **{**LANGUAGE, "tokens": kind},
+        )
+        for name, kind, t in (
+            ("reverse_kl", "states", 1.0),
+            ("skew_kl", "states", 2.0),
+            ("forward_kl", "topk", 1.0),
+            ("jsd", "topk", 2.0),
+        )
     ),
 ]

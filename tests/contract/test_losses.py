@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from losses_case import GIVEN, MASK, B, Case, batch_axis, bound, grads, masked, pad_tokens, token_slices
+from losses_case import GIVEN, MASK, SHARED, B, Case, batch_axis, bound, grads, masked, pad_tokens, token_slices
 from losses_table import ROWS, Row
 
 import mangakd.losses
@@ -139,7 +139,7 @@ def test_micro_batches_add_up(row: Row) -> None:
     parts = []
     for cut in (slice(0, 1), slice(1, B)):
         piece = {
-            name: tensor if name == "teacher.weights" else tensor[(slice(None),) * batch_axis(name) + (cut,)]
+            name: tensor if name in SHARED else tensor[(slice(None),) * batch_axis(name) + (cut,)]
             for name, tensor in split.items()
         }
         parts.append(case(piece, MASK[cut]))
@@ -170,7 +170,7 @@ def test_nothing_valid_is_a_zero_with_a_graph(row: Row) -> None:
         if name in tensors:
             tensors[name] = torch.full_like(tensors[name], nothing)
     valid = 1 if case.loss.requires.student.answer and not case.loss.requires.labels else 0
-    empty = {name: t if name == "teacher.weights" else t.narrow(batch_axis(name), 0, 0) for name, t in tensors.items()}
+    empty = {name: t if name in SHARED else t.narrow(batch_axis(name), 0, 0) for name, t in tensors.items()}
     # Nothing to skip by (soft targets fit every example): then only the empty batch is empty.
     inputs = [(empty, MASK[:0])] if valid else [(tensors, torch.zeros_like(MASK)), (empty, MASK[:0])]
     for given, mask in inputs:
