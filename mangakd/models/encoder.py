@@ -166,8 +166,7 @@ class Encoder(nn.Module):
         hidden = {i: self._hidden[i] for i in self._need.hidden}
         taps = {i: self._attention[i] for i in self._need.attention}
         self._forget()
-        mask = inputs["attention_mask"]
-        fields: dict[str, Any] = dict(self._row.fields(raw))
+        mask, fields = inputs["attention_mask"], dict[str, Any](self._row.fields(raw))
         if isinstance(self.pooling, TokenHead) and queries is not None:
             fields = {"logits": self.pooling.scores(queries, fields["vector"], inputs)}
         elif self.pooling is not None:

@@ -4,18 +4,16 @@
 which weights and which vocabulary were read.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from transformers import AutoTokenizer
-from transformers.utils import logging as hf_logging
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head, Kind, ModelSpec
@@ -27,6 +25,7 @@ from mangakd.models.folder import check_tokenizer_files
 from mangakd.models.late import AS_IT_IS, Interaction
 from mangakd.models.location import source_of
 from mangakd.models.outline import Outline, outline_of
+from mangakd.models.quiet import quiet
 from mangakd.models.sentence_transformers import lower_case_first, read_settings
 from mangakd.models.token_head import is_trained
 from mangakd.runtime.tokenise import read_as_text
@@ -175,19 +174,6 @@ def _outline(config: Any, head: Head, path: str, key: str) -> Outline:
     if head.kind == "tokens":
         language.check_head(outline.model, outline.info, f"{key}={path}")
     return outline
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' bars and tables: its list of missing keys says less than `fresh` does."""
-    verbosity = hf_logging.get_verbosity()
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(verbosity)
-        hf_logging.enable_progress_bar()
 
 
 def pad_alike(model: Any, tokenizer: Any) -> None:

