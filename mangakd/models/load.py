@@ -72,7 +72,7 @@ def load_tokenizer(path: str, key: str = "teacher.path", kind: Kind = "labels") 
 def shape(config: Any, key: str, kind: Kind = "labels") -> Any:
     """The model of a config on the meta device. Raises UserError for sizes that no model can have, and for no language model."""
     if kind == "tokens":
-        language.check_config(config, f"the model of {key}")
+        language.check_config(config, key)
     try:
         with torch.device("meta"):
             return heads.auto(kind, config).from_config(config)

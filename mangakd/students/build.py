@@ -24,6 +24,8 @@ from mangakd.models.encoder import Encoder, layer_list
 from mangakd.models.late import AS_IT_IS, Interaction
 from mangakd.models.outline import drop_pooler, in_pooler, prefix_of
 
+EACH_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type")
+"""Entries of configs that hold a value for each layer, such as local or global attention."""
 log = logging.getLogger(__name__)
 
 
@@ -77,11 +79,14 @@ class Student:
         else:
             config = self.config(teacher and teacher.model.config, tokenizer)
             config.update(heads.entries(head))
+            source = f"student.{'layers' if self.takes_layers else 'sizes'}"
+            if head.kind == "tokens":
+                language.check_config(config, source)
             model = heads.auto(head.kind, config).from_config(config, dtype=torch.float32)
             if self.layers is not None and teacher is not None:
                 copy_layers(teacher.model, model, self.layers, _head_rows(teacher.spec.head, heads.own(head, config)))
             if head.kind == "tokens" and model.device.type != "meta":
-                language.check_logits(model, f"student.{'layers' if self.takes_layers else 'sizes'}")
+                language.check_logits(model, source)
         # from_pretrained answers in eval mode and Lightning leaves it so.
         return load.encoder(model, head, f"student {model.config.model_type}", tokenizer).train()
 
@@ -105,8 +110,9 @@ def layers_config(teacher: Any, layers: Sequence[int], interaction: Interaction 
     config = copy.deepcopy(teacher)
     config.num_hidden_layers = len(layers)
     config._attn_implementation = None  # a teacher that is tapped would hand its own on
-    if getattr(config, "layer_types", None):  # local and global attention, one entry for each layer
-        config.layer_types = [config.layer_types[i - 1] for i in layers]
+    for name in EACH_LAYER:
+        if getattr(config, name, None):
+            setattr(config, name, [getattr(config, name)[i - 1] for i in layers])
     return interaction.mark(config)
 
 
