@@ -30,6 +30,8 @@ from mangakd.core.token_logits import FromStates
 from mangakd.models import language, load
 from mangakd.models.encoder import Encoder, encoder_digest
 from mangakd.models.heads import trained_head
+from mangakd.models.trial import check_numbers
+from mangakd.runs.checks.models import check_answers
 from mangakd.teachers.local import LocalTeacher
 
 KEY = "teacher.path"
@@ -315,3 +317,34 @@ def test_a_model_that_sees_later_tokens_is_refused() -> None:
     made = BertGenerationDecoder(BertGenerationConfig(**_BERT))
     with pytest.raises(UserError, match=r"depend on the tokens that follow"):
         language.check_logits(made, "x")
+
+
+# --- tokenizers and preflight ----------------------------------------------------------------------------------------
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end(tmp_path: Path) -> None:
+    model("llama").save_pretrained(tmp_path)
+    reader = tokenizer()
+    reader.pad_token, reader.eos_token = None, "w7"
+    reader.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="has no padding token"):
+        load.load_tokenizer(str(tmp_path))
+    assert load.load_tokenizer(str(tmp_path), kind="tokens").pad_token == "w7"
+
+
+def test_preflight_reads_a_folder_as_a_language_model(tmp_path: Path) -> None:
+    LlamaModel(model("untied", vocab_size=160).config).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"student\.path=.*lack lm_head\.weight"):
+        check_answers(None, str(tmp_path), "student.path", tokenizer(), "tokens")
+    check_answers(None, str(tmp_path), "student.path", tokenizer(), "labels")
+    model("gpt2", vocab_size=160).save_pretrained(tmp_path)
+    check_answers(None, str(tmp_path), "student.path", tokenizer(), "tokens")
+
+
+def test_damaged_weights_are_named() -> None:
+    taught = encoder("llama", vocab_size=160)
+    check_numbers(taught, tokenizer(), "teacher.path=x")
+    with torch.no_grad():
+        taught.model.model.norm.weight[3] = torch.inf
+    with pytest.raises(UserError, match=r"teacher\.path=x: model\.norm\.weight holds what is no number"):
+        check_numbers(taught, tokenizer(), "teacher.path=x")

@@ -1,4 +1,4 @@
-"""Students of language models: of a teacher's layers, of sizes, of a folder. What is tied stays tied; logits are the teacher's."""
+"""Students of language models: of a teacher's layers, of sizes, of a folder. What is tied stays tied; logits are equal."""
 
 from pathlib import Path
 from typing import Any
