@@ -30,12 +30,28 @@ _NEAR, _NEAR_HALF = (
 
 
 def lm_head(model: Any) -> LmHead:
-    """The head of a causal language model. Its weight is the model's own, so that gradients reach it."""
+    """The head of a causal language model, with its own weights, so that gradients reach them."""
     layer, config = model.get_output_embeddings(), model.config
     entries = {name: getattr(config, name, None) for name in (*SCALES, *SOFT_CAPS)}
     scale = next((scale(entries[name]) for name, scale in SCALES.items() if entries[name] is not None), 1.0)
     soft_cap = next((entries[name] for name in SOFT_CAPS if entries[name] is not None), None)
-    return LmHead(layer.weight, getattr(layer, "bias", None), scale, soft_cap)
+    bias = getattr(layer, "bias", None)
+    return LmHead(_Same.apply(layer.weight), None if bias is None else _Same.apply(bias), scale, soft_cap)
+
+
+class _Same(torch.autograd.Function):
+    """A parameter as a tensor of its own with the same memory.
+
+    FSDP puts a hook on each tensor of an output. Those of a parameter would add up from step to step, and it warns of views.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, parameter: Tensor) -> Tensor:
+        return parameter.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0]
 
 
 def at_targets(states: Tensor, targets: Tensor) -> Tensor:
