@@ -55,7 +55,7 @@ def _finite_sdpa(
 
 def keep_finite(model: Any) -> None:
     """Let a model that is exported attend without infinities; models without the attention interface do so already."""
-    if getattr(model, "_supports_attention_backend", False):
+    if getattr(model, "_supports_attention_backend", False) and soft_cap(model.config) is None:
         model.config._attn_implementation = FINITE
 
 

@@ -62,7 +62,7 @@ class Encoder(nn.Module):
     @property
     def _body(self) -> Any:
         """What runs: of a language model the decoder alone."""
-        return self.model.base_model if self.spec.head.kind == "tokens" else self.model
+        return language.decoder(self.model) if self.spec.head.kind == "tokens" else self.model
 
     @classmethod
     def of(cls, model: Any, role: str) -> "Encoder":
@@ -188,7 +188,8 @@ class Encoder(nn.Module):
         for i in self._need.hidden - {0}:
             # The last one is taken from the whole encoder: ModernBERT and its like end in a norm, as in
             # output_hidden_states.
-            source = self.model.base_model if i == self.spec.layers else layers[i - 1]
+            whole = self._body if self._body is not self.model else self.model.base_model
+            source = whole if i == self.spec.layers else layers[i - 1]
             self._hooks.append(source.register_forward_hook(partial(_keep_output, self._hidden, i)))
 
     def _tap_attention(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 from mangakd.core.errors import UserError
 from mangakd.core.token_logits import LmHead
@@ -27,6 +27,12 @@ _NEAR, _NEAR_HALF = (
     1e-4,
     0.05,
 )  # largest |Δ logit| of equal heads, in shares of the largest logit; of weights in 16 bits
+
+
+def decoder(model: Any) -> Any:
+    """The model without its head. Some classes (Llama 4's) name another one as their base."""
+    base = model.base_model
+    return base if base is not model else next(each for each in model.children() if isinstance(each, PreTrainedModel))
 
 
 def lm_head(model: Any) -> LmHead:
@@ -75,7 +81,7 @@ def check_config(config: Any, source: str) -> None:
             f"{source} is a {kind}, which has an encoder and a decoder; language models have a decoder alone. {cure}"
         )
     known = type(config) in AutoModelForCausalLM._model_mapping
-    if not known or (type(config) in AutoModelForMaskedLM._model_mapping and not config.is_decoder):
+    if not known or (type(config) in AutoModelForMaskedLM._model_mapping and not getattr(config, "is_decoder", False)):
         raise UserError(
             f"{source} is a {kind}, no causal language model: transformers gives it no head that predicts the next token from "
             f"the tokens before it. {cure}"
@@ -98,14 +104,17 @@ def check_head(model: Any, info: dict[str, Any], source: str) -> None:
 def check_logits(model: Any, source: str) -> None:
     """Compare the head's logits with the model's own on two rows of two tokens, which differ in the second one.
 
-    Raises UserError where they differ, and where the first token's logits depend on the second token.
+    Raises UserError where they differ, where the first token's logits depend on the second token, and where the model fails.
     """
     size, device = model.config.vocab_size, next(model.parameters()).device
     ids = torch.tensor([[size // 2, size // 3], [size // 2, size // 4]], device=device)
     was_training, head = model.training, lm_head(model.eval())
     try:
         expected = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float()
-        states = model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        states = decoder(model)(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+    except (ValueError, TypeError, LookupError, RuntimeError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UserError(f"{source} is a {model.config.model_type} that cannot read two tokens: {reason}.") from error
     finally:
         model.train(was_training)
     logits = head.logits(states).float()

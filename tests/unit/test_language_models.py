@@ -9,7 +9,7 @@ import pytest
 import torch
 from contract.tiny_models import tokenizer
 from safetensors.torch import load_file, save_file
-from tiny_language import CONFIGS, LAYERS, TOKENS, VOCAB, encoder, inputs, model, own_logits
+from tiny_language import CONFIGS, LAYERS, TOKENS, VOCAB, encoder, inputs, model, of_model, own_logits
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
@@ -19,6 +19,7 @@ from transformers import (
     BertGenerationConfig,
     BertGenerationDecoder,
     BertLMHeadModel,
+    Llama4TextConfig,
     LlamaModel,
 )
 
@@ -27,6 +28,7 @@ from mangakd.core.outputs import TARGETS, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import Head
 from mangakd.core.token_logits import FromStates
+from mangakd.export.hf import save_student
 from mangakd.models import language, load
 from mangakd.models.encoder import Encoder, encoder_digest
 from mangakd.models.heads import trained_head
@@ -178,7 +180,7 @@ def test_maps_see_no_later_token_without_padding_either(kind: str) -> None:
         torch.testing.assert_close(maps.sum(-1), torch.ones(2, 4, 9))
 
 
-def test_a_cap_of_attention_scores_is_kept() -> None:
+def test_a_cap_of_attention_scores_is_kept(tmp_path: Path) -> None:
     """SDPA leaves it out without a word."""
     made = model("gemma2")
     assert made.config._attn_implementation == "sdpa"
@@ -191,6 +193,9 @@ def test_a_cap_of_attention_scores_is_kept() -> None:
         made.config._attn_implementation = "eager"
         tapped = taught.require(ALL)(given)
     torch.testing.assert_close(logits(tapped), expected, rtol=1e-5, atol=1e-5)
+    save_student(made, tokenizer(), tmp_path / "student", "card")
+    with torch.no_grad():
+        torch.testing.assert_close(own_logits(made, given), expected, rtol=0, atol=0)
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
@@ -308,6 +313,45 @@ def test_logits_that_cannot_be_computed_are_refused(
     monkeypatch.delitem(language.SCALES, entry)
     with pytest.raises(UserError, match=r"is a granite whose logits cannot be computed .* they differ by"):
         load.read_model(outline, str(tmp_path), KEY)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@each
+def test_logits_of_half_precision_are_compared_as_they_are(kind: str, dtype: torch.dtype) -> None:
+    made = model(kind).to(dtype)
+    language.check_logits(made, "x")
+    with torch.no_grad():
+        made.get_output_embeddings().weight.mul_(0)
+        made.get_output_embeddings().register_forward_hook(lambda _, __, output: output + 1)
+    with pytest.raises(UserError, match=r"cannot be computed"):
+        language.check_logits(made, "x")
+
+
+def test_the_decoder_of_a_class_that_names_another_base() -> None:
+    config = Llama4TextConfig(
+        **_BERT,
+        num_key_value_heads=1,
+        head_dim=8,
+        intermediate_size_mlp=24,
+        moe_layers=[],
+        pad_token_id=0,
+        attention_chunk_size=8,
+    )
+    made = AutoModelForCausalLM.from_config(config).eval()
+    assert made.base_model is made
+    taught, given = of_model(made), inputs((7, 5))
+    given["input_ids"] %= 50
+    with torch.no_grad():
+        answer = taught.require(Need(True, frozenset({0, 1})))(given)
+        torch.testing.assert_close(logits(answer), own_logits(made, given))
+    assert answer.hidden[1].shape == (2, 7, 16)
+
+
+def test_a_model_that_fails_is_named() -> None:
+    made = model("llama")
+    made.config.vocab_size = 900  # the ids of the trial lie beyond its embedding
+    with pytest.raises(UserError, match=r"x is a llama that cannot read two tokens: index out of range"):
+        language.check_logits(made, "x")
 
 
 def test_a_model_that_sees_later_tokens_is_refused() -> None:
