@@ -19,8 +19,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from mangakd.core.outputs import TARGETS
+from mangakd.core.outputs import TARGETS, Outputs
 from mangakd.core.spec import Head, ModelSpec
+from mangakd.core.token_logits import FromStates
 from mangakd.models import language
 from mangakd.models.encoder import Encoder
 from mangakd.models.heads import auto, own
@@ -85,6 +86,12 @@ def inputs(lengths: tuple[int, ...] = (11, 7, 4), width: int | None = None) -> d
         targets[row, 1:length] = torch.from_numpy(rng.random(length - 1) < 0.5)
         targets[row, length - 1] = True
     return {"input_ids": ids, "attention_mask": mask, TARGETS: targets}
+
+
+def logits(outputs: Outputs) -> Tensor:
+    """(P, V) from the states and the head."""
+    assert isinstance(outputs.tokens, FromStates)
+    return outputs.tokens.head.logits(outputs.tokens.states)
 
 
 def own_logits(built: Any, given: dict[str, Tensor]) -> Tensor:

@@ -6,7 +6,6 @@ Shapes: P target positions of the micro-batch in row-major order; V vocabulary, 
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +50,7 @@ class LmHead:
         return replace(self, weight=self.weight[:vocabulary], bias=bias)
 
     def ready(self) -> "LmHead":
-        """The same head with the weight in `dtype`, so that the parts of a batch need not convert it again. No gradient."""
+        """The same head without gradients and with its weight in `dtype`, so that chunks need not convert it again."""
         return replace(
             self, weight=self.weight.detach().to(self.dtype), bias=None if self.bias is None else self.bias.detach()
         )
@@ -81,6 +80,9 @@ class FromStates:
     def __len__(self) -> int:
         return len(self.states)
 
+    def __getitem__(self, rows: slice) -> "FromStates":
+        return FromStates(self.states[rows], self.head)
+
 
 @dataclass(frozen=True)
 class TopK:
@@ -107,6 +109,9 @@ class TopK:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __getitem__(self, rows: slice) -> "TopK":
+        return TopK(self.ids[rows], self.log_probs[rows], self.tail[rows], self.temperature)
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -126,20 +131,12 @@ class Draws:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __getitem__(self, rows: slice) -> "Draws":
+        return Draws(self.ids[rows], self.temperature)
+
 
 TokenLogits = FromStates | TopK | Draws
-
-
-def part(answer: TokenLogits, rows: slice) -> TokenLogits:
-    """The answer at some of the positions."""
-    cut: dict[str, Any] = {name: getattr(answer, name)[rows] for name in _POSITIONS[type(answer)]}
-    return replace(answer, **cut)
-
-
-_POSITIONS: dict[type, tuple[str, ...]] = {
-    FromStates: ("states",), TopK: ("ids", "log_probs", "tail"), Draws: ("ids",)
-}  # fmt: skip
-"""Fields whose first axis is P."""
+"""`len` is P; a slice is the answer at some of the positions."""
 
 
 def product(one: Tensor, other: Tensor) -> Tensor:

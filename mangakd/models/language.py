@@ -23,10 +23,8 @@ SCALES: dict[str, Callable[[Any], float]] = {
 }
 """Entry of a config → the scale of the logits."""
 SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # Gemma 2, RecurrentGemma, xLSTM
-_NEAR, _NEAR_HALF = (
-    1e-4,
-    0.05,
-)  # largest |Δ logit| of equal heads, in shares of the largest logit; of weights in 16 bits
+# Largest |Δ logit| of equal heads, in shares of the largest logit; in 16 bits for weights of 16 bits.
+_NEAR, _NEAR_HALF = 1e-4, 0.05
 
 
 def decoder(model: Any) -> Any:

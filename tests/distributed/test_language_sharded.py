@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_language import encoder, inputs
+from tiny_language import encoder, inputs, logits
 from torch import Tensor, distributed
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
@@ -23,8 +23,7 @@ def mesh(tmp_path: Path) -> Iterator[DeviceMesh]:
 
 def gradients(taught: Encoder) -> dict[str, Tensor]:
     taught.zero_grad()
-    answer = taught(inputs()).tokens
-    answer.head.logits(answer.states).logsumexp(-1).sum().backward()
+    logits(taught(inputs())).logsumexp(-1).sum().backward()
     each = {name: p.grad for name, p in taught.named_parameters()}
     return {name: getattr(gradient, "full_tensor", lambda own=gradient: own)() for name, gradient in each.items()}
 

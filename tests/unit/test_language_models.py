@@ -9,8 +9,8 @@ import pytest
 import torch
 from contract.tiny_models import tokenizer
 from safetensors.torch import load_file, save_file
-from tiny_language import CONFIGS, LAYERS, TOKENS, VOCAB, encoder, inputs, model, of_model, own_logits
-from torch import Tensor, nn
+from tiny_language import CONFIGS, LAYERS, TOKENS, VOCAB, encoder, inputs, logits, model, of_model, own_logits
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     BartConfig,
@@ -24,10 +24,9 @@ from transformers import (
 )
 
 from mangakd.core.errors import UserError
-from mangakd.core.outputs import TARGETS, Outputs
+from mangakd.core.outputs import TARGETS
 from mangakd.core.requires import Need
 from mangakd.core.spec import Head
-from mangakd.core.token_logits import FromStates
 from mangakd.export.hf import save_student
 from mangakd.models import language, load
 from mangakd.models.encoder import Encoder, encoder_digest
@@ -39,12 +38,6 @@ from mangakd.teachers.local import LocalTeacher
 KEY = "teacher.path"
 ALL = Need(True, frozenset(range(LAYERS + 1)), frozenset(range(1, LAYERS + 1)))
 each = pytest.mark.parametrize("kind", CONFIGS)
-
-
-def logits(outputs: Outputs) -> Tensor:
-    answer = outputs.tokens
-    assert isinstance(answer, FromStates)
-    return answer.head.logits(answer.states)
 
 
 @contextlib.contextmanager

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 import torch
 from contract.tiny_models import tokenizer
-from test_language_models import logits
-from tiny_language import CONFIGS, LAYERS, TOKENS, VOCAB, encoder, inputs, model, own_logits
+from tiny_language import CONFIGS, LAYERS, TOKENS, VOCAB, encoder, inputs, logits, model, own_logits
 from transformers import AutoModelForCausalLM, SmolLM3Config
 
 from mangakd.core.errors import UserError
