@@ -3,8 +3,8 @@
 # SDPA by default, and SDPA leaves the cap out without a word: the default logits are those of a model without the cap. Output seen:
 #   attention chosen by default: sdpa
 #   sdpa, with the cap beside without: 0.000000
-#   eager, with the cap beside without: 0.240
-#   with the cap, sdpa beside eager: 0.240
+#   eager, with the cap beside without: 0.625
+#   with the cap, sdpa beside eager: 0.625
 # For us: mangakd/models/attention.py (keep_soft_cap) attends eagerly. Exits with 1 where the behaviour has changed.
 set -euo pipefail
 folder=$(mktemp -d)
