@@ -55,13 +55,13 @@ class LmHead:
             self, weight=self.weight.detach().to(self.dtype), bias=None if self.bias is None else self.bias.detach()
         )
 
-    def logits(self, states: Tensor) -> Tensor:
-        """(…, D) → (…, V), at least fp32."""
+    def logits(self, states: Tensor, out: Tensor | None = None) -> Tensor:
+        """(N, D) → (N, V), at least fp32. out: where to write them, without a graph."""
         assert self.dtype is not None
-        z = product(states.to(self.dtype), self.weight.to(self.dtype).T)
+        z = product(states.to(self.dtype), self.weight.to(self.dtype).T, out)
         z = z if self.bias is None else z.add_(self.bias)
         z = z if self.scale == 1.0 else z.mul_(self.scale)
-        return z if self.soft_cap is None else self.soft_cap * torch.tanh(z / self.soft_cap)
+        return z if self.soft_cap is None else torch.mul(torch.tanh(z / self.soft_cap), self.soft_cap, out=out)
 
 
 @dataclass(frozen=True)
@@ -139,10 +139,12 @@ TokenLogits = FromStates | TopK | Draws
 """`len` is P; a slice is the answer at some of the positions."""
 
 
-def product(one: Tensor, other: Tensor) -> Tensor:
+def product(one: Tensor, other: Tensor, out: Tensor | None = None) -> Tensor:
     """The matrix product of two tensors in their dtype, and converted to at least fp32. Autocast changes nothing of it."""
     with torch.autocast(one.device.type, enabled=False):
-        return at_least_fp32(one @ other)
+        if out is None or out.dtype == one.dtype:
+            return at_least_fp32(torch.mm(one, other, out=out))
+        return out.copy_(one @ other)
 
 
 def add_product(total: Tensor, one: Tensor, other: Tensor) -> None:

@@ -115,7 +115,7 @@ def check_logits(model: Any, source: str) -> None:
         raise UserError(f"{source} is a {model.config.model_type} that cannot read two tokens: {reason}.") from error
     finally:
         model.train(was_training)
-    logits = head.logits(states).float()
+    logits = head.logits(states.flatten(0, 1)).float()
     near = (_NEAR if head.weight.dtype.itemsize > 2 else _NEAR_HALF) * float(expected.abs().max())
     if not expected.isfinite().all():
         return  # models/trial.py says which weight is no number
@@ -124,7 +124,7 @@ def check_logits(model: Any, source: str) -> None:
             f"{source} is a {model.config.model_type} whose logits at a token depend on the tokens that follow it, so it is no "
             "causal language model. Give a decoder."
         )
-    if (apart := float((expected - logits).abs().max())) > near:
+    if (apart := float((expected.flatten(0, 1) - logits).abs().max())) > near:
         raise UserError(
             f"{source} is a {model.config.model_type} whose logits cannot be computed from its final states and its head's "
             f"weights: they differ by {apart:.3g} from the model's own. Only heads of a linear layer with a scale and a soft cap "
