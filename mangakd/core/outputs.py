@@ -19,8 +19,10 @@ Batch = Mapping[str, Any]
 """What a loader yields of B rows with S sequences: `student` and `teacher` (model inputs, the same object when one tokenizer
 serves both), `key` (S) int64 content hash of the teacher's tokens, the task's columns (B, …), such as `labels` (B) int64 or
 (B, C) float. Where rows own several sequences (data/encoded.py) also `first` (B + 1), and in the inputs the tokens of each
-sequence under LENGTHS (S). In training also `scale`, unit of counting → this micro-batch's share of its optimizer step."""
+sequence under LENGTHS (S). For heads of tokens the inputs hold TARGETS (S, T) bool, and the batch `next` (P), the tokens at these
+positions in row-major order. In training also `scale`, unit of counting → this micro-batch's share of its optimizer step."""
 LENGTHS = "sequence_lengths"  # no architecture of transformers has an input of this name
+TARGETS = "targets"  # the tokens that a language model learns to predict: never position 0, never padding
 
 
 def each_tensor(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -116,9 +118,9 @@ def cells(mask: Tensor) -> Tensor:
 class Outputs:
     """One model's answer to one batch.
 
-    logits: (B, C); None for a head of vectors. hidden: layer → (B, T, D), 0 is the embedding output and 1…L the layers.
+    logits: (B, C); None for heads of vectors and tokens. hidden: layer → (B, T, D), 0 is the embedding output and 1…L the layers.
     attention: layer (1…L) → tap. mask: (B, T), 1 for real tokens. members: (M, B, C) logits of an ensemble with their `weights`
-    (M). vector: (B, D) of a head of vectors, None for others. tokens: what a language model says of its P target tokens.
+    (M). vector: (B, D) of a head of vectors, None for others. tokens: of a head of tokens, at the P target positions.
     """
 
     logits: Tensor | None
@@ -137,7 +139,7 @@ class Outputs:
 
     @property
     def answer(self) -> Tensor:
-        """The head's own numbers: logits (B, C), or vectors (B, D)."""
+        """The head's own numbers: logits (B, C), or vectors (B, D). A head of tokens has none: its logits never exist whole."""
         answer = self.vector if self.logits is None else self.logits
         assert answer is not None
         return answer

@@ -19,8 +19,8 @@ class Head:
     """What a model's head answers with: the one vocabulary for "kind of task".
 
     kind: labels (logits of C classes), score (a number; a regression of several values has several), vector (an embedding),
-    tokens (logits of a vocabulary). outputs: C, 1, D or V; 0 for vectors as wide as the model makes them, which is what a task
-    asks for, since student and teacher may differ in width. names: of the outputs, in the head's order; empty if nobody named
+    tokens (logits of a vocabulary). outputs: C, 1, D or V; 0 for as many as the model has (`is_models_own`), which is what a task
+    asks for, since student and teacher may differ in them. names: of the outputs, in the head's order; empty if nobody named
     them. several: any set of labels holds at once, each by a sigmoid.
     """
 
@@ -59,12 +59,17 @@ class Head:
         """For a Hugging Face config; None for a head that is no sequence classifier's."""
         return next((name for name, kind in PROBLEM_TYPES.items() if kind == (self.kind, self.several)), None)
 
+    @property
+    def is_models_own(self) -> bool:
+        """Whether the model, not the task, decides the number of outputs: the width of a vector, the size of a vocabulary."""
+        return self.kind in ("vector", "tokens")
+
     def __str__(self) -> str:
         """For messages: `3 labels (order, refund, …), any number of them`, `a score`."""
         if self.kind == "score" and self.outputs == 1:
             return "a score"
-        if self.kind == "vector" and not self.outputs:
-            return "a vector"
+        if self.is_models_own and not self.outputs:
+            return "a vector" if self.kind == "vector" else "tokens of a vocabulary"
         what = {"labels": "labels", "score": "scores", "vector": "dimensions", "tokens": "tokens"}[self.kind]
         names = f" ({', '.join(self.names[:4])}{', …' if len(self.names) > 4 else ''})" if self.names else ""
         return f"{self.outputs} {what}{names}{', any number of them' if self.several else ''}"

@@ -20,6 +20,7 @@ from transformers import AutoTokenizer
 from mangakd import __version__
 from mangakd.core.errors import UserError
 from mangakd.losses.loss_set import LossSet
+from mangakd.models.attention import keep_soft_cap
 from mangakd.models.heads import states_head
 from mangakd.models.load import load_config, quiet
 from mangakd.models.pooling import VectorHead, save_head
@@ -53,6 +54,7 @@ def save_student(
     shutil.rmtree(scratch, ignore_errors=True)
     # Our attention function is for training only; the saved config must not name the function.
     model.config._attn_implementation = "sdpa" if model._supports_sdpa else "eager"
+    keep_soft_cap(model)
     with quiet():
         model.eval().save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
@@ -93,6 +95,7 @@ def check_reloads(
     try:
         with quiet():
             other = type(model).from_pretrained(folder, dtype=model.dtype).to(model.device).eval()
+            keep_soft_cap(other)
             AutoTokenizer.from_pretrained(folder)
         parts = (
             None if pooling is None else states_head("vector", load_config(str(folder))),

@@ -55,8 +55,18 @@ def _finite_sdpa(
 
 def keep_finite(model: Any) -> None:
     """Let a model that is exported attend without infinities; models without the attention interface do so already."""
-    if getattr(model, "_supports_attention_backend", False):
+    if getattr(model, "_supports_attention_backend", False) and soft_cap(model.config) is None:
         model.config._attn_implementation = FINITE
+
+
+def keep_soft_cap(model: Any) -> None:
+    """Let a model that caps its attention scores (Gemma 2) attend eagerly: SDPA leaves the cap out without a word."""
+    if soft_cap(model.config) is not None and model.config._attn_implementation == "sdpa":
+        model.config._attn_implementation = "eager"
+
+
+def soft_cap(config: Any) -> float | None:
+    return getattr(config, "attn_logit_softcapping", None)
 
 
 AttentionInterface.register(NAME, tapped_sdpa)

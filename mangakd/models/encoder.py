@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from mangakd.core.errors import UserError
-from mangakd.core.outputs import AttentionTap, Outputs
+from mangakd.core.outputs import TARGETS, AttentionTap, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
-from mangakd.models import attention, by_length, heads
+from mangakd.core.token_logits import FromStates
+from mangakd.models import attention, by_length, heads, language
 from mangakd.models.outline import weights_digest
 from mangakd.models.pooling import VectorHead, save_head
 from mangakd.models.token_head import Queries, TokenHead, each_alone, of_queries, save_token_head
@@ -35,7 +36,8 @@ class Encoder(nn.Module):
     pooling: what answers from the states of a model that has no head in its own weights: of vectors, by default their mean,
     normalised, or of late interaction (models/token_head.py).
     inputs: `input_ids` and `attention_mask`, (B, T) int64, and `token_type_ids` where the model has them. Those of late
-    interaction are of documents, beside the batch's queries (data/apart.py); so are its hidden states and attention.
+    interaction are of documents, beside the batch's queries (data/apart.py); so are its hidden states and attention. Those of
+    language models hold TARGETS (B, T) bool. A language model runs without its head, which would build (B, T, V).
     """
 
     def __init__(self, model: Any, spec: ModelSpec, pooling: VectorHead | TokenHead | None = None) -> None:
@@ -45,8 +47,10 @@ class Encoder(nn.Module):
         self.pooling = VectorHead() if pooling is None and spec.head.kind == "vector" else pooling
         if self.pooling is not None and getattr(model, "pooler", None) is not None:
             model.pooler.requires_grad_(False)  # no vector comes from it, so that it gets no gradient
-        self._row = heads.row(heads.made_as(spec.head.kind, model.config))
-        self._accepts = set(inspect.signature(model.forward).parameters)
+        self._row = heads.HEADS[heads.made_as(spec.head.kind, model.config)]
+        self._accepts = set(inspect.signature(self._body.forward).parameters)
+        # A cache of keys and values is for generation; here it would only take memory, or let packed texts see each other.
+        self._always = {"use_cache": False} if "use_cache" in self._accepts else {}
         self._need = Need(answer=True)
         self._hidden: dict[int, Tensor] = {}
         self._attention: dict[int, AttentionTap] = {}
@@ -55,6 +59,11 @@ class Encoder(nn.Module):
         self._tapped: list[nn.Module] = []
         self._ask: dict[str, bool] = {}
         self._implementation: str | None = None  # the model's own attention, while it is replaced by ours
+
+    @property
+    def _body(self) -> Any:
+        """What runs: of a language model the decoder alone."""
+        return language.decoder(self.model) if self.spec.head.kind == "tokens" else self.model
 
     @classmethod
     def of(cls, model: Any, role: str) -> "Encoder":
@@ -112,11 +121,11 @@ class Encoder(nn.Module):
         if not active:
             yield
             return
-        self.model.compile(dynamic=True)
+        self._body.compile(dynamic=True)
         try:
             yield
         finally:
-            self.model._compiled_call_impl = None  # torch has no public way back
+            self._body._compiled_call_impl = None  # torch has no public way back
             # A sweep's graphs would add up to torch's limit, from which on nothing is compiled any more.
             torch.compiler.reset()
 
@@ -129,6 +138,8 @@ class Encoder(nn.Module):
                 self._run, queries=Queries(self.model(**self._own(queries)).last_hidden_state, queries[SCORED])
             )
             own |= {name: inputs[name] for name in (OWNER, SCORED)}
+        if self.spec.head.kind == "tokens":
+            return run({**own, TARGETS: inputs[TARGETS]})
         # Each run of a sharded model gathers its weights from all ranks, and ranks would run different numbers of parts.
         sharded = any(isinstance(module, FSDPModule) for module in self.modules())
         if sharded or self._need.attention or not (parts := by_length.parts(inputs)):
@@ -139,10 +150,18 @@ class Encoder(nn.Module):
         """What the model reads of them."""
         return {name: value for name, value in inputs.items() if name in self._accepts}
 
+    def of_texts(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Inputs of single texts, (B, T), with what else this model needs to be tried on them."""
+        if isinstance(self.pooling, TokenHead):
+            return each_alone(inputs)
+        if self.spec.head.kind == "tokens":
+            return {**inputs, TARGETS: language.every_token(inputs["attention_mask"])}
+        return inputs
+
     def _run(self, inputs: Mapping[str, Tensor], queries: Queries | None = None) -> Outputs:
         """queries: of late interaction, whose inputs are documents."""
         self._forget()
-        raw = self.model(**self._own(inputs), **self._ask)
+        raw = self._body(**self._own(inputs), **self._always, **self._ask)
         self._collect(raw)
         self._check_taps()
         hidden = {i: self._hidden[i] for i in self._need.hidden}
@@ -153,6 +172,9 @@ class Encoder(nn.Module):
             fields = {"logits": self.pooling.scores(queries, fields["vector"], inputs)}
         elif self.pooling is not None:
             fields["vector"] = self.pooling(fields["vector"], mask)
+        elif self.spec.head.kind == "tokens":
+            states = language.at_targets(fields["tokens"], inputs[TARGETS])
+            fields["tokens"] = FromStates(states, language.lm_head(self.model))
         return Outputs(**{"logits": None, **fields}, mask=mask, hidden=hidden, attention=taps)
 
     def _tap_hidden(self) -> None:
@@ -167,7 +189,8 @@ class Encoder(nn.Module):
         for i in self._need.hidden - {0}:
             # The last one is taken from the whole encoder: ModernBERT and its like end in a norm, as in
             # output_hidden_states.
-            source = self.model.base_model if i == self.spec.layers else layers[i - 1]
+            whole = self._body if self._body is not self.model else self.model.base_model
+            source = whole if i == self.spec.layers else layers[i - 1]
             self._hooks.append(source.register_forward_hook(partial(_keep_output, self._hidden, i)))
 
     def _tap_attention(self) -> None:
@@ -201,8 +224,7 @@ class Encoder(nn.Module):
         tokens = torch.ones(1, 2, dtype=torch.long, device=next(self.model.parameters()).device)
         with attention.discover() as modules, torch.no_grad():
             # Not through self.model: a sharded teacher's weights are put together by the hooks of the whole.
-            inputs = {"input_ids": tokens, "attention_mask": tokens}
-            self(each_alone(inputs) if isinstance(self.pooling, TokenHead) else inputs)
+            self(self.of_texts({"input_ids": tokens, "attention_mask": tokens}))
         self._need = need
         self.model.train(was_training)
         return modules if len({id(m) for m in modules}) == self.spec.layers else None
@@ -266,7 +288,8 @@ def encoder_digest(encoder: Encoder) -> str:
 
 def offers_attention(model: Any, depth: int) -> bool:
     """Whether queries and keys of each layer can be tapped. Known without running the model, so on the meta device too."""
-    return bool(getattr(model, "_supports_attention_backend", False)) and layer_list(model, depth) is not None
+    taps = getattr(model, "_supports_attention_backend", False) and attention.soft_cap(model.config) is None
+    return bool(taps) and layer_list(model, depth) is not None
 
 
 def layer_list(model: nn.Module, depth: int) -> nn.ModuleList | None:

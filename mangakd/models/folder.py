@@ -88,6 +88,16 @@ def refuse_pointer(folder: Path, path: str, key: str) -> None:
                 )
 
 
+def refuse_gguf(folder: Path, path: str, key: str) -> None:
+    """Raises UserError where a path is a GGUF file, or its folder holds such files and no other weights."""
+    files = [folder] if folder.suffix == ".gguf" else sorted(folder.glob("*.gguf")) if folder.is_dir() else []
+    if files and not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+        raise UserError(
+            f"{key}={path} holds GGUF weights ({files[0].name}), which are for inference and mostly quantised. Give {key} the "
+            "folder or hub id with the safetensors that they were made from."
+        )
+
+
 def check_depth(model: Any, unexpected: Iterable[str], path: str, key: str) -> None:
     """Raises UserError where the weights have more layers than config.json: those behind its count would be left out."""
     names = [*model.state_dict()]

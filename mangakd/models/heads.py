@@ -1,6 +1,6 @@
 """Kinds of head and the models of transformers that have them. No other file knows Hugging Face's auto classes.
 
-A kind that can be trained has a row in HEADS. Its checkpoints are told by their weights (models/load.py) and their config.
+A kind has a row in HEADS. Its checkpoints are told by their weights (models/load.py) and their config.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -68,6 +68,7 @@ HEADS: dict[Kind, HeadRow] = {
     "labels": _SEQUENCE,
     "score": _SEQUENCE,
     "vector": HeadRow("Model", lambda _: {}, _states),
+    "tokens": HeadRow("ForCausalLM", lambda _: {}, lambda raw: {"tokens": raw.last_hidden_state}),
 }
 
 
@@ -81,16 +82,9 @@ def auto(kind: Kind, config: Any) -> Any:
     return AUTO[made_as(kind, config)]
 
 
-def row(kind: Kind) -> HeadRow:
-    """Raises UserError for a kind of head that no model can be trained with yet."""
-    if kind not in HEADS:
-        raise UserError(f"a model with a head of kind {kind} cannot be trained yet. Known kinds: {', '.join(HEADS)}.")
-    return HEADS[kind]
-
-
 def entries(head: Head) -> dict[str, Any]:
     """Config entries that give a model this head."""
-    return row(head.kind).entries(head)
+    return HEADS[head.kind].entries(head)
 
 
 def has_class(config: Any, kind: Kind) -> bool:
@@ -106,11 +100,16 @@ def states_head(kind: Kind, config: Any) -> VectorHead | TokenHead | None:
 
 
 def own(head: Head, config: Any) -> Head:
-    """The head that a model of `config` gets for a task's: a vector is as wide as the model and its pooling make it."""
-    return (
-        replace(head, outputs=of_folder(config.name_or_path).width(config.hidden_size))
-        if head.kind == "vector"
-        else head
+    """The head that a model of `config` gets for a task's.
+
+    A vector is as wide as the model and its pooling make it. A vocabulary has as many tokens as the model embeds, which may be
+    more than its tokenizer has.
+    """
+    if not head.is_models_own:
+        return head
+    of_vectors = head.kind == "vector"
+    return replace(
+        head, outputs=of_folder(config.name_or_path).width(config.hidden_size) if of_vectors else config.vocab_size
     )
 
 
@@ -121,7 +120,7 @@ def class_of(config: Any, kind: Kind) -> Any:
 
 def claims(config: Any, kind: Kind) -> bool:
     """Whether a config says that its weights hold a head of this kind."""
-    return any(row(kind).architecture in name for name in config.architectures or [])
+    return any(HEADS[kind].architecture in name for name in config.architectures or [])
 
 
 def claims_other(config: Any) -> bool:
@@ -131,12 +130,12 @@ def claims_other(config: Any) -> bool:
 
 def trained_head(config: Any, task: Head | None = None) -> Head:
     """The head of a trained sequence classifier, read from its config; a model of vectors has the head that its pooling makes,
-    one of late interaction a score.
+    one of late interaction a score, a language model its vocabulary.
 
     task: the head that is looked for; it decides between one label and several if the config has no `problem_type`. Without it
     transformers' own rule holds. Raises UserError for a `problem_type` that transformers does not know.
     """
-    if task is not None and task.kind == "vector":
+    if task is not None and task.is_models_own:
         return own(task, config)
     if of_config(config) is not None:
         return Head("score", 1)

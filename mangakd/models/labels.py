@@ -29,8 +29,10 @@ def alignment(head: Head, task: Head, path: str) -> Tensor | None:
     side lacks.
     """
     _check_kind(head, task, path)
+    if head.is_models_own:
+        return None
     teacher, data = (side.names or numbered(side.outputs) for side in (head, task))
-    if head.kind == "vector" or teacher == data or (head.kind != "labels" and head.outputs == task.outputs):
+    if teacher == data or (head.kind != "labels" and head.outputs == task.outputs):
         return None
     repeated = {label for label in teacher if teacher.count(label) > 1}
     if repeated:

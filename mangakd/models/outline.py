@@ -1,6 +1,7 @@
 """`Outline`: a model as its config and the headers of its weight files describe it. No weight is read.
 
-transformers itself matches the names: `from_pretrained` is given stand-ins of the headers' shapes, zeros that take no memory.
+transformers itself matches the names: `from_pretrained` is given stand-ins of the headers' shapes, which take no memory. Each is
+filled with a number of its own: transformers does not tie two weights that differ.
 So the outline has the missing, unexpected and mismatched names of a real load, and knows the file of every weight.
 """
 
@@ -110,7 +111,9 @@ def outline_of(config: Any, head: Head, where: str, path: str, key: str) -> Outl
         for file in weight_files(where)
         for name, header in load_state_dict(file, map_location="meta").items()
     }
-    stand_ins = {name: torch.zeros(()).expand(source.header.shape) for name, source in headers.items()}
+    stand_ins = {
+        name: torch.tensor(i / 2**20).expand(each.header.shape) for i, (name, each) in enumerate(headers.items())
+    }
     with torch.random.fork_rng(devices=[]):
         model, info = heads.class_of(config, head.kind).from_pretrained(
             None, config=config, state_dict=stand_ins, output_loading_info=True, dtype=torch.float32,

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 
 from mangakd.core.errors import UserError
+from mangakd.core.token_logits import FromStates
 from mangakd.models.encoder import Encoder
-from mangakd.models.token_head import TokenHead, each_alone
 
 TEXTS = ("This is the longer one of two texts.", "Short")
 
@@ -21,15 +21,13 @@ def two_texts(tokenizer: Any) -> dict[str, torch.Tensor]:
 
 
 def answer_two_texts(encoder: Encoder, tokenizer: Any, source: str) -> torch.Tensor:
-    """Answers (2, outputs). Raises UserError where the model fails; an outline's fails alike, whatever its weights.
+    """Answers (2, outputs); of a language model the states that predict the tokens of the texts.
 
-    told: `key=path`.
+    Raises UserError where the model fails; an outline's fails alike, whatever its weights. told: `key=path`.
     """
     try:
         with torch.no_grad():
-            inputs = two_texts(tokenizer)
-            late = isinstance(encoder.pooling, TokenHead)
-            answers: torch.Tensor = encoder.eval()(each_alone(inputs) if late else inputs).answer
+            outputs = encoder.eval()(encoder.of_texts(two_texts(tokenizer)))
     except (ValueError, TypeError, LookupError, RuntimeError, AttributeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         kind = encoder.model.config.model_type
@@ -37,7 +35,7 @@ def answer_two_texts(encoder: Encoder, tokenizer: Any, source: str) -> torch.Ten
             f"{source} is a {kind} that cannot answer two texts: {reason}. Its config.json, its tokenizer and its weights do not "
             "fit together, or it is no encoder of texts; give another model."
         ) from error
-    return answers
+    return outputs.tokens.states if isinstance(outputs.tokens, FromStates) else outputs.answer
 
 
 def check_numbers(encoder: Encoder, tokenizer: Any, source: str) -> Encoder:

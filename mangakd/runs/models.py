@@ -26,10 +26,10 @@ class Models:
 
     @lazy
     def teacher_tokenizer(self) -> Any:
-        paths = dict.fromkeys(member.path for member in self._parts.teacher.models)
+        paths, kind = dict.fromkeys(member.path for member in self._parts.teacher.models), self._parts.task.kind
         if not paths:
-            return load.load_tokenizer(self.lender, "student.path")
-        tokenizers = [load.load_tokenizer(path) for path in paths]
+            return load.load_tokenizer(self.lender, "student.path", kind)
+        tokenizers = [load.load_tokenizer(path, kind=kind) for path in paths]
         if len({load.vocabulary_digest(tokenizer) for tokenizer in tokenizers}) > 1:
             raise UserError("the members of the teacher read with different tokenizers; teacher.paths must share one.")
         return tokenizers[0]
@@ -49,7 +49,8 @@ class Models:
     @lazy
     def student_tokenizer(self) -> Any:
         path = self._parts.student.path
-        return self.teacher_tokenizer if path is None else load.load_tokenizer(path, "student.path")
+        kind = self._parts.task.kind
+        return self.teacher_tokenizer if path is None else load.load_tokenizer(path, "student.path", kind)
 
     @lazy
     def head(self) -> Head:

@@ -18,12 +18,14 @@ from transformers import __version__ as version
 
 from mangakd.core.errors import UserError, near
 from mangakd.core.spec import Head, Kind, ModelSpec
-from mangakd.models import heads, load
+from mangakd.models import heads, language, load
 from mangakd.models.configs import SIZES, size_problem
 from mangakd.models.encoder import Encoder, layer_list
 from mangakd.models.late import AS_IT_IS, Interaction
 from mangakd.models.outline import drop_pooler, in_pooler, prefix_of
 
+EACH_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type")
+"""Entries of configs that hold a value for each layer, such as local or global attention."""
 log = logging.getLogger(__name__)
 
 
@@ -56,6 +58,9 @@ class Student:
         config = _from_sizes(sizes)
         config.vocab_size = max(config.vocab_size, len(tokenizer)) if "vocab_size" in sizes else len(tokenizer)
         config.pad_token_id = tokenizer.pad_token_id
+        for name in ("bos_token_id", "eos_token_id"):
+            if (token := getattr(tokenizer, name)) is not None:
+                setattr(config, name, token)
         return self.reads.mark(config)
 
     @property
@@ -74,9 +79,14 @@ class Student:
         else:
             config = self.config(teacher and teacher.model.config, tokenizer)
             config.update(heads.entries(head))
+            source = f"student.{'layers' if self.takes_layers else 'sizes'}"
+            if head.kind == "tokens":
+                language.check_config(config, source)
             model = heads.auto(head.kind, config).from_config(config, dtype=torch.float32)
             if self.layers is not None and teacher is not None:
-                copy_layers(teacher.model, model, self.layers, _head_rows(teacher.spec.head, head))
+                copy_layers(teacher.model, model, self.layers, _head_rows(teacher.spec.head, heads.own(head, config)))
+            if head.kind == "tokens" and model.device.type != "meta":
+                language.check_logits(model, source)
         # from_pretrained answers in eval mode and Lightning leaves it so.
         return load.encoder(model, head, f"student {model.config.model_type}", tokenizer).train()
 
@@ -100,8 +110,9 @@ def layers_config(teacher: Any, layers: Sequence[int], interaction: Interaction 
     config = copy.deepcopy(teacher)
     config.num_hidden_layers = len(layers)
     config._attn_implementation = None  # a teacher that is tapped would hand its own on
-    if getattr(config, "layer_types", None):  # local and global attention, one entry for each layer
-        config.layer_types = [config.layer_types[i - 1] for i in layers]
+    for name in EACH_LAYER:
+        if getattr(config, name, None):
+            setattr(config, name, [getattr(config, name)[i - 1] for i in layers])
     return interaction.mark(config)
 
 
@@ -140,7 +151,7 @@ def _misfit(teacher: Any, layers: Sequence[int], kind: Kind, interaction: Intera
         what = f" with {kinds} alone" if kinds else ""
         return f"student.layers={list(layers)} makes a {config.model_type}{what}, which transformers {version} cannot load."
     try:
-        copy_layers(teacher, load.shape(config, "student.layers", kind), layers, list(range(config.num_labels)))
+        copy_layers(teacher, load.shape(config, "student.layers", kind), layers, slice(None))
     except UserError as error:
         return str(error)
     return ""
@@ -180,7 +191,7 @@ def _from_sizes(sizes: dict[str, Any]) -> Any:
         raise UserError(f"student.sizes={sizes}: {str(error).splitlines()[-1].strip()}") from error
 
 
-def copy_layers(teacher: Any, student: Any, layers: Sequence[int], head: list[int] | None) -> None:
+def copy_layers(teacher: Any, student: Any, layers: Sequence[int], head: list[int] | slice | None) -> None:
     """Copy embeddings, the named layers (1…L, in this order), pooler and classifier into the student.
 
     head: the teacher's row for each output of the student; None leaves the student a new classifier.
@@ -234,12 +245,12 @@ def stack_of(teacher: Any) -> nn.ModuleList:
     return stack
 
 
-def _head_rows(teacher: Head, student: Head) -> list[int] | None:
+def _head_rows(teacher: Head, student: Head) -> list[int] | slice | None:
     """Where the teacher's head has each output of the student's; None when the outputs differ."""
     if teacher.kind != student.kind or teacher.outputs != student.outputs:
         return None
     if teacher.names == student.names or teacher.kind != "labels":
-        return list(range(student.outputs))
+        return slice(None)
     if sorted(teacher.names) != sorted(student.names):
         return None
     return [teacher.names.index(name) for name in student.names]

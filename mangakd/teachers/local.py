@@ -36,7 +36,7 @@ class LocalTeacher(TeacherProvider):
     def __init__(self, model: Encoder | Unread, head: Head) -> None:
         self._model = model
         self._order = alignment(model.spec.head, head, model.spec.name)
-        self.spec = model.spec if head.kind == "vector" else replace(model.spec, head=head)
+        self.spec = model.spec if head.is_models_own else replace(model.spec, head=head)
         self._weights = encoder_digest(model) if isinstance(model, Encoder) else model.weights
 
     @cached_property

@@ -242,7 +242,7 @@ def test_folder_of_another_run(name: str, base: list[str], compose: Compose, tmp
 def test_packages_that_are_not_installed(
     base: list[str], compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mangakd.models.load._PACKAGE", "not_installed_here")
+    monkeypatch.setattr("mangakd.models.location._PACKAGE", "not_installed_here")
     for name in ("tensorboard", "tensorboardX", "wandb"):
         monkeypatch.setitem(sys.modules, name, None)
     for flag in (

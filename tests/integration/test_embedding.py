@@ -17,7 +17,7 @@ from warm import Command
 
 from mangakd.core.errors import UserError
 from mangakd.evaluation import predictions
-from mangakd.models import load
+from mangakd.models import load, location
 from mangakd.models.pooling import Dense, Pooling, VectorHead, of_folder, save_head
 from mangakd.models.sentence_transformers import read_settings
 
@@ -108,7 +108,7 @@ def test_texts_without_labels_teach_a_student_of_the_teacher_s_layers(
     report = (folder / "report.md").read_text()
     assert "Fewer dimensions" in report and "teacher, PCA" in report and "accuracy" not in report
     assert "likeness" in printed and "Spearman, 8" in printed
-    student = load.locate(str(folder / "student"))
+    student = location.locate(str(folder / "student"))
     assert of_folder(student) == Pooling("mean", normalize=True) and read_settings(student).dims == (32, 8)
     outline = load.outline_trained(student, "student.path", "vector")
     assert outline is not None

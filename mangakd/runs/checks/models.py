@@ -20,10 +20,11 @@ ANY_HEAD = Head.of_labels(("a", "b"))  # where only the encoder's weights are lo
 
 
 def check_answers(
-    outline: Outline | None, path: str, key: str, tokenizer: Any, interaction: Interaction = AS_IT_IS
+    outline: Outline | None, path: str, key: str, tokenizer: Any, kind: Kind, interaction: Interaction = AS_IT_IS
 ) -> None:
-    """outline: None for a model whose head will be new."""
-    outline = outline or load.outline_for(path, ANY_HEAD, key, interaction)
+    """outline: None for a model whose head will be new; that of a language model is never new."""
+    head = Head(kind, 0) if kind == "tokens" else ANY_HEAD
+    outline = outline or load.outline_for(path, head, key, interaction)
     answer_two_texts(load.encoder(outline.model, outline.head, key, tokenizer), tokenizer, f"{key}={path}")
 
 
@@ -44,7 +45,7 @@ def student(options: Student, models: Models, kind: Kind) -> None:
         return
     key, tokenizer = "student.path", models.student_tokenizer
     check_vocabulary(key, options.path, tokenizer, load.load_config(options.path, key))
-    check_answers(None, options.path, key, tokenizer, options.reads)
+    check_answers(None, options.path, key, tokenizer, kind, options.reads)
 
 
 def stage_students(stages: Sequence[Stage], models: Models, kind: Kind) -> None:

