@@ -14,6 +14,7 @@ import numpy as np
 
 from mangakd.core import cpu
 from mangakd.core.errors import UserError
+from mangakd.core.outputs import TARGETS
 from mangakd.data.ahead import ahead
 from mangakd.data.chat import ChatTemplate, Mismatch
 from mangakd.data.chat_tokens import (
@@ -31,7 +32,7 @@ from mangakd.data.chat_tokens import (
 )
 from mangakd.data.notices import Notices
 from mangakd.data.rows import Messages, Rows
-from mangakd.data.token_files import TARGETS, Part, Progress, made_once
+from mangakd.data.token_files import Part, Progress, cached_file
 from mangakd.data.tokens import Selection, Sequences
 from mangakd.models.load import vocabulary_digest
 
@@ -99,7 +100,7 @@ def tokenise_chats(
             advance(len(np.unique(part.numbers["owner"])))
             yield part
 
-    content = made_once(cache / f"{digest.hexdigest()[:24]}.arrow", "tokenise", len(chats), make, progress)
+    content = cached_file(cache / f"{digest.hexdigest()[:24]}.arrow", "tokenise", len(chats), make, progress)
     owners, notes, prompt, targets = (content.numbers[name] for name in ("owner", "note", "prompt", "answer"))
     _log(rows, owners, notes, prompt, targets, max_length)
     fits = np.flatnonzero(notes & LEFT_OUT == 0)

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mangakd.core.outputs import LENGTHS, Batch
+from mangakd.core.outputs import LENGTHS, TARGETS, Batch
 from mangakd.data.apart import Apart
 from mangakd.data.chats import Chat, ChatOptions
 from mangakd.data.rows import Rows
 from mangakd.data.sampler import MicroBatch, Units
-from mangakd.data.token_files import TARGETS
 from mangakd.data.tokens import Concatenation, Selection, Sequences
 
 

@@ -17,11 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from mangakd.core.locks import waiting_lock
+from mangakd.core.outputs import TARGETS
 from mangakd.data.tokens import Tokens
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
-IDS, TYPES, TARGETS, KEY = "input_ids", "token_type_ids", "targets", "key"
+IDS, TYPES, KEY = "input_ids", "token_type_ids", "key"
 _RECORD_BATCH = 1 << 20  # tokens and texts
 
 
@@ -64,7 +65,7 @@ class TokenFile:
     numbers: Mapping[str, np.ndarray]
 
 
-def made_once(
+def cached_file(
     file: Path,
     title: str,
     size: int,

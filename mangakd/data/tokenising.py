@@ -14,7 +14,7 @@ from transformers.utils import PaddingStrategy
 
 from mangakd.core import cpu
 from mangakd.data.ahead import ahead
-from mangakd.data.token_files import IDS, TYPES, Part, Progress, made_once
+from mangakd.data.token_files import IDS, TYPES, Part, Progress, cached_file
 from mangakd.data.tokens import Tokens
 from mangakd.models.load import vocabulary_digest
 from mangakd.runtime.tokenise import whole
@@ -44,7 +44,7 @@ def tokenise(
         return _here(texts, tokenizer, max_length, special)
     file = cache / f"{_name(texts, tokenizer, max_length, special)}.arrow"
     encode = partial(_encoded, texts, tokenizer, max_length, special)
-    return made_once(file, "tokenise", len(texts), encode, progress).tokens
+    return cached_file(file, "tokenise", len(texts), encode, progress).tokens
 
 
 def _here(texts: Sequence[str], tokenizer: Any, max_length: int, special: bool) -> Tokens:
