@@ -7,6 +7,10 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from mangakd.data.chat import ChatTemplate
+from mangakd.data.chat_tokens import Marker
+from mangakd.data.rows import Messages
+
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -134,3 +138,12 @@ def _of_blanks(blanks: str, special: tuple[str, ...]) -> tuple[Tokenizer, Any]:
         backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=blanks == "unigram")
     backend.decoder = decoders.Sequence(steps)
     return backend, trainer
+
+
+ASK, REPLY, THANKS, BYE = "where is my order?", "it is on its way", "thank you", "good bye"
+TALK: Messages = (("user", ASK), ("assistant", REPLY), ("user", THANKS), ("assistant", BYE))
+SYSTEM: Messages = (("system", "be kind"),)
+
+
+def marker(tokenizer: Any, most: int = 10_000, **options: Any) -> Marker:
+    return Marker(tokenizer, ChatTemplate.of(tokenizer, options), most)

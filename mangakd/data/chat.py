@@ -174,10 +174,10 @@ def answers(messages: Messages) -> list[int]:
     """Places of the messages that are learnt: those of the assistant after a question. A greeting before it is none."""
 
     def places() -> Iterator[int]:
-        asked = False
+        question = False
         for place, (role, _) in enumerate(messages):
-            asked |= role == "user"
-            if asked and role == "assistant":
+            question |= role == "user"
+            if question and role == "assistant":
                 yield place
 
     return [*places()]

@@ -66,8 +66,8 @@ class Marker:
         """A plain text with the special tokens of the tokenizer and an EOS token: all are targets but the first."""
         self._template.swap.check(text)
         ids = [*self._before, *self._read(text).ids, *self._after]
-        kept = ids[: self._most]
-        return Marked(kept, [0, *[1] * (len(kept) - 1)], CUT_TEXT if len(kept) < len(ids) else 0)
+        fitting = ids[: self._most]
+        return Marked(fitting, [0, *[1] * (len(fitting) - 1)], CUT_TEXT if len(fitting) < len(ids) else 0)
 
     def conversation(self, messages: Messages) -> Iterator[Marked]:
         """One sequence with all answers, or one for each answer where the template or max_length demands it.

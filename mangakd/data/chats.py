@@ -121,7 +121,7 @@ def _chunks(chats: Sequence[Chat]) -> Iterator[list[tuple[int, Chat]]]:
 def _part(marker: Marker, rows: Rows, chunk: Sequence[tuple[int, Chat]]) -> Part:
     """A sequence that is left out is in the file without its tokens, so that every reader of the file knows of it."""
     entries = [(i, marked) for i, chat in chunk for marked in _sequences(marker, rows, i, chat)]
-    kept = [Marked([], []) if marked.note & LEFT_OUT else marked for _, marked in entries]
+    contents = [Marked([], []) if marked.note & LEFT_OUT else marked for _, marked in entries]
     numbers = {
         "owner": [i for i, _ in entries],
         "note": [marked.note for _, marked in entries],
@@ -129,7 +129,7 @@ def _part(marker: Marker, rows: Rows, chunk: Sequence[tuple[int, Chat]]) -> Part
         "answer": [len(marked.ids) - marked.prompt for _, marked in entries],
     }
     ids, targets = (
-        [array("i", side) for side in sides] for sides in zip(*((m.ids, m.targets) for m in kept), strict=True)
+        [array("i", side) for side in sides] for sides in zip(*((m.ids, m.targets) for m in contents), strict=True)
     )
     return Part.of(ids, {TARGETS: targets}, numbers)
 

@@ -75,13 +75,13 @@ class _Chunked(torch.autograd.Function):
         head = head.ready()
         if isinstance(teacher, FromStates):
             teacher = FromStates(teacher.states, teacher.head.cut(terms.vocabulary).ready())
-        wanted = ctx.needs_input_grad[:3] if gradients else (False,) * 3
-        pull = _Pull.zeros((states, weight, bias), wanted)
+        needs = ctx.needs_input_grad[:3] if gradients else (False,) * 3
+        pull = _Pull.zeros((states, weight, bias), needs)
         sums = states.new_zeros(2, dtype=torch.promote_types(states.dtype, torch.float32))
         buffers = [_buffer(each, min(size, len(states))) for each in (FromStates(states, head), teacher)]
         for rows in _slices(len(states), size):
             inputs, answer = states[rows].to(head.dtype), None if teacher is None else teacher[rows]
-            values, gradient = _of_chunk(head, inputs, targets[rows], answer, terms, any(wanted), buffers)
+            values, gradient = _of_chunk(head, inputs, targets[rows], answer, terms, any(needs), buffers)
             sums += values
             pull.add(rows, inputs, gradient, head.weight)
         ctx.save_for_backward(pull.states, pull.weight, pull.bias)
@@ -111,11 +111,11 @@ class _Pull:
     bias: Tensor | None
 
     @classmethod
-    def zeros(cls, inputs: Sequence[Tensor | None], wanted: Sequence[bool]) -> "_Pull":
+    def zeros(cls, inputs: Sequence[Tensor | None], needs: Sequence[bool]) -> "_Pull":
         """In at least fp32, where many small parts are added."""
         return cls(*(
-            torch.zeros_like(each, dtype=torch.promote_types(each.dtype, torch.float32)) if each is not None and want else None
-            for each, want in zip(inputs, wanted, strict=True)
+            torch.zeros_like(each, dtype=torch.promote_types(each.dtype, torch.float32)) if each is not None and need else None
+            for each, need in zip(inputs, needs, strict=True)
         ))  # fmt: skip
 
     def add(self, rows: slice, inputs: Tensor, gradient: Tensor, weight: Tensor) -> None:
@@ -144,10 +144,10 @@ def _of_chunk(
     """The sums (2), and the gradient at weight · h + bias (C, V) in the memory of the logits; the logits if it is not wanted."""
     own, other = (buffer[: len(inputs)] for buffer in buffers)
     logits = head.logits(inputs, own)
-    seen = teacher.head.logits(teacher.states, other) if isinstance(teacher, FromStates) else teacher
+    compared = teacher.head.logits(teacher.states, other) if isinstance(teacher, FromStates) else teacher
     sums = logits.new_zeros(2)
     for rows in _slices(len(logits), _block(logits)):
-        answer = None if seen is None else seen[rows]
+        answer = None if compared is None else compared[rows]
         values, gradient = _evaluate(logits[rows], targets[rows], answer, terms, gradients)
         sums += values
         if gradient is not None:

@@ -115,19 +115,19 @@ class TokensLoss(LossCallback):
         means = [each / max(len(targets), 1) * share for each in parts]
         return LossOutput(total, count, dict(zip(("cross_entropy", "divergence"), means, strict=True)))
 
-    def check_answer(self, kind: type[TokenLogits], temperature: float, wanted: float) -> None:
+    def check_answer(self, kind: type[TokenLogits], temperature: float, own: float) -> None:
         """Raises UserError for a kind of teacher answers, taken at `temperature`, that this loss cannot learn from.
 
-        wanted: the loss's own T.
+        own: the loss's own T.
         """
         if kind is Draws and self.divergence != "forward_kl":
             raise UserError(
                 f"{self.key('divergence')}={self.divergence} cannot be estimated from tokens drawn from the teacher; forward_kl "
                 f"can. Set {self.key('divergence')}=forward_kl, or let the teacher answer with its best tokens or its states."
             )
-        if not isclose(temperature, wanted, rel_tol=1e-6):
+        if not isclose(temperature, own, rel_tol=1e-6):
             raise UserError(
-                f"{self.key('temperature')} is {wanted:g} and the teacher's probabilities are those of T = {temperature:g}, from "
+                f"{self.key('temperature')} is {own:g} and the teacher's probabilities are those of T = {temperature:g}, from "
                 f"which others do not follow. Set {self.key('temperature')}={temperature:g}, or let the teacher answer with its "
                 "states, which give every temperature."
             )

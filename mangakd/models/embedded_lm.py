@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, models
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from mangakd.core.errors import UserError
 from mangakd.core.locks import made_once
+from mangakd.models.byte_level import byte_level
 from mangakd.models.quiet import quiet
 
 NAME = "embedded_lm"
@@ -64,19 +65,17 @@ def read_tokenizer(file: Path) -> Any:
     from gguf import GGUFReader  # an extra of its own
 
     content = {name: field.contents() for name, field in GGUFReader(file).fields.items()}
-    found = (content["tokenizer.ggml.model"], content["tokenizer.ggml.pre"])
-    if found != ("gpt2", _PRE):
-        raise UserError(f"{file.name} splits texts as {' and '.join(found)}; only gpt2 and {_PRE} can be rebuilt.")
+    kind = (content["tokenizer.ggml.model"], content["tokenizer.ggml.pre"])
+    if kind != ("gpt2", _PRE):
+        raise UserError(f"{file.name} splits texts as {' and '.join(kind)}; only gpt2 and {_PRE} can be rebuilt.")
     tokens, types = content["tokenizer.ggml.tokens"], content["tokenizer.ggml.token_type"]
     merges = [tuple(merge.split(" ")) for merge in content["tokenizer.ggml.merges"]]
-    made = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
-    splits = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    made.pre_tokenizer, made.decoder = pre_tokenizers.Sequence(splits), decoders.ByteLevel()
+    tokenizer = byte_level(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
     control = [token for token, kind in zip(tokens, types, strict=True) if kind == _CONTROL]
-    made.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in control])
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in control])
     marks = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
     return PreTrainedTokenizerFast(
-        tokenizer_object=made, chat_template=content["tokenizer.chat_template"],
+        tokenizer_object=tokenizer, chat_template=content["tokenizer.chat_template"],
         model_max_length=content[f"{content['general.architecture']}.context_length"],
         **{mark: tokens[content[f"tokenizer.ggml.{name}_token_id"]] for mark, name in marks.items()},
     )  # fmt: skip

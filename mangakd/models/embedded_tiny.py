@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from mangakd.core.locks import made_once
+from mangakd.models.byte_level import byte_level
 from mangakd.models.quiet import quiet
 
 VOCABULARY, LONGEST = 2048, 1024
@@ -56,17 +57,17 @@ def _save(texts: Sequence[str], seed: int, folder: Path) -> None:
 
 def train_tokenizer(texts: Iterable[str]) -> Any:
     """The same tokenizer for the same texts, of at most VOCABULARY tokens; texts of few words give fewer."""
-    made = Tokenizer(models.BPE())
-    splits = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    made.pre_tokenizer, made.decoder = pre_tokenizers.Sequence(splits), decoders.ByteLevel()
+    tokenizer = byte_level(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         special_tokens=list(SPECIAL),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    made.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=made, chat_template=TEMPLATE, model_max_length=LONGEST, **MARKS)
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, chat_template=TEMPLATE, model_max_length=LONGEST, **MARKS
+    )
 
 
 def config(tokenizer: Any) -> LlamaConfig:

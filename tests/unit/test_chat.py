@@ -5,22 +5,28 @@ from itertools import groupby
 from typing import Any
 
 import pytest
-from chat_samples import CHATML, IM, KINDS, MARKED, blank_tokenizer, chat_tokenizer, plain_tokenizer
+from chat_samples import (
+    ASK,
+    BYE,
+    CHATML,
+    IM,
+    KINDS,
+    MARKED,
+    REPLY,
+    SYSTEM,
+    TALK,
+    blank_tokenizer,
+    chat_tokenizer,
+    marker,
+    plain_tokenizer,
+)
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
 from mangakd.core.errors import UserError
-from mangakd.data.chat import ChatTemplate, Mismatch
-from mangakd.data.chat_tokens import APART, ENDLESS, LEAD, SPLIT, Marked, Marker
+from mangakd.data.chat import ChatTemplate
+from mangakd.data.chat_tokens import APART, ENDLESS, LEAD, SPLIT, Marked
 from mangakd.data.rows import Messages
-
-ASK, REPLY, THANKS, BYE = "where is my order?", "it is on its way", "thank you", "good bye"
-TALK: Messages = (("user", ASK), ("assistant", REPLY), ("user", THANKS), ("assistant", BYE))
-SYSTEM: Messages = (("system", "be kind"),)
-
-
-def marker(tokenizer: Any, most: int = 10_000, **options: Any) -> Marker:
-    return Marker(tokenizer, ChatTemplate.of(tokenizer, options), most)
 
 
 def shown(tokenizer: Any, marked: Marked) -> str:
@@ -284,38 +290,6 @@ def test_plain_texts_are_targets_but_for_their_first_token() -> None:
         assert shown(reader, marker(reader).text("where is it?")) == wanted
         named = marker(reader).text("a </s> b")
         assert named.ids.count(reader.eos_token_id) == 1 and reader.decode(named.ids).endswith("a </s> b</s>")
-
-
-REFUSED: list[tuple[str, Messages, str]] = [
-    ("chatml", (("user", ASK),), "it has no answer"),
-    ("chatml", (("assistant", REPLY), ("user", ASK)), "it has no answer"),
-    ("gemma", SYSTEM + TALK, r"refuses these messages \(System role not supported\)"),
-    ("chatml", (("user", "\U00100000"), ("assistant", REPLY)), r"holds the character U\+100000 for private use"),
-    ("mistral", (TALK[0], *TALK), r"refuses these messages \(roles must alternate user/assistant\)"),
-]
-
-
-@pytest.mark.parametrize(("kind", "messages", "reason"), REFUSED)
-def test_conversations_that_teach_nothing_are_refused(kind: str, messages: Messages, reason: str) -> None:
-    with pytest.raises(Mismatch, match=reason):
-        [*marker(chat_tokenizer(kind)).conversation(messages)]
-
-
-@pytest.mark.parametrize(
-    ("template", "reason"),
-    [
-        (CHATML.replace("message.content +", "message.content | upper +"), "renders the answer 'it is on its way' as 'IT IS"),
-        (CHATML.replace("'<|im_start|>assistant\n' }}{% endif", "'<|im_start|>model\n' }}{% endif"), "right after its prompt"),
-        ("{% generation %}all{% endgeneration %}" + MARKED, "marks 2 answers of 1"),
-        ("{{ nothing.here }}" + CHATML, "refuses these messages .*undefined"),
-        ("{% for message in messages[1:] %}{% generation %}{{ message.content }}{% endgeneration %}{% endfor %}", "no tokens of"),
-    ],
-)  # fmt: skip
-def test_templates_that_do_not_add_up_are_refused(template: str, reason: str) -> None:
-    reader = chat_tokenizer("chatml")
-    reader.chat_template = template
-    with pytest.raises(Mismatch, match=reason):
-        [*marker(reader).conversation(TALK[:2])]
 
 
 def test_a_greeting_is_no_answer() -> None:

@@ -45,20 +45,20 @@ def _chat(
     where: str, messages: Messages, prompt: str, text: str, system: str, context: tuple[str, ...], answer: str
 ) -> Chat:
     """Without system prompt and context."""
-    given = [name for name, cell in zip(KINDS, (messages, prompt.strip(), text.strip()), strict=True) if cell]
-    if len(given) != 1:
+    kinds = [name for name, cell in zip(KINDS, (messages, prompt.strip(), text.strip()), strict=True) if cell]
+    if len(kinds) != 1:
         raise UserError(
-            f"{where} holds {' and '.join(given) or 'neither messages nor a prompt nor a text'}. A row holds one of "
+            f"{where} holds {' and '.join(kinds) or 'neither messages nor a prompt nor a text'}. A row holds one of "
             f"{', '.join(KINDS)}; data.text_column and data.columns name the columns of the file."
         )
-    if (given == ["prompt"]) != bool(answer.strip()):
-        found, lack = ("a prompt", "no answer") if not answer.strip() else (f"an answer beside {given[0]}", "no prompt")
-        raise UserError(f"{where} has {found} and {lack}: a prompt and its answer belong together. Correct the row.")
-    if given == ["text"] and (system or context):
+    if (kinds == ["prompt"]) != bool(answer.strip()):
+        what, lack = ("a prompt", "no answer") if not answer.strip() else (f"an answer beside {kinds[0]}", "no prompt")
+        raise UserError(f"{where} has {what} and {lack}: a prompt and its answer belong together. Correct the row.")
+    if kinds == ["text"] and (system or context):
         raise UserError(f"{where} has a text beside a {'system prompt' if system else 'context'}: these need a prompt.")
     if system and any(role == "system" for role, _ in messages):
         raise UserError(f"{where} has a system prompt in its messages and another one beside them. Remove one of them.")
-    return messages or (text if given == ["text"] else (("user", prompt), ("assistant", answer)))
+    return messages or (text if kinds == ["text"] else (("user", prompt), ("assistant", answer)))
 
 
 def _prompted(messages: Messages, system: str, context: tuple[str, ...], question: str) -> Messages:
@@ -67,7 +67,7 @@ def _prompted(messages: Messages, system: str, context: tuple[str, ...], questio
         place = max(i for i, (role, _) in enumerate(messages[: places[-1]]) if role == "user")
         # In one pass: a context may hold the word {prompt}.
         parts = {"{context}": "\n\n".join(context), "{prompt}": messages[place][1]}
-        written = re.sub("{context}|{prompt}", lambda match: parts[match[0]], question)
-        messages = (*messages[:place], ("user", written), *messages[place + 1 :])
+        text = re.sub("{context}|{prompt}", lambda match: parts[match[0]], question)
+        messages = (*messages[:place], ("user", text), *messages[place + 1 :])
     has_one = any(role in ("system", "developer") for role, _ in messages)
     return messages if has_one or not system else (("system", system), *messages)
