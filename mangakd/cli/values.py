@@ -126,8 +126,9 @@ def _unused_hardware(hardware: DictConfig, teacher: DictConfig) -> dict[str, str
     if str(teacher._target_).endswith("Cached"):
         unused["hardware.teacher.placement"] = "teacher=cached keeps none in memory"
     for key in ("batch_size", "accumulate", "max_length", "eval_batch_size"):
-        if f"hardware.{key}" in _overrides():
-            unused[f"hardware.tasks.*.{key}"] = f"hardware.{key} is given"
+        if not OmegaConf.is_interpolation(hardware, key):  # set by a template, a profile or the command line
+            why = f"hardware.{key}={_show(hardware[key])} wins"
+            unused |= {f"hardware.tasks.*.{key}": why, f"hardware.fallback.{key}": why}
     return unused
 
 

@@ -26,8 +26,13 @@ WARNED: dict[str, tuple[list[str], str]] = {
     ),
     "batch of a kind of head": (
         ["hardware.batch_size=8", "hardware.tasks.labels.batch_size=9"],
-        "hardware.tasks.labels.batch_size is ignored: hardware.batch_size is given",
+        "hardware.tasks.labels.batch_size is ignored: hardware.batch_size=8 wins.",
     ),
+    "batch that a template sets": (
+        ["experiment=rerank_quickstart", "hardware.tasks.score.batch_size=9"],
+        "hardware.tasks.score.batch_size is ignored: hardware.batch_size=8 wins.",
+    ),
+    "batch of a kind of head alone": (["hardware.tasks.labels.batch_size=9"], ""),
     "placement": (
         ["teacher=cached", "hardware.teacher.placement=sharded"],
         "hardware.teacher.placement is ignored: teacher=cached keeps none in memory",
