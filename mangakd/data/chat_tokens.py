@@ -1,8 +1,8 @@
 """Conversations and plain texts as tokens, with a mask of the target tokens: those that a language model learns to write.
 
 A rendering is tokenised as a whole, and a target token begins at or after the first character of an answer. Where a token
-straddles that place, or what is before it gets other tokens alone, the prompt and the rest are tokenised apart, because a prompt is
-alone when a model answers it.
+straddles that place, or the text before it has other tokens alone, the prompt and the rest are tokenised apart, because a prompt
+is alone when a model answers it.
 A prompt that is too long loses its oldest turns, then the beginning of its last question. Answers stay whole.
 """
 
