@@ -31,7 +31,7 @@ import transformers
 from memory import _peak, _reset
 from results_file import table, write
 
-from mangakd.data.manga_corpus import make_split
+from mangakd.shop.manga_corpus import make_split
 from mangakd.data.tokenising import tokenise
 from mangakd.data.tokens import Tokens
 from mangakd.models.load import load_tokenizer, vocabulary_digest

@@ -6,9 +6,9 @@ import json
 import pytest
 
 from mangakd.core.errors import UserError
-from mangakd.data import manga_search
-from mangakd.data.manga_search import CANDIDATES, Copy, Wish, catalogue, make_split
-from mangakd.data.manga_titles import NEW_TITLES
+from mangakd.shop import manga_search
+from mangakd.shop.manga_search import CANDIDATES, Copy, Wish, catalogue, make_split
+from mangakd.shop.manga_titles import NEW_TITLES
 from mangakd.data.sources import MangaSearch
 
 SMALL = {"train": 600, "validation": 200, "test": 300}

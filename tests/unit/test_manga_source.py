@@ -6,7 +6,8 @@ import pytest
 from data_files import loaded
 
 from mangakd.core.errors import UserError
-from mangakd.data import manga_corpus, sources
+from mangakd.data import sources
+from mangakd.shop import manga_corpus
 from mangakd.data.source import Corpus
 from mangakd.data.sources import MangaIntent
 
