@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from mangakd.core.errors import UserError
-from mangakd.shop import manga_answers, manga_corpus, manga_search
 from mangakd.data.columns import table_rows
 from mangakd.data.rows import Rows
 from mangakd.data.source import Source
 from mangakd.data.split import KEYS
 from mangakd.data.tables import Table, existing, read_json, read_table
+from mangakd.shop import manga_answers, manga_corpus, manga_search
 
 COLUMNS = ("text_column", "label_column", "columns")
 
