@@ -1,7 +1,7 @@
 """The file of answers: JSONL in the order of the requests, appended as answers are ready, so that a killed process can go on.
 
-Each row says what wrote it. A file that other settings or prompts have made is refused. Half a line at the end, which a kill in the
-middle of a write leaves, is removed.
+Each row says what wrote it. A file that other settings or prompts have made is refused. Half a line at the end, which a kill
+leaves, is removed.
 """
 
 import json
