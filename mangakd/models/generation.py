@@ -9,6 +9,7 @@ Shapes: B rows of a batch, N new tokens, V vocabulary.
 """
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,31 +84,35 @@ class Writer:
 
     def write(
         self, model: Any, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY, seeds: Sequence[int] | None = None,
-        tokens: int = TOKENS, advance: Callable[[int], object] = lambda rows: None,
+        tokens: int = TOKENS, advance: Callable[[int], object] = lambda rows: None, longest: int | None = None,
     ) -> list[Written]:  # fmt: skip
         """What `model` writes after each prompt, a list of token ids.
 
         seeds: of each row, from 0 on; only read where tokens are drawn. tokens: of a batch at most, padding and new tokens
-        included; a row that has more is a batch of its own. advance: called with the number of rows that were done.
+        included; a row that has more is a batch of its own. advance: called with the number of rows that were done. longest: of a
+        prompt and its text together, in tokens; None for the model's last position.
         Modes, options and gradients of the model are afterwards as before. Raises UserError for a prompt that is empty, or
         that leaves no position of the model free.
         """
-        most = [_room(model, len(prompt), sampling.max_new_tokens) for prompt in prompts]
+        positions = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
+        limit = min(longest or sys.maxsize, positions)
+        most = [_room(len(prompt), sampling.max_new_tokens, limit) for prompt in prompts]
         if sampling.draws and (seeds is None or len(seeds) != len(prompts)):
             raise ValueError(f"drawing needs a seed for each of {len(prompts)} prompts")
         texts: list[Written] = [Written([], False)] * len(prompts)
         with writing(model):
-            for rows in _batches([len(prompt) for prompt in prompts], most, tokens):
+            for rows in _batches([len(prompt) for prompt in prompts], most, tokens, positions):
                 drawn = [(seeds or [])[i] for i in rows] if sampling.draws else []
-                batch = self._batch(model, [prompts[i] for i in rows], sampling, drawn, most[rows[0]])
-                for i, text in zip(rows, batch, strict=True):
-                    texts[i] = text
+                new = self._batch(model, [prompts[i] for i in rows], sampling, drawn, max(most[i] for i in rows))
+                for i, row in zip(rows, new, strict=True):
+                    texts[i] = self._until_stop(row[: most[i]])
                 advance(len(rows))
         return texts
 
     def _batch(
         self, model: Any, prompts: list[Sequence[int]], sampling: Sampling, seeds: list[int], most: int
-    ) -> Iterator[Written]:
+    ) -> list[list[int]]:
+        """The tokens after each prompt, `most` or fewer; those after a stop mean nothing."""
         device, width = next(model.parameters()).device, max(map(len, prompts))
         ids, mask = (torch.zeros(len(prompts), width, dtype=torch.long) for _ in range(2))
         for i, prompt in enumerate(prompts):
@@ -127,9 +132,12 @@ class Writer:
                 attention_mask=mask.to(device),
                 logits_processor=self._choice(sampling, seeds, width, most),
             )
-        for row in all_ids[:, width:].tolist():
-            end = next((place for place, token in enumerate(row) if token in self.stops), None)
-            yield Written(row if end is None else row[: end + 1], end is not None)
+        new: list[list[int]] = all_ids[:, width:].tolist()
+        return new
+
+    def _until_stop(self, ids: list[int]) -> Written:
+        end = next((place for place, token in enumerate(ids) if token in self.stops), None)
+        return Written(ids if end is None else ids[: end + 1], end is not None)
 
     def _choice(self, sampling: Sampling, seeds: list[int], width: int, most: int) -> LogitsProcessorList:
         """How the next token is chosen from the logits: `generate` then takes the largest score."""
@@ -195,31 +203,27 @@ def _settings(model: Any, options: GenerationConfig) -> Iterator[None]:
         model.generation_config = before
 
 
-def _room(model: Any, prompt: int, new: int) -> int:
+def _room(prompt: int, new: int, limit: int) -> int:
     """How many tokens may follow a prompt."""
-    positions = getattr(model.config, "max_position_embeddings", None)
-    room = new if positions is None else min(new, positions - prompt)
-    if prompt and room > 0:
-        return room
-    what = (
-        f"a prompt of {prompt} tokens leaves none of the model's {positions} positions free"
-        if prompt
-        else "a prompt is empty"
-    )
+    if prompt and prompt < limit:
+        return min(new, limit - prompt)
+    what = f"a prompt of {prompt} tokens leaves none of {limit} positions free" if prompt else "a prompt is empty"
     raise UserError(f"{what}, so that nothing can be written after it. Shorten the prompt, or leave the row out.")
 
 
-def _batches(lengths: Sequence[int], most: Sequence[int], tokens: int) -> Iterator[list[int]]:
+def _batches(lengths: Sequence[int], most: Sequence[int], tokens: int, positions: int) -> Iterator[list[int]]:
     """Positions of rows that are written together, the longest first, so that memory that does not suffice shows at once.
 
-    Rows of a batch may write equally many tokens: a text that has reached the model's last position could not wait for others.
+    A text that has reached its end waits for the others at further positions, which the model must have.
     """
-    order = sorted(range(len(lengths)), key=lambda i: (most[i], -lengths[i]))
     batch: list[int] = []
-    for i in order:
-        if batch and (most[i] != most[batch[0]] or (len(batch) + 1) * (lengths[batch[0]] + most[i]) > tokens):
+    new = 0
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        longest = lengths[batch[0] if batch else i] + max(new, most[i])
+        if batch and ((len(batch) + 1) * longest > tokens or longest > positions):
             yield batch
-            batch = []
+            batch, new = [], 0
         batch.append(i)
+        new = max(new, most[i])
     if batch:
         yield batch

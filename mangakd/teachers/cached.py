@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -73,6 +73,7 @@ class Cached(EnsembleOptions):
     allow_mismatch: manifest fields that may differ.
     """
 
+    reads_new_texts: ClassVar[bool] = False
     store: str | None = None
     allow_mismatch: Sequence[str] = ()
 

@@ -110,9 +110,17 @@ def test_a_text_ends_at_the_models_last_position(kind: str) -> None:
     texts = writer.write(built, prompts, Sampling(max_new_tokens=5))
     assert [len(text.ids) for text in texts] == [1, 5, 4, 5, 4]
     assert texts == [by_hand(built, prompt, len(text.ids)) for prompt, text in zip(prompts, texts, strict=True)]
-    for prompt, word in (([5] * 64, "64 tokens leaves none of the model's 64"), ([], "empty")):
+    for prompt, word in (([5] * 64, "64 tokens leaves none of 64 positions"), ([], "empty")):
         with pytest.raises(UserError, match=word):
             writer.write(built, [[5], prompt])
+
+
+def test_prompt_and_text_keep_to_a_length() -> None:
+    built, writer, sampling = model("gpt2"), Writer((), 0, VOCAB), Sampling(max_new_tokens=6)
+    texts = writer.write(built, PROMPTS, sampling, longest=10)
+    assert [len(text.ids) for text in texts] == [5, 6, 1, 6, 1, 6]
+    free = writer.write(built, PROMPTS, sampling)
+    assert [text.ids for text in texts] == [whole.ids[: len(text.ids)] for text, whole in zip(texts, free, strict=True)]
 
 
 def test_the_model_is_as_before() -> None:
