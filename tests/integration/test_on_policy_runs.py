@@ -21,9 +21,9 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     rows = [{"prompt": f"where is book {i}?", "answer": f"it is on shelf {i * 7 % 10}"} for i in range(40)]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return [
-        "task=response", "data=files", f"data.path={folder / 'rows.jsonl'}", "data.max_length=64", f"teacher.path={folder / 'teacher'}",
+        "task=response", "data=files", f"data.path={folder / 'rows.jsonl'}", f"teacher.path={folder / 'teacher'}",
         "teacher.fit.mode=never", "student.layers=[1,3]", "hardware=cpu", "hardware.precision=32-true", "hardware.batch_size=8",
-        "logger=[]", "baseline=false", "trainer.max_epochs=2", "distill.lmbda=0.5", "on_policy.max_new_tokens=8",
+        "data.max_length=64", "logger=[]", "baseline=false", "trainer.max_epochs=2", "distill.lmbda=0.5", "on_policy.max_new_tokens=8",
     ]  # fmt: skip
 
 
