@@ -12,7 +12,7 @@ from mangakd.data.encoded import EncodedSplit
 from mangakd.data.rows import Rows
 from mangakd.evaluation.generations import DRAWN, GREEDY, Example, Text
 from mangakd.models.encoder import Encoder
-from mangakd.models.generation import Sampling, Writer
+from mangakd.models.generation import Sampling, Writer, seed_of
 from mangakd.tasks.response import texts
 from mangakd.tasks.response.own_text import last_answers
 
@@ -46,7 +46,7 @@ def written(
     student: Encoder, prompts: list[Prompt], tokenizer: Any, writer: Writer, sampling: Sampling, longest: int
 ) -> list[Mapping[str, Text]]:
     """Of each prompt a greedy text and a drawn one."""
-    ids, seeds = [prompt.ids for prompt in prompts], [abs(prompt.key) for prompt in prompts]
+    ids, seeds = [prompt.ids for prompt in prompts], [seed_of(prompt.key) for prompt in prompts]
     ways = {GREEDY: replace(sampling, temperature=0.0, top_p=1.0), DRAWN: sampling}
     each = {way: writer.write(student.model, ids, own, seeds, longest=longest) for way, own in ways.items()}
     return [
