@@ -174,8 +174,8 @@ class _Draw(LogitsProcessor):
         place = torch.device("cpu") if scores.device.type == "mps" else scores.device  # MPS has no float64
         cumulative = torch.softmax(scores.to(place, torch.float64), -1).cumsum(-1)
         number = self._numbers[:, input_ids.shape[1] - self._width, None].to(place)
-        # right: a token of probability 0 is never the first whose sum is above the number. NaN logits have no such token: the last
-        # one is taken, and the loss on it will say what is wrong.
+        # right: a token of probability 0 is never the first whose sum is above the number. NaN logits have no such token: the
+        # last one is taken, and the loss on it will say what is wrong.
         chosen = torch.searchsorted(cumulative, number * cumulative[:, -1:], right=True).clamp_(max=scores.shape[1] - 1)
         return torch.full_like(scores, float("-inf")).scatter_(1, chosen.to(scores.device), 0.0)
 
