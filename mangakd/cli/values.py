@@ -52,6 +52,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "hardware.precision": hardware.PRECISIONS,
     "hardware.attention": hardware.ATTENTION,
     "hardware.compile": (True, False),
+    "hardware.packing": (True, False),
     "hardware.teacher.placement": hardware.PLACEMENTS,
     "hardware.teacher.dtype": hardware.DTYPES,
     "validate": (True, False),

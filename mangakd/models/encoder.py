@@ -21,7 +21,7 @@ from mangakd.core.outputs import TARGETS, AttentionTap, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
 from mangakd.core.token_logits import FromStates
-from mangakd.models import attention, by_length, heads, language
+from mangakd.models import attention, by_length, heads, language, packed
 from mangakd.models.outline import weights_digest
 from mangakd.models.pooling import VectorHead, save_head
 from mangakd.models.token_head import Queries, TokenHead, each_alone, of_queries, save_token_head
@@ -59,6 +59,7 @@ class Encoder(nn.Module):
         self._tapped: list[nn.Module] = []
         self._ask: dict[str, bool] = {}
         self._implementation: str | None = None  # the model's own attention, while it is replaced by ours
+        self._packs = False
 
     @property
     def _body(self) -> Any:
@@ -111,6 +112,16 @@ class Encoder(nn.Module):
             self.model.config._attn_implementation = implementation
         return self
 
+    def pack(self, active: bool = True) -> "Encoder":
+        """A language model packs its sequences into rows without padding (models/packed.py).
+
+        Raises UserError for a model whose packed sequences would see each other.
+        """
+        self._packs = active and self.spec.head.kind == "tokens"
+        if self._packs:
+            packed.check(self._body, self._accepts, self._always, self.spec.name)
+        return self
+
     @contextlib.contextmanager
     def compiled(self, active: bool = True) -> Iterator[None]:
         """Within it the model runs compiled. In place, so that names in checkpoints stay what they are.
@@ -161,7 +172,10 @@ class Encoder(nn.Module):
     def _run(self, inputs: Mapping[str, Tensor], queries: Queries | None = None) -> Outputs:
         """queries: of late interaction, whose inputs are documents."""
         self._forget()
-        raw = self._body(**self._own(inputs), **self._always, **self._ask)
+        own, places = self._own(inputs), None
+        if self._packs and not (self._need.hidden or self._need.attention):  # layers are compared token by token
+            own, places = packed.pack(inputs, self.model.config._attn_implementation == "flash_attention_2")
+        raw = self._body(**own, **self._always, **self._ask)
         self._collect(raw)
         self._check_taps()
         hidden = {i: self._hidden[i] for i in self._need.hidden}
@@ -173,7 +187,10 @@ class Encoder(nn.Module):
         elif self.pooling is not None:
             fields["vector"] = self.pooling(fields["vector"], mask)
         elif self.spec.head.kind == "tokens":
-            states = language.at_targets(fields["tokens"], inputs[TARGETS])
+            states, targets = fields["tokens"], inputs[TARGETS]
+            states = (
+                language.at_targets(states, targets) if places is None else packed.at_targets(states, places, targets)
+            )
             fields["tokens"] = FromStates(states, language.lm_head(self.model))
         return Outputs(**{"logits": None, **fields}, mask=mask, hidden=hidden, attention=taps)
 

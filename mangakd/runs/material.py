@@ -77,7 +77,7 @@ class Material:
             data=self.digest, splits=self.splits, tokenizer=tokenizer, hardware=hardware, cache=self._given.cache,
         )  # fmt: skip
         source = parts.teacher.models[0] if parts.student.takes_layers and parts.teacher.models else None
-        return Members(fit, tokenizer, hardware.teacher.weights, hardware.attention, source)
+        return Members(fit, tokenizer, hardware.teacher.weights, hardware.attention, source, hardware.packing)
 
     @lazy
     def context(self) -> TeacherContext:
@@ -117,7 +117,7 @@ class Material:
         source = partial(self.members.checkpoint, models[0], anew=sharded) if models else None
         return Students(
             parts.student, source, self._models.student_tokenizer, self._models.head,
-            hardware.attention, self._given.seed, 1 + self._given.baseline + parts.task.shows_untrained,
+            hardware.attention, hardware.packing, self._given.seed, 1 + self._given.baseline + parts.task.shows_untrained,
         )  # fmt: skip
 
     @lazy

@@ -27,6 +27,7 @@ class Students:
     tokenizer: Any
     head: Head
     attention: str
+    packing: bool
     seed: int
     times: int
     _copies: list[Encoder] = field(default_factory=list, init=False)
@@ -50,4 +51,4 @@ class Students:
         student = options.build(source, self.tokenizer, self.head)
         if options.path is not None:
             check_numbers(student, self.tokenizer, f"student.path={options.path}").train()
-        return student.attend_with(self.attention)
+        return student.attend_with(self.attention).pack(self.packing)

@@ -56,6 +56,7 @@ class Hardware:
     pin_memory: bool = False
     compile: bool = False
     attention: str = "sdpa"
+    packing: bool = False
     teacher: TeacherPlace = TeacherPlace()
     tasks: Any = field(default=None, repr=False)
     fallback: Any = field(default=None, repr=False)

@@ -34,7 +34,9 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("WANDB_CONSOLE", "off")  # a run that fails to finish would go on reading the output of later tests
+    monkeypatch.setenv(
+        "WANDB_CONSOLE", "off"
+    )  # a run that fails to finish would go on reading the output of later tests
     wandb.teardown()
     yield
     wandb.teardown()

@@ -1,12 +1,13 @@
 """Preflight of the recipe: metric, stages, what losses ask of the teacher, exports, and what a checkpoint has learnt from."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from mangakd.core.errors import UserError, near
 from mangakd.core.requires import Need
-from mangakd.core.spec import ModelSpec
+from mangakd.core.spec import Kind, ModelSpec
 from mangakd.data.rows import Rows
 from mangakd.losses.base import ALWAYS, LossCallback
 from mangakd.losses.loss_set import LossSet
@@ -19,6 +20,8 @@ from mangakd.teachers.options import TeacherOptions
 from mangakd.training.checkpoints import KEY, Identity, check_same, read
 from mangakd.training.hardware import Hardware
 from mangakd.training.stages import Stage
+
+log = logging.getLogger(__name__)
 
 
 def monitor(task: Task) -> None:
@@ -82,6 +85,21 @@ def comparing(losses: LossSet, hardware: Hardware) -> None:
     """Losses that compare rows and cannot gather those of other devices, on a profile of several."""
     left_out = ", ".join(f"losses.{name}=null" for name in losses.of_one_device)
     losses.check_ranks(hardware.world, f"Choose a hardware profile of one device, or leave them out: {left_out}.")
+
+
+def packing(losses: Mapping[str, LossCallback], kind: Kind, active: bool) -> None:
+    """Packed rows beside losses that compare layers token by token, and beside heads whose texts are not packed."""
+    if not active:
+        return
+    if kind != "tokens":
+        log.warning("hardware.packing=true packs the sequences of language models; it changes nothing here.")
+    for name, loss in losses.items():
+        both = loss.requires.student | loss.requires.teacher
+        if both.hidden or both.attention:
+            raise UserError(
+                f"losses.{name} compares layers token by token, and packed rows have other places for tokens: set "
+                f"hardware.packing=false, or leave {name} out of losses."
+            )
 
 
 def placement(options: TeacherOptions, place: str) -> None:
