@@ -97,17 +97,19 @@ class Material:
     def teacher(self) -> TeacherProvider:
         """The teacher, ready to answer; all ranks ask for it together.
 
-        The runs of a sweep share one store if their losses read nothing but logits.
+        The runs of a sweep share one store if their losses read nothing but answers. Those of language models do not: states,
+        which alone give the live teacher's loss, may be larger than the disk.
         """
         with ranks.first_then_others():  # the other ranks find the texts tokenised and the teacher fine-tuned
             for member in self._parts.teacher.models:
                 self.context.load(member)
-        shared = self._given.sweep and not self.losses.requires.teacher.missing(Need(answer=True))
+        small = self._models.head.kind != "tokens"
+        shared = small and self._given.sweep and not self.losses.requires.teacher.missing(Need(answer=True))
         return self.stored_teacher() if shared else self._parts.teacher.provider(self.context)
 
     def stored_teacher(self) -> TeacherProvider:
         """The same teacher, its answers read from the store."""
-        return stored(self._parts.teacher).provider(self.context)
+        return stored(self._parts.teacher, self._models.head.kind).provider(self.context)
 
     @lazy
     def students(self) -> Students:

@@ -8,6 +8,7 @@ from pathlib import Path
 from mangakd.core.errors import UserError, near
 from mangakd.core.requires import Need
 from mangakd.core.spec import Kind, ModelSpec
+from mangakd.core.token_logits import TokenAnswer
 from mangakd.data.rows import Rows
 from mangakd.losses.base import ALWAYS, LossCallback
 from mangakd.losses.loss_set import LossSet
@@ -15,7 +16,7 @@ from mangakd.runs.exports import Exports
 from mangakd.runs.texts import KEYS
 from mangakd.tasks.base import Task
 from mangakd.teachers.base import all_layers
-from mangakd.teachers.cached import Cached
+from mangakd.teachers.cached import Cached, stored
 from mangakd.teachers.options import TeacherOptions
 from mangakd.training.checkpoints import KEY, Identity, check_same, read
 from mangakd.training.hardware import Hardware
@@ -113,10 +114,10 @@ def placement(options: TeacherOptions, place: str) -> None:
 def provided(
     options: TeacherOptions, stages: Sequence[Stage], losses: Mapping[str, LossCallback], teacher: ModelSpec, student: ModelSpec
 ) -> None:  # fmt: skip
-    """Losses that ask for more than the teacher provider gives."""
+    """Losses that ask for more than the teacher provider gives, or cannot learn from how it answers."""
     problems = []
     for stage in stages:
-        kind, gives = _gives(options, stage, teacher, student)
+        kind, gives, answer = _gives(options, stage, teacher, student)
         only = "answers only" if gives == Need(answer=True) else gives
         for name, loss in stage.select(dict(losses)).items():
             if what := loss.requires.teacher.missing(gives):
@@ -124,17 +125,30 @@ def provided(
                     f"losses.{name} needs {what} from the teacher, but {kind} gives {only}. Use teacher=local, or leave {name} "
                     "out of losses."
                 )
+            elif answer is not None:
+                problems += _misfit(loss, answer)
     if problems:
         raise UserError("\n- ".join(problems))
 
 
-def _gives(options: TeacherOptions, stage: Stage, teacher: ModelSpec, student: ModelSpec) -> tuple[str, Need]:
-    """(name for messages, what it gives) of a stage's teacher."""
+def _misfit(loss: LossCallback, answer: TokenAnswer) -> list[str]:
+    try:
+        loss.check_answer(answer)
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+def _gives(
+    options: TeacherOptions, stage: Stage, teacher: ModelSpec, student: ModelSpec
+) -> tuple[str, Need, TokenAnswer | None]:
+    """(name for messages, what it gives, how it answers for tokens) of a stage's teacher."""
     if stage.teacher == "stored":
-        return f"{stage.key('teacher')}=stored", Need(answer=True)
+        own = stored(options, teacher.head.kind)
+        return f"{stage.key('teacher')}=stored", Need(answer=True), own.answer(teacher)
     if stage.teacher == "previous":
-        return f"{stage.key('teacher')}=previous", all_layers(student)
-    return f"teacher={type(options).__name__.lower()}", options.gives(teacher)
+        return f"{stage.key('teacher')}=previous", all_layers(student), None
+    return f"teacher={type(options).__name__.lower()}", options.gives(teacher), options.answer(teacher)
 
 
 def resumed(file: Path | None, stages: Sequence[Stage], identity: Callable[[], Identity]) -> None:
