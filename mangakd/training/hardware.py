@@ -83,6 +83,11 @@ class Hardware:
         return replace(self, devices=1, nodes=1, strategy="one", accumulate=self.accumulate * self.world)
 
     @property
+    def frozen(self) -> torch.dtype:
+        """The dtype of weights under adapters: that of the arithmetic, except fp16, in which large numbers overflow."""
+        return torch.bfloat16 if self.precision.startswith("bf16") else torch.float32
+
+    @property
     def kind(self) -> str:
         """cuda | mps | cpu."""
         if self.accelerator == "auto":
