@@ -7,7 +7,6 @@ and stages find the names that they know. The task's head learns whole. peft is 
 """
 
 import copy
-import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,9 @@ from transformers.pytorch_utils import Conv1D
 from mangakd.core.errors import UserError, near
 from mangakd.core.spec import Kind
 from mangakd.models import heads
-from mangakd.models.adapters import Adapters
+from mangakd.models.adapters import Adapters, check_installed
 from mangakd.models.encoder import Encoder
+from mangakd.models.language import output_embeddings
 from mangakd.models.outline import digest_of, in_pooler, prefix_of
 from mangakd.models.quiet import quiet
 
@@ -87,18 +87,13 @@ class Lora:
         return cls(**entries)
 
 
-def check_installed() -> None:
-    if importlib.util.find_spec("peft") is None:
-        raise UserError("adapters need peft, which is not installed here. Install it with: pip install 'mangakd[lora]'")
-
-
 def target_modules(model: Any, names: Sequence[str] | None, whole: Sequence[str] = ()) -> dict[str, nn.Module]:
     """Name → linear layer that gets an adapter. names: as in `Lora`. whole: names of parameters that learn whole.
 
     Raises UserError for a name that no linear layer has, and for the head of a language model and embeddings: a merged adapter
     would change the other one of two tied tables, and the head's logits are computed from its own weights.
     """
-    tables = {id(model.get_input_embeddings()), id(_output_embeddings(model))}
+    tables = {id(model.get_input_embeddings()), id(output_embeddings(model))}
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
     free = {name: each for name, each in linear.items() if id(each) not in tables and f"{name}.weight" not in whole}
     if names is None:
@@ -122,14 +117,6 @@ def target_modules(model: Any, names: Sequence[str] | None, whole: Sequence[str]
 
 def _ends(full: str, name: str) -> bool:
     return full == name or full.endswith(f".{name}")
-
-
-def _output_embeddings(model: Any) -> Any:
-    """The head of a language model; None for other models, some of which say so with an error."""
-    try:
-        return model.get_output_embeddings()
-    except NotImplementedError:
-        return None
 
 
 def head_parameters(model: Any, kind: Kind) -> list[str]:

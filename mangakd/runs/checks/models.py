@@ -8,6 +8,7 @@ from mangakd.core.requires import Need
 from mangakd.core.spec import Head, Kind
 from mangakd.losses.base import LossCallback
 from mangakd.models import load, lora
+from mangakd.models.adapters import check_installed
 from mangakd.models.encoder import offers_attention
 from mangakd.models.late import AS_IT_IS, Interaction
 from mangakd.models.outline import Outline
@@ -51,7 +52,7 @@ def student(options: Student, models: Models, kind: Kind) -> None:
 def _adapters(options: Student, shape: Any, kind: Kind) -> None:
     if options.adapters is None:
         return
-    lora.check_installed()
+    check_installed()
     lora.target_modules(shape, options.adapters.target_modules, lora.head_parameters(shape, kind))
 
 
