@@ -31,11 +31,11 @@ import transformers
 from memory import _peak, _reset
 from results_file import table, write
 
-from mangakd.data.manga_corpus import make_split
 from mangakd.data.tokenising import tokenise
 from mangakd.data.tokens import Tokens
 from mangakd.models.load import load_tokenizer, vocabulary_digest
 from mangakd.models.location import EMBEDDED
+from mangakd.shop.manga_corpus import make_split
 
 UTTERANCES, MAX_LENGTH, MB = 5_000, 64, 1e6
 RATIO, MEMORY = 1.7, 300 * MB

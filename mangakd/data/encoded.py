@@ -65,6 +65,7 @@ class EncodedSplit:
     count beside rows, sequences, tokens and cells (losses/base.py).
     first (N + 1) int64: row i owns the sequences from first[i] on, up to
     first[i + 1] and at least one; None where each row owns one.
+    owners (N): the place of each row's source among the rows that were encoded; None where they are the same.
     """
 
     def __init__(
@@ -73,8 +74,9 @@ class EncodedSplit:
         columns: Mapping[str, np.ndarray],
         units: Units | None = None,
         first: np.ndarray | None = None,
+        owners: np.ndarray | None = None,
     ) -> None:
-        self.sides, self.columns, self.first = sides, dict(columns), first
+        self.sides, self.columns, self.first, self.owners = sides, dict(columns), first, owners
         self._units = dict(units or {})
         rows = len(sides.student) if first is None else len(first) - 1
         lengths = {name: len(values) for name, values in {**self.columns, **self._units}.items()}
@@ -90,6 +92,10 @@ class EncodedSplit:
 
     def __getitem__(self, micro: MicroBatch) -> Batch:
         return {**self.collate(micro.rows), "scale": micro.scale}
+
+    def rows_of(self, rows: Rows) -> Rows:
+        """For each row of the split the one that it was made of. rows: those that were encoded."""
+        return rows if self.owners is None else rows.take(self.owners.tolist())
 
     @property
     def student(self) -> Sequences:

@@ -1,4 +1,4 @@
-"""Where texts and labels come from: the synthetic MangaAssist corpus, CLINC150, your files, a hub data set."""
+"""Where texts and labels come from: the synthetic MangaAssist corpora, CLINC150, your files, a hub data set."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from mangakd.core.errors import UserError
-from mangakd.data import manga_corpus, manga_search
 from mangakd.data.columns import table_rows
 from mangakd.data.rows import Rows
 from mangakd.data.source import Source
 from mangakd.data.split import KEYS
 from mangakd.data.tables import Table, existing, read_json, read_table
+from mangakd.shop import manga_answers, manga_corpus, manga_search
 
 COLUMNS = ("text_column", "label_column", "columns")
 
@@ -85,6 +85,19 @@ class MangaSearch(Source):
 def _search(split: str) -> tuple[list[Any], ...]:
     """A whole split, made once for all runs of a process."""
     return manga_search.make_split(split)
+
+
+@dataclass
+class MangaAnswers(Source):
+    """The synthetic MangaAssist answers: 2,000 / 150 / 300 questions to the shop, some with a passage, each with its answer."""
+
+    def read(self) -> dict[str, Rows]:
+        return {name: self._split_rows(name) for name in ("train", "validation", "test")}
+
+    def _split_rows(self, name: str) -> Rows:
+        prompts, contexts, answers = zip(*manga_answers.make_split(name), strict=True)
+        columns: dict[str, list[Any]] = {"prompt": [*prompts], "context": [*contexts], "answer": [*answers]}
+        return Rows(columns, origin="synthetic MangaAssist answers")
 
 
 @dataclass

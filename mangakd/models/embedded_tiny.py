@@ -1,5 +1,7 @@
 """A small language model for tests and the quickstart, made on the spot: Llama's shape, and a tokenizer trained on given texts.
 
+`teacher.path=embedded_tiny` is the one whose tokenizer was trained on the made-up shop's answers.
+
 Its 3.5 million weights are random: it is fine-tuned before it teaches anything. The tokenizer is byte-level BPE, so that it reads
 any text, with the markup of ChatML.
 """
@@ -17,7 +19,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 from mangakd.core.locks import made_once
 from mangakd.models.byte_level import byte_level
 from mangakd.models.quiet import quiet
+from mangakd.shop import manga_answers
 
+NAME = "embedded_tiny"
 VOCABULARY, LONGEST = 2048, 1024
 SIZES: dict[str, Any] = {
     "hidden_size": 256, "intermediate_size": 640, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4,
@@ -36,6 +40,12 @@ TEMPLATE = """\
 {{- '\\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"""
+
+
+def of_shop(cache: Path) -> Path:
+    """The folder of the model that reads the shop's language."""
+    answers = manga_answers.make_split("train")
+    return folder([text for each in answers for text in (each.prompt, *each.context, each.answer)], cache)
 
 
 def folder(texts: Sequence[str], cache: Path, seed: int = 0) -> Path:

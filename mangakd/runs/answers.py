@@ -69,10 +69,14 @@ def apart(answers: Mapping[str, Mapping[tuple[int, str], Tensor]]) -> tuple[Answ
     return own, {split: list(each.values()) for split, each in numbered.items()}
 
 
-def student_answers(task: Task, student: Encoder, splits: Splits, hardware: Hardware, title: str) -> Answers:
-    """In fp32, as the student in its folder answers."""
+def student_answers(
+    task: Task, student: Encoder, splits: Splits, hardware: Hardware, title: str, teacher: TeacherProvider | None = None
+) -> Answers:
+    """In fp32, as the student in its folder answers. teacher: beside whom it answers, for tasks that compare."""
     student.to(hardware.device).eval().require(Need(answer=True))
-    answers = answers_of(lambda b: task.ask(lambda b: student(b["student"]), b), splits, hardware, title)
+    if teacher is not None:
+        teacher.prepare(hardware.device, Need(answer=True))
+    answers = answers_of(lambda b: task.ask(lambda b: student(b["student"]), b, teacher), splits, hardware, title)
     student.cpu()
     return answers
 

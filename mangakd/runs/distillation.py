@@ -45,20 +45,21 @@ def distillation(run: Run) -> None:
         both = answers_of(lambda b: with_members(task, teacher(b), b), splits, hardware, "teacher", hardware.precision)
         answers["teacher"], members = apart(both)
     answers["teacher"] = ranks.share(answers["teacher"])
-    scorer = Scorer(task.judge, run.models.head, {name: splits[name].columns for name in answers["teacher"]})
+    scorer = Scorer(task.judge, teacher.spec.head, {name: splits[name].columns for name in answers["teacher"]})
     metrics = scorer.teacher(answers["teacher"], task.monitor) | results.teacher_sizes(run.models.teacher_parameters)
     recipe = _recipe(run, teacher, answers["teacher"]["validation"])
     distilled = distil(recipe)
     untrained = recipe.students.untrained() if task.shows_untrained else None
+    beside = _beside(run, teacher)
     if ranks.is_first():
         recipe.students.save_adapter(distilled.student, run.given.folder / ADAPTER, recipe.stages[-1].student)
         finished = recipe.students.finish(distilled.student, recipe.stages[-1].student)
         distilled = replace(distilled, student=finished)
-        references = _references(run, untrained)
+        references = _references(run, untrained, beside)
         answers |= references
         for name, each in references.items():
             metrics |= scorer.reference(name, each)
-        answers["student"] = student_answers(task, distilled.student, splits, hardware, "student")
+        answers["student"] = student_answers(task, distilled.student, splits, hardware, "student", beside)
         metrics |= distilled.metrics(task.monitor) | scorer.members(members["test"])
         metrics |= scorer.student(answers["student"], answers["teacher"], metrics)
         _write(run, distilled, teacher.spec.name, answers, metrics)
@@ -67,14 +68,23 @@ def distillation(run: Run) -> None:
         without_teacher(recipe.fits, baseline, splits["train"], run.given.folder / BASELINE, distilled.steps)
         if ranks.is_first():
             baseline = recipe.students.finish(baseline)
-            answers[BASELINE] = student_answers(task, baseline, splits, hardware, BASELINE)
+            answers[BASELINE] = student_answers(task, baseline, splits, hardware, BASELINE, beside)
             metrics |= scorer.student(answers[BASELINE], answers["teacher"], metrics, "baseline/")
     if ranks.is_first():
         metrics["run/seconds"] = time.perf_counter() - start
         _finish(run, answers, metrics)
 
 
-def _references(run: Run, untrained: Encoder | None) -> dict[str, Answers]:
+def _beside(run: Run, teacher: TeacherProvider) -> TeacherProvider | None:
+    """The teacher for tasks that compare the models while both answer. The first rank asks it alone, which a teacher in shards
+    cannot answer: it is read again."""
+    if not run.parts.task.compares:
+        return None
+    sharded = run.parts.hardware.teacher.placement == "sharded"
+    return run.parts.teacher.provider(run.material.context) if sharded else teacher
+
+
+def _references(run: Run, untrained: Encoder | None, teacher: TeacherProvider | None) -> dict[str, Answers]:
     """Name → answers of what the tables show beside the models."""
     task, splits, hardware = run.parts.task, run.material.splits, run.parts.hardware
     references: dict[str, Answers] = {}
@@ -82,7 +92,7 @@ def _references(run: Run, untrained: Encoder | None) -> dict[str, Answers]:
         for name, each in task.references(run.parts.corpus.splits[split], splits[split]).items():
             references.setdefault(name, {})[split] = each
     if untrained is not None:
-        references[UNTRAINED] = student_answers(task, untrained, splits, hardware, UNTRAINED)
+        references[UNTRAINED] = student_answers(task, untrained, splits, hardware, UNTRAINED, teacher)
     return references
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mangakd.data.rows import Rows, inputs
+from mangakd.data.rows import Rows
 from mangakd.data.source import Corpus
 from mangakd.evaluation import predictions
 from mangakd.evaluation.served import Served
@@ -30,7 +30,7 @@ class Exports:
 def data_of(folder: Path, task: Task, corpus: Corpus) -> Data:
     """Texts of training, which calibrate, and validation and test of the run in `folder` as its task serves them."""
     train = task.served(corpus.train)
-    texts = corpus.train[inputs(task.columns)[0]] if train is None else train.texts
+    texts = task.shown(corpus.train) if train is None else train.texts
     return of_run(
         folder, texts, {split: _served(folder, task, corpus.splits[split], split) for split in ("validation", "test")}
     )
@@ -42,6 +42,6 @@ def _served(folder: Path, task: Task, rows: Rows, split: str) -> Served | None:
     if served is None or not predictions.file_of(folder, split).is_file():
         return served
     saved = predictions.load(folder, split)
-    same = saved.texts == [*rows[inputs(task.columns)[0]]]
+    same = saved.texts == task.shown(rows)
     same &= all(each == [list(texts) for texts in rows[name]] for name, each in saved.lists.items())
     return replace(served, teacher=saved.answers.get("teacher") if same else None)

@@ -6,7 +6,6 @@ Preflight reads all of them and collects what fails; a run reads the same object
 from typing import Any
 
 from mangakd.core.errors import UserError
-from mangakd.core.invocation import command
 from mangakd.data.augment import Augment
 from mangakd.data.rows import CLASSES
 from mangakd.data.source import Corpus
@@ -31,15 +30,12 @@ class Parts:
     @lazy
     def task(self) -> Task:
         settings = self._given.settings("task")
-        if "_target_" not in settings:
-            raise UserError(
-                f"task={settings['name']} can be planned ({command('plan')} hardware=… task={settings['name']}) but not yet "
-                "trained. Choose task=intent."
-            )
-        if "judge" not in settings:  # a report is made again from config.yaml, without the task
-            raise UserError(
-                f"task={settings['name']} has no judge: give its yaml a judge with a _target_ (docs/how-to/add_a_task.md)."
-            )
+        for entry in ("_target_", "judge"):  # a report is made again from config.yaml, without the task
+            if entry not in settings:
+                raise UserError(
+                    f"task={settings['name']} has no {entry}: its yaml needs a _target_, and a judge that has one, too "
+                    "(docs/how-to/add_a_task.md)."
+                )
         return self._given.make("task")
 
     @lazy

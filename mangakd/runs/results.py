@@ -10,7 +10,6 @@ from torch import nn
 
 from mangakd.core.run_folder import METRICS
 from mangakd.core.spec import Head
-from mangakd.data.rows import inputs
 from mangakd.data.source import Corpus
 from mangakd.evaluation import predictions
 from mangakd.evaluation.predictions import Predictions
@@ -40,13 +39,13 @@ def write_predictions(
     folder: Path, task: Task, head: Head, corpus: Corpus, splits: Splits, answers: Mapping[str, Answers]
 ) -> None:
     """For the report. answers: teacher, student, baseline → their answers."""
-    facts, text = task.facts(splits["train"], head), inputs(task.columns)[0]
+    facts = task.facts(splits["train"], head)
     several = [name for name, kind in task.columns.items() if kind == "texts"]
     for split in ("validation", "test"):
         arrays = {model: to_arrays(each[split]) for model, each in answers.items()}
-        rows = corpus.splits[split]
+        rows = splits[split].rows_of(corpus.splits[split])
         lists = {name: [list(texts) for texts in rows[name]] for name in several}
-        content = Predictions(head, rows[text], splits[split].columns, arrays, facts, lists)
+        content = Predictions(head, task.shown(rows), splits[split].columns, arrays, facts, lists)
         predictions.save(content, folder, split)
 
 

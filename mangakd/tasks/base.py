@@ -33,6 +33,7 @@ class Task(ABC):
     columns: what its rows hold, the inputs and what is learnt. optional: columns that a file may lack. units: what `encode`
     counts for losses beside ALWAYS (losses/base.py). shows_untrained: whether the tables have the student before its training,
     too. pairs: whether its models score pairs of texts; the student is then saved as a CrossEncoder of sentence-transformers.
+    compares: whether `ask` compares a model with the teacher, whose answers are too large to keep.
     judge: names, ranks and computes the scores. monitor: the judge's score that picks the best epoch.
     """
 
@@ -40,6 +41,7 @@ class Task(ABC):
     optional: ClassVar[tuple[str, ...]] = ()
     shows_untrained: ClassVar[bool] = False
     pairs: ClassVar[bool] = False
+    compares: ClassVar[bool] = False
     name: str
     kind: Kind
     judge: Judge
@@ -77,15 +79,23 @@ class Task(ABC):
     def own_loss(self) -> LossCallback:
         """What the baseline and a teacher that is fine-tuned learn from: the labels alone."""
 
-    def ask(self, model: Model, batch: Batch) -> dict[str, Tensor]:
-        """What the judge needs of a model's answer, by name, each (B, …). By default the head's own numbers (B, outputs)."""
+    def shown(self, rows: Rows) -> list[str]:
+        """A text for each row, for the report. By default its first input."""
+        return list(rows[inputs(self.columns)[0]])
+
+    def ask(self, model: Model, batch: Batch, teacher: Model | None = None) -> dict[str, Tensor]:
+        """What the judge needs of a model's answer, by name, each (B, …). By default the head's own numbers (B, outputs).
+
+        teacher: answers beside a student of a task that `compares`; other tasks never ask it.
+        """
         return {"logits": model(batch).answer}
 
     @abstractmethod
     def meters(self, head: Head, teacher: bool, together: bool) -> Meters:
         """One meter for each score of `judge.statistics`.
 
-        teacher: whether the teacher's answers are given. together: whether other ranks hold a part of the rows.
+        teacher: whether the teacher's answers are given, or are in the student's. together: whether other ranks hold a part of
+        the rows.
         """
 
     @property

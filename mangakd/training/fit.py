@@ -98,7 +98,7 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, setu
     _check_units(setup.train, losses)
     step = Step(total_steps(len(loader), accumulate, **setup.trainer), step_rows, accumulate)
     validation = Validation(
-        setup.task, student.spec.head, setup.validation, hardware.eval_batch_size, share, setup.reference
+        setup.task, student.spec.head, setup.validation, hardware.eval_batch_size, share, setup.reference, teacher
     )
     module = RunModule(model, terms, teacher, setup.optim, validation, step, setup.seed, hardware, setup.identity)
     judge, monitor = setup.task.judge, f"val/{setup.task.monitor}"

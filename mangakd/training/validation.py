@@ -18,29 +18,35 @@ from mangakd.tasks.meters import Meters, Tensors
 class Validation:
     """batches: this rank's share of the rows. head: of the models. teacher: its answers (N, …) on all rows, where it has any.
 
+    beside: the teacher itself, for a task that compares the models while both answer.
+
     All ranks get equally many rows, as every rank must take part in each forward pass of a sharded model. Ranks with a row
     less take one that another rank has too; a row counts once.
     """
 
     def __init__(
-        self, task: Task, head: Head, split: EncodedSplit, batch_size: int, share: Share, teacher: Tensors | None = None
-    ) -> None:
+        self, task: Task, head: Head, split: EncodedSplit, batch_size: int, share: Share, teacher: Tensors | None = None,
+        beside: Model | None = None,
+    ) -> None:  # fmt: skip
         rows = len(split)
         places = np.arange(share.rank, -(-rows // share.world) * share.world, share.world)
         self.batches = EvalBatches(split, batch_size, places % rows)
         self._mask = torch.from_numpy(places < rows)[torch.from_numpy(self.batches.order)]
         self._task, self._teacher, self._columns = task, teacher, list(split.columns)
+        self._beside = beside if task.compares else None
         self._new = partial(task.meters, head, together=share.world > 1)
         self._start()
 
     def _start(self) -> None:
         self._seen = 0
-        self._student: Meters = self._new(teacher=self._teacher is not None)
+        compared = self._beside if self._task.compares else self._teacher
+        self._student: Meters = self._new(teacher=compared is not None)
         self._reference: Meters | None = self._new(teacher=False) if self._teacher is not None else None
 
     def add(self, student: Model, batch: Batch) -> None:
         """Ask the student about the next batch."""
-        answers, truth = self._task.ask(student, batch), {name: batch[name] for name in self._columns}
+        answers = self._task.ask(student, batch, self._beside)
+        truth = {name: batch[name] for name in self._columns}
         here = slice(self._seen, self._seen + len(next(iter(answers.values()))))
         self._seen = here.stop
         mask, rows = self._mask[here], torch.from_numpy(self.batches.rows[here])

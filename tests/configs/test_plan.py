@@ -10,7 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 from warm import Command
 
 from mangakd.cli import plan as plans
-from mangakd.cli import preflight
 from mangakd.cli.given import run_of
 from mangakd.core.errors import UserError
 from mangakd.planning import table
@@ -145,7 +144,6 @@ def test_compare_has_a_column_for_each_profile_and_keeps_the_overrides(compose: 
         (["hardware=a100", "workload.epochs=0"], r"whole numbers above 0; found \{'epochs': 0\}"),
         (["hardware=a100", "workload.student.sizes.num_attention_heads=5"], r"workload\.student\.sizes gives sizes"),
         (["hardware=a100", "workload=response_lora"], r"workload=response_lora .* Choose task=response\."),
-        (["hardware=a100", RESPONSE, "workload=run"], r"task=response can be planned .* but not yet trained"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(overrides: list[str], words: str, compose: Compose) -> None:
@@ -162,11 +160,19 @@ def test_what_a_workload_does_not_read_is_said(
     assert "trainer.max_epochs, student: not read by workload=intent" in caplog.text
 
 
-def test_a_response_is_not_trained(compose: Compose, tmp_path: Path) -> None:
-    config = compose(RESPONSE, "plan=true")
-    for stop in (preflight.check, plans.plan_of):
-        with pytest.raises(UserError, match=r"task=response can be planned \(mangakd plan .*\) but not yet"):
-            stop(config, run_of(config, tmp_path / "run"))
+def test_a_run_of_language_models_is_planned(compose: Compose, tmp_path: Path) -> None:
+    config = compose(
+        RESPONSE, "plan=true", "hardware=a100", "data.train_limit=20", "data.val_limit=5", "data.test_limit=5"
+    )
+    plan = plans.estimated(config, run_of(config, tmp_path / "run"))
+    assert plan.teacher and plan.student.outputs == plan.teacher.outputs == 2048 and plan.student.per_token
+    assert (plan.job.batch, plan.job.accumulation, plan.job.teacher, plan.job.soft_targets) == (
+        8,
+        4,
+        "replicated",
+        True,
+    )
+    assert 20 < plan.job.length < 200 and plan.fits
 
 
 @pytest.fixture

@@ -5,8 +5,11 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from chat_samples import chat_tokenizer
+from tiny_models import tokenizer
 
 from mangakd.core.spec import Head
 from mangakd.data.rows import Rows
@@ -17,6 +20,7 @@ from mangakd.tasks.classification.task import Classification
 from mangakd.tasks.embedding.judge import EmbeddingJudge
 from mangakd.tasks.embedding.task import Embedding
 from mangakd.tasks.rerank.task import Rerank
+from mangakd.tasks.response.task import Response
 
 REPO = Path(__file__).parents[2]
 PACKAGE = REPO / "tests" / "example_package"
@@ -32,7 +36,8 @@ class Row:
     """yaml: the task's file. columns: of N rows that nothing is wrong with, the texts of `inputs` left out.
 
     refused: what is wrong → (a change of the training columns, what the UserError says). perfect: truth → what a model without a
-    mistake answers, (S, outputs).
+    mistake answers, (S, outputs), or (P, V) of a head of tokens, whose truth also has the `next` tokens (P). best: its scores
+    that are neither 1 nor 0. reader: of all models. most: tokens of a text. labels: whether rows may lack them.
     """
 
     id: str
@@ -44,6 +49,14 @@ class Row:
     inputs: tuple[str, ...] = field(default=("text",))  # the columns of one text
     options: tuple[str, ...] = ()  # overrides of the yaml
     late: Late | None = None  # of its models, which then read the texts of a pair apart
+    best: Mapping[str, float] = field(default_factory=dict)
+    reader: Callable[[], Any] = tokenizer
+    most: int = 20
+    labels: bool = True
+
+    @property
+    def tokens(self) -> bool:
+        return self.make().kind == "tokens"
 
 
 def changed(column: str, value: object, at: slice = slice(3, 4)) -> Change:
@@ -114,6 +127,20 @@ def _near(head: Head, truth: Arrays) -> np.ndarray:
     return np.array(rows)
 
 
+def answered(count: int) -> dict[str, list]:
+    """Prompts and answers, conversations of two answers, and texts."""
+    kind = [i % 3 for i in range(count)]
+    talk = (("user", "where is it?"), ("assistant", "here"), ("user", "and now?"), ("assistant", "gone"))
+    return {
+        "messages": [talk if k == 1 else () for k in kind],
+        "prompt": [f"where is order {i}?" if k == 0 else "" for i, k in enumerate(kind)],
+        "answer": [f"it is {'no' if i % 2 else 'on its way'}" if k == 0 else "" for i, k in enumerate(kind)],
+        "text": [f"good bye {i} the book is here" if k == 2 else "" for i, k in enumerate(kind)],
+        "system": ["be kind" if k == 0 else "" for k in kind],
+        "context": [("yes, it is",) if i % 6 == 0 else () for i in range(count)],
+    }  # fmt: skip
+
+
 ALL = slice(None)
 EMBEDDING = REPO / "conf" / "task" / "embedding.yaml"
 BOTH = ("anchor", "positive", "text")
@@ -176,6 +203,17 @@ ROWS = [
             "score alone": (changed("positive", ""), r"row 4 has no positive beside its negatives or score"),
         },
         _near, inputs=BOTH,
+    ),
+    Row(
+        "response", Response, REPO / "conf" / "task" / "response.yaml", answered,
+        {
+            "two kinds": (changed("text", "a text"), r"row 4 holds prompt and text\. A row holds one of"),
+            "no answer": (changed("answer", " "), r"row 4 has a prompt and no answer"),
+            "nothing": (changed("prompt", ""), r"row 4 holds neither messages nor a prompt nor a text"),
+        },
+        lambda head, truth: 60.0 * np.eye(420)[truth["next"]],
+        inputs=("prompt", "text", "system"), best={"perplexity": 1.0}, reader=lambda: chat_tokenizer("marked"), most=128,
+        labels=False,
     ),
 ]  # fmt: skip
 

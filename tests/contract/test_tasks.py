@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_language
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from tasks_table import ROWS, Row, rows
-from tiny_models import Teachers, config, encoder, silent, texts, tokenizer
+from tiny_models import Teachers, config, encoder, silent, texts
 from torch import Tensor
 
 import mangakd.tasks
@@ -21,6 +22,7 @@ from mangakd.core.errors import UserError
 from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import Head
+from mangakd.core.token_logits import FromStates, LmHead
 from mangakd.data.encoded import EncodedSplit, joined
 from mangakd.data.rows import Rows, inputs
 from mangakd.data.sequence_texts import SequenceTexts
@@ -37,6 +39,9 @@ from mangakd.teachers.options import TeacherContext
 
 N, CPU = 12, torch.device("cpu")
 each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+# Nothing finds the answer of a language model by the text that it reads.
+each_text_row = pytest.mark.parametrize("row", [row for row in ROWS if not row.tokens], ids=lambda row: row.id)
+each_labelled_row = pytest.mark.parametrize("row", [row for row in ROWS if row.labels], ids=lambda row: row.id)
 
 
 def task_classes() -> set[type[Task]]:
@@ -69,12 +74,12 @@ class Case:
 
     @cached_property
     def head(self) -> Head:
-        return self.task.head(self.prepared, tokenizer())
+        return self.task.head(self.prepared, self.row.reader())
 
     @property
     def tokenise(self) -> Tokeniser:
         late = self.row.late
-        return Tokeniser(tokenizer(), tokenizer(), 20, self.cache, late, late)
+        return Tokeniser(self.row.reader(), self.row.reader(), self.row.most, self.cache, late, late)
 
     def encode(self, part: Rows) -> EncodedSplit:
         return self.task.encode(part, self.head, self.tokenise)
@@ -99,6 +104,8 @@ def case(row: Row, tmp_path: Path) -> Case:
 
 
 def student(case: Case) -> Encoder:
+    if case.row.tokens:
+        return tiny_language.encoder("llama", vocab_size=len(case.row.reader()), max_position_embeddings=case.row.most)
     return encoder(mark(config("bert", layers=1), case.row.late), case.head)
 
 
@@ -143,7 +150,7 @@ def test_a_batch_holds_what_was_encoded(row: Row, case: Case) -> None:
         assert not batch["student"]["attention_mask"][own, width:].any()
 
 
-@each_row
+@each_text_row
 def test_sequences_are_the_texts_that_were_encoded(row: Row, case: Case) -> None:
     """Teachers that find answers by text (teachers/lookup.py) would else give each the answer of another."""
     split, given = case.split, [*SequenceTexts(case.prepared.train, case.task.sequences)]
@@ -155,7 +162,7 @@ def test_sequences_are_the_texts_that_were_encoded(row: Row, case: Case) -> None
     np.testing.assert_array_equal(sides.teacher.keys, split.teacher.keys)
 
 
-@each_row
+@each_labelled_row
 def test_rows_without_labels_teach_the_own_loss_nothing(row: Row, case: Case) -> None:
     unlabelled, taught = case.encode(case.prepared.unlabelled), student(case)
     assert unlabelled.columns.keys() == case.split.columns.keys()
@@ -174,11 +181,14 @@ def test_rows_without_labels_teach_the_own_loss_nothing(row: Row, case: Case) ->
 @each_row
 def test_a_perfect_model_gets_the_best_scores(row: Row, case: Case) -> None:
     batch = case.split.collate(range(N))
-    logits = torch.from_numpy(np.asarray(row.perfect(case.head, case.split.columns), dtype=np.float32))
-    answers = case.task.ask(fixed(case, logits, range(N), batch), batch)
+    truth = {**case.split.columns, **({"next": batch["next"].numpy()} if row.tokens else {})}
+    logits = torch.from_numpy(np.asarray(row.perfect(case.head, truth), dtype=np.float32))
+    model = fixed(case, logits, range(N), batch)
+    answers = case.task.ask(model, batch, model)
     values, judge = case.values(answers, answers), case.task.judge
     assert {judge.main, *judge.monitors} <= values.keys()
-    assert values == {name: pytest.approx(float(judge.scores[name].higher), abs=1e-6) for name in values}
+    best = {name: float(judge.scores[name].higher) for name in values} | row.best
+    assert values == pytest.approx(best, abs=1e-6)
     chance = judge.chance(case.head, case.split.columns)
     assert all(judge.scores[name].gain(values[name], least) > 0 for name, least in chance.items())
 
@@ -186,26 +196,43 @@ def test_a_perfect_model_gets_the_best_scores(row: Row, case: Case) -> None:
 @each_row
 def test_the_meters_say_what_the_judge_says(row: Row, case: Case) -> None:
     generator = torch.Generator().manual_seed(0)
-    sides = [torch.randn(len(case.split.student), case.head.outputs or 8, generator=generator) for _ in range(2)]
+    outputs = len(row.reader()) if row.tokens else case.head.outputs or 8
+    sides = [torch.randn(offsets(case)[-1], outputs, generator=generator) for _ in range(2)]
     meters = case.task.meters(case.head, teacher=True, together=False)
-    whole = case.split.collate(range(N))
-    own, teacher = (case.task.ask(fixed(case, side, range(N), whole), whole) for side in sides)
+    own, teacher = both(case, sides, range(N))
     for chosen in ([0, 1, 2, 3, 4], [5, 6, 7, 8, 9, 10, 11]):
         batch = case.split.collate(chosen)
-        asked = [case.task.ask(fixed(case, side, chosen, batch), batch) for side in sides]
+        asked = both(case, sides, chosen)
         meters.update(asked[0], {name: batch[name] for name in case.split.columns}, asked[1])
     values = case.values(own, teacher)
     assert meters.values() == pytest.approx(values, abs=1e-9)
     alone = case.task.meters(case.head, teacher=False, together=False)
-    alone.update(own, {name: torch.from_numpy(each) for name, each in case.split.columns.items()})
-    assert alone.values() == pytest.approx(case.values(own), abs=1e-9)
+    alone.update(teacher, {name: torch.from_numpy(each) for name, each in case.split.columns.items()})
+    assert alone.values() == pytest.approx(case.values(teacher), abs=1e-9)
+
+
+def both(case: Case, sides: Sequence[Tensor], chosen: Sequence[int]) -> list[dict[str, Tensor]]:
+    """What a student with the first of these answers says of some rows, beside a teacher with the second, and the teacher."""
+    batch = case.split.collate(chosen)
+    own, teacher = (fixed(case, side, chosen, batch) for side in sides)
+    return [case.task.ask(own, batch, teacher), case.task.ask(teacher, batch)]
+
+
+def offsets(case: Case) -> list[int]:
+    """Where the answers to each row begin: of its sequences, or of its target tokens."""
+    if case.row.tokens:
+        return [0, *np.cumsum(case.split.units["targets"]).tolist()]
+    return [*range(N + 1)] if case.split.first is None else case.split.first.tolist()
 
 
 def fixed(case: Case, answers: Tensor, chosen: Sequence[int], batch: Batch):  # type: ignore[no-untyped-def]
-    """A model with these answers (S, outputs), asked about some rows."""
-    first = case.split.first if case.split.first is not None else range(N + 1)
+    """A model with these answers (S, outputs), or (P, V), asked about some rows."""
+    first = offsets(case)
     own = torch.cat([answers[first[i] : first[i + 1]] for i in chosen])
-    return lambda _: Outputs.of(case.head.kind, own, batch["student"]["attention_mask"])
+    mask = batch["student"]["attention_mask"]
+    if case.row.tokens:
+        return lambda _: Outputs(None, mask, tokens=FromStates(own, LmHead(torch.eye(own.shape[1]))))
+    return lambda _: Outputs.of(case.head.kind, own, mask)
 
 
 @each_row
@@ -260,7 +287,7 @@ def test_padding_and_micro_batches_change_nothing(row: Row, case: Case) -> None:
         torch.testing.assert_close(total, output.sum.detach(), rtol=1e-5, atol=1e-5)
 
 
-@each_row
+@each_text_row
 def test_a_stored_teacher_says_what_the_live_one_says(row: Row, case: Case) -> None:
     splits = {"train": case.split, "validation": case.split}
     context = TeacherContext(case.head, Teachers(case.head, case.row.late), splits, case.cache, CPU, 5, silent)

@@ -104,7 +104,6 @@ TABLE: dict[str, tuple[list[str], list[str]]] = {
     "nearly a group": (["+loses=hidden"], ["+loses is read by nothing; did you mean losses, without the +?"]),
     "nearly a key": (["++distill.temprature=3"], ["+distill.temprature is read", "did you mean distill.temperature"]),
     "a number for a list": (["student.layers=3"], ["1 problem found", "student.layers=3 must be a list, or null"]),
-    "planning task": (["task=response"], ["task=response can be planned", "not yet trained"]),
     "trainer": (["+trainer.max_epoch=3"], ["unexpected keyword argument 'max_epoch'"]),
     "precision": (["hardware.precision=fp8"], ["hardware.precision=fp8 must be one of auto, 32-true, bf16-mixed"]),
     "argument": (["+data.delimiter=x"], ["data: Files", "unexpected keyword argument 'delimiter'"]),

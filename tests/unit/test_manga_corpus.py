@@ -11,10 +11,10 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from mangakd.data import manga_corpus
-from mangakd.data.manga_corpus import INTENTS, SIZES, bayes_ceiling, make_split, utterance_key
-from mangakd.data.manga_phrases import REQUESTS, SHARED
-from mangakd.data.manga_titles import NEW_TITLES, TITLES
+from mangakd.shop import manga_corpus
+from mangakd.shop.manga_corpus import INTENTS, SIZES, bayes_ceiling, make_split, utterance_key
+from mangakd.shop.manga_phrases import REQUESTS, SHARED
+from mangakd.shop.manga_titles import NEW_TITLES, TITLES
 
 # Change these only together with a version of the corpus: every reported figure hangs on the text.
 DIGESTS = {
@@ -42,7 +42,7 @@ def test_the_text_is_the_same_everywhere(split: str) -> None:
 
 
 def test_the_hash_seed_of_the_process_does_not_matter() -> None:
-    code = "from mangakd.data.manga_corpus import make_split; print(make_split('test', 3)[0])"
+    code = "from mangakd.shop.manga_corpus import make_split; print(make_split('test', 3)[0])"
     told = {
         subprocess.run(
             [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
@@ -74,7 +74,7 @@ def test_bad_arguments_are_refused() -> None:
 
 
 def test_an_exhausted_grammar_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manga_corpus._Speaker, "utterance", lambda self: ("hello", "chitchat"))
+    monkeypatch.setattr(manga_corpus.Speaker, "utterance", lambda self: ("hello", "chitchat"))
     with pytest.raises(RuntimeError, match="no more than"):
         make_split("train", 100_000)
 

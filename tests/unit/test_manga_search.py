@@ -6,10 +6,10 @@ import json
 import pytest
 
 from mangakd.core.errors import UserError
-from mangakd.data import manga_search
-from mangakd.data.manga_search import CANDIDATES, Copy, Wish, catalogue, make_split
-from mangakd.data.manga_titles import NEW_TITLES
 from mangakd.data.sources import MangaSearch
+from mangakd.shop import manga_search
+from mangakd.shop.manga_search import CANDIDATES, Copy, Wish, catalogue, make_split
+from mangakd.shop.manga_titles import NEW_TITLES
 
 SMALL = {"train": 600, "validation": 200, "test": 300}
 DIGESTS = {"train": "0dd529f61f661e80", "validation": "19aee7813ee5755c", "test": "f22a7332c8559051"}

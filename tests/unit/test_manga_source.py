@@ -6,9 +6,10 @@ import pytest
 from data_files import loaded
 
 from mangakd.core.errors import UserError
-from mangakd.data import manga_corpus, sources
+from mangakd.data import sources
 from mangakd.data.source import Corpus
 from mangakd.data.sources import MangaIntent
+from mangakd.shop import manga_corpus
 
 MANGA_DIGESTS = {  # of train, of validation, of test, for limits on them; change these only with a version of the corpus
     (None, None, None): ["7c13e94b6e57c33e", "c74027696cb7fbe7", "f12ac0179d65772a"],

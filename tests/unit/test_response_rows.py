@@ -209,7 +209,8 @@ MIXED = rows(
 
 
 def split_of(folder: Path, which: Rows = MIXED, kind: str = "chatml") -> tuple[EncodedSplit, Rows]:
-    return encoded(which, tokeniser(folder, chat_tokenizer(kind)), ChatOptions())
+    split = encoded(which, tokeniser(folder, chat_tokenizer(kind)), ChatOptions())
+    return split, split.rows_of(which)
 
 
 def test_a_batch_holds_targets_and_the_tokens_after_each_state(tmp_path: Path) -> None:
@@ -283,7 +284,7 @@ def test_instructions_people_wrote(public_data: Callable[[str], Path], tmp_path:
         answer=[pair[2] for pair in pairs],
     )  # fmt: skip
     reader = chat_tokenizer("chatml")
-    split, owners = encoded(which, tokeniser(tmp_path, reader, most=4096), ChatOptions())
+    split = encoded(which, tokeniser(tmp_path, reader, most=4096), ChatOptions())
     assert len(split) == len(pairs) == 175
-    for i, answer in enumerate(owners["answer"]):
+    for i, answer in enumerate(split.rows_of(which)["answer"]):
         assert reader.decode(split.collate([i])["next"]) == f"{answer}<|im_end|>"

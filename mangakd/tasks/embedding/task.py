@@ -141,7 +141,7 @@ class Embedding(Task):
     def own_loss(self) -> LabelsLoss:
         return LabelsLoss(dims=self.dims)
 
-    def ask(self, model: Model, batch: Batch) -> dict[str, Tensor]:
+    def ask(self, model: Model, batch: Batch, teacher: Model | None = None) -> dict[str, Tensor]:
         """anchor, positive: (B, D), zeros where a row has no second text."""
         vectors = model(batch).answer
         if "first" not in batch:

@@ -77,7 +77,7 @@ class Rerank(Task):
     def own_loss(self) -> ListNetLoss:
         return ListNetLoss(sharpness=self.sharpness)
 
-    def ask(self, model: Model, batch: Batch) -> dict[str, Tensor]:
+    def ask(self, model: Model, batch: Batch, teacher: Model | None = None) -> dict[str, Tensor]:
         """logits (B, G): the scores of each query's documents, -inf in padding."""
         return {"logits": Groups.of(batch).padded(model(batch).answer, -torch.inf)}
 

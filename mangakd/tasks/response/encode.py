@@ -1,4 +1,4 @@
-"""Rows of prompt and answer, of messages or of plain text → sequences with target tokens.
+"""Rows of prompt and answer, of messages or of plain text → sequences with target tokens, each a row of the split.
 
 A row holds one of `messages`, `prompt` with `answer`, and `text`. `system` is its system prompt, and `context` holds the
 passages that were retrieved for its question and are written before it. Every answer of a conversation is learnt.
@@ -22,15 +22,15 @@ KINDS = ("messages", "prompt", "text")
 
 def encoded(
     rows: Rows, tokenise: Tokenise, options: ChatOptions, system: str = "", question: str = "{context}\n\n{prompt}"
-) -> tuple[EncodedSplit, Rows]:
-    """A split of S sequences, which counts `targets`, and the row of each.
+) -> EncodedSplit:
+    """A split of S sequences, which counts `targets`. tokens (S): the number of target tokens.
 
     A conversation may own several sequences, and an answer that is too long none (data/chats.py). system: the system prompt of
     rows that have none. question: how a question is written with its context. Raises UserError for rows that teach nothing.
     """
     chats = [*chats_of(rows, system, question)]
     sides, owners, targets = tokenise.chats(chats, rows, options)
-    return EncodedSplit(sides, {}, {"targets": targets}), rows.take(owners.tolist())
+    return EncodedSplit(sides, {"tokens": targets}, {"targets": targets}, owners=owners)
 
 
 def chats_of(rows: Rows, system: str, question: str) -> Iterator[Chat]:
@@ -39,6 +39,18 @@ def chats_of(rows: Rows, system: str, question: str) -> Iterator[Chat]:
     for i, row in enumerate(zip(*cells, strict=True)):
         chat = _chat(rows.where(i), *row)
         yield chat if isinstance(chat, str) else _prompted(chat, row[3] or system, row[4], question)
+
+
+def shown(rows: Rows) -> list[str]:
+    """The last question of each row, or its text."""
+    return [
+        _last_question(messages) or prompt or text
+        for messages, prompt, text in zip(*(rows[name] for name in KINDS), strict=True)
+    ]
+
+
+def _last_question(messages: Messages) -> str:
+    return next((content for role, content in reversed(messages) if role == "user"), "")
 
 
 def _chat(

@@ -16,9 +16,9 @@ from itertools import islice
 from random import Random
 from zlib import crc32
 
-from mangakd.data.manga_corpus import utterance_key
-from mangakd.data.manga_noise import add_noise
-from mangakd.data.manga_titles import NEW_TITLES, TITLES
+from mangakd.shop.manga_corpus import utterance_key
+from mangakd.shop.manga_noise import add_noise
+from mangakd.shop.manga_titles import NEW_TITLES, TITLES
 
 SIZES = {"train": 8_000, "validation": 500, "test": 1_000}
 NOVELTY = {"train": 0.0, "validation": 0.25, "test": 0.25}  # of a wording; of a title the double
@@ -145,19 +145,24 @@ def _stream(split: str) -> Iterator[tuple[str, tuple[str, ...], tuple[float, ...
     """Questions of a split without end, each once."""
     rng, keys = Random(f"mangasearch-{split}"), set[str]()
     while True:
-        new = rng.random() < 2 * NOVELTY[split]
-        copy = rng.choice(catalogue()[rng.choice(NEW_TITLES if new else TITLES)])
-        wish = _wish(copy, rng)
-        question = add_noise(_question(wish, rng, NOVELTY[split]), rng)
+        copy, wish, question = ask(rng, NOVELTY[split])
         key = utterance_key(question)
-        if key in keys or _split_of(key) != split:
+        if key in keys or split_of(key) != split:
             continue
         keys.add(key)
         copies = _candidates(wish, copy, rng)
         yield question, tuple(each.page for each in copies), tuple(wish.grade(each) for each in copies)
 
 
-def _split_of(key: str) -> str:
+def ask(rng: Random, novelty: float) -> tuple[Copy, Wish, str]:
+    """A copy of the catalogue, a wish that it meets, and the customer's question for it."""
+    new = rng.random() < 2 * novelty
+    copy = rng.choice(catalogue()[rng.choice(NEW_TITLES if new else TITLES)])
+    wish = _wish(copy, rng)
+    return copy, wish, add_noise(_question(wish, rng, novelty), rng)
+
+
+def split_of(key: str) -> str:
     bucket = crc32(key.encode()) % 10
     return {0: "test", 1: "validation"}.get(bucket, "train")
 
@@ -169,10 +174,10 @@ def _wish(copy: Copy, rng: Random) -> Wish:
 
 
 def _question(wish: Wish, rng: Random, novelty: float) -> str:
-    words = [_pick(WORDS[name][value][1], rng, novelty) for name, value in wish.attributes.items()]
+    words = [pick(WORDS[name][value][1], rng, novelty) for name, value in wish.attributes.items()]
     rng.shuffle(words)
-    item = wish.title if wish.volume is None else _pick(_volume(wish), rng, novelty)
-    return f"{_pick(OPENERS, rng, novelty)} {item} {_join(words)}{rng.choice(('?', '', ' please'))}"
+    item = wish.title if wish.volume is None else pick(_volume(wish), rng, novelty)
+    return f"{pick(OPENERS, rng, novelty)} {item} {_join(words)}{rng.choice(('?', '', ' please'))}"
 
 
 def _volume(wish: Wish) -> tuple[str, ...]:
@@ -188,7 +193,7 @@ def _join(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _pick(phrases: tuple[str, ...], rng: Random, novelty: float) -> str:
+def pick(phrases: tuple[str, ...], rng: Random, novelty: float) -> str:
     """A phrase; with the probability `novelty` one that training texts lack, where there are such phrases."""
     held_out = [phrase[1:] for phrase in phrases if phrase.startswith("~")]
     if held_out and rng.random() < novelty:

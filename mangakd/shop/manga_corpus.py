@@ -21,7 +21,7 @@ from random import Random
 from typing import NamedTuple
 from zlib import crc32
 
-from mangakd.data.manga_frames import (
+from mangakd.shop.manga_frames import (
     ACTION_FRAMES,
     ACTIONS,
     ASK_FRAMES,
@@ -32,9 +32,9 @@ from mangakd.data.manga_frames import (
     REMARK_FRAMES,
     REMARKS,
 )
-from mangakd.data.manga_noise import add_noise
-from mangakd.data.manga_phrases import REQUESTS, SHARED
-from mangakd.data.manga_titles import SLOTS
+from mangakd.shop.manga_noise import add_noise
+from mangakd.shop.manga_phrases import REQUESTS, SHARED
+from mangakd.shop.manga_titles import SLOTS
 
 INTENTS: tuple[str, ...] = (
     "product_question",
@@ -85,7 +85,8 @@ class _Rule(NamedTuple):
     held_out: tuple[_Phrase, ...]
 
 
-def _parse(text: str) -> _Phrase:
+def parse(text: str) -> _Phrase:
+    """A phrase of the grammar."""
     parts: list[str | _Range | _Call | _Choice] = []
     end = 0
     for match in _TOKEN.finditer(text):
@@ -98,15 +99,15 @@ def _parse(text: str) -> _Phrase:
         elif rule is not None:
             parts.append(_Call(rule))
         else:
-            parts.append(_Choice(tuple(_parse(option) for option in options.split("|"))))
+            parts.append(_Choice(tuple(parse(option) for option in options.split("|"))))
     if end < len(text):
         parts.append(text[end:])
     return tuple(parts)
 
 
 def _rule(phrases: tuple[str, ...]) -> _Rule:
-    training = tuple(_parse(phrase) for phrase in phrases if not phrase.startswith("~"))
-    return _Rule(training, tuple(_parse(phrase[1:]) for phrase in phrases if phrase.startswith("~")))
+    training = tuple(parse(phrase) for phrase in phrases if not phrase.startswith("~"))
+    return _Rule(training, tuple(parse(phrase[1:]) for phrase in phrases if phrase.startswith("~")))
 
 
 def _rules() -> dict[str, _Rule]:
@@ -130,7 +131,7 @@ def bayes_ceiling() -> float:
     return 1.0 - SHARED_RATE * loss
 
 
-class _Speaker:
+class Speaker:
     """Draws clean utterances. ``novelty``: probability of a held-out phrase, for rules that have held-out phrases."""
 
     def __init__(self, rng: Random, novelty: float) -> None:
@@ -158,9 +159,9 @@ class _Speaker:
             return value
         training, held_out = _RULES[rule]
         phrases = held_out if held_out and self.novelty and self.draw() < self.novelty else training
-        return self._expand(phrases[int(self.draw() * len(phrases))], slots)
+        return self.expand(phrases[int(self.draw() * len(phrases))], slots)
 
-    def _expand(self, phrase: _Phrase, slots: dict[str, str] | None) -> str:
+    def expand(self, phrase: _Phrase, slots: dict[str, str] | None) -> str:
         words: list[str] = []
         for part in phrase:
             if isinstance(part, str):
@@ -170,7 +171,7 @@ class _Speaker:
             elif isinstance(part, _Range):
                 words.append(str(part.low + int(self.draw() * (part.high - part.low + 1))))
             else:
-                words.append(self._expand(part.options[int(self.draw() * len(part.options))], slots))
+                words.append(self.expand(part.options[int(self.draw() * len(part.options))], slots))
         return "".join(words)
 
     def _intent(self, unlike: tuple[str, ...] = ()) -> str:
@@ -231,7 +232,7 @@ def _belongs(key: str, split: str) -> bool:
 def _stream(split: str) -> Iterator[tuple[str, str]]:
     """Yield distinct utterances of a split without end. A string seed gives the same draws in every process."""
     rng = Random(f"mangaassist-{split}")
-    speaker = _Speaker(rng, NOVELTY[split])
+    speaker = Speaker(rng, NOVELTY[split])
     keys: set[str] = set()
     misses = 0
     while misses < _MAX_MISSES:
