@@ -33,6 +33,7 @@ from mangakd.training.callbacks.save_last import SaveEvery, SaveLast
 from mangakd.training.checkpoints import AtomicIO, Identity
 from mangakd.training.hardware import Hardware
 from mangakd.training.optim import Optim, parameter_groups
+from mangakd.training.recompute import recomputing
 from mangakd.training.run_module import RunModule, Step
 from mangakd.training.validation import Validation
 
@@ -108,7 +109,7 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, setu
     last = SaveLast(setup.checkpoints, setup.save_every, accumulate, hardware.world > 1, loader)
     stop = [Patience(monitor, patience=setup.patience, mode=mode)] if setup.patience else []
     trainer = _trainer(setup, parallel.strategy(hardware, losses), accumulate, [progress, best, last, *stop])
-    with model.compiled(hardware.compile):
+    with recomputing(model, hardware.activation_checkpointing), model.compiled(hardware.compile):
         trainer.fit(module, loader, validation.batches, ckpt_path=setup.resume, weights_only=False)
     keep = setup.keep or ("best" if losses.requires.student.answer else "last")
     file = setup.checkpoints / ("best.ckpt" if keep == "best" else checkpoints.LAST)

@@ -40,7 +40,8 @@ class Hardware:
 
     precision: `auto` becomes bf16-mixed on a CPU with bf16 units, and 32-true elsewhere.
     tasks: batch_size, accumulate, max_length, eval_batch_size and teacher for each kind of head; the profile's values come from
-    here. fallback: the task's numbers, where the profile sets none for its kind. machine: figures for planning only.
+    here. activation_checkpointing: see training/recompute.py. fallback: the task's numbers, where the profile sets none for its
+    kind. machine: figures for planning only.
     """
 
     accelerator: str = "auto"
@@ -56,6 +57,7 @@ class Hardware:
     pin_memory: bool = False
     compile: bool = False
     attention: str = "sdpa"
+    activation_checkpointing: bool = False
     teacher: TeacherPlace = TeacherPlace()
     tasks: Any = field(default=None, repr=False)
     fallback: Any = field(default=None, repr=False)

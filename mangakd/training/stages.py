@@ -97,7 +97,8 @@ class Stage:
 
     def _part(self, student: Encoder, name: str | int) -> nn.Module:
         if name == "embeddings":
-            return student.model.base_model.embeddings
+            base = student.model.base_model
+            return getattr(base, "embeddings", None) or base.get_input_embeddings()
         layers = layer_list(student.model, student.spec.layers)
         if layers is None:
             raise UserError(
