@@ -22,6 +22,7 @@ from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
 from mangakd.core.token_logits import FromStates
 from mangakd.models import attention, by_length, heads, language, packed
+from mangakd.models.adapters import Adapters
 from mangakd.models.outline import weights_digest
 from mangakd.models.pooling import VectorHead, save_head
 from mangakd.models.token_head import Queries, TokenHead, each_alone, of_queries, save_token_head
@@ -44,12 +45,13 @@ class Encoder(nn.Module):
         super().__init__()
         self.model = model
         self.spec = spec
+        self.adapters: Adapters | None = None
         self.pooling = VectorHead() if pooling is None and spec.head.kind == "vector" else pooling
         if self.pooling is not None and getattr(model, "pooler", None) is not None:
             model.pooler.requires_grad_(False)  # no vector comes from it, so that it gets no gradient
         self._row = heads.HEADS[heads.made_as(spec.head.kind, model.config)]
         self._accepts = set(inspect.signature(self._body.forward).parameters)
-        # A cache of keys and values is for generation; here it would only take memory, or let packed texts see each other.
+        # A cache of keys and values would only take memory, or let packed texts see each other.
         self._always = {"use_cache": False} if "use_cache" in self._accepts else {}
         self._need = Need(answer=True)
         self._hidden: dict[int, Tensor] = {}
@@ -83,10 +85,13 @@ class Encoder(nn.Module):
     def save_pretrained(self, folder: Any, **options: Any) -> None:
         """The model as a Hugging Face folder, without taps; with the pooling's files, as sentence-transformers writes them."""
         self.require(Need(answer=True)).model.save_pretrained(folder, **options)
+        self.save_pooling(Path(folder))
+
+    def save_pooling(self, folder: Path) -> None:
         if isinstance(self.pooling, TokenHead):
-            save_token_head(self.pooling, Path(folder))
+            save_token_head(self.pooling, folder)
         elif self.pooling is not None:
-            save_head(self.pooling, self.spec.hidden, Path(folder))
+            save_head(self.pooling, self.spec.hidden, folder)
 
     def require(self, need: Need) -> "Encoder":
         """Put taps on exactly the hidden states and attention layers of `need`, taking earlier ones off.
@@ -158,7 +163,6 @@ class Encoder(nn.Module):
         return by_length.outputs(run, own, parts, self.spec.head.kind)
 
     def _own(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the model reads of them."""
         return {name: value for name, value in inputs.items() if name in self._accepts}
 
     def of_texts(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

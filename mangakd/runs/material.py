@@ -119,7 +119,8 @@ class Material:
         source = partial(self.members.checkpoint, models[0], anew=sharded) if models else None
         return Students(
             parts.student, source, self._models.student_tokenizer, self._models.head,
-            hardware.attention, hardware.packing, self._given.seed, 1 + self._given.baseline + parts.task.shows_untrained,
+            hardware.attention, hardware.packing, self._given.seed,
+            1 + self._given.baseline + (parts.task.shows_untrained and parts.student.adapters is None), hardware.frozen,
         )  # fmt: skip
 
     @lazy

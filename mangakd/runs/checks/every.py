@@ -12,6 +12,7 @@ from mangakd.runs.fits import identity_of
 from mangakd.runs.resume import checkpoint_of
 from mangakd.runs.run import Run
 from mangakd.runs.texts import sequence_texts, stage_rows
+from mangakd.training import recompute
 from mangakd.training.checkpoints import Identity
 from mangakd.training.quantise import check as quantised
 
@@ -66,6 +67,7 @@ def _of_student(run: Run) -> Iterator[Check]:
     sizes = run.models
     yield lambda: sizes.student_tokenizer
     yield lambda: models.student(run.parts.student, sizes, run.parts.task.kind)
+    yield lambda: recompute.check(run.parts.hardware.activation_checkpointing, sizes.student_shape)
     yield lambda: models.stage_students(run.parts.stages, sizes, run.parts.task.kind)
     yield lambda: models.lengths(run.given.max_length, {"teacher": sizes.teacher_shape, "student": sizes.student_shape})
     yield lambda: language.lengths(
@@ -91,6 +93,7 @@ def _of_recipe(run: Run) -> Iterator[Check]:
     )
     yield lambda: recipe.comparing(material.losses, parts.hardware)
     yield lambda: recipe.packing(material.losses.callbacks, parts.task.kind, parts.hardware.packing)
+    yield lambda: machine.rates(parts.hardware, parts.optim, parts.stages)
     yield lambda: quantised(parts.stages, parts.hardware, len(parts.corpus.train))
     yield lambda: recipe.placement(parts.teacher, parts.hardware.teacher.placement)
     yield lambda: recipe.provided(

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from mangakd.core.errors import UserError
 from mangakd.training.check import check_trainer
 from mangakd.training.checkpoints import newest, read
 from mangakd.training.hardware import Hardware
-from mangakd.training.machine import slow_profile, wrong_profile
+from mangakd.training.machine import lost_steps, slow_profile, wrong_profile
+from mangakd.training.optim import Optim
+from mangakd.training.stages import Stage
 
 log = logging.getLogger(__name__)
 GB = 1e9
@@ -25,6 +28,12 @@ def profile(hardware: Hardware, name: str) -> None:
         raise UserError("\n- ".join(problems))
     if slow := slow_profile(hardware):
         log.warning(slow)
+
+
+def rates(hardware: Hardware, optim: Optim, stages: Sequence[Stage]) -> None:
+    """Learning rates that are too small for the precision: warned about."""
+    for text in lost_steps(hardware, {"optim.lr": optim.lr, **{each.key("lr"): each.lr for each in stages if each.lr}}):
+        log.warning(text)
 
 
 def trainer(hardware: Hardware, options: dict[str, Any]) -> None:

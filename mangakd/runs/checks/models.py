@@ -7,7 +7,8 @@ from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
 from mangakd.core.spec import Head, Kind
 from mangakd.losses.base import LossCallback
-from mangakd.models import load
+from mangakd.models import load, lora
+from mangakd.models.adapters import check_installed
 from mangakd.models.encoder import offers_attention
 from mangakd.models.late import AS_IT_IS, Interaction
 from mangakd.models.outline import Outline
@@ -37,15 +38,22 @@ def check_vocabulary(key: str, path: str, tokenizer: Any, config: Any) -> None:
 
 
 def student(options: Student, models: Models, kind: Kind) -> None:
-    """A student that cannot be built, or whose folder lacks weights."""
+    """A student that cannot be built, whose folder lacks weights, or that cannot have the adapters asked for."""
+    _adapters(options, models.student_shape, kind)
     if options.path is None:
         if options.layers is not None:
             check_layers(models.teacher_shape, options.layers, kind, options.reads)
-        _ = models.student_shape
         return
     key, tokenizer = "student.path", models.student_tokenizer
     check_vocabulary(key, options.path, tokenizer, load.load_config(options.path, key))
     check_answers(None, options.path, key, tokenizer, kind, options.reads)
+
+
+def _adapters(options: Student, shape: Any, kind: Kind) -> None:
+    if options.adapters is None:
+        return
+    check_installed()
+    lora.target_modules(shape, options.adapters.target_modules, lora.head_parameters(shape, kind))
 
 
 def stage_students(stages: Sequence[Stage], models: Models, kind: Kind) -> None:
@@ -58,7 +66,9 @@ def stage_students(stages: Sequence[Stage], models: Models, kind: Kind) -> None:
             options = Student(**stage.student)
             if options.path is None and options.layers is not None:
                 check_layers(models.teacher_shape, options.layers, kind, options.reads)
-            load.shape(options.config(models.teacher_config, models.student_tokenizer), key, kind)
+            _adapters(
+                options, load.shape(options.config(models.teacher_config, models.student_tokenizer), key, kind), kind
+            )
         except (UserError, TypeError) as error:
             raise UserError(f"{key}: {error}") from error
 
