@@ -35,6 +35,9 @@ COMMANDS = {  # in the order of their use
     "train": Command("distil a student: <key>=<value> …; -m or sweep=… for many runs"),
     "plan": Command("memory, time and price of a run before it starts: hardware=a100 task=response [--compare]", _plan),
     "cache_teacher": Command("store the teacher's answers: the overrides of the training run [verify=true]"),
+    "label": Command(
+        "a teacher writes the answers to prompts: provider.path=<model> data.path=<file> out=answers.jsonl"
+    ),
     "report": Command(
         "report.html and report.md of a run or a sweep: <folder> [latency=true]", lambda words: keyed(words, "run")
     ),

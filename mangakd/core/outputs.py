@@ -22,6 +22,7 @@ serves both), `key` (S) int64 content hash of the teacher's tokens, the task's c
 sequence under LENGTHS (S). For heads of tokens the inputs hold TARGETS (S, T) bool, and the batch `next` (P), the tokens at these
 positions in row-major order. In training also `scale`, unit of counting → this micro-batch's share of its optimizer step."""
 LENGTHS = "sequence_lengths"  # no architecture of transformers has an input of this name
+OWN_TEXT = "own_text"  # of a batch: whether the student has written its targets; absent where it never writes
 TARGETS = "targets"  # the tokens that a language model learns to predict: never position 0, never padding
 
 

@@ -102,6 +102,20 @@ class ChatTemplate:
         leads = [_lead(body, hidden[place][1]) for body, place in zip(bodies, places, strict=True)]
         return Rendering(text, tuple(bounds), None in ends, next(filter(str.strip, leads), ""))
 
+    def prompt(self, messages: Messages) -> str:
+        """A rendering with the beginning of an answer at its end. Raises Mismatch where the template refuses the messages."""
+        return self._text(tuple((role, self.swap.hide(content)) for role, content in messages), prompt=True)[0]
+
+    @cached_property
+    def end_of_turn(self) -> str | None:
+        """The special token after an answer; None where there is none."""
+        try:
+            rendering = self.render((("user", "a"), ("assistant", "b")))
+        except Mismatch:
+            return None
+        text = rendering.text[: rendering.spans[-1][1]]
+        return text[len(text) - self.swap.name_at_end(text) :] or None
+
     def _marked(
         self, messages: Messages, marks: list[tuple[int, int]], places: list[int], text: str
     ) -> list[tuple[int, int]]:

@@ -1,13 +1,15 @@
 """Conversations and plain texts as tokens, with a mask of the target tokens: those that a language model learns to write.
 
 A rendering is tokenised as a whole, and a target token begins at or after the first character of an answer. Where a token
-straddles that place, the prompt and the rest are tokenised apart, because a prompt is alone when a model answers it.
+straddles that place, or the text before it has other tokens alone, the prompt and the rest are tokenised apart, because a prompt
+is alone when a model answers it.
 A prompt that is too long loses its oldest turns, then the beginning of its last question. Answers stay whole.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate, chain, pairwise
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +20,7 @@ from mangakd.data.rows import Messages
 
 TooLong = Literal["leave_out", "cut"]
 LEFT_OUT, CUT_PROMPT, CUT_ANSWER, CUT_TEXT, APART, ENDLESS, LEAD, SPLIT = (1 << bit for bit in range(8))
-"""Notes on a sequence. LEFT_OUT: its answer does not fit. APART: a token straddled the beginning of an answer. ENDLESS: an answer
+"""Notes on a sequence. LEFT_OUT: its answer does not fit. APART: an answer changed the tokens of its prompt. ENDLESS: an answer
 has no end-of-turn token. LEAD: the template writes more before an answer. SPLIT: it is one of several of a conversation."""
 
 
@@ -41,6 +43,9 @@ class Marked:
     def prompt(self) -> int:
         """The number of tokens that are no targets."""
         return len(self.targets) - sum(self.targets)
+
+
+Read = Callable[[int, Messages], Marked]
 
 
 class Marker:
@@ -81,7 +86,14 @@ class Marker:
             yield marked
             return
         for place in places:
-            yield self._fitting(messages[: place + 1], SPLIT if len(places) > 1 else 0)
+            yield self._fitting(messages[: place + 1], partial(self._answer, SPLIT if len(places) > 1 else 0))
+
+    def prompt(self, messages: Messages) -> Marked:
+        """What a model is given to answer the last message: no target. A prompt that is LEFT_OUT does not fit.
+
+        Raises Mismatch where the template refuses the messages.
+        """
+        return self._fitting(messages, self._prompt)
 
     def _all(self, messages: Messages) -> Marked | None:
         """All answers in one sequence; None where that is impossible."""
@@ -94,24 +106,24 @@ class Marker:
     def _fits(self, marked: Marked) -> bool:
         return len(marked.ids) <= self._most
 
-    def _fitting(self, messages: Messages, note: int) -> Marked:
-        """The last answer with its prompt, or what fits of it."""
-        whole = self._marked(messages, last=True, note=note)
+    def _fitting(self, messages: Messages, read: Read) -> Marked:
+        """What fits of the messages. read: these, and a note → their tokens."""
+        whole = read(0, messages)
         if self._fits(whole):
             return whole
         first = next(i for i, (role, _) in enumerate(messages) if role not in ("system", "developer"))
         turns = [i for i, (role, _) in enumerate(messages) if role == "user"][1:]
 
         def since(turn: int) -> Marked:
-            return self._marked(messages[:first] + messages[turn:], last=True, note=note | CUT_PROMPT)
+            return read(CUT_PROMPT, messages[:first] + messages[turn:])
 
         k = bisect_left(turns, True, key=lambda turn: self._fits(since(turn)))
         if k < len(turns):
             return since(turns[k])
-        return self._shortened(messages[:first] + messages[turns[-1] :] if turns else messages, note)
+        return self._shortened(messages[:first] + messages[turns[-1] :] if turns else messages, read)
 
-    def _shortened(self, messages: Messages, note: int) -> Marked:
-        """The last answer of messages that are too long, with what fits of its question."""
+    def _shortened(self, messages: Messages, read: Read) -> Marked:
+        """Messages that are too long, with what fits of their last question."""
         place = max(i for i, (role, _) in enumerate(messages) if role == "user")
         question = messages[place][1]
         starts = [start for start, _ in self._read(question).offsets]
@@ -119,9 +131,9 @@ class Marker:
         def without(tokens: int) -> Marked:
             rest = question[starts[tokens] :] if tokens < len(starts) else ""
             shorter = (*messages[:place], ("user", rest), *messages[place + 1 :])
-            return self._marked(shorter, last=True, note=note | CUT_PROMPT)
+            return read(CUT_PROMPT, shorter)
 
-        marked = whole = self._marked(messages, last=True, note=note)
+        marked = whole = read(0, messages)
         excess = 0
         while not self._fits(marked) and excess < len(starts):
             excess += len(marked.ids) - self._most
@@ -134,7 +146,14 @@ class Marker:
             ids, targets = marked.ids[: self._most], marked.targets[: self._most]
             if any(targets):
                 return Marked(ids, targets, marked.note | CUT_ANSWER)
-        return replace(whole, note=note | LEFT_OUT)
+        return replace(whole, note=whole.note & SPLIT | LEFT_OUT)
+
+    def _answer(self, own: int, note: int, messages: Messages) -> Marked:
+        return self._marked(messages, last=True, note=own | note)
+
+    def _prompt(self, note: int, messages: Messages) -> Marked:
+        ids = self._read(self._template.swap.show(self._template.prompt(messages))).ids
+        return Marked(ids, [0] * len(ids), note)
 
     def _marked(self, messages: Messages, last: bool = False, note: int = 0) -> Marked:
         """The tokens of a rendering up to the last target. Raises Mismatch where targets do not cover the text of an answer."""
@@ -162,7 +181,7 @@ class Marker:
         inside = [
             place
             for place, last in before
-            if last >= 0 and whole.offsets[last][1] > place and whole.ids[last] not in self._special
+            if last >= 0 and (self._straddles(whole, last, place) or self._looks_ahead(whole, last, text[:place]))
         ]
         if not inside:
             return whole, False
@@ -173,6 +192,13 @@ class Marker:
                 "a token of its tokenizer straddles the beginning of an answer, and it cannot read both sides apart"
             )
         return apart, True
+
+    def _straddles(self, whole: Tokens, last: int, place: int) -> bool:
+        return whole.offsets[last][1] > place and whole.ids[last] not in self._special
+
+    def _looks_ahead(self, whole: Tokens, last: int, before: str) -> bool:
+        """Whether the text before a place is read otherwise alone: several blanks are split for the word that follows them."""
+        return before[-2:].isspace() and len(before) > 1 and self._read(before).ids != whole.ids[: last + 1]
 
     def _read(self, text: str, begin: int = 0) -> Tokens:
         """The tokens of a text that begins at the character `begin` of another."""

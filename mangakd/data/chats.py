@@ -38,7 +38,7 @@ from mangakd.models.load import vocabulary_digest
 
 Chat = Messages | str
 """A conversation, or a plain text."""
-_FORMAT = 1
+_FORMAT = 2
 _CHUNK = 64  # rows
 _NOTICES = {
     LEFT_OUT: "answers that do not fit into data.max_length={most} and are left out",
@@ -46,7 +46,7 @@ _NOTICES = {
     CUT_PROMPT: "prompts that do not fit into data.max_length={most} and lose old turns, then the beginning of the question",
     CUT_TEXT: "texts that do not fit into data.max_length={most} and lose their end",
     SPLIT: "answers of a conversation that the chat template or data.max_length={most} makes a sequence of its own",
-    APART: "answers whose first characters the tokenizer joins with the prompt, tokenised apart from it",
+    APART: "answers that change how the tokenizer reads the end of their prompt, tokenised apart from it",
     ENDLESS: "answers without an end-of-turn token in the chat template, so that a model does not learn to stop",
     LEAD: "answers before which the chat template writes more, which is learnt with them",
 }

@@ -22,6 +22,9 @@ that is formed in the forward pass, so that logits of all tokens never exist (ch
 Shapes: tokens (P, …) of both models (core/token_logits.py), selected from states (B, S, D); next (P) int64. P target tokens of
 the B rows, S tokens of a row, D hidden size.
 
+Texts that the student wrote (distill.lmbda) have alpha = 1: cross-entropy with them would teach a model to be sure of whatever it
+writes, its mistakes included. `own_text` is logged as 1 for them, and as 0 for given texts.
+
 Source: Hinton et al. 2015 (arXiv:1503.02531); jsd: Agarwal et al. 2024 (arXiv:2306.13649); skewed: Ko et al. 2024
 (arXiv:2402.03898); total_variation: Wen et al. 2023 (arXiv:2307.15190); draws: Anshumann et al. 2025 (arXiv:2503.16870).
 
@@ -35,7 +38,7 @@ from math import isclose, isfinite
 from typing import ClassVar
 
 from mangakd.core.errors import UserError
-from mangakd.core.outputs import Batch, Outputs
+from mangakd.core.outputs import OWN_TEXT, Batch, Outputs
 from mangakd.core.requires import Fits, Need, Requires
 from mangakd.core.schedule import Schedule, at
 from mangakd.core.spec import ModelSpec
@@ -110,12 +113,16 @@ class TokensLoss(LossCallback):
             self.check_answer(TokenAnswer(type(answer), taken_at), [progress])
             self._check_positions(own, answer)
         form = divergence(self.divergence, self.jsd_beta, self.skew)
-        terms = Terms(at(self.alpha, progress), t, form, self.compared)
+        own_text = bool(batch.get(OWN_TEXT))  # which is learnt from the teacher alone
+        terms = Terms(1.0 if own_text else at(self.alpha, progress), t, form, self.compared)
         total, *parts = token_terms(own, targets, answer, terms)
         count = total.new_full((), len(targets)).long()
         share = batch["scale"][self.unit] if "scale" in batch else 1.0  # as LossSet scales the sum
         means = [each / max(len(targets), 1) * share for each in parts]
-        return LossOutput(total, count, dict(zip(("cross_entropy", "divergence"), means, strict=True)))
+        logs = dict(zip(("cross_entropy", "divergence"), means, strict=True))
+        if OWN_TEXT in batch:
+            logs[OWN_TEXT] = total.new_tensor(float(own_text))
+        return LossOutput(total, count, logs)
 
     def check_answer(self, answer: TokenAnswer, progress: Sequence[float] = (0.0, 1.0)) -> None:
         """progress: where the loss's own temperature is compared."""

@@ -38,7 +38,8 @@ class Encoder(nn.Module):
     normalised, or of late interaction (models/token_head.py).
     inputs: `input_ids` and `attention_mask`, (B, T) int64, and `token_type_ids` where the model has them. Those of late
     interaction are of documents, beside the batch's queries (data/apart.py); so are its hidden states and attention. Those of
-    language models hold TARGETS (B, T) bool. A language model runs without its head, which would build (B, T, V).
+    language models hold TARGETS (B, T) bool.
+    A language model runs without its head, which would build (B, T, V). need: what `require` was last told.
     """
 
     def __init__(self, model: Any, spec: ModelSpec, pooling: VectorHead | TokenHead | None = None) -> None:
@@ -53,7 +54,7 @@ class Encoder(nn.Module):
         self._accepts = set(inspect.signature(self._body.forward).parameters)
         # A cache of keys and values would only take memory, or let packed texts see each other.
         self._always = {"use_cache": False} if "use_cache" in self._accepts else {}
-        self._need = Need(answer=True)
+        self.need = Need(answer=True)
         self._hidden: dict[int, Tensor] = {}
         self._attention: dict[int, AttentionTap] = {}
         self._records: dict[int, list[AttentionTap]] = {}  # what tapped attention modules write into
@@ -104,7 +105,7 @@ class Encoder(nn.Module):
                 "layers (hidden, attention, relation) out. Losses on logits (hard_label, output) fit."
             )
         self._clear()
-        self._need = need
+        self.need = need
         if need.hidden:
             self._tap_hidden()
         if need.attention:
@@ -158,7 +159,7 @@ class Encoder(nn.Module):
             return run({**own, TARGETS: inputs[TARGETS]})
         # Each run of a sharded model gathers its weights from all ranks, and ranks would run different numbers of parts.
         sharded = any(isinstance(module, FSDPModule) for module in self.modules())
-        if sharded or self._need.attention or not (parts := by_length.parts(inputs)):
+        if sharded or self.need.attention or not (parts := by_length.parts(inputs)):
             return run(own)
         return by_length.outputs(run, own, parts, self.spec.head.kind)
 
@@ -182,8 +183,8 @@ class Encoder(nn.Module):
         raw = self._body(**own, **self._always, **self._ask)
         self._collect(raw)
         self._check_taps()
-        hidden = {i: self._hidden[i] for i in self._need.hidden}
-        taps = {i: self._attention[i] for i in self._need.attention}
+        hidden = {i: self._hidden[i] for i in self.need.hidden}
+        taps = {i: self._attention[i] for i in self.need.attention}
         self._forget()
         mask, fields = inputs["attention_mask"], dict[str, Any](self._row.fields(raw))
         if isinstance(self.pooling, TokenHead) and queries is not None:
@@ -204,10 +205,10 @@ class Encoder(nn.Module):
             log.info("%s has no list of %d layers; hidden states are all kept.", self.spec.name, self.spec.layers)
             self._ask["output_hidden_states"] = True
             return
-        if 0 in self._need.hidden:
+        if 0 in self.need.hidden:
             keep = partial(_keep_input, self._hidden, 0)
             self._hooks.append(layers[0].register_forward_pre_hook(keep, with_kwargs=True))
-        for i in self._need.hidden - {0}:
+        for i in self.need.hidden - {0}:
             # The last one is taken from the whole encoder: ModernBERT and its like end in a norm, as in
             # output_hidden_states.
             whole = self._body if self._body is not self.model else self.model.base_model
@@ -230,7 +231,7 @@ class Encoder(nn.Module):
                 self.spec.name,
                 self._implementation,
             )
-        for i in self._need.attention:
+        for i in self.need.attention:
             attention.tap(modules[i - 1], self._records.setdefault(i, []))
             self._tapped.append(modules[i - 1])
 
@@ -239,14 +240,14 @@ class Encoder(nn.Module):
         if not offers_attention(self.model, self.spec.layers):
             return None
         self._attend_with(attention.NAME)
-        was_training, need = self.model.training, self._need
+        was_training, need = self.model.training, self.need
         self.model.eval()
-        self._need = Need(answer=True)
+        self.need = Need(answer=True)
         tokens = torch.ones(1, 2, dtype=torch.long, device=next(self.model.parameters()).device)
         with attention.discover() as modules, torch.no_grad():
             # Not through self.model: a sharded teacher's weights are put together by the hooks of the whole.
             self(self.of_texts({"input_ids": tokens, "attention_mask": tokens}))
-        self._need = need
+        self.need = need
         self.model.train(was_training)
         return modules if len({id(m) for m in modules}) == self.spec.layers else None
 
@@ -265,7 +266,7 @@ class Encoder(nn.Module):
 
     def _check_taps(self) -> None:
         # A compiled or wrapped model can lose its hooks without a word; a loss over nothing must not look like training.
-        silent = (self._need.hidden - self._hidden.keys()) | (self._need.attention - self._attention.keys())
+        silent = (self.need.hidden - self._hidden.keys()) | (self.need.attention - self._attention.keys())
         if silent:
             raise RuntimeError(
                 f"taps of {self.spec.name} recorded nothing for layers {sorted(silent)}; is it compiled?"

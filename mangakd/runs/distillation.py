@@ -100,7 +100,7 @@ def _recipe(run: Run, teacher: TeacherProvider, reference: Rows) -> Recipe:
     given, parts, material = run.given, run.parts, run.material
     fits = Fits(
         parts.task, material.splits["validation"], reference, parts.optim, parts.hardware, given.seed,
-        given.trainer, parts.save_every, given.resume, material.identity,
+        given.trainer, parts.save_every, given.resume, material.identity, material.own_texts,
     )  # fmt: skip
     loggers = RunLogger(parts.loggers, given.settings(None)) if parts.loggers else None
     train = with_mined(

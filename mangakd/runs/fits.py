@@ -15,6 +15,7 @@ from mangakd.training.callbacks.save_last import SaveEvery
 from mangakd.training.checkpoints import Identity, newest
 from mangakd.training.fit import Fit
 from mangakd.training.hardware import Hardware
+from mangakd.training.on_policy import OwnTexts
 from mangakd.training.optim import Optim
 from mangakd.training.stages import Stage
 
@@ -33,7 +34,8 @@ def identity_of(run: Identity, teacher: TeacherProvider | None, stage: str, rows
 class Fits:
     """reference: the teacher's answers on validation. trainer: further arguments of lightning.Trainer.
 
-    resume: False, `auto`, or the path of a checkpoint. identity: what every fit of the run learns from.
+    resume: False, `auto`, or the path of a checkpoint. identity: what every fit of the run learns from. own_texts: of fits with
+    a teacher.
     """
 
     task: Task
@@ -46,6 +48,7 @@ class Fits:
     save_every: SaveEvery
     resume: bool | str
     identity: Identity
+    own_texts: OwnTexts | None = None
 
     def fit(self, title: str, folder: Path, rows: EncodedSplit, stage: Stage, teacher: TeacherProvider | None) -> Fit:
         """`resume=auto` continues from the folder's newest whole checkpoint, if there is one."""
@@ -53,7 +56,7 @@ class Fits:
             title, folder, self.task, rows, self.validation, replace(self.optim, lr=stage.lr or self.optim.lr),
             self.hardware, self.seed, {**self.trainer, "max_epochs": stage.epochs or self.trainer["max_epochs"]},
             self.reference, save_every=self.save_every, identity=identity_of(self.identity, teacher, stage.name, rows),
-            keep=stage.keep, patience=stage.patience,
+            keep=stage.keep, patience=stage.patience, own_texts=None if teacher is None else self.own_texts,
         )  # fmt: skip
         if self.resume == "auto":
             fit.resume = ranks.share(newest(fit.checkpoints) if ranks.is_first() else None)

@@ -25,6 +25,7 @@ from mangakd.teachers.options import TeacherContext
 from mangakd.training.callbacks.progress import progress
 from mangakd.training.checkpoints import Identity
 from mangakd.training.fit_teacher import fit_teacher
+from mangakd.training.on_policy import OwnTexts
 from mangakd.training.stages import Stage
 
 
@@ -46,22 +47,35 @@ class Material:
         return bound_losses(self._given.make, names, student, teacher, self._given.seed)
 
     @lazy
-    def splits(self) -> dict[str, EncodedSplit]:
-        """train, validation and test, and the texts without labels that a stage reads."""
-        parts, models, cache = self._parts, self._models, self._given.cache
-        tokeniser = texts.Tokeniser(
+    def tokeniser(self) -> texts.Tokeniser:
+        models = self._models
+        return texts.Tokeniser(
             models.student_tokenizer,
             models.teacher_tokenizer,
             self._given.max_length,
-            cache / "tokens",
+            self._given.cache / "tokens",
             models.late["student"],
             models.late["teacher"],
         )
+
+    @lazy
+    def splits(self) -> dict[str, EncodedSplit]:
+        """train, validation and test, and the texts without labels that a stage reads."""
+        parts, models = self._parts, self._models
         augmented = partial(
             texts.augmented_texts, parts.augment, parts.corpus, models.head, models.lender,
-            models.teacher_tokenizer, cache / "augmented",
+            models.teacher_tokenizer, self._given.cache / "augmented",
         )  # fmt: skip
-        return texts.splits_of(parts.corpus, parts.task, models.head, parts.stages, tokeniser, augmented)
+        return texts.splits_of(parts.corpus, parts.task, models.head, parts.stages, self.tokeniser, augmented)
+
+    @lazy
+    def own_texts(self) -> OwnTexts | None:
+        """What the student writes while it is trained; None where it writes nothing."""
+        options = self._parts.on_policy
+        if not options.share:
+            return None
+        author = self._parts.task.author(self.tokeniser.chat_tokenizer, self._given.max_length)
+        return None if author is None else OwnTexts(options, author, self._given.seed)
 
     @lazy
     def digest(self) -> str:
@@ -97,8 +111,8 @@ class Material:
     def teacher(self) -> TeacherProvider:
         """The teacher, ready to answer; all ranks ask for it together.
 
-        The runs of a sweep share one store if their losses read nothing but answers. Those of language models do not: states,
-        which alone give the live teacher's loss, may be larger than the disk.
+        The runs of a sweep share one store if their losses read nothing but answers to given texts. Those of language models do
+        not: states, which alone give the live teacher's loss, may be larger than the disk.
         """
         with ranks.first_then_others():  # the other ranks find the texts tokenised and the teacher fine-tuned
             for member in self._parts.teacher.models:

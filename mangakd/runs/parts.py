@@ -17,6 +17,7 @@ from mangakd.tasks.base import Task
 from mangakd.teachers.options import TeacherOptions
 from mangakd.training.callbacks.save_last import SaveEvery
 from mangakd.training.hardware import Hardware
+from mangakd.training.on_policy import OnPolicy
 from mangakd.training.optim import Optim
 from mangakd.training.stages import Stage
 
@@ -73,6 +74,10 @@ class Parts:
     @lazy
     def augment(self) -> Augment:
         return self._given.make("augment")
+
+    @lazy
+    def on_policy(self) -> OnPolicy:
+        return self._given.make("on_policy")
 
     @lazy
     def stages(self) -> list[Stage]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-LEARNT_FROM = ("losses", "optim", "student", "stages", "trainer", "seed")
+LEARNT_FROM = ("losses", "optim", "student", "stages", "trainer", "seed", "on_policy")
 # Output paths, logging, hardware: settings that don't affect the result. Ignored when two runs are compared.
 OUTSIDE = ("resume", "logger", "paths", "gate", "hardware", "checkpoint", "plan", "validate")
 # Entries of conf/teacher that make another teacher.

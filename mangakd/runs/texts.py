@@ -66,16 +66,19 @@ class Tokeniser:
         )
 
     def chats(self, chats: Sequence[Chat], rows: Rows, options: ChatOptions, /) -> tuple[Sides, np.ndarray, np.ndarray]:
-        """Read by the teacher's tokenizer if that alone has a chat template and their vocabularies are equal."""
-        tokenizer, teacher = self.student_tokenizer, self.teacher_tokenizer
-        if not tokenizer.chat_template and self._equal_vocabularies:
-            tokenizer = teacher
+        tokenizer = self.chat_tokenizer
         each = tokenise_chats(chats, rows, tokenizer, options, self.max_length, self.cache, progress)
         return (
             Sides(each.tokens, each.tokens, tokenizer.pad_token_id, tokenizer.pad_token_id),
             each.owners,
             each.targets,
         )
+
+    @property
+    def chat_tokenizer(self) -> Any:
+        """The student's; the teacher's if that alone has a chat template and their vocabularies are equal."""
+        borrows = not self.student_tokenizer.chat_template and self._equal_vocabularies
+        return self.teacher_tokenizer if borrows else self.student_tokenizer
 
     @property
     def _equal_vocabularies(self) -> bool:

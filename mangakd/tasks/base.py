@@ -5,7 +5,7 @@ Data, teachers, students and evaluation never see a task; they see what it gives
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -18,6 +18,8 @@ from mangakd.data.source import Corpus
 from mangakd.evaluation.judge import Arrays, Judge
 from mangakd.evaluation.served import Served
 from mangakd.losses.base import LossCallback
+from mangakd.models.encoder import Encoder
+from mangakd.models.generation import Sampling
 from mangakd.models.sentence_transformers import Settings
 from mangakd.tasks.meters import Meters
 
@@ -25,6 +27,17 @@ Answers = Callable[[np.ndarray], np.ndarray]
 """Positions of sequences (n) → the teacher's answers to them (n, …)."""
 Model = Callable[[Batch], Outputs]
 """A student or a teacher: batch → its outputs for the batch's sequences."""
+
+
+class OwnText(NamedTuple):
+    """A batch whose targets the student wrote. units: unit of counting that depends on texts → how many are in the batch."""
+
+    batch: Batch
+    units: Mapping[str, int]
+
+
+Author = Callable[[Encoder, Batch, Sampling, Sequence[int]], OwnText]
+"""Student, batch, how its tokens are chosen, and a seed for each sequence (S) → the batch with what the student writes."""
 
 
 class Task(ABC):
@@ -92,6 +105,13 @@ class Task(ABC):
         teacher: answers beside a student of a task that `compares`; other tasks never ask it.
         """
         return {"logits": model(batch).answer}
+
+    def author(self, tokenizer: Any, max_length: int) -> Author | None:
+        """How a student writes the targets of a batch itself, for distill.lmbda; None where targets are no texts.
+
+        tokenizer: that which reads the rows. max_length: tokens of a sequence.
+        """
+        return None
 
     @abstractmethod
     def meters(self, head: Head, teacher: bool, together: bool) -> Meters:

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -100,6 +100,7 @@ class Cached(EnsembleOptions):
     temperature: of topk and draws; one number.
     """
 
+    reads_new_texts: ClassVar[bool] = False
     store: str | None = None
     allow_mismatch: Sequence[str] = ()
     stored_as: str | None = None

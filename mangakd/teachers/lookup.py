@@ -84,6 +84,7 @@ class Answers(NamedTuple):
 class LookupOptions(TeacherOptions):
     """path: of the file. A subclass says what it holds: `noun`, for heads of `kind`, of sequences of one text or of a pair."""
 
+    reads_new_texts: ClassVar[bool] = False
     noun: ClassVar[str]
     kind: ClassVar[Kind]
     pairs: ClassVar[bool]

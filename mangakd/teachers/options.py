@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -87,8 +87,10 @@ class TeacherContext:
 @dataclass(kw_only=True)
 class TeacherOptions(ABC):
     """path: hub id, folder or `embedded`. labels: names of the outputs of its head, where its config has none. interaction: how
-    it reads a query and a document (models/late.py); null: as its folder."""
+    it reads a query and a document (models/late.py); null: as its folder. reads_new_texts: whether a model answers while the
+    student is trained, so that any text can be read."""
 
+    reads_new_texts: ClassVar[bool] = True
     path: str
     labels: Sequence[Any] | None = None
     interaction: Any = None

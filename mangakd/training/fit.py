@@ -32,6 +32,7 @@ from mangakd.training.callbacks.progress import RunProgress
 from mangakd.training.callbacks.save_last import SaveEvery, SaveLast
 from mangakd.training.checkpoints import AtomicIO, Identity
 from mangakd.training.hardware import Hardware
+from mangakd.training.on_policy import OwnTexts
 from mangakd.training.optim import Optim, parameter_groups
 from mangakd.training.recompute import recomputing
 from mangakd.training.run_module import RunModule, Step
@@ -44,7 +45,7 @@ class Fit:
 
     trainer: further arguments of lightning.Trainer, such as max_epochs. identity: see `Identity`; saved in the checkpoints.
     keep: best (validation epoch) or last; None: best if the losses read the logits, because otherwise the score says nothing.
-    patience: the fit ends after this number of epochs without a better score.
+    patience: the fit ends after this number of epochs without a better score. own_texts: of a student that writes batches itself.
     """
 
     title: str
@@ -63,6 +64,7 @@ class Fit:
     identity: Identity = field(default_factory=Identity)
     keep: str | None = None
     patience: int | None = None
+    own_texts: OwnTexts | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -101,7 +103,9 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, setu
     validation = Validation(
         setup.task, student.spec.head, setup.validation, hardware.eval_batch_size, share, setup.reference, teacher
     )
-    module = RunModule(model, terms, teacher, setup.optim, validation, step, setup.seed, hardware, setup.identity)
+    module = RunModule(
+        model, terms, teacher, setup.optim, validation, step, setup.seed, hardware, setup.identity, setup.own_texts
+    )
     judge, monitor = setup.task.judge, f"val/{setup.task.monitor}"
     mode = judge.score(setup.task.monitor).mode
     progress = RunProgress(setup.title, step.count, hardware.world, dict.fromkeys([setup.task.monitor, *judge.watched]))

@@ -4,6 +4,8 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from mangakd.core import ranks
 from mangakd.core.outputs import Batch
 from mangakd.losses.loss_set import LossSet
@@ -13,6 +15,7 @@ from mangakd.training import checkpoints, parallel
 from mangakd.training.checkpoints import Identity
 from mangakd.training.hardware import Hardware
 from mangakd.training.module import DistillModule
+from mangakd.training.on_policy import OwnTexts
 from mangakd.training.optim import Optim
 from mangakd.training.validation import Validation
 
@@ -29,14 +32,15 @@ class Step:
 
 
 class RunModule(DistillModule):
-    """losses: already bound. identity: the inputs of the fit, saved in its checkpoints."""
+    """losses: already bound. identity: the inputs of the fit, saved in its checkpoints. own_texts: of a student that writes."""
 
     def __init__(
         self, student: Encoder, losses: LossSet, teacher: TeacherProvider | None, optim: Optim,
         validation: Validation, step: Step, seed: int = 0, hardware: Hardware | None = None, identity: Identity | None = None,
+        own_texts: OwnTexts | None = None,
     ) -> None:  # fmt: skip
         super().__init__(student, teacher, losses, optim=optim, seed=seed)
-        self._validation, self._step = validation, step
+        self._validation, self._step, self._own_texts = validation, step, own_texts
         self._hardware, self._identity = hardware or Hardware(), identity or Identity()
         if self._norms is not None and not _whole(self._hardware):
             self._norms = None
@@ -62,6 +66,15 @@ class RunModule(DistillModule):
         if self.teacher is not None and self._hardware.teacher.placement == "sharded":
             for encoder in self.teacher.encoders:
                 parallel.shard_encoder(encoder, mesh)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if self._own_texts is not None:
+            batch = self._own_texts(self.student, batch, self.global_step, self._sum)
+        return super().training_step(batch, batch_idx)
+
+    def _sum(self, value: Tensor) -> Tensor:
+        """The sum over ranks."""
+        return self.trainer.strategy.reduce(value, reduce_op="sum")  # type: ignore[return-value]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Rescale Lightning's count of micro-batches: a step has another number of micro-batches on other devices."""

@@ -7,7 +7,7 @@ hides another that does not depend on it.
 from collections.abc import Callable, Iterator
 
 from mangakd.evaluation import gate
-from mangakd.runs.checks import language, late, machine, models, recipe, teacher
+from mangakd.runs.checks import language, late, machine, models, on_policy, recipe, teacher
 from mangakd.runs.fits import identity_of
 from mangakd.runs.resume import checkpoint_of
 from mangakd.runs.run import Run
@@ -95,6 +95,10 @@ def _of_recipe(run: Run) -> Iterator[Check]:
     yield lambda: recipe.packing(material.losses.callbacks, parts.task.kind, parts.hardware.packing)
     yield lambda: machine.rates(parts.hardware, parts.optim, parts.stages)
     yield lambda: quantised(parts.stages, parts.hardware, len(parts.corpus.train))
+    yield lambda: on_policy.writes(parts.on_policy, parts.task)
+    yield lambda: on_policy.teachers(parts.on_policy, parts.teacher, parts.stages)
+    yield lambda: on_policy.losses(parts.on_policy, material.losses.callbacks, parts.stages)
+    yield lambda: on_policy.devices(parts.on_policy, parts.hardware)
     yield lambda: recipe.placement(parts.teacher, parts.hardware.teacher.placement)
     yield lambda: recipe.provided(
         parts.teacher, parts.stages, material.losses.callbacks, sizes.teacher_spec, sizes.student_spec

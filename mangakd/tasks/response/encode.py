@@ -41,6 +41,23 @@ def chats_of(rows: Rows, system: str, question: str) -> Iterator[Chat]:
         yield chat if isinstance(chat, str) else _prompted(chat, row[3] or system, row[4], question)
 
 
+def prompts_of(rows: Rows, system: str, question: str) -> Iterator[Messages]:
+    """Each row's conversation up to its last question, which is to be answered. Raises UserError for a row without one."""
+    for i, (messages, prompt, system_cell, context) in enumerate(
+        zip(*(rows[name] for name in ("messages", "prompt", "system", "context")), strict=True)
+    ):
+        if bool(messages) == bool(prompt.strip()):
+            what = "both messages and a prompt" if messages else "neither messages nor a prompt"
+            raise UserError(f"{rows.where(i)} holds {what}. A row holds one of them; data.columns names the columns.")
+        turns = messages or (("user", prompt),)
+        places = [place for place, (role, _) in enumerate(turns) if role == "user"]
+        if not places:
+            raise UserError(f"{rows.where(i)} has messages without a question: one of them must be of the role user.")
+        # Context belongs to the last question that has an answer: the one that will be written.
+        answered = (*turns[: places[-1] + 1], ("assistant", ""))
+        yield _prompted(answered, system_cell or system, context, question)[:-1]
+
+
 def shown(rows: Rows) -> list[str]:
     """The last question of each row, or its text."""
     return [

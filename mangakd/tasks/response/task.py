@@ -1,6 +1,6 @@
 """Responses: a language model that answers a conversation, or goes on with a text. `task=response`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mangakd.core.outputs import TARGETS, Batch
 from mangakd.core.spec import Head, Kind
+from mangakd.data.chat import ChatTemplate
 from mangakd.data.chat_tokens import TooLong
 from mangakd.data.chats import ChatOptions
 from mangakd.data.encoded import EncodedSplit, Tokenise
@@ -15,11 +16,14 @@ from mangakd.data.rows import Columns, Rows
 from mangakd.data.source import Corpus
 from mangakd.evaluation.judge import Judge
 from mangakd.losses.tokens import TokensLoss
-from mangakd.tasks.base import Model, Task
+from mangakd.models.encoder import Encoder
+from mangakd.models.generation import Sampling, Writer
+from mangakd.tasks.base import Author, Model, OwnText, Task
 from mangakd.tasks.meters import Meters
 from mangakd.tasks.response.encode import COLUMNS, chats_of, encoded, shown
 from mangakd.tasks.response.judge import ResponseJudge
 from mangakd.tasks.response.meters import meters
+from mangakd.tasks.response.own_text import own_text
 from mangakd.tasks.response.scores import row_sums
 
 
@@ -81,6 +85,16 @@ class Response(Task):
         assert own is not None
         other = None if teacher is None else teacher(batch).tokens
         return row_sums(own, batch["next"], targets.nonzero()[:, 0], len(targets), other)
+
+    def author(self, tokenizer: Any, max_length: int) -> Author:
+        end = ChatTemplate.of(tokenizer, self.template).end_of_turn
+        ends = [] if end is None else [tokenizer.convert_tokens_to_ids(end)]
+
+        def write(student: Encoder, batch: Batch, sampling: Sampling, seeds: Sequence[int]) -> OwnText:
+            writer = Writer.of(student.model, tokenizer, ends)
+            return own_text(student, batch, sampling, seeds, writer, max_length)
+
+        return write
 
     def meters(self, head: Head, teacher: bool, together: bool) -> Meters:
         return meters(teacher, together)

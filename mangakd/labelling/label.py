@@ -1,0 +1,137 @@
+"""Prompts of a file → answers of a provider in another file, which `task=response` reads as it is."""
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mangakd.core.errors import UserError
+from mangakd.core.locks import waiting_lock
+from mangakd.data.columns import Column, table_rows
+from mangakd.data.rows import NOTHING, Columns, Messages, Rows, whole_texts
+from mangakd.data.tables import existing, read_table
+from mangakd.data.token_files import Progress
+from mangakd.labelling.answers import ASKED, ROW, SAMPLE, AnswerFile, Row
+from mangakd.labelling.provider import Answer, Provider, Request
+from mangakd.models.generation import Sampling
+from mangakd.tasks.response.encode import prompts_of
+
+COLUMNS: Columns = {"messages": "messages", "prompt": "text", "system": "text", "context": "passages"}
+CUT = ("leave_out", "keep")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """samples: answers to each prompt. system, question: of rows that have no system prompt, or a context (task=response).
+
+    cut: what becomes of an answer that max_new_tokens cuts. Raises UserError for an option outside its range.
+    """
+
+    sampling: Sampling
+    samples: int = 1
+    seed: int = 0
+    system: str = ""
+    question: str = "{context}\n\n{prompt}"
+    cut: str = "leave_out"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.samples, int) or self.samples < 1:
+            raise UserError(f"samples={self.samples} must be a whole number from 1 on.")
+        if self.samples > 1 and not self.sampling.draws:
+            raise UserError(
+                f"samples={self.samples} would be equal at temperature=0. Set temperature=1.0, or samples=1."
+            )
+        if self.cut not in CUT:
+            raise UserError(f"cut={self.cut} must be one of {', '.join(CUT)}.")
+
+
+def read_prompts(path: str | None, names: Mapping[str, str | int]) -> Rows:
+    """names: column of COLUMNS → that of the file, where they differ. Raises UserError for a file that cannot be asked."""
+    table, origin = read_table(existing(path, "data.path"), "data.path"), f"data.path={path}"
+    columns = {name: Column(kind, names.get(name, name), f"data.columns.{name}") for name, kind in COLUMNS.items()}
+    present = {name: each for name, each in columns.items() if each.name != name or table.has(name)}
+    if not present.keys() & {"messages", "prompt"}:
+        present["prompt"] = columns["prompt"]
+    rows = table_rows(table, present, origin)
+    cells = {name: whole_texts(values, rows.numbers, origin, rows.unit) for name, values in rows.columns.items()}
+    empty = {name: [NOTHING[kind]] * len(rows) for name, kind in COLUMNS.items() if name not in cells}
+    return Rows({**cells, **empty}, rows.numbers, origin, rows.unit)
+
+
+def label(rows: Rows, provider: Provider, options: Options, out: Path, cache: Path, progress: Progress) -> None:
+    """Write what `out` lacks. A second process with the same file waits for the first."""
+    prompts = [*prompts_of(rows, options.system, options.question)]
+    keys = [
+        {ROW: number, SAMPLE: sample, ASKED: _hash(prompt)}
+        for number, prompt in zip(rows.numbers, prompts, strict=True)
+        for sample in range(options.samples)
+    ]
+    file = AnswerFile(out, {**provider.identity, **_settings(options)}, keys)
+    owners = [i for i in range(len(prompts)) for _ in range(options.samples)]
+    requests = [
+        Request(prompts[i], _seed(options.seed, key[ASKED], key[SAMPLE])) for i, key in zip(owners, keys, strict=True)
+    ]
+    with waiting_lock(cache / "locks" / f"label-{_hash(str(out.resolve()))}", f"writing {out}"):
+        done = file.resume()
+        if done:
+            log.info("%s holds %d answers; going on behind row %d.", out, file.rows, keys[done - 1][ROW])
+        lacking: Counter[str] = Counter()
+        with progress("label", len(requests) - done) as advance:
+            for answers in provider.answers(requests, options.sampling, done, advance):
+                usable = dict(_usable(answers, done, options.cut, lacking))
+                file.append({place: _row(rows, owners[place], answer) for place, answer in usable.items()})
+                done += len(answers)
+    _log(lacking, options.sampling)
+    print(f"{file.rows} answers to {len(requests)} requests: {out}")
+
+
+def _usable(answers: Sequence[Answer], first: int, cut: str, lacking: Counter[str]) -> Iterator[tuple[int, Answer]]:
+    """Answers that a model can learn from, with their places; the others are counted by reason."""
+    for place, answer in enumerate(answers, first):
+        reason = "empty" if answer.reason == "ended" and not answer.text else answer.reason
+        if reason == "ended" or (reason == "cut" and cut == "keep" and answer.text):
+            yield place, answer
+        else:
+            lacking[reason] += 1
+
+
+def _row(rows: Rows, i: int, answer: Answer) -> Row:
+    """The row of the prompts' file with its answer, in columns of task=response."""
+    cells: dict[str, Any] = {name: rows[name][i] for name in COLUMNS if rows[name][i]}
+    if "messages" in cells:
+        turns = cells.pop("messages")
+        last = max(place for place, (role, _) in enumerate(turns) if role == "user")
+        cells["messages"] = [
+            {"role": role, "content": content} for role, content in (*turns[: last + 1], ("assistant", answer.text))
+        ]
+    else:
+        cells["answer"] = answer.text
+    return {**cells, "tokens": answer.tokens, "ended": answer.reason == "ended"}
+
+
+def _log(lacking: Mapping[str, int], sampling: Sampling) -> None:
+    words = {
+        "cut": f"answers longer than max_new_tokens={sampling.max_new_tokens}, left out (cut=keep keeps them)",
+        "empty": "answers without a word, left out",
+        "too long": f"prompts that leave no room for max_new_tokens={sampling.max_new_tokens}, left out",
+    }
+    for reason, count in lacking.items():
+        log.warning("%s: %d of this call.", words[reason], count)
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    plain = {name: value for name, value in vars(options).items() if name != "sampling"}
+    return {**vars(options.sampling), **plain}
+
+
+def _hash(value: Messages | str) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def _seed(*parts: object) -> int:
+    return int.from_bytes(hashlib.sha256(json.dumps(parts).encode()).digest()[:8], "big")

@@ -1,0 +1,229 @@
+"""Texts that a causal language model writes: in batches, with a cache of keys and values, through transformers' `generate`.
+
+A row's text depends on its prompt, its seed and the options alone, in fp32: not on the rows beside it, their order or the number
+of devices. Prompts are padded on the left, and positions count from each prompt's first token. A drawn token is the one at which
+the row's own random number meets the cumulative distribution, so that rows share no random generator. Of the model's
+generation_config only the tokens that end a text are read: its temperature or repetition penalty would make another distribution.
+
+Shapes: B rows of a batch, N new tokens, V vocabulary.
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from mangakd.core.errors import UserError
+
+TOKENS = 8192  # of a batch with what is written
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """temperature: 0 takes the most probable token; above 0, tokens are drawn from softmax(logits / temperature).
+
+    top_p: tokens are drawn from the most probable ones, whose probabilities add up to it, in (0, 1].
+    max_new_tokens: a text ends here if the model has not ended it. Raises UserError for an option outside its range.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_new_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise UserError(f"temperature={self.temperature} must be 0 (the most probable token) or above.")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p={self.top_p} must be in (0, 1].")
+        if not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
+            raise UserError(f"max_new_tokens={self.max_new_tokens} must be a whole number from 1 on.")
+
+    @property
+    def draws(self) -> bool:
+        return self.temperature > 0
+
+
+GREEDY = Sampling()
+
+
+@dataclass(frozen=True)
+class Written:
+    """ids: of the new tokens, with the one that ends the text. ended: whether there is one; else the text was cut."""
+
+    ids: list[int]
+    ended: bool
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Writes with the tokens of one tokenizer. stops: those that end a text. pad: any. vocabulary: how many there are."""
+
+    stops: tuple[int, ...]
+    pad: int
+    vocabulary: int
+
+    @classmethod
+    def of(cls, model: Any, tokenizer: Any, stops: Iterable[int] = ()) -> "Writer":
+        """stops: more of them than tokenizer, config and generation_config name, such as the end of a turn."""
+        named = [tokenizer.eos_token_id, model.config.eos_token_id, model.generation_config.eos_token_id]
+        each = [token for entry in named for token in (entry if isinstance(entry, list | tuple) else [entry])]
+        known = sorted({token for token in (*each, *stops) if token is not None})
+        return cls(tuple(known), tokenizer.pad_token_id, len(tokenizer))
+
+    def write(
+        self, model: Any, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY, seeds: Sequence[int] | None = None,
+        tokens: int = TOKENS, advance: Callable[[int], object] = lambda rows: None, longest: int | None = None,
+    ) -> list[Written]:  # fmt: skip
+        """What `model` writes after each prompt, a list of token ids.
+
+        seeds: of each row, from 0 on; only read where tokens are drawn. tokens: of a batch at most, padding and new tokens
+        included; a row that has more is a batch of its own. advance: called with the number of rows that were done. longest: of a
+        prompt and its text together, in tokens; None for the model's last position.
+        Modes, options and gradients of the model are afterwards as before. Raises UserError for a prompt that is empty, or
+        that leaves no position of the model free.
+        """
+        positions = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
+        limit = min(longest or sys.maxsize, positions)
+        most = [_room(len(prompt), sampling.max_new_tokens, limit) for prompt in prompts]
+        if sampling.draws and (seeds is None or len(seeds) != len(prompts)):
+            raise ValueError(f"drawing needs a seed for each of {len(prompts)} prompts")
+        texts: list[Written] = [Written([], False)] * len(prompts)
+        with writing(model):
+            for rows in _batches([len(prompt) for prompt in prompts], most, tokens, positions):
+                drawn = [(seeds or [])[i] for i in rows] if sampling.draws else []
+                new = self._batch(model, [prompts[i] for i in rows], sampling, drawn, max(most[i] for i in rows))
+                for i, row in zip(rows, new, strict=True):
+                    texts[i] = self._until_stop(row[: most[i]])
+                advance(len(rows))
+        return texts
+
+    def _batch(
+        self, model: Any, prompts: list[Sequence[int]], sampling: Sampling, seeds: list[int], most: int
+    ) -> list[list[int]]:
+        """The tokens after each prompt, `most` or fewer; those after a stop mean nothing."""
+        device, width = next(model.parameters()).device, max(map(len, prompts))
+        ids, mask = (torch.zeros(len(prompts), width, dtype=torch.long) for _ in range(2))
+        for i, prompt in enumerate(prompts):
+            ids[i, width - len(prompt) :] = torch.as_tensor(prompt)
+            mask[i, width - len(prompt) :] = 1
+        ids.masked_fill_(mask == 0, self.pad)
+        options = GenerationConfig(
+            max_new_tokens=most,
+            do_sample=False,
+            use_cache=True,
+            eos_token_id=[*self.stops] or None,
+            pad_token_id=self.pad,
+        )
+        with _settings(model, options):
+            all_ids = model.generate(
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                logits_processor=self._choice(sampling, seeds, width, most),
+            )
+        new: list[list[int]] = all_ids[:, width:].tolist()
+        return new
+
+    def _until_stop(self, ids: list[int]) -> Written:
+        end = next((place for place, token in enumerate(ids) if token in self.stops), None)
+        return Written(ids if end is None else ids[: end + 1], end is not None)
+
+    def _choice(self, sampling: Sampling, seeds: list[int], width: int, most: int) -> LogitsProcessorList:
+        """How the next token is chosen from the logits: `generate` then takes the largest score."""
+        processors: list[Any] = [_Known(self.vocabulary)]
+        if sampling.draws:
+            processors.append(TemperatureLogitsWarper(float(sampling.temperature)))
+            if sampling.top_p < 1:
+                processors.append(TopPLogitsWarper(float(sampling.top_p)))
+            numbers = np.stack([np.random.default_rng(seed).random(most) for seed in seeds])
+            processors.append(_Draw(torch.from_numpy(numbers), width))
+        return LogitsProcessorList(processors)
+
+
+class _Known(LogitsProcessor):
+    """Rules out the rows of a padded vocabulary: no token of the tokenizer belongs to them."""
+
+    def __init__(self, vocabulary: int) -> None:
+        self._vocabulary = vocabulary
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        scores[:, self._vocabulary :] = float("-inf")
+        return scores
+
+
+class _Draw(LogitsProcessor):
+    """Leaves the one token at which the row's number meets the cumulative distribution. numbers: (B, N) in [0, 1), float64."""
+
+    def __init__(self, numbers: Tensor, width: int) -> None:
+        self._numbers, self._width = numbers, width
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        place = torch.device("cpu") if scores.device.type == "mps" else scores.device  # MPS has no float64
+        cumulative = torch.softmax(scores.to(place, torch.float64), -1).cumsum(-1)
+        number = self._numbers[:, input_ids.shape[1] - self._width, None].to(place)
+        # right: a token of probability 0 is never the first whose sum is above the number.
+        chosen = torch.searchsorted(cumulative, number * cumulative[:, -1:], right=True).to(scores.device)
+        return torch.full_like(scores, float("-inf")).scatter_(1, chosen, 0.0)
+
+
+@contextlib.contextmanager
+def writing(model: Any) -> Iterator[None]:
+    """Within it the model is in eval mode, without a graph, and not compiled: each length of the cache would be compiled anew."""
+    modes = [(module, module.training, module._compiled_call_impl) for module in model.modules()]
+    model.eval()
+    for module, _, compiled in modes:
+        if compiled is not None:
+            module._compiled_call_impl = None
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training, compiled in modes:
+            module.training, module._compiled_call_impl = training, compiled
+
+
+@contextlib.contextmanager
+def _settings(model: Any, options: GenerationConfig) -> Iterator[None]:
+    """`generate` fills what is left out of the options it is given with those of the model."""
+    before, model.generation_config = model.generation_config, options
+    try:
+        yield
+    finally:
+        model.generation_config = before
+
+
+def _room(prompt: int, new: int, limit: int) -> int:
+    """How many tokens may follow a prompt."""
+    if prompt and prompt < limit:
+        return min(new, limit - prompt)
+    what = f"a prompt of {prompt} tokens leaves none of {limit} positions free" if prompt else "a prompt is empty"
+    raise UserError(f"{what}, so that nothing can be written after it. Shorten the prompt, or leave the row out.")
+
+
+def _batches(lengths: Sequence[int], most: Sequence[int], tokens: int, positions: int) -> Iterator[list[int]]:
+    """Positions of rows that are written together, the longest first, so that memory that does not suffice shows at once.
+
+    A text that has reached its end waits for the others at further positions, which the model must have.
+    """
+    batch: list[int] = []
+    new = 0
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        longest = lengths[batch[0] if batch else i] + max(new, most[i])
+        if batch and ((len(batch) + 1) * longest > tokens or longest > positions):
+            yield batch
+            batch, new = [], 0
+        batch.append(i)
+        new = max(new, most[i])
+    if batch:
+        yield batch
