@@ -21,7 +21,7 @@ from mangakd.core.outputs import TARGETS, AttentionTap, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
 from mangakd.core.token_logits import FromStates
-from mangakd.models import attention, by_length, heads, language, packed
+from mangakd.models import attention, by_length, heads, hidden, language, packed
 from mangakd.models.adapters import Adapters
 from mangakd.models.outline import weights_digest
 from mangakd.models.pooling import VectorHead, save_head
@@ -178,12 +178,12 @@ class Encoder(nn.Module):
         """queries: of late interaction, whose inputs are documents."""
         self._forget()
         own, places = self._own(inputs), None
-        if self._packs and not (self._need.hidden or self._need.attention):  # layers are compared token by token
+        if self._packs and not (self.need.hidden or self.need.attention):  # layers are compared token by token
             own, places = packed.pack(inputs, self.model.config._attn_implementation == "flash_attention_2")
         raw = self._body(**own, **self._always, **self._ask)
         self._collect(raw)
         self._check_taps()
-        hidden = {i: self._hidden[i] for i in self.need.hidden}
+        layers = {i: self._hidden[i] for i in self.need.hidden}
         taps = {i: self._attention[i] for i in self.need.attention}
         self._forget()
         mask, fields = inputs["attention_mask"], dict[str, Any](self._row.fields(raw))
@@ -197,7 +197,7 @@ class Encoder(nn.Module):
                 language.at_targets(states, targets) if places is None else packed.at_targets(states, places, targets)
             )
             fields["tokens"] = FromStates(states, language.lm_head(self.model))
-        return Outputs(**{"logits": None, **fields}, mask=mask, hidden=hidden, attention=taps)
+        return Outputs(**{"logits": None, **fields}, mask=mask, hidden=layers, attention=taps)
 
     def _tap_hidden(self) -> None:
         layers = layer_list(self.model, self.spec.layers)
@@ -205,15 +205,8 @@ class Encoder(nn.Module):
             log.info("%s has no list of %d layers; hidden states are all kept.", self.spec.name, self.spec.layers)
             self._ask["output_hidden_states"] = True
             return
-        if 0 in self.need.hidden:
-            keep = partial(_keep_input, self._hidden, 0)
-            self._hooks.append(layers[0].register_forward_pre_hook(keep, with_kwargs=True))
-        for i in self.need.hidden - {0}:
-            # The last one is taken from the whole encoder: ModernBERT and its like end in a norm, as in
-            # output_hidden_states.
-            whole = self._body if self._body is not self.model else self.model.base_model
-            source = whole if i == self.spec.layers else layers[i - 1]
-            self._hooks.append(source.register_forward_hook(partial(_keep_output, self._hidden, i)))
+        whole = self._body if self._body is not self.model else self.model.base_model
+        self._hooks += hidden.tap(layers, whole, self.need.hidden, self._hidden)
 
     def _tap_attention(self) -> None:
         modules = self._attention_modules()
@@ -287,19 +280,6 @@ class Encoder(nn.Module):
         self._attention.clear()
         for record in self._records.values():
             record.clear()
-
-
-# Functions with bound arguments, not closures: deepcopy and pickle then give the copy's hooks the copy's dict.
-
-
-def _keep_input(
-    sink: dict[int, Tensor], layer: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
-    sink[layer] = args[0] if args else kwargs["hidden_states"]
-
-
-def _keep_output(sink: dict[int, Tensor], layer: int, _: nn.Module, __: Any, output: Any) -> None:
-    sink[layer] = output if isinstance(output, Tensor) else output[0]
 
 
 def encoder_digest(encoder: Encoder) -> str:

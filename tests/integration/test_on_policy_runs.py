@@ -23,7 +23,8 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [
         "task=response", "data=files", f"data.path={folder / 'rows.jsonl'}", f"teacher.path={folder / 'teacher'}",
         "teacher.fit.mode=never", "student.layers=[1,3]", "hardware=cpu", "hardware.precision=32-true", "hardware.batch_size=8",
-        "data.max_length=64", "logger=[]", "baseline=false", "trainer.max_epochs=2", "distill.lmbda=0.5", "on_policy.max_new_tokens=8",
+        "data.max_length=64", "logger=[]", "baseline=false", "trainer.max_epochs=2", "distill.lmbda=0.5",
+        "on_policy.max_new_tokens=8",
     ]  # fmt: skip
 
 

@@ -54,7 +54,8 @@ def typed(model: str, tmp_path: Path) -> list[str]:
     files = [f"data.{key}={tmp_path / f'{key}.jsonl'}" for key in COUNTS]
     return [
         "task=response", "data=files", *files, f"teacher.path={model}", "teacher.fit={mode: always, epochs: 8, lr: 0.02}",
-        "student.layers=[1,3]", "hardware=cpu", "hardware.precision=32-true", "trainer.max_epochs=2", "hardware.batch_size=8", "hardware.accumulate=2", "data.max_length=256", "task.system=be kind",
+        "student.layers=[1,3]", "hardware=cpu", "hardware.precision=32-true", "trainer.max_epochs=2", "hardware.batch_size=8",
+        "hardware.accumulate=2", "data.max_length=256", "task.system=be kind",
     ]  # fmt: skip
 
 
