@@ -1,6 +1,7 @@
 """`task=response` by the command: a tiny Llama is fine-tuned and teaches two of its layers, which are scored and reported."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,7 +63,9 @@ def typed(model: str, tmp_path: Path) -> list[str]:
 def test_a_run_from_lines_to_a_report(typed: list[str], command: Command, tmp_path: Path) -> None:
     """The student's perplexity is what transformers makes of its folder, answer by answer."""
     folder = tmp_path / "run"
-    done = command("train.py", *typed, f"paths.cache={tmp_path / 'cache'}", f"hydra.run.dir={folder}")
+    done = command(
+        "train.py", *typed, f"paths.cache={tmp_path / 'cache'}", f"hydra.run.dir={folder}", "+trainer.log_every_n_steps=1"
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     metrics, test = json.loads((folder / "metrics.json").read_text()), predictions.load(folder, "test")
     assert {"baseline/test/kl", "test/agreement", "teacher/test/ece", "val/perplexity"} <= metrics.keys()
@@ -90,12 +93,21 @@ def test_a_run_from_lines_to_a_report(typed: list[str], command: Command, tmp_pa
         "| closeness |",
         "student without KD",
         "text-generation",
+        "Answers that differ most",
     ):
         assert words in report + (folder / "student" / "README.md").read_text(), words
     curves = (folder / "logs" / "metrics.csv").read_text().splitlines()[0]
-    assert all(
-        name in curves for name in ("val/kl", "val/agreement", "train/tokens/divergence", "train/tokens/cross_entropy")
+    for name in ("val/kl", "val/agreement", "train/tokens/divergence", "train/tokens/cross_entropy"):
+        assert name in curves
+    shutil.copytree(folder, tmp_path / "copy")
+    done = command(
+        "scripts/compare_runs.py", str(folder), str(tmp_path / "copy"), "resamples=200", f"out={tmp_path / 'two'}"
     )
+    assert done.returncode == 0 and "| perplexity | +0.00 [+0.00, +0.00] |" in (tmp_path / "two.md").read_text(), (
+        done.stderr
+    )
+    done = command("scripts/export.py", f"student={folder}", "export=[onnx]")
+    assert "generates text; encoders can be exported" in done.stderr
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(
