@@ -9,7 +9,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +40,10 @@ class Plan:
     records: int
     record_bytes: int
     of_tokens: bool = False
+
+    def __add__(self, other: "Plan") -> "Plan":
+        """Both, of one store."""
+        return replace(self, examples=self.examples + other.examples, records=self.records + other.records)
 
     @property
     def total_bytes(self) -> int:

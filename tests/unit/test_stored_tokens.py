@@ -265,7 +265,6 @@ def test_a_lost_or_damaged_head_is_written_again(tmp_path: Path) -> None:
         ({"k": VOCAB}, rf"teacher\.k={VOCAB} must be less than the {VOCAB} tokens.*teacher\.stored_as=states"),
         ({"temperature": {"start": 4}}, r"stored_as=topk holds the probabilities of one temperature.*stored_as=states"),
         ({"temperature": 0}, r"teacher\.temperature=0.*number above 0"),
-        ({"seeds": (0, 1)}, r"several language models cannot be one teacher"),
     ],
 )
 def test_options_that_cannot_be(change: dict[str, Any], words: str, tmp_path: Path) -> None:
