@@ -1,6 +1,7 @@
 """`task=response` by the command: a tiny Llama is fine-tuned and teaches two of its layers, which are scored and reported."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mangakd.data.chat import ChatTemplate
 from mangakd.data.chat_tokens import Marker
 from mangakd.evaluation import predictions
 from mangakd.models.embedded_tiny import train_tokenizer
+from mangakd.runs.texts import stage_rows
 from mangakd.shop.manga_answers import make_split
 
 Compose = Callable[..., DictConfig]
@@ -51,16 +53,18 @@ def typed(model: str, tmp_path: Path) -> list[str]:
         (tmp_path / f"{key}.jsonl").write_text("\n".join(lines) + "\n")
     files = [f"data.{key}={tmp_path / f'{key}.jsonl'}" for key in COUNTS]
     return [
-        "task=response", "data=files", *files, f"teacher.path={model}", "teacher.fit.epochs=1", "student.layers=[1,3]",
-        "hardware=cpu", "hardware.precision=32-true", "trainer.max_epochs=2", "hardware.batch_size=8", "hardware.accumulate=2",
-        "task.system=be kind",
+        "task=response", "data=files", *files, f"teacher.path={model}", "teacher.fit={mode: always, epochs: 8, lr: 0.02}",
+        "student.layers=[1,3]", "hardware=cpu", "hardware.precision=32-true", "trainer.max_epochs=2", "hardware.batch_size=8",
+        "hardware.accumulate=2", "data.max_length=256", "task.system=be kind",
     ]  # fmt: skip
 
 
 def test_a_run_from_lines_to_a_report(typed: list[str], command: Command, tmp_path: Path) -> None:
     """The student's perplexity is what transformers makes of its folder, answer by answer."""
     folder = tmp_path / "run"
-    done = command("train.py", *typed, f"paths.cache={tmp_path / 'cache'}", f"hydra.run.dir={folder}")
+    done = command(
+        "train.py", *typed, f"paths.cache={tmp_path / 'cache'}", f"hydra.run.dir={folder}", "+trainer.log_every_n_steps=1"
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     metrics, test = json.loads((folder / "metrics.json").read_text()), predictions.load(folder, "test")
     assert {"baseline/test/kl", "test/agreement", "teacher/test/ece", "val/perplexity"} <= metrics.keys()
@@ -88,12 +92,21 @@ def test_a_run_from_lines_to_a_report(typed: list[str], command: Command, tmp_pa
         "| closeness |",
         "student without KD",
         "text-generation",
+        "Answers that differ most",
     ):
         assert words in report + (folder / "student" / "README.md").read_text(), words
     curves = (folder / "logs" / "metrics.csv").read_text().splitlines()[0]
-    assert all(
-        name in curves for name in ("val/kl", "val/agreement", "train/tokens/divergence", "train/tokens/cross_entropy")
+    for name in ("val/kl", "val/agreement", "train/tokens/divergence", "train/tokens/cross_entropy"):
+        assert name in curves
+    shutil.copytree(folder, tmp_path / "copy")
+    done = command(
+        "scripts/compare_runs.py", str(folder), str(tmp_path / "copy"), "resamples=200", f"out={tmp_path / 'two'}"
     )
+    assert done.returncode == 0 and "| perplexity | +0.00 [+0.00, +0.00] |" in (tmp_path / "two.md").read_text(), (
+        done.stderr
+    )
+    done = command("scripts/export.py", f"student={folder}", "export=[onnx]")
+    assert "generates text; encoders can be exported" in done.stderr
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(
@@ -124,9 +137,9 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(
         (["task.too_long=drop"], r"too_long=drop must be one of leave_out, cut"),
         (["task.monitor=kl"], r"task\.monitor='kl' is no metric.*perplexity, nll, accuracy, ece"),
         (["losses.tokens.divergence=kl"], r"divergence='kl' is unknown"),
-        (["data.columns={prompt: question}"], r"data\.columns\.prompt=question names a column that no file has"),
+        (["data.columns={prompt: question}"], r"path\.jsonl has no column 'question'; .*data\.columns\.prompt"),
         (["student.path={other}"], r"have different tokenizers, and task=response compares them.*distill\.alpha=0"),
-        (["student.path={wide}"], r"losses\.tokens compares token by token, but .* tokens and .* tokens.*vocabulary=common"),
+        (["student.path={wide}"], r"losses\.tokens compares .* has \d+ tokens and teacher llama \d+\..*vocabulary=common"),
         (["student.path={mute}"], r"has no chat template and no EOS token"),
     ],
 )  # fmt: skip
@@ -157,7 +170,8 @@ def _student(name: str, model: str, folder: Path) -> str:
 def test_unlabelled_texts_are_learnt_beside_answers(typed: list[str], compose: Compose, tmp_path: Path) -> None:
     (tmp_path / "more.txt").write_text("\n".join(f"volume {i} of the manga is here" for i in range(9)))
     own = [f"data.unlabelled_path={tmp_path / 'more.txt'}", "data.labelled_share=0.5"]
-    run = checked(compose(*typed, *own, "+stages.distil.texts=[labelled,unlabelled]"), tmp_path / "run")
+    run = checked(compose(*typed, *own, "+stages.distil={texts: [labelled,unlabelled], limit: 30}"), tmp_path / "run")
     splits = run.material.splits
     assert len(splits["train"]) == 24 and len(splits["unlabelled"]) == 9
     assert splits["unlabelled"].units["targets"].min() > 2
+    assert len(stage_rows(splits, run.parts.stages[0])) == 30

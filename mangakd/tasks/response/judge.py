@@ -19,7 +19,9 @@ import numpy as np
 
 from mangakd.core.spec import Head
 from mangakd.evaluation.bootstrap import Statistic
-from mangakd.evaluation.judge import Arrays, Judge, Score
+from mangakd.evaluation.judge import Arrays, Details, Judge, Score
+from mangakd.evaluation.predictions import Predictions
+from mangakd.tasks.response.details import ResponseDetails
 
 EXACT = (
     "train with teacher=local or teacher.stored_as=states: other stores do not hold the teacher's whole distribution"
@@ -96,6 +98,9 @@ class ResponseJudge(Judge):
             for name, each in MEASURES.items()
             if each.of in answers
         }
+
+    def details(self, test: Predictions, validation: Predictions | None = None) -> Details:
+        return ResponseDetails(test)
 
     def chance(self, head: Head, truth: Arrays) -> dict[str, float]:
         """The nll of a model to which all tokens of the vocabulary are alike."""
