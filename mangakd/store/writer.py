@@ -50,9 +50,10 @@ class Plan:
         return self.examples * INDEX.itemsize + self.records * self.record_bytes
 
     def __str__(self) -> str:
-        each = f"{self.records:,} target tokens" if self.of_tokens else f"{self.examples:,} examples"
-        size = self.record_bytes + (0 if self.of_tokens else INDEX.itemsize)
-        return f"{each} × {size:,} bytes = {_size(self.total_bytes)}"
+        total = _size(self.total_bytes)
+        if self.of_tokens:
+            return f"{self.records:,} target tokens × {self.record_bytes:,} bytes, with an index {total}"
+        return f"{self.examples:,} examples × {self.record_bytes + INDEX.itemsize:,} bytes = {total}"
 
 
 class StoreWriter:

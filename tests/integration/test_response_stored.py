@@ -84,7 +84,7 @@ def test_a_plan_says_how_large_the_store_will_be(typed: list[str], compose: Comp
     size = tokens * 46 + len(counts) * 12
     assert (
         store(run)[-1]
-        == f"the store of the teacher's answers takes {tokens:,} target tokens × 46 bytes = {size / 1000:.1f} kB"
+        == f"the store of the teacher's answers takes {tokens:,} target tokens × 46 bytes, with an index {size / 1000:.1f} kB"
     )
 
 
