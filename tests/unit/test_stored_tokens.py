@@ -196,7 +196,8 @@ def test_bytes_are_told_before_the_fill(tmp_path: Path, caplog: pytest.LogCaptur
         options("topk").provider(given)
     tokens = int(given.splits["train"].units["targets"].sum())
     each = K * (2 + 2) + 4 + 10  # ids, log p, the mass of all others; for scores two log p and an id
-    assert f"of train: {tokens} target tokens × {each} bytes, with an index {(tokens * each + 30 * 12) / 1000:.1f} kB" in caplog.text
+    size = (tokens * each + 30 * 12) / 1000
+    assert f"of train: {tokens} target tokens × {each} bytes, with an index {size:.1f} kB" in caplog.text
 
 
 @each_kind
