@@ -19,8 +19,12 @@ from mangakd.planning.job import TEACHER_BYTES, Job, Machine, Placement
 from mangakd.planning.plan import Estimate, estimate
 from mangakd.planning.sizes import Model
 from mangakd.runs.run import Run
+from mangakd.store.manifest import Manifest
+from mangakd.store.writer import Plan
 from mangakd.teachers.cached import Cached
+from mangakd.teachers.fill import counts_of
 from mangakd.teachers.options import TeacherOptions
+from mangakd.teachers.several import CONCATENATED
 from mangakd.training.hardware import Hardware
 from mangakd.training.stages import Stage
 
@@ -112,6 +116,20 @@ def token_index(run: Run, plan: Estimate) -> list[str]:
     if not isinstance(student, Apart):
         return []
     return ["", *index.lines(plan.student.outputs, tokens=math.ceil(student.documents.lengths.mean()))]
+
+
+def store(run: Run) -> list[str]:
+    """A line about what a stored teacher writes; none for other teachers."""
+    options, models = run.parts.teacher, run.models
+    if not isinstance(options, Cached):
+        return []
+    spec, splits = models.teacher_spec, run.material.splits.values()
+    members = 1 if options.combine == CONCATENATED else len(options.members)
+    manifest = Manifest("", "", spec.head, members, **options.record(spec)._asdict())
+    keys, first = np.unique(np.concatenate([split.teacher.keys for split in splits]), return_index=True)
+    counts = np.concatenate([counts_of(split, manifest) for split in splits])[first]
+    plan = Plan(len(keys), int(counts.sum()), manifest.record_bytes, manifest.of_tokens)
+    return ["", f"the store of the teacher's answers takes {plan}"]
 
 
 def _query_tokens(pairs: Apart) -> int:

@@ -9,7 +9,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -41,14 +41,19 @@ class Plan:
     record_bytes: int
     of_tokens: bool = False
 
+    def __add__(self, other: "Plan") -> "Plan":
+        """Both, of one store."""
+        return replace(self, examples=self.examples + other.examples, records=self.records + other.records)
+
     @property
     def total_bytes(self) -> int:
         return self.examples * INDEX.itemsize + self.records * self.record_bytes
 
     def __str__(self) -> str:
-        each = f"{self.records:,} target tokens" if self.of_tokens else f"{self.examples:,} examples"
-        size = self.record_bytes + (0 if self.of_tokens else INDEX.itemsize)
-        return f"{each} × {size:,} bytes = {_size(self.total_bytes)}"
+        total = _size(self.total_bytes)
+        if self.of_tokens:
+            return f"{self.records:,} target tokens × {self.record_bytes:,} bytes, with an index {total}"
+        return f"{self.examples:,} examples × {self.record_bytes + INDEX.itemsize:,} bytes = {total}"
 
 
 class StoreWriter:

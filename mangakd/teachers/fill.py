@@ -14,7 +14,8 @@ are records as they lie on disk, a shard (at most 128 MB) at a time.
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 class Record(NamedTuple):
-    """How a store keeps an answer (store/manifest.py)."""
+    """How a store keeps an answer: entries of its manifest (store/manifest.py)."""
 
     kind: str = DENSE
     dtype: str = "float32"
@@ -66,9 +67,9 @@ def manifest_of(teacher: TeacherProvider, precision: str, record: Record = DENSE
     )
 
 
-def counts_of(split: EncodedSplit, manifest: Manifest) -> np.ndarray | None:
-    """(S) records of each sequence of a split; None: one."""
-    return split.sequences.units["targets"] if manifest.of_tokens else None
+def counts_of(split: EncodedSplit, manifest: Manifest) -> np.ndarray:
+    """(S) records of each sequence of a split."""
+    return split.sequences.units["targets" if manifest.of_tokens else "sequences"]
 
 
 def fill(folder: Path, manifest: Manifest, teacher: TeacherProvider, context: TeacherContext) -> int:
@@ -100,17 +101,26 @@ class Fill:
         with StoreWriter(folder, self.manifest) as writer:
             if self.manifest.kind == "states" and head_file(folder) is None:
                 save_head(folder, self._head())
+            self._say(folder, writer)
             for name, split in self.context.splits.items():
                 counts = counts_of(split, self.manifest)
-                plan = writer.plan(split.teacher.keys, counts)
-                if not plan.examples:
+                if (size := writer.plan(split.teacher.keys, counts).examples) == 0:
                     continue
-                processes = f", by {ranks.world()} processes" if ranks.world() > 1 else ""
-                log.info("store %s of %s: %s%s", folder, name, plan, processes)
-                with self.context.progress(f"teacher on {name}", plan.examples) as advance:
+                with self.context.progress(f"teacher on {name}", size) as advance:
                     compute = partial(self._together, name, advance)
                     count += writer.capture(split.teacher.keys, compute, counts=counts)
         return count
+
+    def _say(self, folder: Path, writer: StoreWriter) -> None:
+        """Log what will be written of each split, and of all of them."""
+        splits = self.context.splits.items()
+        plans = {name: writer.plan(split.teacher.keys, counts_of(split, self.manifest)) for name, split in splits}
+        plans = {f"of {name}": plan for name, plan in plans.items() if plan.examples}
+        if len(plans) > 1:
+            plans["in all"] = reduce(add, plans.values())
+        processes = f", by {ranks.world()} processes" if ranks.world() > 1 else ""
+        for what, plan in plans.items():
+            log.info("store %s %s: %s%s", folder, what, plan, processes)
 
     def answer(self, name: str, positions: np.ndarray, advance: Advance | None = None) -> list[np.ndarray]:
         """This rank's share of the records; on the first rank the shares of all."""
@@ -129,7 +139,7 @@ class Fill:
             parts.append(self.manifest.codec.encode(self._taken(batch)))
             if advance is not None:
                 advance(len(batch["key"]))
-        return in_order(np.concatenate(parts), self._counts(split, positions), batches.order)
+        return in_order(np.concatenate(parts), counts_of(split, self.manifest)[positions], batches.order)
 
     def _together(self, name: str, advance: Advance, positions: np.ndarray) -> np.ndarray:
         """Records of rows `positions` (n) of a split, computed by all ranks."""
@@ -137,7 +147,7 @@ class Fill:
         shares = self._shares(name, positions)
         parts = self.answer(name, positions, advance)
         advance(len(positions) - len(shares[0]))
-        counts = self._counts(self.context.splits[name], positions)
+        counts = counts_of(self.context.splits[name], self.manifest)[positions]
         return in_order(np.concatenate(parts), counts, np.concatenate(shares))
 
     def _shares(self, name: str, positions: np.ndarray) -> list[np.ndarray]:
@@ -146,10 +156,6 @@ class Fill:
         order = EvalBatches(self.context.splits[name].sequences, size, positions).order
         turn = np.arange(len(order)) // size % ranks.world()
         return [order[turn == rank] for rank in range(ranks.world())]
-
-    def _counts(self, split: EncodedSplit, positions: np.ndarray) -> np.ndarray:
-        counts = counts_of(split, self.manifest)
-        return np.ones(len(positions), np.int64) if counts is None else counts[positions]
 
     def _taken(self, batch: Batch) -> Mapping[str, np.ndarray]:
         """What the store keeps of the teacher's answer to a batch."""

@@ -79,15 +79,10 @@ class EnsembleOptions(TeacherOptions):
 
 
 def check_combinable(kind: Kind, combine: str, several: bool) -> None:
-    """Raises UserError for vectors of several members that are not concatenated, for other answers that would be, and for several
-    language models.
+    """Raises UserError for vectors of several members that are not concatenated, and for other answers that would be.
 
     Each member has directions of its own, so that a mean of their vectors means nothing.
     """
-    if kind == "tokens" and (several or combine == CONCATENATED):
-        raise UserError(
-            "several language models cannot be one teacher: give one, with teacher.path and one of teacher.seeds."
-        )
     if combine == CONCATENATED and kind != "vector":
         raise UserError(
             f"teacher.combine={CONCATENATED} is for vectors, and the task's head is of kind {kind}: use probabilities."

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mangakd.core.outputs import Batch
+from mangakd.core.outputs import TARGETS, Batch
 from mangakd.core.token_logits import Draws, FromStates, Known, LmHead, TokenLogits, TopK
 from mangakd.losses.chunked import chunk_size
 from mangakd.store.manifest import Manifest
@@ -76,7 +76,7 @@ def difference(live: FromStates, stored: TokenLogits, batch: Batch) -> float:
             gap = torch.maximum(gap, (tail.exp() - some.tail.exp()).abs().max())
         else:
             uniform = torch.from_numpy(_uniform(batch, some.ids.shape[1])[rows])
-            gap = (_drawn(log_p, uniform)["ids"] != some.ids).double().mean()
+            gap = (_drawn(log_p, uniform)["ids"] != some.ids).float().mean()
         worst = float(np.maximum(worst, float(gap)))  # keeps a NaN
     return worst
 
@@ -103,14 +103,14 @@ def _drawn(log_p: Tensor, uniform: Tensor) -> dict[str, Tensor]:
     exact = torch.float32 if log_p.device.type == "mps" else torch.float64
     reached = log_p.to(exact).exp_().cumsum(-1)
     # Rounded sums end beside 1: scaled numbers never lie beyond the last token.
-    ids = torch.searchsorted(reached, uniform.to(log_p.device, exact) * reached[:, -1:], right=True)
+    ids = torch.searchsorted(reached, uniform.to(exact).to(log_p.device) * reached[:, -1:], right=True)
     return {"ids": ids.clamp_(max=log_p.shape[1] - 1)}
 
 
 def _uniform(batch: Batch, number: int) -> np.ndarray:
     """(P, N) numbers in [0, 1): of each sequence from a generator that its key seeds."""
     keys = batch["key"].cpu().numpy().astype(np.uint64)
-    counts = batch["teacher"]["targets"].sum(1).cpu().numpy()
+    counts = batch["teacher"][TARGETS].sum(1).cpu().numpy()
     return np.concatenate([
         np.random.Generator(np.random.Philox(key=key)).random((count, number)) for key, count in zip(keys, counts, strict=True)
     ])  # fmt: skip
