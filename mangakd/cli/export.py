@@ -21,9 +21,11 @@ from mangakd.data.tables import existing, read_table, read_texts
 from mangakd.evaluation import predictions
 from mangakd.evaluation.report.export import FOLDER
 from mangakd.evaluation.served import Served
+from mangakd.export.checks import KEY, check_encodes
 from mangakd.export.data import Data, Split, of_file, of_run, of_texts
 from mangakd.export.graph import reads_pairs
 from mangakd.export.variants import CALIBRATION
+from mangakd.models import load
 from mangakd.models.pooling import Pooling
 from mangakd.runs.exports import data_of
 from mangakd.runtime.tokenise import Text
@@ -38,6 +40,8 @@ def run(config: DictConfig) -> None:
     """One export. Raises UserError for a folder, texts or options that cannot be used."""
     start_logging(None)
     student = _student(config.export.student)
+    if (student / "config.json").is_file():
+        check_encodes(load.load_config(str(student), KEY), student)
     folder = student.absolute().parent
     settings = _of_run(folder)
     exports = exports_of(config, None if settings is None else OmegaConf.select(settings, "data.max_length"))

@@ -146,6 +146,19 @@ class EncodedSplit:
         starts = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=len(self)))])
         return EncodedSplit(Sides(student, teacher, *self.sides[2:]), self.columns, self._units, starts)
 
+    def take(self, rows: np.ndarray) -> "EncodedSplit":
+        """Some of the rows."""
+        if self.first is None:
+            sequences, first = rows, None
+        else:
+            sequences = np.concatenate([np.arange(self.first[i], self.first[i + 1]) for i in rows])
+            first = np.concatenate([[0], np.cumsum(np.diff(self.first)[rows])])
+        student = Selection(self.student, sequences)
+        teacher = student if self.sides.shared else Selection(self.teacher, sequences)
+        columns, units = ({name: each[rows] for name, each in of.items()} for of in (self.columns, self._units))
+        owners = None if self.owners is None else self.owners[rows]
+        return EncodedSplit(Sides(student, teacher, *self.sides[2:]), columns, units, first, owners)
+
     def collate(self, rows: Sequence[int] | np.ndarray) -> Batch:
         """student, teacher: inputs (S, T). key (S): of the teacher's tokens. The columns, (B, …).
 

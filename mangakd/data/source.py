@@ -139,7 +139,8 @@ class Source(ABC):
         """The columns to read of a file: all but optional ones that it lacks. One input at least, so that its lack is told."""
         columns = {name: self.column(name) for name in self.needs}
         present = {name: each for name, each in columns.items() if name not in self.optional or table.has(each.name)}
-        lead = inputs(self.needs)[0]
+        renamed = [name for name in inputs(self.needs) if self.columns.get(name, name) != name]
+        lead = [*renamed, *inputs(self.needs)][0]
         return present if any(name in present for name in inputs(self.needs)) else {lead: columns[lead], **present}
 
     def _check_columns(self) -> None:

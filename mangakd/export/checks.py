@@ -36,12 +36,17 @@ def check_late(pooling: Pooling | None, pairs: bool | None, folder: Path) -> Non
         )
 
 
-def check_no_head(config: Any, folder: Path) -> None:
-    """Raises UserError unless a folder without a classification head is an encoder, alone or with its pretraining head."""
+def check_encodes(config: Any, folder: Path) -> None:
+    """Raises UserError for a model that generates text."""
     architectures = " ".join(config.architectures or ())
     if config.is_encoder_decoder or any(word in architectures for word in _WRITES):
         raise UserError(f"{KEY}={folder} is a {config.model_type} that generates text; encoders can be exported.")
-    head = architectures.partition("For")[2]
+
+
+def check_no_head(config: Any, folder: Path) -> None:
+    """Raises UserError unless a folder without a classification head is an encoder, alone or with its pretraining head."""
+    check_encodes(config, folder)
+    head = " ".join(config.architectures or ()).partition("For")[2]
     if head and head not in _PRETRAINED:
         raise UserError(
             f"{KEY}={folder} has a head for {head}. Exportable models have a head for sequence classification (one label, "

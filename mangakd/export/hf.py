@@ -128,6 +128,10 @@ model.encode(["where is my order?"], is_query=True), model.encode(["It is on its
         "sentence-transformers", "sentence-similarity", """from sentence_transformers import SentenceTransformer
 SentenceTransformer("path/to/this/folder").encode(["where is my order?"])""",
     ),
+    "tokens": (
+        "transformers", "text-generation", """from transformers import pipeline
+pipeline("text-generation", "path/to/this/folder")([{"role": "user", "content": "where is my order?"}])""",
+    ),
     "labels": (
         "transformers", "text-classification", """from transformers import pipeline
 pipeline("text-classification", "path/to/this/folder")("where is my order?")""",

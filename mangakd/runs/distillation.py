@@ -65,7 +65,7 @@ def distillation(run: Run) -> None:
         _write(run, distilled, teacher.spec.name, answers, metrics)
     if run.given.baseline:
         baseline = recipe.students.build()
-        without_teacher(recipe.fits, baseline, splits["train"], run.given.folder / BASELINE, distilled.steps)
+        without_teacher(recipe.fits, baseline, recipe.baseline_rows, run.given.folder / BASELINE, distilled.steps)
         if ranks.is_first():
             baseline = recipe.students.finish(baseline)
             answers[BASELINE] = student_answers(task, baseline, splits, hardware, BASELINE, beside)

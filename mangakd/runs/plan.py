@@ -48,6 +48,8 @@ def remarks(plan: Estimate, stages: list[Stage], baseline: bool) -> list[str]:
     if len(stages) > 1:
         names = ", ".join(stage.name for stage in stages)
         lines += ["", f"planned is one stage of trainer.max_epochs on the labelled texts; the recipe has {names}"]
+    if any(stage.limit is not None for stage in stages):
+        lines += ["", "planned are all labelled texts, whatever the limit of a stage"]
     if baseline:
         alone = replace(plan.job, teacher="none", soft_targets=False, hidden_pairs=0, attention_pairs=0)
         total = table.between(estimate(plan.student, None, plan.machine, alone).total, table.duration)

@@ -15,7 +15,7 @@ from mangakd.models.encoder import Encoder
 from mangakd.runs.answers import answers_of_some
 from mangakd.runs.fits import Fits
 from mangakd.runs.students import Students
-from mangakd.runs.texts import Splits, stage_rows
+from mangakd.runs.texts import Splits, limited, stage_rows
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.local import LocalTeacher
 from mangakd.training.fit import FitResult, fit
@@ -41,6 +41,12 @@ class Recipe:
     teacher: TeacherProvider
     stored: Callable[[], TeacherProvider]
     loggers: RunLogger | None
+
+    @property
+    def baseline_rows(self) -> EncodedSplit:
+        """The labelled rows; no more of them than the stages learn from."""
+        limits = [stage.limit for stage in self.stages]
+        return limited(self.splits["train"], None if None in limits else max(filter(None, limits)))
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
 """One line about a run, printed before it starts."""
 
+from collections.abc import Sequence
+
 from mangakd.core.spec import Head
 from mangakd.data.source import Corpus
 from mangakd.losses.loss_set import LossSet
 from mangakd.runs.run import Run
 from mangakd.training.hardware import Hardware
+from mangakd.training.stages import Stage
 
 
 def summary(run: Run) -> str:
@@ -13,13 +16,19 @@ def summary(run: Run) -> str:
     setting = run.given.settings("hardware.precision")
     return (
         f"{_data(run.parts.corpus, models.head)}; {models.teacher_spec.sizes()} → {models.student_spec.sizes()}; "
-        f"{_losses(run.material.losses)}; steps of {_step(hardware)} in {_precision(hardware, setting)}"
+        f"{_losses(run.material.losses)}{_limits(run.parts.stages)}; "
+        f"steps of {_step(hardware)} in {_precision(hardware, setting)}"
     )
 
 
 def _data(corpus: Corpus, head: Head) -> str:
     rows = f"{len(corpus.train)} / {len(corpus.validation)} / {len(corpus.test)} rows"
     return f"{corpus.name}: {rows}, {f'{head.outputs} labels' if head.kind == 'labels' else head}"
+
+
+def _limits(stages: Sequence[Stage]) -> str:
+    limits = [f"{stage.name} from {stage.limit} rows" for stage in stages if stage.limit is not None]
+    return f"; {', '.join(limits)}" if limits else ""
 
 
 def _losses(losses: LossSet) -> str:

@@ -129,7 +129,14 @@ def sequence_texts(corpus: Corpus, task: Task, stages: Sequence[Stage]) -> dict[
 
 def stage_rows(splits: Splits, stage: Stage) -> EncodedSplit:
     """What a stage trains on."""
-    return joined([splits["train" if kind == "labelled" else kind] for kind in stage.texts])
+    return limited(joined([splits["train" if kind == "labelled" else kind] for kind in stage.texts]), stage.limit)
+
+
+def limited(split: EncodedSplit, limit: int | None) -> EncodedSplit:
+    """At most so many rows, drawn without the run's seed: runs of several seeds differ in their students alone."""
+    if limit is None or limit >= len(split):
+        return split
+    return split.take(np.sort(np.random.default_rng(0).permutation(len(split))[:limit]))
 
 
 def augmented_texts(augment: Augment, corpus: Corpus, head: Head, path: str, tokenizer: Any, cache: Path) -> list[str]:

@@ -2,8 +2,8 @@
 
 A fact that changes from customer to customer, such as the state of an order, stands in a passage beside the question, so that
 the answer can be told from the prompt. Facts of the shop, such as the postage to a country, are in the answers alone and must be
-learnt. Answers have several wordings, the first one being the most frequent: a teacher knows their shares, a few examples do not
-show them. Questions have typing noise, answers have none.
+learnt. Answers have several wordings, openers and closers: a teacher knows which of them are possible, while an example shows a
+single one. Questions have typing noise, answers have none.
 
 Wordings with a leading `~` and new titles occur in validation and test alone. A hash of the question decides its split, so that
 splits share no question. Seeds are strings, so every process draws the same.
@@ -181,7 +181,13 @@ TOPICS: tuple[Topic, ...] = (
 _COPIES = 5  # weight of questions about a copy in the catalogue, beside TOPICS
 _YES = ("Yes, we have {copy}.", "We do: {copy} is here.", "You are in luck, {copy} is in our catalogue.")
 _NO = ("Sorry, we have {copy}, but not {missing}.", "Not quite: {copy} is here, though not {missing}.")
-_CLOSERS = ("", "", "", " Anything else?", " Have a nice day!")
+_OPENERS = (
+    "", "", "", "Sure. ", "Of course. ", "Happy to help. ", "Good question. ", "Let me see. ", "Thanks for asking. ", "Hello! ",
+)  # fmt: skip
+_CLOSERS = (
+    "", "", "", " Anything else?", " Have a nice day!", " Just write again if not.", " Is that all right?", " See you soon!",
+    " Happy reading!", " Your MangaAssist",
+)  # fmt: skip
 
 
 def make_split(split: str, size: int | None = None) -> list[Answer]:
@@ -211,9 +217,7 @@ def _about_topic(speaker: Speaker) -> Answer:
         return speaker.expand(parse(phrase), slots)
 
     question = add_noise(write(pick(topic.questions, rng, speaker.novelty)), rng)
-    return Answer(
-        question, tuple(map(write, topic.context)), write(_wording(topic.answers, rng)) + rng.choice(_CLOSERS)
-    )
+    return Answer(question, tuple(map(write, topic.context)), _polite(write(rng.choice(topic.answers)), rng))
 
 
 def _about_copy(rng: Random, novelty: float) -> Answer:
@@ -224,12 +228,11 @@ def _about_copy(rng: Random, novelty: float) -> Answer:
     missing = [WORDS[name][value][1][0] for name, value in wish.attributes.items() if page.attributes[name] != value]
     if wish.volume not in (None, page.volume):
         missing.append(f"volume {wish.volume}")
-    answer = _wording(_NO if missing else _YES, rng).format(
+    answer = rng.choice(_NO if missing else _YES).format(
         copy=f"{page.title}, volume {page.volume}", missing=", ".join(missing)
     )
-    return Answer(question, (page.page,), answer + rng.choice(_CLOSERS))
+    return Answer(question, (page.page,), _polite(answer, rng))
 
 
-def _wording(phrases: tuple[str, ...], rng: Random) -> str:
-    """The first phrase most often: 1, 1/2, 1/3, …"""
-    return rng.choices(phrases, [1 / place for place in range(1, len(phrases) + 1)])[0]
+def _polite(answer: str, rng: Random) -> str:
+    return rng.choice(_OPENERS) + answer + rng.choice(_CLOSERS)

@@ -34,6 +34,8 @@ class Task(ABC):
     counts for losses beside ALWAYS (losses/base.py). shows_untrained: whether the tables have the student before its training,
     too. pairs: whether its models score pairs of texts; the student is then saved as a CrossEncoder of sentence-transformers.
     compares: whether `ask` compares a model with the teacher, whose answers are too large to keep.
+    tokenised_early: whether preflight tokenises, because some texts are refused then: queries that leave no room for a document,
+    answers that cannot be told from their prompt.
     judge: names, ranks and computes the scores. monitor: the judge's score that picks the best epoch.
     """
 
@@ -42,6 +44,7 @@ class Task(ABC):
     shows_untrained: ClassVar[bool] = False
     pairs: ClassVar[bool] = False
     compares: ClassVar[bool] = False
+    tokenised_early: ClassVar[bool] = False
     name: str
     kind: Kind
     judge: Judge

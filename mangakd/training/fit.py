@@ -98,8 +98,9 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, setu
     _check_rows(setup, share)
     _check_units(setup.train, losses)
     step = Step(total_steps(len(loader), accumulate, **setup.trainer), step_rows, accumulate)
+    beside = teacher if losses.needs_teacher else None  # else the teacher is not where the student is
     validation = Validation(
-        setup.task, student.spec.head, setup.validation, hardware.eval_batch_size, share, setup.reference, teacher
+        setup.task, student.spec.head, setup.validation, hardware.eval_batch_size, share, setup.reference, beside
     )
     module = RunModule(model, terms, teacher, setup.optim, validation, step, setup.seed, hardware, setup.identity)
     judge, monitor = setup.task.judge, f"val/{setup.task.monitor}"

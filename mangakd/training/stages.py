@@ -25,6 +25,8 @@ QUANTISES = (None, "int8")
 class Stage:
     """losses: names of the run's losses, or None for all. texts: some of labelled, augmented, unlabelled.
 
+    limit: rows of these texts at most, the same for all seeds; the teacher is fine-tuned on all labelled texts, and the baseline
+    learns from as many of them as the stages do.
     epochs, lr: None for the run's. frozen: `embeddings` and layers 1…L that do not learn. patience: the stage ends after this
     number of epochs without a better validation score. keep: best (validation epoch) | last; None: best if the losses read the
     logits, because otherwise the score says nothing. teacher: run | stored (the run's teacher, with logits that are stored on
@@ -36,6 +38,7 @@ class Stage:
     name: str
     losses: Sequence[str] | None = None
     texts: Sequence[str] = ("labelled",)
+    limit: int | None = None
     epochs: int | None = None
     lr: float | None = None
     frozen: Sequence[str | int] = ()
@@ -53,7 +56,7 @@ class Stage:
         if unknown or not self.texts:
             hint = near(str(unknown[0]), TEXTS) if unknown else ""
             raise UserError(f"{self.key('texts')}={list(self.texts)} must name some of {', '.join(TEXTS)}{hint}")
-        for key in ("epochs", "patience"):
+        for key in ("epochs", "patience", "limit"):
             value = getattr(self, key)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise UserError(f"{self.key(key)}={value} must be a whole number from 1 on, or null.")
@@ -98,7 +101,7 @@ class Stage:
     def _part(self, student: Encoder, name: str | int) -> nn.Module:
         if name == "embeddings":
             base = student.model.base_model
-            return getattr(base, "embeddings", None) or base.get_input_embeddings()
+            return getattr(base, "embeddings", None) or student.model.get_input_embeddings()
         layers = layer_list(student.model, student.spec.layers)
         if layers is None:
             raise UserError(

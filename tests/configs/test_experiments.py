@@ -89,6 +89,7 @@ OWN_DATA = {
     "rerank_quickstart": [*SEARCH_DATA, "data.documents=3"],
     "rerank_medquad": [*SEARCH_DATA, "data.documents=3"],
     "embedding_quickstart": SEARCH_DATA,
+    "response_quickstart": ["data=manga_answers", "data.train_limit=40", "data.val_limit=6", "data.test_limit=6"],
     "quickstart": [
         "data=manga_intent", "data.train_limit=100", "data.val_limit=80", "data.test_limit=80", "data.unlabelled=20",
     ],
@@ -104,6 +105,7 @@ def test_a_template_trains(
     tiny_fresh: Path,
     run_here: Callable[..., None],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """All its stages, an epoch each, on tiny models and a few rows."""
     tiny = [
@@ -113,6 +115,9 @@ def test_a_template_trains(
     ]  # fmt: skip
     if file.stem in OWN_DATA:
         tiny = [word for word in tiny if not word.startswith("data")] + OWN_DATA[file.stem]
+    if file.stem == "response_quickstart":
+        monkeypatch.setenv("MANGAKD_CACHE", str(tmp_path / "cache"))
+        tiny += ["teacher.path=embedded_tiny", "stages.distil.limit=16"]
     if file.stem == "embedding_matryoshka":
         tiny = [word for word in tiny if not word.startswith("data")] + [*offline[file.stem], "task.dims=[32,8]"]
     config = compose(*tiny)

@@ -49,6 +49,18 @@ def test_a_batch_holds_all_sequences_of_its_rows() -> None:
     assert torch.equal(moved["first"], batch["first"])
 
 
+def test_some_rows_of_a_split_make_the_same_batches() -> None:
+    split, rows = pairs(), np.array([3, 0, 5])
+    split.owners = np.arange(10, 16)
+    some = split.take(rows)
+    assert len(some) == 3 and some.owners is not None and some.owners.tolist() == [13, 10, 15]
+    assert some.units["graded"].tolist() == some.units["sequences"].tolist() == [2, 2, 4]
+    one, other = some.collate([2, 0]), split.collate([5, 3])
+    for name in ("first", "grade", "key"):
+        assert torch.equal(one[name], other[name])
+    assert torch.equal(one["student"]["input_ids"], other["student"]["input_ids"])
+
+
 def test_losses_count_what_a_row_holds() -> None:
     split = pairs()
     owned = [split.student.lengths[a:b] for a, b in pairwise(FIRST)]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from mangakd.evaluation import gate
 from mangakd.models import lora
-from mangakd.runs.checks import late, machine, models, recipe, teacher
+from mangakd.runs.checks import language, late, machine, models, recipe, teacher
 from mangakd.runs.fits import identity_of
 from mangakd.runs.resume import checkpoint_of
 from mangakd.runs.run import Run
@@ -74,6 +74,9 @@ def _of_student(run: Run) -> Iterator[Check]:
     )
     yield lambda: models.stage_students(run.parts.stages, sizes, run.parts.task.kind, run.parts.hardware)
     yield lambda: models.lengths(run.given.max_length, {"teacher": sizes.teacher_shape, "student": sizes.student_shape})
+    yield lambda: language.lengths(
+        run.given.max_length, run.parts.task.kind, {"teacher": sizes.teacher_shape, "student": sizes.student_shape}
+    )
     yield lambda: late.pairs(
         sizes.late, run.parts.task, {"teacher": sizes.teacher_shape, "student": sizes.student_shape}
     )
@@ -81,6 +84,8 @@ def _of_student(run: Run) -> Iterator[Check]:
 
 def _of_recipe(run: Run) -> Iterator[Check]:
     given, parts, sizes, material = run.given, run.parts, run.models, run.material
+    yield lambda: language.vocabularies(parts.task, sizes.student_spec, sizes.teacher_spec)
+    yield lambda: language.made_of_classifiers(parts.task.kind, parts.teacher, parts.exports, parts.stages)
     yield lambda: material.losses
     yield lambda: recipe.stages(
         parts.stages, material.losses.callbacks, sizes.student_spec,
@@ -106,14 +111,14 @@ def _of_recipe(run: Run) -> Iterator[Check]:
     yield lambda: late.stages(sizes.late, parts.stages, sizes.config_of)
     yield lambda: late.quantisers(sizes.late, parts.stages)
     yield lambda: recipe.resumed(checkpoint_of(given.folder, given.resume), parts.stages, lambda: _first_fit(run))
-    yield lambda: _room_for_documents(run)
+    yield lambda: _refused_texts(run)
     yield lambda: machine.disk(given.folder, sizes.student_shape, _learning(run))
     yield lambda: recipe.exports(parts.exports, parts.stages)
 
 
-def _room_for_documents(run: Run) -> object:
-    """A query that leaves no room for a document shows when pairs are tokenised. The run finds the tokens in the cache."""
-    return run.material.splits if run.parts.task.pairs else None
+def _refused_texts(run: Run) -> object:
+    """Some texts are refused when they are tokenised (`Task.tokenised_early`). The run finds the tokens in the cache."""
+    return run.material.splits if run.parts.task.tokenised_early else None
 
 
 def _first_fit(run: Run) -> Identity:

@@ -38,6 +38,7 @@ class Rerank(Task):
     units: ClassVar[tuple[str, ...]] = ("labels", "groups", "ordered")
     shows_untrained: ClassVar[bool] = True  # layers of a fine-tuned teacher already rank better than chance
     pairs: ClassVar[bool] = True
+    tokenised_early: ClassVar[bool] = True
     name: str = "rerank"
     kind: Kind = "score"
     sharpness: float = 1.0

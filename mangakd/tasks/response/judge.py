@@ -18,7 +18,9 @@ import numpy as np
 
 from mangakd.core.spec import Head
 from mangakd.evaluation.bootstrap import Statistic
-from mangakd.evaluation.judge import Arrays, Judge, Score
+from mangakd.evaluation.judge import Arrays, Details, Judge, Score
+from mangakd.evaluation.predictions import Predictions
+from mangakd.tasks.response.details import ResponseDetails
 
 SCORES = {
     "perplexity": Score("perplexity", "{:.2f}", "lower"),
@@ -83,6 +85,9 @@ class ResponseJudge(Judge):
             for name, each in MEASURES.items()
             if each.of in answers
         }
+
+    def details(self, test: Predictions, validation: Predictions | None = None) -> Details:
+        return ResponseDetails(test)
 
     def chance(self, head: Head, truth: Arrays) -> dict[str, float]:
         """The nll of a model to which all tokens of the vocabulary are alike."""

@@ -1,7 +1,7 @@
 """Responses: a language model that answers a conversation, or goes on with a text. `task=response`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -35,6 +35,7 @@ class Response(Task):
     units: ClassVar[tuple[str, ...]] = ("targets",)
     optional: ClassVar[tuple[str, ...]] = tuple(COLUMNS)
     compares: ClassVar[bool] = True
+    tokenised_early: ClassVar[bool] = True
     name: str = "response"
     kind: Kind = "tokens"
     judge: Judge = field(default_factory=ResponseJudge)
@@ -52,11 +53,15 @@ class Response(Task):
         return COLUMNS
 
     def prepare(self, corpus: Corpus) -> Corpus:
-        """Raises UserError for a row that holds none or several of messages, prompt with answer, and text."""
+        """With plain texts alone in place of rows without labels: a prompt without its answer has nothing to learn.
+
+        Raises UserError for a row that holds none or several of messages, prompt with answer, and text.
+        """
         for rows in corpus.splits.values():
             for _ in chats_of(rows, self.system, self.question):
                 pass
-        return corpus
+        texts = [i for i, text in enumerate(corpus.unlabelled["text"]) if text.strip()]
+        return replace(corpus, unlabelled=corpus.unlabelled.take(texts))
 
     def head(self, corpus: Corpus, tokenizer: Any) -> Head:
         """Each model's vocabulary is as large as the model has it."""
