@@ -46,7 +46,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.model = model
         self.spec = spec
-        self.adapters: Adapters | None = None
+        self.adapters: Adapters | None = None  # all weights learn
         self.pooling = VectorHead() if pooling is None and spec.head.kind == "vector" else pooling
         if self.pooling is not None and getattr(model, "pooler", None) is not None:
             model.pooler.requires_grad_(False)  # no vector comes from it, so that it gets no gradient
@@ -132,8 +132,7 @@ class Encoder(nn.Module):
     def compiled(self, active: bool = True) -> Iterator[None]:
         """Within it the model runs compiled. In place, so that names in checkpoints stay what they are.
 
-        dynamic: length-bucketed batches have another length at every step; one graph for training and one for evaluation
-        serve them all.
+        dynamic: batches differ in length; one graph for training and one for evaluation serve them all.
         """
         if not active:
             yield

@@ -58,7 +58,10 @@ def _merged(where: str | Path, path: str, key: str) -> str | None:
         file = find_adapter_config_file(str(where))
     if file is None:
         return None
-    folder = Path(where) if Path(where).is_dir() else Path(snapshot_download(str(where)))
+    try:
+        folder = Path(where) if Path(where).is_dir() else Path(snapshot_download(str(where)))
+    except Exception as error:  # the hub's are of many kinds
+        raise UserError(f"{key}={path} holds an adapter that cannot be got from the hub: {error}") from error
     return str(adapter_folder.merged(folder, path, key, locate))
 
 

@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from mangakd.core.errors import UserError, near
 from mangakd.core.spec import Kind
-from mangakd.models import heads
+from mangakd.models import four_bit, heads
 from mangakd.models.adapters import Adapters, check_installed
 from mangakd.models.encoder import Encoder
 from mangakd.models.language import output_embeddings
@@ -41,7 +41,8 @@ TASKS: dict[Kind, str] = {
 class Lora:
     """rank: r of the matrices. alpha: their scale is alpha / rank; None: 2 · rank. dropout: of what the adapters read, 0…1.
 
-    target_modules: last parts of the names of linear layers, such as q_proj; None: every linear layer but the head.
+    target_modules: last parts of the names of linear layers, such as q_proj; None: every linear layer but the head. four_bit:
+    whether the frozen linear layers are kept in 4 bits (models/four_bit.py).
     Raises UserError for values that LoRA cannot have.
     """
 
@@ -49,6 +50,7 @@ class Lora:
     alpha: float | None = None
     dropout: float = 0.0
     target_modules: Sequence[str] | None = None
+    four_bit: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.rank, int) or isinstance(self.rank, bool) or self.rank < 1:
@@ -71,20 +73,27 @@ class Lora:
         return 2 * self.rank if self.alpha is None else self.alpha
 
     @classmethod
-    def of(cls, options: Any) -> "Lora | None":
-        """Entries of `student.lora`; None without a rank. Raises UserError for entries that LoRA does not have."""
-        entries = {} if options is None else options
+    def of(cls, options: Any, quantise_base: Any = None) -> "Lora | None":
+        """Entries of `student.lora`; None without a rank. quantise_base: None or 4bit.
+
+        Raises UserError for entries that LoRA does not have, and for a base in 4 bits without adapters.
+        """
+        entries, known = {} if options is None else options, cls.__match_args__[:4]
+        if quantise_base not in (None, four_bit.NAME):
+            raise UserError(f"student.quantise_base={quantise_base} must be {four_bit.NAME} or null.")
         if not isinstance(entries, Mapping):
             raise UserError(f"student.lora={options} must be a dictionary: student.lora.rank=16, or null.")
-        if unknown := [name for name in entries if name not in cls.__match_args__]:
-            raise UserError(
-                f"student.lora has {unknown[0]}, which it does not know{near(unknown[0], cls.__match_args__)}"
-            )
+        if unknown := [name for name in entries if name not in known]:
+            raise UserError(f"student.lora has {unknown[0]}, which it does not know{near(unknown[0], known)}")
         if entries.get("rank") is None:
+            if quantise_base is not None:
+                raise UserError(
+                    "student.quantise_base freezes the base in 4 bits, where nothing would learn: set student.lora.rank=16."
+                )
             if given := [name for name, value in entries.items() if value not in (None, 0)]:
                 raise UserError(f"student.lora.{given[0]} needs student.lora.rank, such as 16.")
             return None
-        return cls(**entries)
+        return cls(**entries, four_bit=quantise_base is not None)
 
 
 def target_modules(model: Any, names: Sequence[str] | None, whole: Sequence[str] = ()) -> dict[str, nn.Module]:
@@ -127,10 +136,19 @@ def head_parameters(model: Any, kind: Kind) -> list[str]:
     return [name for name, _ in model.named_parameters() if not name.startswith(prefix) or in_pooler(name)]
 
 
-def adapt(encoder: Encoder, options: Lora) -> Encoder:
+def learning(model: Any, kind: Kind, options: Lora) -> int:
+    """How many numbers learn in the model: adapters and head. model: without adapters, perhaps on the meta device."""
+    whole = head_parameters(model, kind)
+    targets = target_modules(model, options.target_modules, whole).values()
+    matrices = sum(sum(each.weight.shape) for each in targets)  # type: ignore[misc,arg-type]
+    return options.rank * matrices + sum(model.get_parameter(name).numel() for name in whole)
+
+
+def adapt(encoder: Encoder, options: Lora, trains: bool = True) -> Encoder:
     """The encoder with adapters, in place: its base is frozen, adapters and the task's head learn.
 
-    The random A matrices follow torch's seed. Raises UserError without peft and for wrong target_modules.
+    trains: false for a base that adapters are merged into: its weights are rounded to 4 bits, not kept in them. The random A
+    matrices follow torch's seed. Raises UserError without peft and for wrong target_modules.
     """
     check_installed()
     from peft import LoraConfig, inject_adapter_in_model
@@ -144,6 +162,8 @@ def adapt(encoder: Encoder, options: Lora) -> Encoder:
         lora_dropout=options.dropout, target_modules=[*targets],
         fan_in_fan_out=any(isinstance(each, Conv1D) for each in targets.values()),
     )  # fmt: skip
+    if options.four_bit:
+        (four_bit.quantise if trains else four_bit.round_weights)(model, target_modules(model, None, whole))
     inject_adapter_in_model(config, model)
     for name, parameter in model.named_parameters():
         if name in whole:
@@ -155,9 +175,9 @@ def adapt(encoder: Encoder, options: Lora) -> Encoder:
 
 
 def store_base(encoder: Encoder, dtype: torch.dtype) -> None:
-    """Keep the frozen weights in another dtype; adapters and head stay in fp32."""
+    """Keep the frozen weights in another dtype, but those in 4 bits; adapters and head stay in fp32."""
     for parameter in encoder.model.parameters():
-        if not parameter.requires_grad:
+        if not parameter.requires_grad and not hasattr(parameter, "quant_state"):
             parameter.data = parameter.data.to(dtype)
 
 
@@ -169,7 +189,7 @@ def merge(base: Encoder, trained: Encoder, options: Lora, inputs: Mapping[str, T
     inputs: of two texts. Raises UserError where the base is another one than that of the training, and where the merged model
     answers differently from the one with adapters.
     """
-    adapt(base, options)
+    adapt(base, options, trains=False)
     assert trained.adapters is not None and base.adapters is not None
     if base.adapters.base != trained.adapters.base:
         raise UserError(

@@ -37,7 +37,7 @@ class Student:
     layers: teacher layers 1…L in the order the student shall have them. sizes: entries of a Hugging Face config with its
     `model_type`. lr: the peak learning rate that suits it; conf/optim reads it, nothing here does. interaction: how it reads a
     query and a document (models/late.py); null: as its folder, or the teacher that it takes layers from. lora: entries of
-    models/lora.py; without a rank every weight learns.
+    models/lora.py; without a rank every weight learns. quantise_base: 4bit keeps the weights under the adapters in 4 bits.
     """
 
     path: str | None = None
@@ -46,11 +46,12 @@ class Student:
     lr: float = 5e-4
     interaction: Any = None
     lora: Any = None
+    quantise_base: str | None = None
 
     @property
     def adapters(self) -> Lora | None:
         """What learns in place of all weights. Raises UserError for adapters on random weights."""
-        options = Lora.of(self.lora)
+        options = Lora.of(self.lora, self.quantise_base)
         if options is not None and self.path is None and self.layers is None:
             raise UserError(
                 "student.lora trains adapters beside frozen weights, and those of student.sizes are random: set student.path or "

@@ -37,8 +37,9 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def test_adapters_and_head_learn_and_the_student_is_merged(
-    typed: list[str], run_here: RunHere, compose: Compose, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    typed: list[str], run_here: RunHere, compose: Compose, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     seen: dict[str, Any] = {}
     start = SaveLast.on_train_start
 
@@ -49,6 +50,7 @@ def test_adapters_and_head_learn_and_the_student_is_merged(
 
     monkeypatch.setattr(SaveLast, "on_train_start", note)
     run_here(compose(*typed, "baseline=true", "losses=[hard_label,output,hidden]"), tmp_path / "run")
+    assert "4 heads) with adapters of rank 2; losses" in capsys.readouterr().out
     matrices = 3 * (4 * (32 + 32) + 2 * (32 + 64))  # in + out of each
     head = 32 * 32 + 32 + 3 * 32 + 3  # pooler and classifier
     projection = 32 * 32 + 32
@@ -110,6 +112,8 @@ def test_a_base_that_changed_is_not_resumed(
         (["student.path=null", "student.layers=null", "student=bert_mini"],
          r"those of student\.sizes are random: set student\.path"),
         (["student.lora.target_modules=[q_proj]"], r"names q_proj, and the student is a bert: it is no linear layer"),
+        (["student.quantise_base=4bit"], r"quantise_base=4bit needs a CUDA GPU: .* this profile's device is cpu"),
+        (["stages=quantised"], r"quantise=int8 trains the ranges of all weights, and student\.lora freezes them"),
         (["student.lora.rank=-1"], r"student\.lora\.rank=-1 must be a whole number"),
     ],
 )  # fmt: skip

@@ -14,16 +14,18 @@ from safetensors.torch import load_file, save_file
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
-from mangakd.models import heads, load
+from mangakd.models import heads, load, location
+from mangakd.models.adapter_folder import CONFIG
 
 peft = pytest.importorskip("peft", reason="adapters need peft: pip install 'mangakd[lora]'")
 KEY = "teacher.path"
 EVERY = {
-    "bert": ["query", "value"],
+    "bert": ["query"],
     "distilbert": ["q_lin", "lin2"],
     "roberta": ["query", "output.dense"],
     "modernbert": ["Wqkv"],
 }
+HEADS = {"distilbert": ["pre_classifier", "classifier"], "modernbert": ["head", "classifier"]}
 
 
 @pytest.fixture(autouse=True)
@@ -46,14 +48,13 @@ def saved(folder: Path, built: Any, base: Path | str, **options: Any) -> Any:
     """The model with an adapter, whose folder names `base`. options: of LoraConfig."""
     adapted = blown_up(peft.get_peft_model(built, peft.LoraConfig(r=2, **options)))
     adapted.save_pretrained(folder)
-    return change(folder, base_model_name_or_path=str(base)) and adapted
+    change(folder, base_model_name_or_path=str(base))
+    return adapted
 
 
-def change(folder: Path, **entries: Any) -> dict[str, Any]:
-    file = folder / "adapter_config.json"
-    content: dict[str, Any] = json.loads(file.read_text()) | entries
-    file.write_text(json.dumps(content))
-    return content
+def change(folder: Path, **entries: Any) -> None:
+    file = folder / CONFIG
+    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
 
 
 def base_of(folder: Path, built: Any) -> Path:
@@ -78,14 +79,7 @@ def classifier_adapter(tmp_path: Path, kind: str = "bert", **options: Any) -> tu
 
 @pytest.mark.parametrize("kind", EVERY)
 def test_a_classifier_answers_as_base_and_adapter_together(kind: str, tmp_path: Path) -> None:
-    more = (
-        ["classifier", "pre_classifier"]
-        if kind == "distilbert"
-        else ["classifier", "head"]
-        if kind == "modernbert"
-        else ["classifier"]
-    )
-    folder, adapted = classifier_adapter(tmp_path, kind, modules_to_save=more)
+    folder, adapted = classifier_adapter(tmp_path, kind, modules_to_save=HEADS.get(kind, ["classifier"]))
     found = read(folder, HEAD)
     torch.testing.assert_close(found(**inputs()).logits, adapted(**inputs()).logits, rtol=1e-5, atol=1e-5)
     outline = load.outline_trained(str(folder), KEY)
@@ -286,3 +280,20 @@ def test_a_random_part_of_a_head_that_was_not_saved_is_refused(tmp_path: Path) -
         UserError, match=r"with classifier\.lora_\w.*, and neither it nor its base holds classifier\.bias"
     ):
         load.load_config(str(tmp_path / "adapter"))
+
+
+def test_an_adapter_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, _ = classifier_adapter(tmp_path)
+    monkeypatch.setattr(location, "find_adapter_config_file", lambda where: None if "base" in where else CONFIG)
+    monkeypatch.setattr(location, "snapshot_download", lambda where: str(folder))
+    trained = load.outline_trained("shop/adapter", KEY)
+    assert trained is not None and trained.head.outputs == len(LABELS)
+
+    def gone(where: str) -> str:
+        raise OSError("no network")
+
+    monkeypatch.setattr(location, "snapshot_download", gone)
+    with pytest.raises(
+        UserError, match=r"teacher\.path=shop/adapter holds an adapter that cannot be got from the hub: no network"
+    ):
+        load.load_config("shop/adapter", KEY)

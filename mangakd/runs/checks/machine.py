@@ -73,10 +73,12 @@ def run_folder(folder: Path, resume: bool | str) -> None:
         read(Path(str(resume)))
 
 
-def disk(folder: Path, student: Any) -> None:
+def disk(folder: Path, student: Any, learns: int | None) -> None:
     """Room for the last checkpoint, the one before it and the one being written (weights and optimizer: 12 bytes a
-    parameter), the best weights and the student. student: its modules on the meta device."""
-    need = sum(p.numel() for p in student.parameters()) * (3 * 12 + 2 * 4)
+    parameter), the best weights and the student. student: its modules on the meta device. learns: parameters that learn
+    beside frozen ones; None: all."""
+    every = sum(p.numel() for p in student.parameters())
+    need = (every if learns is None else learns) * (3 * 12 + 4) + every * 4
     free = shutil.disk_usage(_nearest(folder)).free
     if free < need:
         raise UserError(
