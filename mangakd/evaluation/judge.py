@@ -114,7 +114,7 @@ class Judge(ABC):
     """scores: name → Score, in the order of the tables. main: the score of retention, lift and headlines.
 
     monitors: scores that can choose an epoch; they need no teacher. watched: scores of the progress line and the learning
-    curves.
+    curves. written: scores of texts that models write (`Task.samples`), each a mean over prompts.
     head: of the models. answers, teacher: of student and teacher, as `Task.ask` gives them. truth: the columns of the split.
     """
 
@@ -122,6 +122,7 @@ class Judge(ABC):
     main: str
     monitors: Sequence[str]
     watched: Sequence[str]
+    written: Mapping[str, Score] = {}
 
     @abstractmethod
     def statistics(

@@ -17,7 +17,7 @@ from mangakd.data.tables import existing, read_table
 from mangakd.data.token_files import Progress
 from mangakd.labelling.answers import ASKED, ROW, SAMPLE, AnswerFile, Row
 from mangakd.labelling.provider import Answer, Provider, Request
-from mangakd.models.generation import Sampling
+from mangakd.models.generation import Sampling, seed_of
 from mangakd.tasks.response.encode import prompts_of
 
 COLUMNS: Columns = {"messages": "messages", "prompt": "text", "system": "text", "context": "passages"}
@@ -74,12 +74,12 @@ def label(rows: Rows, provider: Provider, options: Options, out: Path, cache: Pa
     file = AnswerFile(out, {**provider.identity, **_settings(options)}, keys)
     owners = [i for i in range(len(prompts)) for _ in range(options.samples)]
     requests = [
-        Request(prompts[i], _seed(options.seed, key[ASKED], key[SAMPLE])) for i, key in zip(owners, keys, strict=True)
+        Request(prompts[i], seed_of(options.seed, key[ASKED], key[SAMPLE])) for i, key in zip(owners, keys, strict=True)
     ]
     with waiting_lock(cache / "locks" / f"label-{_hash(str(out.resolve()))}", f"writing {out}"):
         done = file.resume()
         if done:
-            log.info("%s holds %d answers; going on behind row %d.", out, file.rows, keys[done - 1][ROW])
+            log.info("%s holds %d answers; resuming after row %d.", out, file.rows, keys[done - 1][ROW])
         lacking: Counter[str] = Counter()
         with progress("label", len(requests) - done) as advance:
             for answers in provider.answers(requests, options.sampling, done, advance):
@@ -131,7 +131,3 @@ def _settings(options: Options) -> dict[str, Any]:
 
 def _hash(value: Messages | str) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
-
-
-def _seed(*parts: object) -> int:
-    return int.from_bytes(hashlib.sha256(json.dumps(parts).encode()).digest()[:8], "big")

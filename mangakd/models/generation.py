@@ -9,6 +9,8 @@ Shapes: B rows of a batch, N new tokens, V vocabulary.
 """
 
 import contextlib
+import hashlib
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -172,9 +174,15 @@ class _Draw(LogitsProcessor):
         place = torch.device("cpu") if scores.device.type == "mps" else scores.device  # MPS has no float64
         cumulative = torch.softmax(scores.to(place, torch.float64), -1).cumsum(-1)
         number = self._numbers[:, input_ids.shape[1] - self._width, None].to(place)
-        # right: a token of probability 0 is never the first whose sum is above the number.
-        chosen = torch.searchsorted(cumulative, number * cumulative[:, -1:], right=True).to(scores.device)
-        return torch.full_like(scores, float("-inf")).scatter_(1, chosen, 0.0)
+        # right: a token of probability 0 is never the first whose sum is above the number. NaN logits have no such token: the
+        # last one is taken, and the loss on it will say what is wrong.
+        chosen = torch.searchsorted(cumulative, number * cumulative[:, -1:], right=True).clamp_(max=scores.shape[1] - 1)
+        return torch.full_like(scores, float("-inf")).scatter_(1, chosen.to(scores.device), 0.0)
+
+
+def seed_of(*parts: object) -> int:
+    """The seed of a text, from what it depends on: numbers and texts."""
+    return int.from_bytes(hashlib.sha256(json.dumps(parts).encode()).digest()[:8], "big")
 
 
 @contextlib.contextmanager

@@ -44,6 +44,7 @@ def distillation(run: Run) -> None:
         teacher.prepare(hardware.device, Need(answer=True))
         both = answers_of(lambda b: with_members(task, teacher(b), b), splits, hardware, "teacher", hardware.precision)
         answers["teacher"], members = apart(both)
+        run.material.generations.add("teacher", teacher.encoders)
     answers["teacher"] = ranks.share(answers["teacher"])
     scorer = Scorer(task.judge, teacher.spec.head, {name: splits[name].columns for name in answers["teacher"]})
     metrics = scorer.teacher(answers["teacher"], task.monitor) | results.teacher_sizes(run.models.teacher_parameters)
@@ -60,6 +61,7 @@ def distillation(run: Run) -> None:
         for name, each in references.items():
             metrics |= scorer.reference(name, each)
         answers["student"] = student_answers(task, distilled.student, splits, hardware, "student", beside)
+        run.material.generations.add("student", [distilled.student])
         metrics |= distilled.metrics(task.monitor) | scorer.members(members["test"])
         metrics |= scorer.student(answers["student"], answers["teacher"], metrics)
         _write(run, distilled, teacher.spec.name, answers, metrics)
@@ -69,6 +71,7 @@ def distillation(run: Run) -> None:
         if ranks.is_first():
             baseline = recipe.students.finish(baseline)
             answers[BASELINE] = student_answers(task, baseline, splits, hardware, BASELINE, beside)
+            run.material.generations.add(BASELINE, [baseline])
             metrics |= scorer.student(answers[BASELINE], answers["teacher"], metrics, "baseline/")
     if ranks.is_first():
         metrics["run/seconds"] = time.perf_counter() - start

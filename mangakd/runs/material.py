@@ -11,6 +11,7 @@ from mangakd.core.spec import ModelSpec
 from mangakd.data.encoded import EncodedSplit
 from mangakd.losses.loss_set import LossSet
 from mangakd.runs import texts
+from mangakd.runs.generations import Generations
 from mangakd.runs.given import Given
 from mangakd.runs.lazy import lazy
 from mangakd.runs.losses import bound_losses
@@ -67,6 +68,14 @@ class Material:
             models.teacher_tokenizer, self._given.cache / "augmented",
         )  # fmt: skip
         return texts.splits_of(parts.corpus, parts.task, models.head, parts.stages, self.tokeniser, augmented)
+
+    @lazy
+    def generations(self) -> Generations:
+        """What the models write for the report, to test prompts."""
+        parts, split = self._parts, self.splits["test"]
+        rows, tokenizer = split.rows_of(parts.corpus.test), self.tokeniser.chat_tokenizer
+        samples = parts.task.samples(rows, split, tokenizer, self._given.max_length)
+        return Generations(samples, self._given.folder, parts.hardware.device)
 
     @lazy
     def own_texts(self) -> OwnTexts | None:

@@ -46,8 +46,8 @@ def batches(hardware: Hardware, precision: str, machine: Machine) -> dict[str, A
     }  # fmt: skip
 
 
-def remarks(plan: Estimate, stages: list[Stage], baseline: bool) -> list[str]:
-    """Lines about what the plan leaves out: further stages, and the baseline."""
+def remarks(plan: Estimate, stages: list[Stage], baseline: bool, lmbda: float = 0.0) -> list[str]:
+    """Lines about what the plan leaves out: further stages, the baseline, and what the student writes itself."""
     lines = []
     if len(stages) > 1:
         names = ", ".join(stage.name for stage in stages)
@@ -58,6 +58,11 @@ def remarks(plan: Estimate, stages: list[Stage], baseline: bool) -> list[str]:
         alone = replace(plan.job, teacher="none", soft_targets=False, hidden_pairs=0, attention_pairs=0)
         total = table.between(estimate(plan.student, None, plan.machine, alone).total, table.duration)
         lines += ["", f"baseline=true, the same student without a teacher, takes another {total}"]
+    if lmbda:
+        lines += [
+            "",
+            f"the time in which the student writes the texts of distill.lmbda={lmbda} of the steps is left out",
+        ]
     return lines
 
 

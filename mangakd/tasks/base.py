@@ -15,6 +15,7 @@ from mangakd.core.spec import Head, Kind
 from mangakd.data.encoded import EncodedSplit, Tokenise
 from mangakd.data.rows import Columns, Rows, inputs
 from mangakd.data.source import Corpus
+from mangakd.evaluation.generations import Example, Text
 from mangakd.evaluation.judge import Arrays, Judge
 from mangakd.evaluation.served import Served
 from mangakd.losses.base import LossCallback
@@ -38,6 +39,13 @@ class OwnText(NamedTuple):
 
 Author = Callable[[Encoder, Batch, Sampling, Sequence[int]], OwnText]
 """Student, batch, how its tokens are chosen, and a seed for each sequence (S) → the batch with what the student writes."""
+
+
+class Samples(NamedTuple):
+    """examples: N prompts with their references. write: a model → of each prompt, way → text."""
+
+    examples: Sequence[Example]
+    write: Callable[[Encoder], list[Mapping[str, Text]]]
 
 
 class Task(ABC):
@@ -110,6 +118,13 @@ class Task(ABC):
         """How a student writes the targets of a batch itself, for distill.lmbda; None where targets are no texts.
 
         tokenizer: that which reads the rows. max_length: tokens of a sequence.
+        """
+        return None
+
+    def samples(self, rows: Rows, split: EncodedSplit, tokenizer: Any, max_length: int) -> Samples | None:
+        """What models are asked to write for the report; None for tasks, or options, that write nothing.
+
+        rows: of the split, row by row. tokenizer, max_length: as of `author`.
         """
         return None
 

@@ -10,7 +10,6 @@ each micro-batch is divided by its own, and counts by its share of the step's ro
 Source: Agarwal et al. 2024 (arXiv:2306.13649). Deviation: TRL 1.16 divides by the target tokens of the rows that were replaced.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -22,7 +21,7 @@ from mangakd.core.errors import UserError
 from mangakd.core.outputs import OWN_TEXT, Batch
 from mangakd.core.requires import Need
 from mangakd.models.encoder import Encoder
-from mangakd.models.generation import Sampling
+from mangakd.models.generation import Sampling, seed_of
 from mangakd.tasks.base import Author
 
 ROWS = "rows"  # a unit that no text changes
@@ -67,7 +66,7 @@ class OwnTexts:
         """The batch, or another with the same prompts. add: a tensor → its sum over ranks, each of which calls it."""
         if np.random.default_rng([self.seed, step]).random() >= self.options.share:
             return {**batch, OWN_TEXT: False}
-        seeds = [_seed(self.seed, step, key) for key in batch["key"].tolist()]
+        seeds = [seed_of(self.seed, step, key) for key in batch["key"].tolist()]
         need = student.need
         try:  # without taps, which would keep what they record
             student.require(Need(answer=True))
@@ -89,7 +88,3 @@ def _scale(
     *whole, share = add(torch.tensor([*here, scale[ROWS]], dtype=precise, device=device)).tolist()
     new = {name: share * own / every for name, own, every in zip(units, here, whole, strict=True)}
     return {**scale, **new}
-
-
-def _seed(*parts: int) -> int:
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big")

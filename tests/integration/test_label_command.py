@@ -62,7 +62,7 @@ def test_a_killed_command_ends_with_the_same_bytes(
     lines = killed.read_bytes().count(b"\n")
     assert 0 < lines < 2 * QUESTIONS
     again = command("scripts/label.py", *words(world, "killed.jsonl"))
-    assert again.returncode == 0 and f"holds {lines} answers; going on" in again.stdout
+    assert again.returncode == 0 and f"holds {lines} answers; resuming" in again.stdout
     assert killed.read_bytes() == (world / "whole.jsonl").read_bytes()
 
     task = Response()

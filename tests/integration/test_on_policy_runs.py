@@ -10,6 +10,7 @@ from language_folder import save_language_model
 from omegaconf import DictConfig
 
 from mangakd.core.errors import UserError
+from mangakd.evaluation.generations import read
 
 Compose = Callable[..., DictConfig]
 
@@ -32,10 +33,21 @@ def test_a_run_in_which_the_student_writes(
     typed: list[str], compose: Compose, run_here: Callable[[DictConfig, Path], None], tmp_path: Path
 ) -> None:
     """With accumulation, whose micro-batches agree on which steps are the student's."""
-    words = ["hardware.accumulate=2", "logger=[csv]", "+trainer.log_every_n_steps=1"]
+    words = [
+        "hardware.accumulate=2",
+        "baseline=true",
+        "task.generate=3",
+        "task.sampling.max_new_tokens=6",
+        "logger=[csv]",
+        "+trainer.log_every_n_steps=1",
+    ]
     run_here(compose(*typed, *words), tmp_path / "run")
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["train/steps"] == 4
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "What the models write" in report and "ROUGE-L" in report
+    texts = read(tmp_path / "run")
+    assert len(texts) == 3 and [*texts[0].texts] == ["teacher", "student", "baseline"]
     log = next((tmp_path / "run").rglob("metrics.csv")).read_text().splitlines()
     rows = [dict(zip(log[0].split(","), line.split(","), strict=True)) for line in log[1:]]
     steps = [row for row in rows if row["train/loss"]]

@@ -138,6 +138,13 @@ def test_the_model_is_as_before() -> None:
     assert all(parameter.grad is None for parameter in built.parameters())
 
 
+def test_logits_that_are_no_numbers_stop_nothing() -> None:
+    built = model("llama")
+    with torch.no_grad():
+        built.lm_head.weight[3] = float("nan")
+    assert [len(text.ids) for text in Writer((), 0, VOCAB).write(built, PROMPTS, DRAWN, SEEDS)] == [8] * 6
+
+
 def test_batches_keep_to_their_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     built, shapes, done = model("llama"), [], []
     generate = type(built).generate

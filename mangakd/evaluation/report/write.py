@@ -8,7 +8,7 @@ from typing import Any
 from mangakd.evaluation.bootstrap import RESAMPLES
 from mangakd.evaluation.gate import Verdict, verdicts
 from mangakd.evaluation.judge import Judge
-from mangakd.evaluation.report import export, html, markdown, sections
+from mangakd.evaluation.report import export, generations, html, markdown, sections
 from mangakd.evaluation.report.blocks import Section, Verbatim
 from mangakd.evaluation.report.measure import RunResult, measure
 
@@ -19,14 +19,16 @@ def write_report(
     """Write both files to the run folder. gate: entries of conf/gate, {} for none. Raises UserError for an unfinished run."""
     result = measure(run, judge, resamples, seed)
     lines = verdicts(gate, judge, result.gate, str(run))
-    write(run / "report", f"KD report: {run.resolve().name}", contents(run, result, lines))
+    texts = generations.section(run, judge, resamples, seed)
+    write(run / "report", f"KD report: {run.resolve().name}", contents(run, result, lines, texts))
     return lines
 
 
-def contents(run: Path, result: RunResult, lines: Sequence[Verdict]) -> list[Section]:
+def contents(run: Path, result: RunResult, lines: Sequence[Verdict], texts: Sequence[Section] = ()) -> list[Section]:
+    """texts: the section on what the models write, if they wrote something."""
     parts = [
         sections.headline(result, lines), sections.scores(result), sections.differences(result),
-        *result.details.sections(result), sections.learning(run, result.judge), sections.size(result),
+        *texts, *result.details.sections(result), sections.learning(run, result.judge), sections.size(result),
         *export.section(run),
     ]  # fmt: skip
     config = run / "config.yaml"

@@ -44,6 +44,16 @@ SCORES = {
 }
 
 
+WRITTEN = {
+    "exact_match": Score("exact match", "{:.1%}"),
+    "rouge_l": Score("ROUGE-L", "{:.3f}"),
+    "final_answer": Score("final answer", "{:.1%}", meaning="final number is that of the reference"),
+    "grounded": Score("grounded", "{:.1%}", meaning="content words that are in the context"),
+    "repetition": Score("repetition", "{:.1%}", "lower", "4-grams that are repeated"),
+    "tokens": Score("tokens", "{:.1f}", meaning="length, tokens"),
+}
+
+
 def ratio(sums: np.ndarray) -> np.ndarray:
     """sums: (…, 2), of tokens' values and of tokens."""
     return sums[..., 0] / sums[..., 1]
@@ -87,6 +97,7 @@ class ResponseJudge(Judge):
     main = "perplexity"
     monitors = ("perplexity", "nll", "accuracy", "ece")
     watched = ("perplexity", "agreement", "kl", "bucket_kl")
+    written = WRITTEN
 
     def statistics(
         self, head: Head, answers: Arrays, truth: Arrays, teacher: Arrays | None = None

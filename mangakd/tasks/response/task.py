@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from mangakd.core.errors import UserError
 from mangakd.core.outputs import TARGETS, Batch
 from mangakd.core.spec import Head, Kind
 from mangakd.data.chat import ChatTemplate
@@ -14,13 +15,15 @@ from mangakd.data.chats import ChatOptions
 from mangakd.data.encoded import EncodedSplit, Tokenise
 from mangakd.data.rows import Columns, Rows
 from mangakd.data.source import Corpus
+from mangakd.evaluation.generations import Text
 from mangakd.evaluation.judge import Judge
 from mangakd.losses.tokens import TokensLoss
 from mangakd.models.encoder import Encoder
 from mangakd.models.generation import Sampling, Writer
-from mangakd.tasks.base import Author, Model, OwnText, Task
+from mangakd.tasks.base import Author, Model, OwnText, Samples, Task
 from mangakd.tasks.meters import Meters
 from mangakd.tasks.response.encode import COLUMNS, chats_of, encoded, shown
+from mangakd.tasks.response.generations import prompts_of, written
 from mangakd.tasks.response.judge import ResponseJudge
 from mangakd.tasks.response.meters import meters
 from mangakd.tasks.response.own_text import own_text
@@ -33,6 +36,7 @@ class Response(Task):
 
     system: the system prompt of rows that have none. question: how a question is written with its passages. template: variables
     of the chat template. too_long: what becomes of an answer that does not fit into data.max_length, leave_out or cut.
+    generate: to how many test prompts the models write answers for the report, one greedy and one drawn as `sampling` says.
     """
 
     units: ClassVar[tuple[str, ...]] = ("targets",)
@@ -47,8 +51,12 @@ class Response(Task):
     question: str = "{context}\n\n{prompt}"
     template: Mapping[str, Any] = field(default_factory=dict)
     too_long: TooLong = "leave_out"
+    generate: int = 0
+    sampling: Sampling = field(default_factory=lambda: Sampling(1.0, max_new_tokens=128))
 
     def __post_init__(self) -> None:
+        if not isinstance(self.generate, int) or self.generate < 0:
+            raise UserError(f"task.generate={self.generate} must be a whole number of test rows, 0 for none.")
         self._options = ChatOptions(self.template, self.too_long)
 
     @property
@@ -87,14 +95,29 @@ class Response(Task):
         return row_sums(own, batch["next"], targets.nonzero()[:, 0], len(targets), other)
 
     def author(self, tokenizer: Any, max_length: int) -> Author:
-        end = ChatTemplate.of(tokenizer, self.template).end_of_turn
-        ends = [] if end is None else [tokenizer.convert_tokens_to_ids(end)]
+        ends = self._ends(tokenizer)
 
         def write(student: Encoder, batch: Batch, sampling: Sampling, seeds: Sequence[int]) -> OwnText:
             writer = Writer.of(student.model, tokenizer, ends)
             return own_text(student, batch, sampling, seeds, writer, max_length)
 
         return write
+
+    def samples(self, rows: Rows, split: EncodedSplit, tokenizer: Any, max_length: int) -> Samples | None:
+        if not self.generate:
+            return None
+        prompts, ends = prompts_of(rows, shown(rows), split, tokenizer, self.generate), self._ends(tokenizer)
+
+        def write(model: Encoder) -> list[Mapping[str, Text]]:
+            writer = Writer.of(model.model, tokenizer, ends)
+            return written(model, prompts, tokenizer, writer, self.sampling, max_length)
+
+        return Samples([prompt.example for prompt in prompts], write)
+
+    def _ends(self, tokenizer: Any) -> list[int]:
+        """The token that ends an answer, where the chat template writes one."""
+        end = ChatTemplate.of(tokenizer, self.template).end_of_turn
+        return [] if end is None else [tokenizer.convert_tokens_to_ids(end)]
 
     def meters(self, head: Head, teacher: bool, together: bool) -> Meters:
         return meters(teacher, together)
