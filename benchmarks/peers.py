@@ -12,22 +12,14 @@ A ratio is of the medians of samples per CPU second, to the Hugging Face Trainer
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
 
+from peer_runs import PEERS, Line, child, measure, median, versions
 from results_file import machine, table, write
-
-PEERS = Path(__file__).resolve().parent / "peers"
-Line = dict[str, Any]  # what a child printed
 
 
 @dataclass(frozen=True)
@@ -74,46 +66,18 @@ to the first row. `tokens` is the mean length to which a batch was padded.
   15,000 training texts, which are not counted: every further epoch, run and sweep reads them."""
 
 
-def run(variant: Variant, options: argparse.Namespace, seed: int, cache: str) -> Line:
-    """One child process; its JSON line is the last line it prints."""
-    quiet = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = variant.command(options, seed, cache)
-    process = subprocess.run(command, env={**os.environ, **quiet}, capture_output=True, text=True)
-    if process.returncode != 0:
-        raise SystemExit(f"{variant.title} failed:\n{process.stderr[-3000:]}")
-    return json.loads(process.stdout.strip().splitlines()[-1])
-
-
-def measure(options: argparse.Namespace) -> Iterator[dict[str, list[Line]]]:
-    """The lines so far, after each round."""
-    lines: dict[str, list[Line]] = {variant.title: [] for variant in VARIANTS}
-    with tempfile.TemporaryDirectory() as cache:
-        for seed in range(options.rounds):
-            for variant in VARIANTS if seed % 2 == 0 else VARIANTS[::-1]:
-                line = run(variant, options, seed, cache)
-                lines[variant.title].append(line)
-                print(
-                    f"round {seed + 1} of {options.rounds}: {variant.title}: {line['samples_per_cpu_s']} samples per CPU "
-                    f"second, {line['samples_per_wall_s']} per wall second", flush=True,
-                )  # fmt: skip
-            yield lines
-
-
 def summary(lines: dict[str, list[Line]]) -> dict[str, dict[str, float]]:
     """Medians of each variant and its ratios to the base."""
-
-    def median(title: str, key: str) -> float:
-        return statistics.median(line[key] for line in lines[title])
-
+    base = lines[BASE]
     return {
         title: {
-            "tokens": round(median(title, "mean_padded_length"), 1),
-            "samples_per_cpu_s": round(median(title, "samples_per_cpu_s"), 1),
-            "samples_per_wall_s": round(median(title, "samples_per_wall_s"), 1),
-            "ratio_cpu": round(median(title, "samples_per_cpu_s") / median(BASE, "samples_per_cpu_s"), 3),
-            "ratio_wall": round(median(title, "samples_per_wall_s") / median(BASE, "samples_per_wall_s"), 3),
+            "tokens": round(median(each, "mean_padded_length"), 1),
+            "samples_per_cpu_s": round(median(each, "samples_per_cpu_s"), 1),
+            "samples_per_wall_s": round(median(each, "samples_per_wall_s"), 1),
+            "ratio_cpu": round(median(each, "samples_per_cpu_s") / median(base, "samples_per_cpu_s"), 3),
+            "ratio_wall": round(median(each, "samples_per_wall_s") / median(base, "samples_per_wall_s"), 3),
         }
-        for title in lines
+        for title, each in lines.items()
     }
 
 
@@ -125,12 +89,6 @@ def rows(summaries: dict[str, dict[str, float]]) -> list[list[str]]:
         ]
         for title, row in summaries.items()
     ]  # fmt: skip
-
-
-def versions(lines: dict[str, list[Line]]) -> dict[str, str]:
-    frameworks = {line["framework"]: line["version"] for each in lines.values() for line in each}
-    torches = {line["torch"] for each in lines.values() for line in each}
-    return {**frameworks, "torch": ", ".join(sorted(torches))}
 
 
 def parse() -> argparse.Namespace:
@@ -159,8 +117,14 @@ def save(lines: dict[str, list[Line]], options: argparse.Namespace) -> tuple[str
 def main() -> None:
     options = parse()
     print(f"{machine()['cpu']}, {machine()['cores']} cores", flush=True)
-    for lines in measure(options):  # saved after each round, so that a run that is stopped leaves what it has
-        body, file = save(lines, options)
+    variants = {variant.title: variant for variant in VARIANTS}
+    with tempfile.TemporaryDirectory() as cache:
+
+        def run(title: str, seed: int) -> Line:
+            return child(title, variants[title].command(options, seed, cache))
+
+        for lines in measure([*variants], options.rounds, run, "samples_per_cpu_s"):
+            body, file = save(lines, options)  # after each round, so that a run that is stopped leaves what it has
     print(body)
     print(file)
 

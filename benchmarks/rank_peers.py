@@ -10,18 +10,13 @@ The peer runs under its own Python: benchmarks/README.md tells how to make it.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import statistics
-import subprocess
 import sys
 from datetime import date
 from pathlib import Path
-from typing import Any
 
+from peer_runs import PEERS, Line, child, measure, median, versions
 from results_file import machine, table, write
 
-PEERS = Path(__file__).resolve().parent / "peers"
 THEIRS, OURS = "sentence_transformers_kd.py", "mangakd_rank.py"
 VARIANTS = {
     "sentence-transformers": (THEIRS, ["--order", "random"]),
@@ -42,34 +37,24 @@ NOTE = """Medians of {rounds} rounds. `ratio` is of samples per CPU second to th
 - *mangakd*: a step of a reranker is four whole queries of ten documents; their pairs are computed in parts of similar length."""
 
 
-def run(task: str, variant: str, options: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """One child process; its JSON line is the last line it prints."""
+def run(title: str, seed: int, options: argparse.Namespace) -> Line:
+    task, _, variant = title.partition(": ")
     script, own = VARIANTS[variant]
     python = sys.executable if script == OURS else options.peers_python
-    words = ["--task", task, "--data", options.data, *own]
-    words += ["--rows", str(options.rows), "--seed", str(seed)]
-    quiet = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    process = subprocess.run(
-        [python, str(PEERS / script), *words], env={**os.environ, **quiet}, capture_output=True, text=True
-    )
-    if process.returncode != 0:
-        raise SystemExit(f"{variant}, {task} failed:\n{process.stderr[-3000:]}")
-    return json.loads(process.stdout.strip().splitlines()[-1])
+    words = ["--task", task, "--data", options.data, *own, "--rows", str(options.rows), "--seed", str(seed)]
+    return child(title, [python, str(PEERS / script), *words])
 
 
-def save(lines: dict[str, dict[str, list[dict[str, Any]]]], options: argparse.Namespace) -> Path:
+def save(lines: dict[str, list[Line]], options: argparse.Namespace) -> Path:
     rows, ratios = [], {}
-    for task, each in lines.items():
-        speed = {name: statistics.median(line["samples_per_cpu_s"] for line in runs) for name, runs in each.items()}
+    for task in TASKS:
+        speed = {name: median(lines[f"{task}: {name}"], "samples_per_cpu_s") for name in VARIANTS}
         base = speed[next(iter(VARIANTS))]
         ratios[task] = {name: round(value / base, 2) for name, value in speed.items()}
         rows += [[task, name, f"{value:.2f}", f"{value / base:.2f}"] for name, value in speed.items()]
-    rounds = min(len(runs) for each in lines.values() for runs in each.values())
-    versions = {
-        line["framework"]: line["version"] for each in lines.values() for runs in each.values() for line in runs
-    }
+    rounds = min(map(len, lines.values()))
     text = f"{table(('task', 'what', 'samples per CPU s', 'ratio'), rows)}\n\n{NOTE.format(rounds=rounds)}"
-    content = {"versions": versions, "rounds": rounds, "ratios": ratios, "lines": lines}
+    content = {"versions": versions(lines), "rounds": rounds, "ratios": ratios, "lines": lines}
     return write(options.name, "Rerankers and embedding models beside sentence-transformers", content, text)
 
 
@@ -84,15 +69,8 @@ def main() -> None:
     )
     options = parser.parse_args()
     print(f"{machine()['cpu']}, {machine()['cores']} cores", flush=True)
-    lines: dict[str, dict[str, list[dict[str, Any]]]] = {task: {name: [] for name in VARIANTS} for task in TASKS}
-    for seed in range(options.rounds):
-        for task in TASKS:
-            for name in VARIANTS if seed % 2 == 0 else [*VARIANTS][::-1]:
-                lines[task][name].append(run(task, name, options, seed))
-                speed = lines[task][name][-1]["samples_per_cpu_s"]
-                print(
-                    f"round {seed + 1} of {options.rounds}: {task}, {name}: {speed} samples per CPU second", flush=True
-                )
+    titles = [f"{task}: {name}" for task in TASKS for name in VARIANTS]
+    for lines in measure(titles, options.rounds, lambda *which: run(*which, options), "samples_per_cpu_s"):
         print(save(lines, options))  # after each round, so that a run that is stopped leaves what it has
 
 

@@ -3,6 +3,10 @@
 Weights are blown up, so that logits and attention maps are far from uniform.
 """
 
+from array import array
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,9 +26,13 @@ from transformers import (
 from mangakd.core.outputs import TARGETS, Outputs
 from mangakd.core.spec import Head, ModelSpec
 from mangakd.core.token_logits import FromStates
+from mangakd.data.encoded import EncodedSplit, Sides
+from mangakd.data.token_files import Part
+from mangakd.data.tokens import Tokens
 from mangakd.models import language
 from mangakd.models.encoder import Encoder
 from mangakd.models.heads import auto, own
+from mangakd.teachers.options import Member, TeacherContext
 
 VOCAB, LAYERS, SCALE = 90, 3, 8
 TOKENS = Head("tokens", 0)
@@ -98,3 +106,42 @@ def own_logits(built: Any, given: dict[str, Tensor]) -> Tensor:
     """The model's own logits (P, V) at the targets."""
     raw = built(input_ids=given["input_ids"], attention_mask=given["attention_mask"])
     return torch.cat([raw.logits[row, at - 1][None] for row, at in given[TARGETS].nonzero().tolist()])
+
+
+def split(count: int, seed: int = 0) -> EncodedSplit:
+    """Random sequences of 4 to 12 tokens. Targets: half of the tokens, and the last of each sequence."""
+    rng = np.random.default_rng(seed)
+    rows = [array("i", rng.integers(3, VOCAB, rng.integers(4, 13)).tolist()) for _ in range(count)]
+    learnt = [array("i", [0, *rng.integers(0, 2, len(row) - 2).tolist(), 1]) for row in rows]
+    part = Part.of(rows, {TARGETS: learnt})
+    ids, marks = part.lists["input_ids"], part.lists[TARGETS]
+    starts = np.cumsum(part.lengths) - part.lengths
+    tokens = Tokens(np.concatenate([ids, marks]), starts, part.lengths, part.keys, targets=starts + len(ids))
+    return EncodedSplit(Sides(tokens, tokens, 0, 0), {}, {"targets": np.array([sum(each) for each in learnt])})
+
+
+class Teachers:
+    """`context.load` for tests: the same language model for every member. Counts its forward passes."""
+
+    def __init__(self, kind: str = "gemma2") -> None:
+        self.forwards, self.loads, self._kind = 0, 0, kind
+
+    def __call__(self, member: Member) -> Encoder:
+        self.loads += 1
+        made = encoder(self._kind, member.seed)
+        made.spec = replace(made.spec, vocabulary="v")
+        language.decoder(made.model).register_forward_hook(self._count)
+        return made
+
+    def _count(self, *_: Any) -> None:
+        self.forwards += 1
+
+
+def context(cache: Path, load: Any, rows: int = 30, batch_size: int = 4) -> TeacherContext:
+    splits = {name: split(count, seed) for seed, (name, count) in enumerate({"train": rows, "validation": 9}.items())}
+    return TeacherContext(TOKENS, load, splits, cache, torch.device("cpu"), batch_size, silent)
+
+
+@contextmanager
+def silent(title: str, total: int) -> Any:
+    yield lambda rows: None

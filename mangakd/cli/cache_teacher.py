@@ -16,10 +16,12 @@ from mangakd.core import ranks
 from mangakd.core.errors import UserError
 from mangakd.core.numbers import largest
 from mangakd.runs.run import Run
+from mangakd.store.manifest import Manifest
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.cached import Cached
-from mangakd.teachers.fill import fill, manifest_of, verify
+from mangakd.teachers.fill import fill
 from mangakd.teachers.options import TeacherContext
+from mangakd.teachers.verify import verify
 
 # Nats. Batches of other shapes change the last bits of a forward: by 0.1 in bf16 with MiniLM, while another teacher changes
 # whole nats.
@@ -46,24 +48,25 @@ def cache(config: DictConfig, this: Run) -> None:
     with ranks.first_then_others():  # the other ranks find the texts tokenised and the teacher fine-tuned
         context = this.material.context
         teacher = options.live(context)
-    manifest = manifest_of(teacher, context.precision)
+    manifest = options.manifest(teacher, context)
     folder = options.folder(manifest, context)
     if config.verify:
         if ranks.is_first():
-            check(folder, teacher, context)
+            check(folder, manifest, teacher, context)
         return
-    count = fill(folder, teacher, context)
+    count = fill(folder, manifest, teacher, context)
     if ranks.is_first():
         rows = sum(len(split) for split in context.splits.values())
-        print(f"{count} of {rows} rows written, {manifest.bytes_per_example()} bytes each: {folder}")
+        print(f"{count} of {rows} rows written, {manifest.bytes_each}: {folder}")
 
 
-def check(folder: Path, teacher: TeacherProvider, context: TeacherContext) -> None:
-    difference = largest(verify(folder, teacher, name, context) for name in context.splits)
+def check(folder: Path, manifest: Manifest, teacher: TeacherProvider, context: TeacherContext) -> None:
+    difference = largest(verify(folder, manifest, teacher, name, context) for name in context.splits)
+    what = "Δp" if manifest.of_tokens else "Δ log p"
     tolerance = TOLERANCE if context.precision == "32-true" else TOLERANCE_16_BITS
     if not difference <= tolerance:
         raise UserError(
-            f"the store {folder} and the live teacher differ: max |Δ log p| = {difference:.2e} (at most {tolerance:.0e} "
+            f"the store {folder} and the live teacher differ: max |{what}| = {difference:.2e} (at most {tolerance:.0e} "
             "is rounding). Delete the folder and fill it again."
         )
-    print(f"verified: every shard's hash, and a sample against the live teacher, max |Δ log p| = {difference:.1e}")
+    print(f"verified: every shard's hash, and a sample against the live teacher, max |{what}| = {difference:.1e}")

@@ -46,8 +46,8 @@ def plan_of(config: DictConfig, run: Run) -> str:
     plan = estimated(config, run)
     remarks: list[str] = []
     if not config.get("workload"):
-        left_out = of_run.remarks(plan, run.parts.stages, run.given.baseline, run.parts.on_policy.share)
-        remarks = [*left_out, *of_run.token_index(run, plan)]
+        remarks = of_run.remarks(plan, run.parts.stages, run.given.baseline, run.parts.on_policy.share)
+        remarks = [*remarks, *of_run.store(run), *of_run.token_index(run, plan)]
     if config.task.kind == "vector":
         remarks += ["", *index.lines(plan.student.outputs, config.task.get("dims") or ())]
     return "\n".join([table.one(plan), *remarks])

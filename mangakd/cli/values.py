@@ -52,6 +52,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "hardware.precision": hardware.PRECISIONS,
     "hardware.attention": hardware.ATTENTION,
     "hardware.compile": (True, False),
+    "hardware.packing": (True, False),
     "hardware.teacher.placement": hardware.PLACEMENTS,
     "hardware.teacher.dtype": hardware.DTYPES,
     "validate": (True, False),
@@ -111,7 +112,8 @@ def warn_ignored(config: DictConfig) -> None:
         for key in sorted(key for key in keys if key.split(".")[:2] == ["student", "sizes"]):
             layers = "[" + ",".join(map(str, student.layers)) + "]"
             log.warning("%s is ignored: student.layers=%s wins. To use it, add student.layers=null.", key, layers)
-    for pattern, why in _unused_hardware(config.hardware, config.teacher).items():
+    unused = _unused_hardware(config.hardware, config.teacher) | _unused_of_store(config.teacher, config.task.kind)
+    for pattern, why in unused.items():
         for key in fnmatch.filter(sorted(keys), pattern):
             log.warning("%s is ignored: %s.", key, why)
     for key in unread(config):
@@ -130,6 +132,24 @@ def _unused_hardware(hardware: DictConfig, teacher: DictConfig) -> dict[str, str
             why = f"hardware.{key}={_show(hardware[key])} wins"
             unused |= {f"hardware.tasks.*.{key}": why, f"hardware.fallback.{key}": why}
     return unused
+
+
+def _unused_of_store(teacher: DictConfig, kind: str) -> dict[str, str]:
+    """The same for how a store keeps the answers of a head of `kind`."""
+    if "stored_as" not in teacher:
+        return {}
+    if kind != "tokens":
+        return dict.fromkeys(
+            ("teacher.k", "teacher.draws", "teacher.temperature"),
+            f"it is for language models, and the head is of {kind}",
+        )
+    stored_as = teacher.stored_as or "topk"
+    readers = {"k": ["topk"], "draws": ["draws"], "temperature": ["topk", "draws"], "stored_dtype": ["topk", "states"]}
+    return {
+        f"teacher.{key}": f"it is for stored_as={' and '.join(names)}, and the store holds {stored_as}"
+        for key, names in readers.items()
+        if stored_as not in names
+    }
 
 
 def misspelt(config: DictConfig) -> Iterator[str]:

@@ -6,6 +6,7 @@ Shapes: P target positions of the micro-batch in row-major order; V vocabulary, 
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -85,18 +86,34 @@ class FromStates:
 
 
 @dataclass(frozen=True)
+class Known:
+    """What is known of a teacher's whole distribution at T = 1 beside what it answers with: for its scores, not for losses.
+
+    target: log p of the text's token (P). best: its most probable token (P) int64. best_log_prob: log p of that (P).
+    """
+
+    target: Tensor
+    best: Tensor
+    best_log_prob: Tensor
+
+    def __getitem__(self, rows: slice) -> "Known":
+        return Known(self.target[rows], self.best[rows], self.best_log_prob[rows])
+
+
+@dataclass(frozen=True)
 class TopK:
     """The K most probable tokens, and the exact mass of all others as one more bucket.
 
     ids: (P, K) int64, different within a row. log_probs: (P, K). tail: (P), log(1 − Σ_k p_k); -inf where nothing is left.
-    temperature: at which the teacher's logits were divided before these probabilities were taken. A coarser distribution of K + 1
-    buckets: every divergence of it is a true one, and at most that of the whole distribution.
+    temperature: at which the teacher's logits were divided before these probabilities were taken. known: from a store. The K + 1
+    buckets are a coarser distribution: each divergence of them is a true one, and at most that of the whole distribution.
     """
 
     ids: Tensor
     log_probs: Tensor
     tail: Tensor
     temperature: float = 1.0
+    known: Known | None = None
 
     def __post_init__(self) -> None:
         if self.ids.dim() != 2 or self.log_probs.shape != self.ids.shape or self.tail.shape != self.ids.shape[:1]:
@@ -110,18 +127,20 @@ class TopK:
         return len(self.ids)
 
     def __getitem__(self, rows: slice) -> "TopK":
-        return TopK(self.ids[rows], self.log_probs[rows], self.tail[rows], self.temperature)
+        known = None if self.known is None else self.known[rows]
+        return TopK(self.ids[rows], self.log_probs[rows], self.tail[rows], self.temperature, known)
 
 
 @dataclass(frozen=True)
 class Draws:
     """N tokens drawn from the teacher at each position: ids (P, N) int64, which may repeat.
 
-    temperature: at which the teacher's logits were divided before the tokens were drawn.
+    temperature: at which the teacher's logits were divided before the tokens were drawn. known: from a store.
     """
 
     ids: Tensor
     temperature: float = 1.0
+    known: Known | None = None
 
     def __post_init__(self) -> None:
         if self.ids.dim() != 2:
@@ -132,11 +151,18 @@ class Draws:
         return len(self.ids)
 
     def __getitem__(self, rows: slice) -> "Draws":
-        return Draws(self.ids[rows], self.temperature)
+        return Draws(self.ids[rows], self.temperature, None if self.known is None else self.known[rows])
 
 
 TokenLogits = FromStates | TopK | Draws
 """`len` is P; a slice is the answer at some of the positions."""
+
+
+class TokenAnswer(NamedTuple):
+    """How a teacher answers, known before anything is loaded. temperature: of its probabilities; None: states give all."""
+
+    kind: type[TokenLogits]
+    temperature: float | None = None
 
 
 def product(one: Tensor, other: Tensor, out: Tensor | None = None) -> Tensor:

@@ -16,6 +16,7 @@ from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.requires import Fits, Requires
 from mangakd.core.schedule import Schedule, at
 from mangakd.core.spec import Kind, ModelSpec
+from mangakd.core.token_logits import TokenAnswer
 
 ALWAYS = ("rows", "sequences", "tokens", "cells")
 UNITS = (*ALWAYS, "labels", "groups", "ordered", "targets")
@@ -122,6 +123,9 @@ class LossCallback(nn.Module):
             raise UserError(
                 f"losses.{self.name} ({type(self).__name__}) {misfit} ({spec.name}). {self.instead(spec.head.kind)}"
             )
+
+    def check_answer(self, answer: TokenAnswer) -> None:
+        """Raises UserError where this loss cannot learn from a teacher that answers so for tokens; asked before training."""
 
     def instead(self, kind: Kind) -> str:
         """What to choose for a head of this kind, which the loss does not fit."""

@@ -33,6 +33,7 @@ jsd / (1 − β) to reverse KL as β → 1; TRL replaces jsd by the plain diverg
 tokens of the whole optimizer step, not of a micro-batch.
 """
 
+from collections.abc import Sequence
 from math import isclose, isfinite
 from typing import ClassVar
 
@@ -41,7 +42,7 @@ from mangakd.core.outputs import OWN_TEXT, Batch, Outputs
 from mangakd.core.requires import Fits, Need, Requires
 from mangakd.core.schedule import Schedule, at
 from mangakd.core.spec import ModelSpec
-from mangakd.core.token_logits import Draws, FromStates, TokenLogits, TopK
+from mangakd.core.token_logits import Draws, FromStates, TokenAnswer, TokenLogits, TopK
 from mangakd.losses.aligned import check_same_vocabulary
 from mangakd.losses.base import LossCallback, LossOutput, ends
 from mangakd.losses.chunked import Terms, token_terms
@@ -108,7 +109,8 @@ class TokensLoss(LossCallback):
         if self.needs_teacher:
             assert teacher is not None and teacher.tokens is not None
             answer = teacher.tokens
-            self.check_answer(type(answer), t if isinstance(answer, FromStates) else answer.temperature, t)
+            taken_at = None if isinstance(answer, FromStates) else answer.temperature
+            self.check_answer(TokenAnswer(type(answer), taken_at), [progress])
             self._check_positions(own, answer)
         form = divergence(self.divergence, self.jsd_beta, self.skew)
         own_text = bool(batch.get(OWN_TEXT))  # which is learnt from the teacher alone
@@ -122,22 +124,24 @@ class TokensLoss(LossCallback):
             logs[OWN_TEXT] = total.new_tensor(float(own_text))
         return LossOutput(total, count, logs)
 
-    def check_answer(self, kind: type[TokenLogits], temperature: float, own: float) -> None:
-        """Raises UserError for a kind of teacher answers, taken at `temperature`, that this loss cannot learn from.
-
-        own: the loss's own T.
-        """
-        if kind is Draws and self.divergence != "forward_kl":
+    def check_answer(self, answer: TokenAnswer, progress: Sequence[float] = (0.0, 1.0)) -> None:
+        """progress: where the loss's own temperature is compared."""
+        if not self.needs_teacher:
+            return
+        if answer.kind is Draws and self.divergence != "forward_kl":
             raise UserError(
                 f"{self.key('divergence')}={self.divergence} cannot be estimated from tokens drawn from the teacher; forward_kl "
-                f"can. Set {self.key('divergence')}=forward_kl, or let the teacher answer with its best tokens or its states."
+                f"can. Set {self.key('divergence')}=forward_kl, or let the teacher answer with its best tokens or its states "
+                "(teacher.stored_as=topk or states)."
             )
-        if not isclose(temperature, own, rel_tol=1e-6):
-            raise UserError(
-                f"{self.key('temperature')} is {own:g} and the teacher's probabilities are those of T = {temperature:g}, from "
-                f"which others do not follow. Set {self.key('temperature')}={temperature:g}, or let the teacher answer with its "
-                "states, which give every temperature."
-            )
+        for own in (at(self.temperature, each) for each in progress):
+            if answer.temperature is not None and not isclose(answer.temperature, own, rel_tol=1e-6):
+                raise UserError(
+                    f"{self.key('temperature')} is {own:g} and the teacher's probabilities are those of T = "
+                    f"{answer.temperature:g}, from which others do not follow. Set {self.key('temperature')}="
+                    f"{answer.temperature:g} or teacher.temperature={own:g}, or let the teacher answer with its states "
+                    "(teacher.stored_as=states), which give every temperature."
+                )
 
     def _check_positions(self, own: FromStates, answer: TokenLogits) -> None:
         if len(answer) != len(own):

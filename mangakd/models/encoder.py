@@ -21,7 +21,8 @@ from mangakd.core.outputs import TARGETS, AttentionTap, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
 from mangakd.core.token_logits import FromStates
-from mangakd.models import attention, by_length, heads, language
+from mangakd.models import attention, by_length, heads, hidden, language, packed
+from mangakd.models.adapters import Adapters
 from mangakd.models.outline import weights_digest
 from mangakd.models.pooling import VectorHead, save_head
 from mangakd.models.token_head import Queries, TokenHead, each_alone, of_queries, save_token_head
@@ -45,12 +46,13 @@ class Encoder(nn.Module):
         super().__init__()
         self.model = model
         self.spec = spec
+        self.adapters: Adapters | None = None  # all weights learn
         self.pooling = VectorHead() if pooling is None and spec.head.kind == "vector" else pooling
         if self.pooling is not None and getattr(model, "pooler", None) is not None:
             model.pooler.requires_grad_(False)  # no vector comes from it, so that it gets no gradient
         self._row = heads.HEADS[heads.made_as(spec.head.kind, model.config)]
         self._accepts = set(inspect.signature(self._body.forward).parameters)
-        # A cache of keys and values is for generation; here it would only take memory, or let packed texts see each other.
+        # A cache of keys and values would only take memory, or let packed texts see each other.
         self._always = {"use_cache": False} if "use_cache" in self._accepts else {}
         self.need = Need(answer=True)
         self._hidden: dict[int, Tensor] = {}
@@ -60,6 +62,7 @@ class Encoder(nn.Module):
         self._tapped: list[nn.Module] = []
         self._ask: dict[str, bool] = {}
         self._implementation: str | None = None  # the model's own attention, while it is replaced by ours
+        self._packs = False
 
     @property
     def _body(self) -> Any:
@@ -83,10 +86,13 @@ class Encoder(nn.Module):
     def save_pretrained(self, folder: Any, **options: Any) -> None:
         """The model as a Hugging Face folder, without taps; with the pooling's files, as sentence-transformers writes them."""
         self.require(Need(answer=True)).model.save_pretrained(folder, **options)
+        self.save_pooling(Path(folder))
+
+    def save_pooling(self, folder: Path) -> None:
         if isinstance(self.pooling, TokenHead):
-            save_token_head(self.pooling, Path(folder))
+            save_token_head(self.pooling, folder)
         elif self.pooling is not None:
-            save_head(self.pooling, self.spec.hidden, Path(folder))
+            save_head(self.pooling, self.spec.hidden, folder)
 
     def require(self, need: Need) -> "Encoder":
         """Put taps on exactly the hidden states and attention layers of `need`, taking earlier ones off.
@@ -112,12 +118,21 @@ class Encoder(nn.Module):
             self.model.config._attn_implementation = implementation
         return self
 
+    def pack(self, active: bool = True) -> "Encoder":
+        """A language model packs its sequences into rows without padding (models/packed.py).
+
+        Raises UserError for a model whose packed sequences would see each other.
+        """
+        self._packs = active and self.spec.head.kind == "tokens"
+        if self._packs:
+            packed.check(self._body, self._accepts, self._always, self.spec.name)
+        return self
+
     @contextlib.contextmanager
     def compiled(self, active: bool = True) -> Iterator[None]:
         """Within it the model runs compiled. In place, so that names in checkpoints stay what they are.
 
-        dynamic: length-bucketed batches have another length at every step; one graph for training and one for evaluation
-        serve them all.
+        dynamic: batches differ in length; one graph for training and one for evaluation serve them all.
         """
         if not active:
             yield
@@ -148,7 +163,6 @@ class Encoder(nn.Module):
         return by_length.outputs(run, own, parts, self.spec.head.kind)
 
     def _own(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the model reads of them."""
         return {name: value for name, value in inputs.items() if name in self._accepts}
 
     def of_texts(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -162,10 +176,13 @@ class Encoder(nn.Module):
     def _run(self, inputs: Mapping[str, Tensor], queries: Queries | None = None) -> Outputs:
         """queries: of late interaction, whose inputs are documents."""
         self._forget()
-        raw = self._body(**self._own(inputs), **self._always, **self._ask)
+        own, places = self._own(inputs), None
+        if self._packs and not (self.need.hidden or self.need.attention):  # layers are compared token by token
+            own, places = packed.pack(inputs, self.model.config._attn_implementation == "flash_attention_2")
+        raw = self._body(**own, **self._always, **self._ask)
         self._collect(raw)
         self._check_taps()
-        hidden = {i: self._hidden[i] for i in self.need.hidden}
+        layers = {i: self._hidden[i] for i in self.need.hidden}
         taps = {i: self._attention[i] for i in self.need.attention}
         self._forget()
         mask, fields = inputs["attention_mask"], dict[str, Any](self._row.fields(raw))
@@ -174,9 +191,12 @@ class Encoder(nn.Module):
         elif self.pooling is not None:
             fields["vector"] = self.pooling(fields["vector"], mask)
         elif self.spec.head.kind == "tokens":
-            states = language.at_targets(fields["tokens"], inputs[TARGETS])
+            states, targets = fields["tokens"], inputs[TARGETS]
+            states = (
+                language.at_targets(states, targets) if places is None else packed.at_targets(states, places, targets)
+            )
             fields["tokens"] = FromStates(states, language.lm_head(self.model))
-        return Outputs(**{"logits": None, **fields}, mask=mask, hidden=hidden, attention=taps)
+        return Outputs(**{"logits": None, **fields}, mask=mask, hidden=layers, attention=taps)
 
     def _tap_hidden(self) -> None:
         layers = layer_list(self.model, self.spec.layers)
@@ -184,15 +204,8 @@ class Encoder(nn.Module):
             log.info("%s has no list of %d layers; hidden states are all kept.", self.spec.name, self.spec.layers)
             self._ask["output_hidden_states"] = True
             return
-        if 0 in self.need.hidden:
-            keep = partial(_keep_input, self._hidden, 0)
-            self._hooks.append(layers[0].register_forward_pre_hook(keep, with_kwargs=True))
-        for i in self.need.hidden - {0}:
-            # The last one is taken from the whole encoder: ModernBERT and its like end in a norm, as in
-            # output_hidden_states.
-            whole = self._body if self._body is not self.model else self.model.base_model
-            source = whole if i == self.spec.layers else layers[i - 1]
-            self._hooks.append(source.register_forward_hook(partial(_keep_output, self._hidden, i)))
+        whole = self._body if self._body is not self.model else self.model.base_model
+        self._hooks += hidden.tap(layers, whole, self.need.hidden, self._hidden)
 
     def _tap_attention(self) -> None:
         modules = self._attention_modules()
@@ -266,19 +279,6 @@ class Encoder(nn.Module):
         self._attention.clear()
         for record in self._records.values():
             record.clear()
-
-
-# Functions with bound arguments, not closures: deepcopy and pickle then give the copy's hooks the copy's dict.
-
-
-def _keep_input(
-    sink: dict[int, Tensor], layer: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
-    sink[layer] = args[0] if args else kwargs["hidden_states"]
-
-
-def _keep_output(sink: dict[int, Tensor], layer: int, _: nn.Module, __: Any, output: Any) -> None:
-    sink[layer] = output if isinstance(output, Tensor) else output[0]
 
 
 def encoder_digest(encoder: Encoder) -> str:

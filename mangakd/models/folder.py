@@ -1,13 +1,11 @@
 """Files of a model folder: read and written as JSON, and what they hold that the libraries which read them pass over."""
 
-import contextlib
 import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from transformers.utils import cached_file
 
 from mangakd.core.errors import UserError
@@ -43,17 +41,6 @@ def read_json(file: Path) -> Any:
 def write_json(file: Path, content: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def adapter_outputs(folder: Path) -> int | None:
-    """The number of outputs of the head that an adapter was saved with; None where it has none."""
-    with (
-        contextlib.suppress(OSError, SafetensorError),
-        safe_open(folder / "adapter_model.safetensors", "pt") as weights,
-    ):
-        heads = [name for name in weights.keys() if re.search(r"(classifier|score)\b.*\.weight$", name)]  # noqa: SIM118
-        return weights.get_slice(heads[-1]).get_shape()[0] if heads else None
-    return None
 
 
 def check_tokenizer_files(folder: Path, path: str, key: str) -> None:

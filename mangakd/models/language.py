@@ -33,6 +33,14 @@ def decoder(model: Any) -> Any:
     return base if base is not model else next(each for each in model.children() if isinstance(each, PreTrainedModel))
 
 
+def output_embeddings(model: Any) -> Any:
+    """The layer that is the head of a language model; None for other models, some of which say so with an error."""
+    try:
+        return model.get_output_embeddings()
+    except NotImplementedError:
+        return None
+
+
 def lm_head(model: Any) -> LmHead:
     """The head of a causal language model, with its own weights, so that gradients reach them."""
     layer, config = model.get_output_embeddings(), model.config

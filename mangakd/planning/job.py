@@ -99,8 +99,8 @@ class Job:
     bf16-mixed and 16-mixed (weights stay fp32) or bf16-true (weights in bf16, AdamW keeps an fp32 master copy).
     teacher: replicated (a copy on each device), sharded (over them), cached or api (neither in memory), none.
     soft_targets: false where the student learns from the teacher's text alone. hidden_pairs, attention_pairs: mapped
-    layers that losses compare. lora: rank over all matrices of all layers, the rest frozen in bf16 (fp32 with
-    32-true); null trains everything. eval_examples: run through student and teacher after each epoch.
+    layers that losses compare. lora: rank of adapters, the rest frozen in bf16 (fp32 with 32-true and 16-mixed, matrices
+    in 4 bits with four_bit); null trains everything. eval_examples: run through student and teacher after each epoch.
     teacher_length: tokens of an example as the teacher reads it; 0: `length`. student_queries, teacher_queries: texts of
     `query_length` tokens that a model of late interaction reads beside each example. mined: texts that the teacher reads
     once, before the training.
@@ -120,6 +120,7 @@ class Job:
     hidden_pairs: int = 0
     attention_pairs: int = 0
     lora: int | None = None
+    four_bit: bool = False
     checkpointing: bool = False
     eval_examples: int = 0
     teacher_length: int = 0

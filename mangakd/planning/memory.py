@@ -14,14 +14,15 @@ from mangakd.planning.sizes import Model
 
 ADAMW_STATES = 8  # two fp32 moments
 MAPS = 12  # bytes that SDPA without a fused kernel keeps for a cell of an attention map with dropout
+FOUR_BIT = (
+    0.5 + (1 + 4 / 256) / 64
+)  # bytes of a weight in NF4, with the 8-bit scale of 64 and the fp32 scale of 256 of these
 USABLE = 0.92  # of a device's memory: the caching allocator leaves holes
 
 
 def trainable(student: Model, job: Job) -> int:
-    """Parameters that learn. With LoRA the adapters, and a classifier's head, which is new."""
-    if job.lora is None:
-        return student.parameters
-    return job.lora * student.adapter + (0 if student.per_token else student.head)
+    """Parameters that learn. With LoRA the adapters and the task's head."""
+    return student.parameters if job.lora is None else job.lora * student.adapter + student.whole
 
 
 def memory(student: Model, teacher: Model | None, machine: Machine, job: Job) -> dict[str, float]:
@@ -49,11 +50,20 @@ def states(student: Model, job: Job) -> dict[str, float]:
     """
     learns = trainable(student, job)
     if job.lora is not None:
-        frozen = student.parameters * (4 if job.precision == "32-true" else 2)
-        return {"weights": frozen + 4 * learns, "gradients": 4 * learns, "optimizer": ADAMW_STATES * learns}
+        return {
+            "weights": _frozen(student, job) + 4 * learns,
+            "gradients": 4 * learns,
+            "optimizer": ADAMW_STATES * learns,
+        }
     size = 2 if job.precision == "bf16-true" else 4
     master = 4 if job.precision == "bf16-true" else 0
     return {"weights": size * learns, "gradients": size * learns, "optimizer": (ADAMW_STATES + master) * learns}
+
+
+def _frozen(student: Model, job: Job) -> float:
+    """Bytes of the weights under adapters (training/hardware.py `frozen`); matrices in 4 bits if asked."""
+    size, count = 2 if job.precision.startswith("bf16") else 4, student.parameters - student.whole
+    return size * count if not job.four_bit else FOUR_BIT * student.matrices + size * (count - student.matrices)
 
 
 def _copies(student: Model, machine: Machine, job: Job) -> float:
@@ -98,7 +108,7 @@ def activation_bytes(model: Model, machine: Machine, job: Job) -> float:
 
 def _residual(machine: Machine, job: Job) -> int:
     """Bytes of a number between layers. FSDP casts inputs, autocast does not; LoRA's frozen weights are bf16."""
-    plain = job.mixed and job.lora is None and machine.strategy != "fsdp"
+    plain = job.mixed and machine.strategy != "fsdp" and (job.lora is None or job.precision == "16-mixed")
     return 4 if plain or job.precision == "32-true" else 2
 
 

@@ -120,8 +120,9 @@ def _assumptions(machine: Machine, job: Job) -> list[str]:
             "bf16-true: AdamW with fp32 moments and an fp32 master copy (torch's own has neither for bf16 weights)"
         )
     if job.lora:
-        dtype = "fp32" if job.precision == "32-true" else "bf16"
-        notes.append(f"LoRA of rank {job.lora} on all matrices of all layers, in fp32; frozen weights in {dtype}")
+        dtype = "bf16" if job.precision.startswith("bf16") else "fp32"
+        frozen = f"4 bits (matrices) and {dtype}" if job.four_bit else dtype
+        notes.append(f"LoRA of rank {job.lora} in fp32; frozen weights in {frozen}")
     if job.in_memory:
         notes.append(f"teacher in {job.teacher_dtype}, run on every training and evaluation batch")
     if job.teacher == "api":

@@ -13,11 +13,13 @@ from transformers import AutoConfig
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Kind
+from mangakd.models import lora
 from mangakd.models.encoder import layer_list
 from mangakd.models.load import shape
 from mangakd.planning.job import one_of
 
 PLANNED: tuple[Kind, ...] = ("labels", "score", "vector", "tokens")  # heads whose cost is known
+ADAPTERS = lora.Lora(1)  # in every linear layer but the head
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class Model:
 
     parameters: all, tied weights once. outside: parameters beside the layers (embeddings, pooler, head). head:
     weights of the head that multiply. outputs: C classes, D of a vector, or V of a language model, whose head runs on every token
-    (`per_token`), as that of late interaction does. adapter: Σ (in + out) over the layers' matrices; a LoRA of rank r has r times
-    as many parameters.
+    (`per_token`), as that of late interaction does. adapter: Σ (in + out) over the matrices that get adapters; a LoRA of rank r
+    has r times as many parameters. whole: parameters that learn beside adapters, those of the task's head.
     heads, keys (key-value heads) and head_size shape attention; intermediate and gated shape the feed-forward part.
     """
 
@@ -37,6 +39,7 @@ class Model:
     matrices: int
     head: int
     adapter: int
+    whole: int
     layers: int
     hidden: int
     heads: int
@@ -57,8 +60,8 @@ class Model:
         return cls.from_config(config, name, kind, key)
 
     @classmethod
-    def from_config(cls, config: Any, name: str, kind: Kind, key: str) -> "Model":
-        """From a Hugging Face config, with a head of this kind. key: whose fault it is, for messages."""
+    def from_config(cls, config: Any, name: str, kind: Kind, key: str, adapters: lora.Lora = ADAPTERS) -> "Model":
+        """From a Hugging Face config, with a head of this kind. key: whose fault it is, for messages. adapters: their targets."""
         one_of("task.kind", kind, PLANNED)
         model = shape(config, key, kind)
         stack = layer_list(model, config.num_hidden_layers)
@@ -77,6 +80,7 @@ class Model:
         heads = config.num_attention_heads
         largest = max(max(p.shape) for p in inside)
         language = kind == "tokens"
+        whole = sum(model.get_parameter(name).numel() for name in lora.head_parameters(model, kind))
         others = [p for p in model.parameters() if id(p) not in within]
         head = sum(p.numel() for p in others if p.dim() == 2 and id(p) not in tables)
         return cls(
@@ -85,7 +89,8 @@ class Model:
             outside=sum(p.numel() for p in others),
             matrices=repeats * sum(p.numel() for p in inside),
             head=config.vocab_size * config.hidden_size if language else head,  # tied: also an embedding
-            adapter=sum(sum(p.shape) for p in inside),
+            adapter=lora.learning(model, kind, replace(adapters, rank=1)) - whole,
+            whole=whole,
             layers=config.num_hidden_layers,
             hidden=config.hidden_size,
             heads=heads,
@@ -99,7 +104,7 @@ class Model:
 
     def with_head(self, weights: int, outputs: int, per_token: bool) -> "Model":
         """With layers on the encoder's states that are no part of the model of transformers: the Dense layers of vectors."""
-        more = {name: weights + getattr(self, name) for name in ("parameters", "outside", "head")}
+        more = {name: weights + getattr(self, name) for name in ("parameters", "outside", "head", "whole")}
         return replace(self, outputs=outputs, per_token=per_token, **more)
 
     def times(self, members: int) -> "Model":

@@ -8,6 +8,7 @@ and `gather_all` (data/gather.py).
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 from mangakd.core import ranks
 from mangakd.core.requires import Need
@@ -27,6 +28,7 @@ from mangakd.training.loggers import RunLogger
 from mangakd.training.wandb_run import keep_in_wandb
 
 BASELINE = "baseline"  # its name in answers, and the folder of its checkpoints
+ADAPTER = "adapter"  # the folder of a student's adapters, beside the merged student
 UNTRAINED = "untrained student"
 
 
@@ -48,9 +50,12 @@ def distillation(run: Run) -> None:
     metrics = scorer.teacher(answers["teacher"], task.monitor) | results.teacher_sizes(run.models.teacher_parameters)
     recipe = _recipe(run, teacher, answers["teacher"]["validation"])
     distilled = distil(recipe)
-    untrained = recipe.students.build() if task.shows_untrained else None
+    untrained = recipe.students.untrained() if task.shows_untrained else None
     beside = _beside(run, teacher)
     if ranks.is_first():
+        recipe.students.save_adapter(distilled.student, run.given.folder / ADAPTER, recipe.stages[-1].student)
+        finished = recipe.students.finish(distilled.student, recipe.stages[-1].student)
+        distilled = replace(distilled, student=finished)
         references = _references(run, untrained, beside)
         answers |= references
         for name, each in references.items():
@@ -64,6 +69,7 @@ def distillation(run: Run) -> None:
         baseline = recipe.students.build()
         without_teacher(recipe.fits, baseline, recipe.baseline_rows, run.given.folder / BASELINE, distilled.steps)
         if ranks.is_first():
+            baseline = recipe.students.finish(baseline)
             answers[BASELINE] = student_answers(task, baseline, splits, hardware, BASELINE, beside)
             run.material.generations.add(BASELINE, [baseline])
             metrics |= scorer.student(answers[BASELINE], answers["teacher"], metrics, "baseline/")

@@ -100,7 +100,7 @@ class Material:
             data=self.digest, splits=self.splits, tokenizer=tokenizer, hardware=hardware, cache=self._given.cache,
         )  # fmt: skip
         source = parts.teacher.models[0] if parts.student.takes_layers and parts.teacher.models else None
-        return Members(fit, tokenizer, hardware.teacher.weights, hardware.attention, source)
+        return Members(fit, tokenizer, hardware.teacher.weights, hardware.attention, source, hardware.packing)
 
     @lazy
     def context(self) -> TeacherContext:
@@ -120,17 +120,19 @@ class Material:
     def teacher(self) -> TeacherProvider:
         """The teacher, ready to answer; all ranks ask for it together.
 
-        The runs of a sweep share one store if their losses read nothing but logits, of given texts.
+        The runs of a sweep share one store if their losses read nothing but answers to given texts. Those of language models do
+        not: states, which alone give the live teacher's loss, may be larger than the disk.
         """
         with ranks.first_then_others():  # the other ranks find the texts tokenised and the teacher fine-tuned
             for member in self._parts.teacher.models:
                 self.context.load(member)
-        storable = self.own_texts is None and not self.losses.requires.teacher.missing(Need(answer=True))
-        return self.stored_teacher() if self._given.sweep and storable else self._parts.teacher.provider(self.context)
+        small = self._models.head.kind != "tokens"
+        shared = small and self._given.sweep and not self.losses.requires.teacher.missing(Need(answer=True))
+        return self.stored_teacher() if shared else self._parts.teacher.provider(self.context)
 
     def stored_teacher(self) -> TeacherProvider:
         """The same teacher, its answers read from the store."""
-        return stored(self._parts.teacher).provider(self.context)
+        return stored(self._parts.teacher, self._models.head.kind).provider(self.context)
 
     @lazy
     def students(self) -> Students:
@@ -140,7 +142,8 @@ class Material:
         source = partial(self.members.checkpoint, models[0], anew=sharded) if models else None
         return Students(
             parts.student, source, self._models.student_tokenizer, self._models.head,
-            hardware.attention, self._given.seed, 1 + self._given.baseline + parts.task.shows_untrained,
+            hardware.attention, hardware.packing, self._given.seed,
+            1 + self._given.baseline + (parts.task.shows_untrained and parts.student.adapters is None), hardware.frozen,
         )  # fmt: skip
 
     @lazy

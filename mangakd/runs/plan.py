@@ -13,14 +13,19 @@ from mangakd.data.apart import Apart
 from mangakd.data.sampler import BucketSampler, Share
 from mangakd.losses.loss_set import LossSet
 from mangakd.models import heads
+from mangakd.models.lora import Lora
 from mangakd.models.token_head import TokenHead
 from mangakd.planning import index, table
 from mangakd.planning.job import TEACHER_BYTES, Job, Machine, Placement
 from mangakd.planning.plan import Estimate, estimate
-from mangakd.planning.sizes import Model
+from mangakd.planning.sizes import ADAPTERS, Model
 from mangakd.runs.run import Run
+from mangakd.store.manifest import Manifest
+from mangakd.store.writer import Plan
 from mangakd.teachers.cached import Cached
+from mangakd.teachers.fill import counts_of
 from mangakd.teachers.options import TeacherOptions
+from mangakd.teachers.several import CONCATENATED
 from mangakd.training.hardware import Hardware
 from mangakd.training.stages import Stage
 
@@ -35,7 +40,10 @@ def batches(hardware: Hardware, precision: str, machine: Machine) -> dict[str, A
     choice = hardware.precision
     if precision == "auto" and hardware.kind == "cpu":
         choice = "bf16-mixed" if "bf16" in machine.tflops else "32-true"
-    return {"batch": hardware.batch_size, "accumulation": hardware.accumulate, "precision": choice}
+    return {
+        "batch": hardware.batch_size, "accumulation": hardware.accumulate, "precision": choice,
+        "checkpointing": hardware.activation_checkpointing,
+    }  # fmt: skip
 
 
 def remarks(plan: Estimate, stages: list[Stage], baseline: bool, lmbda: float = 0.0) -> list[str]:
@@ -61,15 +69,18 @@ def remarks(plan: Estimate, stages: list[Stage], baseline: bool, lmbda: float = 
 def _models(run: Run) -> tuple[Model, Model]:
     """Student and teacher with the task's head; an ensemble counts all its members."""
     parts, models = run.parts, run.models
-    student = _model(models.student_shape, models.head, "student.path" if parts.student.path else "student.sizes")
+    student = _model(
+        models.student_shape, models.head, "student.path" if parts.student.path else "student.sizes",
+        parts.student.adapters or ADAPTERS,
+    )  # fmt: skip
     teacher = _model(models.teacher_shape, models.head, "teacher.path")
     return student, teacher.times(len(parts.teacher.models) or 1)
 
 
-def _model(shape: Any, head: Head, key: str) -> Model:
+def _model(shape: Any, head: Head, key: str, adapters: Lora = ADAPTERS) -> Model:
     config = copy.deepcopy(shape.config)
     config.update(heads.entries(head))
-    model = Model.from_config(config, config.model_type, head.kind, key)
+    model = Model.from_config(config, config.model_type, head.kind, key, adapters)
     with torch.random.fork_rng(devices=[]):  # a new head of late interaction is random
         own = heads.states_head(head.kind, config)
     if own is None:
@@ -92,6 +103,7 @@ def _job(run: Run, machine: Machine) -> Job:
     spread = batches(parts.hardware, given.settings("hardware.precision"), machine)
     needs = [loss.requires.teacher for loss in losses.callbacks.values()]
     mean, longest = _padded(train.lengths(train.student), parts.hardware, given.seed)
+    adapters = parts.student.adapters
     return Job(
         f"{parts.task.name} as configured{f', {each:.1f} sequences a row' if each > 1 else ''}",
         len(train.student) + added,
@@ -106,6 +118,8 @@ def _job(run: Run, machine: Machine) -> Job:
         soft_targets=losses.requires.teacher.answer,
         hidden_pairs=sum(len(need.hidden) for need in needs),
         attention_pairs=sum(len(need.attention) for need in needs),
+        lora=adapters.rank if adapters else None,
+        four_bit=adapters is not None and adapters.four_bit,
         eval_examples=len(validation.student),
         **spread | {"batch": math.ceil(spread["batch"] * each)} | queries,
     )
@@ -117,6 +131,20 @@ def token_index(run: Run, plan: Estimate) -> list[str]:
     if not isinstance(student, Apart):
         return []
     return ["", *index.lines(plan.student.outputs, tokens=math.ceil(student.documents.lengths.mean()))]
+
+
+def store(run: Run) -> list[str]:
+    """A line about what a stored teacher writes; none for other teachers."""
+    options, models = run.parts.teacher, run.models
+    if not isinstance(options, Cached):
+        return []
+    spec, splits = models.teacher_spec, run.material.splits.values()
+    members = 1 if options.combine == CONCATENATED else len(options.members)
+    manifest = Manifest("", "", spec.head, members, **options.record(spec)._asdict())
+    keys, first = np.unique(np.concatenate([split.teacher.keys for split in splits]), return_index=True)
+    counts = np.concatenate([counts_of(split, manifest) for split in splits])[first]
+    plan = Plan(len(keys), int(counts.sum()), manifest.record_bytes, manifest.of_tokens)
+    return ["", f"the store of the teacher's answers takes {plan}"]
 
 
 def _query_tokens(pairs: Apart) -> int:

@@ -6,6 +6,7 @@ from mangakd.core.spec import Head
 from mangakd.data.source import Corpus
 from mangakd.losses.loss_set import LossSet
 from mangakd.runs.run import Run
+from mangakd.students.build import Student
 from mangakd.training.hardware import Hardware
 from mangakd.training.stages import Stage
 
@@ -15,7 +16,8 @@ def summary(run: Run) -> str:
     hardware, models = run.parts.hardware, run.models
     setting = run.given.settings("hardware.precision")
     return (
-        f"{_data(run.parts.corpus, models.head)}; {models.teacher_spec.sizes()} → {models.student_spec.sizes()}; "
+        f"{_data(run.parts.corpus, models.head)}; {models.teacher_spec.sizes()} → {models.student_spec.sizes()}"
+        f"{_adapters(run.parts.student)}; "
         f"{_losses(run.material.losses)}{_limits(run.parts.stages)}; "
         f"steps of {_step(hardware)} in {_precision(hardware, setting)}"
     )
@@ -24,6 +26,11 @@ def summary(run: Run) -> str:
 def _data(corpus: Corpus, head: Head) -> str:
     rows = f"{len(corpus.train)} / {len(corpus.validation)} / {len(corpus.test)} rows"
     return f"{corpus.name}: {rows}, {f'{head.outputs} labels' if head.kind == 'labels' else head}"
+
+
+def _adapters(student: Student) -> str:
+    lora = student.adapters
+    return f" with adapters of rank {lora.rank}{' on 4-bit weights' * lora.four_bit}" if lora else ""
 
 
 def _limits(stages: Sequence[Stage]) -> str:

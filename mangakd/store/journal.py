@@ -16,6 +16,7 @@ import numpy as np
 from mangakd.core.errors import UserError
 from mangakd.store.files import append_line, sha256, write_atomic
 from mangakd.store.manifest import REFILL
+from mangakd.store.shards import INDEX, Shard, read_shard
 
 JOURNAL_FILE = "journal.jsonl"
 _SHARD = re.compile(r"shard-\d{5,}\.npy")
@@ -23,7 +24,7 @@ _SHARD = re.compile(r"shard-\d{5,}\.npy")
 
 @dataclass(frozen=True)
 class Entry:
-    """One finished shard: file name, number of records, hex digest of the file."""
+    """One finished shard: file name, number of sequences, hex digest of the file."""
 
     name: str
     rows: int
@@ -71,8 +72,8 @@ def restore(folder: Path, entries: list[Entry]) -> None:
         write_atomic(path, lambda file: file.write(content))
 
 
-def open_shard(folder: Path, entry: Entry, record: np.dtype, verify: bool) -> np.ndarray:
-    """Memory-map one shard: records (rows) of dtype `record`, read-only.
+def open_shard(folder: Path, entry: Entry, record: np.dtype, verify: bool) -> Shard:
+    """One shard of records of dtype `record`, memory-mapped and read-only.
 
     verify: hash the whole file first. Raises DamagedShard for a missing, truncated or (verified) altered file.
     """
@@ -80,11 +81,16 @@ def open_shard(folder: Path, entry: Entry, record: np.dtype, verify: bool) -> np
     try:
         if verify and sha256(path) != entry.sha256:
             raise ValueError("its sha256 is not the one in the journal")
-        shard = np.load(path, mmap_mode="r")
-        if shard.dtype != record or shard.shape != (entry.rows,):
-            raise ValueError(f"it holds {shard.shape} records of {shard.dtype}")
+        shard = read_shard(path)
+        dtypes = (shard.index.dtype, shard.records.dtype)
+        if dtypes != (INDEX, record) or len(shard.index) != entry.rows:
+            raise ValueError(f"it holds {len(shard.index)} sequences with records of {shard.records.dtype}")
+        if shard.index["records"].sum() != len(shard.records):
+            raise ValueError(
+                f"its sequences own {shard.index['records'].sum()} records, and it holds {len(shard.records)}"
+            )
     except (ValueError, EOFError, FileNotFoundError) as error:
         raise DamagedShard(
             f"shard {entry.name} of the store {folder} is damaged ({error}). Write it again: {REFILL}"
         ) from error
-    return np.asarray(shard)  # a plain view on the map: np.memmap adds microseconds to every row taken
+    return shard

@@ -15,11 +15,12 @@ from pathlib import Path
 from mangakd.core.errors import UserError, near
 from mangakd.core.invocation import command
 from mangakd.core.spec import Head
-from mangakd.store.codecs import CODECS, FLOATS, Dense
+from mangakd.store.codecs import CODECS, DENSE, FLOATS, Codec, Sizes
 from mangakd.store.files import write_atomic
+from mangakd.store.shards import INDEX
 
 MANIFEST_FILE = "manifest.json"
-FORMAT = 2  # 1 named the labels alone, not the head
+FORMAT = 3  # 1 named the labels alone, not the head; 2 had one record for each sequence
 REFILL = f"{command('cache_teacher')} <the overrides of this run>"
 
 log = logging.getLogger(__name__)
@@ -30,19 +31,22 @@ class Manifest:
     """Who filled a store and how its records lie on disk.
 
     teacher: digest of the weights (of all members). tokenizer: digest of its content. head: what the teacher answers with, its
-    names in the order of the logits. members: M. kind: a codec. dtype: of the stored logits. precision: of the forward that gave
-    them, as in `hardware.precision`. format: version of the layout on disk. scores: (mean, standard deviation) of each member's
-    scores on the validation rows of the last run that read them; for people, no reader compares them.
-    Raises UserError for a kind or dtype that does not exist.
+    names in the order of the logits. members: M. kind: a codec. dtype: of the stored numbers. precision: of the forward that gave
+    them, as in `hardware.precision`. size: of one record of tokens, which is K of topk, N of draws, D of states. temperature: of
+    the probabilities in topk and draws. format: version of the layout on disk. scores: (mean, standard deviation) of each
+    member's scores on the validation rows of the last run that read them; for people, no reader compares them.
+    Raises UserError for a kind or dtype that does not exist, and for a kind that does not fit the head.
     """
 
     teacher: str
     tokenizer: str
     head: Head
     members: int = 1
-    kind: str = "dense"
+    kind: str = DENSE
     dtype: str = "float32"
     precision: str = "32-true"
+    size: int = 0
+    temperature: float = 1.0
     format: int = FORMAT
     scores: tuple[tuple[float, float], ...] = field(default=(), repr=False, compare=False)
 
@@ -57,14 +61,29 @@ class Manifest:
             raise UserError(
                 f"a store needs members ≥ 1 and outputs ≥ 1; found {self.members} and {self.head.outputs} outputs."
             )
+        if self.of_tokens != (self.head.kind == "tokens") or self.of_tokens != (self.size > 0):
+            raise UserError(f"a store of kind {self.kind} and size {self.size} cannot hold answers of {self.head}.")
 
     @property
-    def codec(self) -> Dense:
-        return CODECS[self.kind](self.members, self.head.outputs, self.dtype)
+    def of_tokens(self) -> bool:
+        """Whether a sequence has a record for each target token, and not one alone."""
+        return self.kind != DENSE
 
-    def bytes_per_example(self) -> int:
-        """Bytes on disk of one record, key included."""
+    @property
+    def codec(self) -> Codec:
+        return CODECS[self.kind](Sizes(self.members, self.head.outputs, self.dtype, self.size))
+
+    @property
+    def record_bytes(self) -> int:
         return self.codec.record.itemsize
+
+    @property
+    def bytes_each(self) -> str:
+        """For messages: bytes on disk of an example, or of a target token."""
+        size, of = (
+            (self.record_bytes, "target token") if self.of_tokens else (self.record_bytes + INDEX.itemsize, "row")
+        )
+        return f"{size:,} bytes a {of}"
 
     def save(self, folder: Path) -> None:
         """Write `manifest.json` atomically."""

@@ -2,7 +2,7 @@
 
 Keyed by the hash of the tokens and not by position: shuffling, filtering, another batch size or another number of
 ranks never give an example the outputs of another. Shards are memory-mapped, so all processes of a machine share one
-copy, and the only thing held in memory is the index (16 bytes per example).
+copy, and the only thing held in memory is the index (about 30 bytes per sequence).
 Source: mangakd design, the store of teacher outputs.
 """
 
@@ -14,10 +14,11 @@ import numpy as np
 from mangakd.core.errors import UserError
 from mangakd.store import journal
 from mangakd.store.manifest import REFILL, Manifest
+from mangakd.store.shards import INDEX
 
 
 class StoreReader:
-    """Read-only view of a store. `manifest` is what it was filled with; `len()` counts its records.
+    """Read-only view of a store. `manifest` is what it was filled with; `len()` counts its sequences.
 
     expected: what this run needs, compared field by field; None takes the store as it is. allow_mismatch: fields that
     may differ. verify: hash every shard on opening (about a second per GB).
@@ -38,13 +39,13 @@ class StoreReader:
         codec = self.manifest.codec
         entries = journal.read(self.folder)
         shards = [journal.open_shard(self.folder, entry, codec.record, verify) for entry in entries]
-        self._logits = [shard["logits"] for shard in shards]
-        self._shape = (codec.members, codec.outputs)
-        self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
-        keys = np.concatenate([np.empty(0, np.int64), *(shard["key"] for shard in shards)])
-        # Stable, so that of two records with one key the first written is found.
-        self._order = np.argsort(keys, kind="stable")
-        self._keys = keys[self._order]
+        index = np.concatenate([np.empty(0, INDEX), *(shard.index for shard in shards)])
+        self._codec, self._records = codec, [shard.records for shard in shards]
+        self._firsts = np.cumsum([0, *map(len, self._records)])  # of each shard, among all records
+        self._ends = np.cumsum(index["records"], dtype=np.int64)  # of each sequence
+        # Stable, so that of two sequences with one key the first written is found.
+        self._order = np.argsort(index["key"], kind="stable")
+        self._keys = index["key"][self._order]
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -53,8 +54,11 @@ class StoreReader:
         # A worker maps the files itself; it need not hash them again, and a store replaced meanwhile is noticed.
         return StoreReader, (self.folder, self.manifest, False)
 
-    def lookup(self, keys: np.ndarray) -> np.ndarray:
-        """Logits (B, M, C) float32 of keys (B) int64. Raises UserError when any key is missing."""
+    def lookup(self, keys: np.ndarray) -> dict[str, np.ndarray]:
+        """Field of the codec → (R, …), the records of the sequences with keys (B) int64, one sequence after the other.
+
+        Raises UserError when any key is missing.
+        """
         at, hits = self._find(keys)
         if not hits.all():
             raise UserError(
@@ -62,13 +66,19 @@ class StoreReader:
                 f"which holds {len(self):,}: it was filled from other data or another tokenization. Add them: {REFILL}"
             )
         rows = self._order[at]
-        shards = np.searchsorted(self._starts, rows, side="right") - 1
-        logits = np.empty((len(rows), *self._shape), np.float32)
-        # Row by row: a shuffled batch touches about as many shards as it has rows, and indexing a shard with an array
-        # costs ten times one row.
-        for i, (shard, row) in enumerate(zip(shards.tolist(), (rows - self._starts[shards]).tolist(), strict=True)):
-            logits[i] = self._logits[shard][row]
-        return logits
+        starts = np.where(rows > 0, self._ends[rows - 1], 0)
+        counts = self._ends[rows] - starts
+        shards = np.searchsorted(self._firsts, starts, side="right") - 1
+        records = np.empty(counts.sum(), self._codec.record)
+        # Sequence by sequence: a shuffled batch touches about as many shards as it has rows, and indexing a shard with an array
+        # costs ten times one slice.
+        place = 0
+        for shard, start, count in zip(
+            shards.tolist(), (starts - self._firsts[shards]).tolist(), counts.tolist(), strict=True
+        ):
+            records[place : place + count] = self._records[shard][start : start + count]
+            place += count
+        return self._codec.decode(records)
 
     def missing(self, keys: np.ndarray) -> np.ndarray:
         """Those of keys (N) int64 that are not stored, in the given order."""

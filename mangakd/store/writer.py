@@ -7,9 +7,9 @@ Source: mangakd design, the store of teacher outputs.
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -20,26 +20,40 @@ from mangakd.core.errors import UserError
 from mangakd.store import journal
 from mangakd.store.files import write_atomic, writer_lock
 from mangakd.store.manifest import MANIFEST_FILE, Manifest
+from mangakd.store.shards import INDEX, Shard
 
 log = logging.getLogger(__name__)
 
 Compute = Callable[[np.ndarray], np.ndarray]
-"""positions (n) int64 into the caller's keys → logits (n, M, C)."""
+"""positions (n) int64 into the caller's keys → the codec's records (R) of these sequences, one sequence after the other."""
+SHARD_ROWS, SHARD_BYTES = 8192, 2**27  # at most, of a shard; a sequence is never split
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a capture would write: number of examples, bytes of one."""
+    """What a capture would write: number of sequences, and of their records; bytes of a record.
+
+    of_tokens: whether a record is that of a target token.
+    """
 
     examples: int
-    bytes_per_example: int
+    records: int
+    record_bytes: int
+    of_tokens: bool = False
+
+    def __add__(self, other: "Plan") -> "Plan":
+        """Both, of one store."""
+        return replace(self, examples=self.examples + other.examples, records=self.records + other.records)
 
     @property
     def total_bytes(self) -> int:
-        return self.examples * self.bytes_per_example
+        return self.examples * INDEX.itemsize + self.records * self.record_bytes
 
     def __str__(self) -> str:
-        return f"{self.examples:,} examples × {self.bytes_per_example:,} bytes = {_size(self.total_bytes)}"
+        total = _size(self.total_bytes)
+        if self.of_tokens:
+            return f"{self.records:,} target tokens × {self.record_bytes:,} bytes, with an index {total}"
+        return f"{self.examples:,} examples × {self.record_bytes + INDEX.itemsize:,} bytes = {total}"
 
 
 class StoreWriter:
@@ -49,8 +63,8 @@ class StoreWriter:
     writing, or when the store was filled with something else. Damaged shards are dropped and captured again.
     """
 
-    def __init__(self, folder: str | Path, manifest: Manifest, shard_rows: int = 8192) -> None:
-        """shard_rows: examples per file; what a kill can cost, and one file descriptor per shard when reading."""
+    def __init__(self, folder: str | Path, manifest: Manifest, shard_rows: int = SHARD_ROWS) -> None:
+        """shard_rows: sequences per file; what a kill can cost, and one file descriptor per shard when reading."""
         self.folder = Path(folder).absolute()
         self.manifest = manifest
         self.shard_rows = shard_rows
@@ -77,37 +91,75 @@ class StoreWriter:
         """Keys of all finished shards, sorted, int64."""
         return np.unique(np.concatenate([np.empty(0, np.int64), *self._keys]))
 
-    def plan(self, keys: np.ndarray) -> Plan:
-        """What `capture(keys, …)` would write. keys: (N) int64, repeats allowed."""
-        return Plan(len(self._fresh(keys)), self.manifest.bytes_per_example())
+    def plan(self, keys: np.ndarray, counts: np.ndarray | None = None) -> Plan:
+        """What `capture(keys, …)` would write. keys: (N) int64, repeats allowed. counts (N): records of each; None: one."""
+        return self._plan(self._fresh(keys), counts)
 
-    def capture(self, keys: np.ndarray, compute: Compute, progress: Callable[[int], None] | None = None) -> int:
+    def capture(
+        self, keys: np.ndarray, compute: Compute, progress: Callable[[int], None] | None = None,
+        counts: np.ndarray | None = None,
+    ) -> int:  # fmt: skip
         """Store every key that is not stored yet, in the given order; returns how many were written.
 
         keys: (N) int64; a repeated key is computed once, where it comes first. compute: called once per shard, in
-        order, and cuts its own batches, always the same way. progress: told the rows of each finished shard.
-        Raises UserError when the disk is too small (before anything is written) or a logit is not finite.
+        order, and cuts its own batches, always the same way. progress: told the rows of each finished shard. counts (N):
+        the number of each sequence's records; None: one.
+        Raises UserError when the disk is too small (before anything is written) or a number is not finite.
         """
         positions = self._fresh(keys)
-        self._check_disk(Plan(len(positions), self.manifest.bytes_per_example()))
-        for start in range(0, len(positions), self.shard_rows):
-            rows = positions[start : start + self.shard_rows]
-            self._write(self.manifest.codec.encode(keys[rows], compute(rows), rows))
+        self._check_disk(self._plan(positions, counts))
+        counts = np.ones(len(keys), np.int64) if counts is None else counts
+        for rows in self._shards(positions, counts):
+            self._write(keys[rows], counts[rows], self._checked(compute(rows), counts[rows], rows))
             if progress is not None:
                 progress(len(rows))
         return len(positions)
+
+    def _plan(self, positions: np.ndarray, counts: np.ndarray | None) -> Plan:
+        records = len(positions) if counts is None else int(counts[positions].sum())
+        return Plan(len(positions), records, self.manifest.record_bytes, self.manifest.of_tokens)
+
+    def _shards(self, positions: np.ndarray, counts: np.ndarray) -> Iterator[np.ndarray]:
+        """Positions of each shard, cut from the front, so that what a kill leaves is cut in the same places."""
+        room = max(SHARD_BYTES // self.manifest.record_bytes, 1)
+        ends = np.cumsum(counts[positions])
+        start = 0
+        while start < len(positions):
+            before = ends[start - 1] if start else 0
+            fit = int(np.searchsorted(ends, before + room, side="right"))
+            end = min(max(fit, start + 1), start + self.shard_rows)
+            yield positions[start:end]
+            start = end
+
+    def _checked(self, records: np.ndarray, counts: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Raises UserError for another number of records, and for flaws, naming positions of sequences."""
+        if len(records) != counts.sum():
+            raise UserError(
+                f"the teacher gave {len(records)} answers for {len(positions)} sequences that have {counts.sum()}. Check the "
+                "teacher's tokenizer and `teacher.store`."
+            )
+        bad = np.unique(np.repeat(positions, counts)[self.manifest.codec.flaws(records)])
+        if len(bad):
+            places = ", ".join(map(str, bad[:10])) + (", …" if len(bad) > 10 else "")
+            dtype = self.manifest.dtype
+            raise UserError(
+                f"the teacher's answers are NaN or inf as {dtype} for {len(bad)} of {len(positions)} examples, at positions "
+                f"{places}; nothing of this shard was written. Run the teacher in float32, look at those examples"
+                + (", or set teacher.stored_dtype=float32." if dtype == "float16" else ".")
+            )
+        return records
 
     def _fresh(self, keys: np.ndarray) -> np.ndarray:
         """Positions of the first occurrences of keys not stored, ascending."""
         unique, first = np.unique(keys, return_index=True)
         return np.sort(first[np.isin(unique, self.stored, invert=True)])
 
-    def _write(self, records: np.ndarray) -> None:
+    def _write(self, keys: np.ndarray, counts: np.ndarray, records: np.ndarray) -> None:
         name = next(name for name in map(journal.shard_name, count()) if name not in self._names)
-        digest = write_atomic(self.folder / name, lambda file: np.save(file, records))
-        journal.append(self.folder, journal.Entry(name, len(records), digest))
+        digest = write_atomic(self.folder / name, Shard.of(keys, counts, records).write)
+        journal.append(self.folder, journal.Entry(name, len(keys), digest))
         self._names.add(name)
-        self._keys.append(records["key"].copy())
+        self._keys.append(keys)
 
     def _check_manifest(self) -> None:
         if (self.folder / MANIFEST_FILE).exists():
@@ -130,7 +182,7 @@ class StoreWriter:
                 log.warning("%s This is done now.", error)
                 continue
             entries.append(entry)
-            self._keys.append(shard["key"].copy())
+            self._keys.append(shard.index["key"])
         journal.restore(self.folder, entries)
         self._names = {entry.name for entry in entries}
 
@@ -139,7 +191,8 @@ class StoreWriter:
         if free < plan.total_bytes:
             raise UserError(
                 f"the store {self.folder} needs {_size(plan.total_bytes)} more ({plan}) and the disk has {_size(free)} "
-                "free. Free some, use a folder on another disk with `teacher.store`, or store float16."
+                f"free. Free some, use a folder on another disk with `teacher.store`, or store less of each answer "
+                "(teacher.stored_dtype=float16, teacher.k, teacher.draws)."
             )
 
 

@@ -22,6 +22,7 @@ from mangakd.models import heads, language, load
 from mangakd.models.configs import SIZES, size_problem
 from mangakd.models.encoder import Encoder, layer_list
 from mangakd.models.late import AS_IT_IS, Interaction
+from mangakd.models.lora import Lora
 from mangakd.models.outline import drop_pooler, in_pooler, prefix_of
 
 EACH_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type")
@@ -35,7 +36,8 @@ class Student:
 
     layers: teacher layers 1…L in the order the student shall have them. sizes: entries of a Hugging Face config with its
     `model_type`. lr: the peak learning rate that suits it; conf/optim reads it, nothing here does. interaction: how it reads a
-    query and a document (models/late.py); null: as its folder, or the teacher that it takes layers from.
+    query and a document (models/late.py); null: as its folder, or the teacher that it takes layers from. lora: entries of
+    models/lora.py; without a rank every weight learns. quantise_base: 4bit keeps the weights under the adapters in 4 bits.
     """
 
     path: str | None = None
@@ -43,6 +45,19 @@ class Student:
     sizes: dict[str, Any] = field(default_factory=dict)
     lr: float = 5e-4
     interaction: Any = None
+    lora: Any = None
+    quantise_base: str | None = None
+
+    @property
+    def adapters(self) -> Lora | None:
+        """What learns in place of all weights. Raises UserError for adapters on random weights."""
+        options = Lora.of(self.lora, self.quantise_base)
+        if options is not None and self.path is None and self.layers is None:
+            raise UserError(
+                "student.lora trains adapters beside frozen weights, and those of student.sizes are random: set student.path or "
+                "student.layers, or student.lora.rank=null."
+            )
+        return options
 
     @property
     def reads(self) -> Interaction:
@@ -69,7 +84,7 @@ class Student:
         return self.path is None and self.layers is not None
 
     def build(self, teacher: Encoder | None, tokenizer: Any, head: Head) -> Encoder:
-        """The student with this head, in train mode. Random parts follow torch's seed.
+        """The student with this head, in train mode, without adapters. Random parts follow torch's seed.
 
         teacher: None unless the student takes layers of it.
         """

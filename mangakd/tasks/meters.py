@@ -66,8 +66,8 @@ class Meters:
             meter.update(sums, len(first))
 
     def values(self) -> dict[str, float]:
-        """Score → value; a score that is not defined on these rows is left out."""
-        values = {name: meter.compute() for name, meter in self._meters.items()}
+        """Score → value; a score that is not defined on these rows, or for these answers, is left out."""
+        values = {name: meter.compute() for name, meter in self._meters.items() if meter.update_called}
         return {name: value for name, value in values.items() if not math.isnan(value)}
 
 

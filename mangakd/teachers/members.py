@@ -36,9 +36,10 @@ class Members:
 
     def __init__(
         self, fit: Callable[[Member], Outline], tokenizer: Any, dtype: Callable[[torch.dtype], torch.dtype], attention: str,
-        source: Member | None = None,
+        source: Member | None = None, packing: bool = False,
     ) -> None:  # fmt: skip
-        self._fit, self._tokenizer, self._dtype, self._attention = fit, tokenizer, dtype, attention
+        self._fit, self._tokenizer, self._dtype = fit, tokenizer, dtype
+        self._attention, self._packing = attention, packing
         self._encoders: WeakValueDictionary[tuple[Member, torch.dtype], Encoder] = WeakValueDictionary()
         self._source = source
         self._held: Encoder | None = None
@@ -75,6 +76,7 @@ class Members:
         if (encoder := self._encoders.get((member, dtype))) is None:
             model = load.read_model(outline, member.path, KEY, dtype)
             encoder = check_numbers(self._encoder(model, outline.head), self._tokenizer, f"{KEY}={member.path}")
+            encoder.pack(self._packing)
             self._encoders[member, dtype] = encoder
         if member == self._source and dtype == outline.dtype:
             self._held = encoder

@@ -15,6 +15,7 @@ import torch
 from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
 from mangakd.core.spec import Head, ModelSpec
+from mangakd.core.token_logits import FromStates, TokenAnswer
 from mangakd.data.encoded import EncodedSplit
 from mangakd.data.sequence_texts import SequenceTexts
 from mangakd.models.labels import label_name
@@ -123,6 +124,10 @@ class TeacherOptions(ABC):
     @abstractmethod
     def gives(self, spec: ModelSpec) -> Need:
         """What its provider will give, known before anything is loaded."""
+
+    def answer(self, spec: ModelSpec) -> TokenAnswer | None:
+        """How it answers for the tokens of a language model; None for other heads. spec: of the model."""
+        return TokenAnswer(FromStates) if spec.head.kind == "tokens" else None
 
     def head(self, task: Head, models: Sequence[Head]) -> Head:
         """Of the answers. task: the head that the task asks for. models: those of `models` in their order.

@@ -34,6 +34,7 @@ from mangakd.training.checkpoints import AtomicIO, Identity
 from mangakd.training.hardware import Hardware
 from mangakd.training.on_policy import OwnTexts
 from mangakd.training.optim import Optim, parameter_groups
+from mangakd.training.recompute import recomputing
 from mangakd.training.run_module import RunModule, Step
 from mangakd.training.validation import Validation
 
@@ -113,7 +114,7 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, setu
     last = SaveLast(setup.checkpoints, setup.save_every, accumulate, hardware.world > 1, loader)
     stop = [Patience(monitor, patience=setup.patience, mode=mode)] if setup.patience else []
     trainer = _trainer(setup, parallel.strategy(hardware, losses), accumulate, [progress, best, last, *stop])
-    with model.compiled(hardware.compile):
+    with recomputing(model, hardware.activation_checkpointing), model.compiled(hardware.compile):
         trainer.fit(module, loader, validation.batches, ckpt_path=setup.resume, weights_only=False)
     keep = setup.keep or ("best" if losses.requires.student.answer else "last")
     file = setup.checkpoints / ("best.ckpt" if keep == "best" else checkpoints.LAST)
@@ -130,6 +131,7 @@ def _step(setup: Fit, losses: LossSet, student: Encoder) -> tuple[int, int]:
         return setup.hardware.step_rows, setup.hardware.accumulate
     record = checkpoints.read(setup.resume)[checkpoints.KEY]
     checkpoints.check_same(setup.resume, record, setup.identity)
+    _check_base(setup.resume, record, student)
     groups = [group["name"] for group in parameter_groups(student, losses)]
     if record["groups"] != groups:
         raise UserError(
@@ -167,10 +169,21 @@ def _check_units(split: EncodedSplit, losses: LossSet) -> None:
             )
 
 
+def _check_base(file: Path, record: Mapping[str, Any], student: Encoder) -> None:
+    """A checkpoint of adapters lacks the weights under them, which are read from the student's source."""
+    base = student.adapters.base if student.adapters else None
+    if record.get("base") != base:
+        raise UserError(
+            f"{file} was written with other weights under the student's adapters (digest {record.get('base')}, now {base}): "
+            "student.path, or the teacher that its layers come from, changed, or student.lora was switched. Put the model back, "
+            "or start a new run with resume=false and another hydra.run.dir."
+        )
+
+
 def _load_weights(student: Encoder, file: Path) -> None:
     state = torch.load(file, map_location="cpu", weights_only=False)["state_dict"]
     own = {name.removeprefix("student."): value for name, value in state.items() if name.startswith("student.")}
-    student.load_state_dict(own)
+    student.load_state_dict(own, strict=student.adapters is None)
 
 
 def total_steps(

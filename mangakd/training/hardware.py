@@ -40,7 +40,8 @@ class Hardware:
 
     precision: `auto` becomes bf16-mixed on a CPU with bf16 units, and 32-true elsewhere.
     tasks: batch_size, accumulate, max_length, eval_batch_size and teacher for each kind of head; the profile's values come from
-    here. fallback: the task's numbers, where the profile sets none for its kind. machine: figures for planning only.
+    here. activation_checkpointing: see training/recompute.py. fallback: the task's numbers, where the profile sets none for its
+    kind. machine: figures for planning only.
     """
 
     accelerator: str = "auto"
@@ -56,6 +57,8 @@ class Hardware:
     pin_memory: bool = False
     compile: bool = False
     attention: str = "sdpa"
+    packing: bool = False
+    activation_checkpointing: bool = False
     teacher: TeacherPlace = TeacherPlace()
     tasks: Any = field(default=None, repr=False)
     fallback: Any = field(default=None, repr=False)
@@ -81,6 +84,11 @@ class Hardware:
     def alone(self) -> "Hardware":
         """The profile for one device, with the same rows a step."""
         return replace(self, devices=1, nodes=1, strategy="one", accumulate=self.accumulate * self.world)
+
+    @property
+    def frozen(self) -> torch.dtype:
+        """The dtype of weights under adapters: that of the arithmetic, except fp16, in which large numbers overflow."""
+        return torch.bfloat16 if self.precision.startswith("bf16") else torch.float32
 
     @property
     def kind(self) -> str:

@@ -3,13 +3,15 @@
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 
 from mangakd.core import cpu
 from mangakd.core.errors import near
 from mangakd.training.hardware import Hardware
+
+LEAST_BF16_RATE = 1e-4  # below it weights of 0.05 do not move
 
 
 def wrong_profile(hardware: Hardware, name: str) -> Iterator[str]:
@@ -44,6 +46,21 @@ def slow_profile(hardware: Hardware) -> str:
         f"hardware.precision={hardware.precision} is emulated on this CPU, which has no bf16 units, and is about ten times "
         "as slow as fp32: use hardware.precision=32-true."
     )
+
+
+def lost_steps(hardware: Hardware, rates: Mapping[str, float]) -> Iterator[str]:
+    """Yield one sentence for each learning rate whose steps bf16 weights would mostly lose. rates: key → peak learning rate.
+
+    A bf16 number has 8 bits: it changes only by more than 1/512 of its size. A step of AdamW is about the learning rate.
+    """
+    if hardware.precision != "bf16-true":
+        return
+    for key, rate in rates.items():
+        if rate < LEAST_BF16_RATE:
+            yield (
+                f"hardware.precision=bf16-true with {key}={rate:g}: weights above {512 * rate:.2g} in size would not move, "
+                "as a bf16 number changes only by more than 1/512 of itself. Use hardware.precision=bf16-mixed or 32-true."
+            )
 
 
 def missing_devices(hardware: Hardware, name: str) -> str:

@@ -44,6 +44,7 @@ class RunModule(DistillModule):
         self._hardware, self._identity = hardware or Hardware(), identity or Identity()
         if self._norms is not None and not _whole(self._hardware):
             self._norms = None
+        self.strict_loading = student.adapters is None  # a checkpoint of adapters lacks the frozen weights under them
 
     @property
     def steps(self) -> int:  # type: ignore[override]
@@ -84,12 +85,20 @@ class RunModule(DistillModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
+        adapters = self.student.adapters
+        if adapters is not None:
+            checkpoint["state_dict"] = adapters.learned(checkpoint["state_dict"], "student.")
         if "optimizer_states" not in checkpoint:  # a checkpoint of weights only
             return
         groups = self.trainer.optimizers[0].param_groups
         checkpoints.name_states(checkpoint["optimizer_states"][0], self, groups, self._hardware.strategy == "fsdp")
-        run = {"step_rows": self._step.rows, "accumulate": self._step.accumulate, "world": self._hardware.world}
-        checkpoint[checkpoints.KEY] = {**vars(self._identity), **run, "groups": [group["name"] for group in groups]}
+        run: dict[str, Any] = {
+            "step_rows": self._step.rows,
+            "accumulate": self._step.accumulate,
+            "world": self._hardware.world,
+        }
+        run |= {"groups": [group["name"] for group in groups], "base": adapters and adapters.base}
+        checkpoint[checkpoints.KEY] = {**vars(self._identity), **run}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._validation.add(lambda batch: self.student(batch["student"]), batch)

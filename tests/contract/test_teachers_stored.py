@@ -21,9 +21,10 @@ from mangakd.store.writer import StoreWriter
 from mangakd.teachers import fill as module
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.cached import Cached
-from mangakd.teachers.fill import fill, manifest_of, verify
+from mangakd.teachers.fill import fill, manifest_of
 from mangakd.teachers.local import Local, LocalTeacher
 from mangakd.teachers.options import TeacherContext
+from mangakd.teachers.verify import verify
 
 CPU = torch.device("cpu")
 TRAIN, BATCH = 40, 8
@@ -96,16 +97,18 @@ def test_a_killed_fill_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.
     found = context(tmp_path, load)
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     member = options().models[0]
-    written = fill(whole, LocalTeacher(load(member), HEAD), found)
+    teacher = LocalTeacher(load(member), HEAD)
+    manifest = manifest_of(teacher, found.precision)
+    written = fill(whole, manifest, teacher, found)
     assert written == TRAIN + 20 + 9
     total = load.forwards
     dying = Dying(load(member), HEAD)
     dying.left = 3  # one shard is two batches of 8: the second shard is under way
     with pytest.raises(Killed):
-        fill(torn, dying, found)
+        fill(torn, manifest, dying, found)
     assert sum(name.endswith(".npy") for name in contents(torn)) == 1
     load.forwards = 0
-    assert fill(torn, LocalTeacher(load(member), HEAD), found) == written - 16
+    assert fill(torn, manifest, LocalTeacher(load(member), HEAD), found) == written - 16
     assert load.forwards == total - 2
     assert contents(torn) == contents(whole)
 
@@ -184,9 +187,9 @@ def test_damage_is_mended_by_filling_and_refused_by_verify(tmp_path: Path) -> No
     shard.write_bytes(shard.read_bytes()[:-4] + b"\0\0\0\1")
     live = options().live(found)
     with pytest.raises(UserError, match=r"shard-00000\.npy"):
-        verify(store, live, "train", found)
+        verify(store, manifest_of(live, found.precision), live, "train", found)
     assert torch.equal(answers(options(store).provider(found), found), good)
-    assert verify(store, live, "train", found) < 1e-5
+    assert verify(store, manifest_of(live, found.precision), live, "train", found) < 1e-5
 
 
 def test_a_text_that_is_not_stored_is_an_error_that_names_the_command(tmp_path: Path) -> None:
@@ -210,17 +213,19 @@ def test_verify_finds_a_teacher_that_changed(head: Head, tmp_path: Path) -> None
     store = tmp_path / "store"
     options(store, seeds=(0, 1)).provider(found)
     live = options(seeds=(0, 1)).live(found)
-    assert verify(store, live, "validation", found) < 1e-5
+    assert verify(store, manifest_of(live, found.precision), live, "validation", found) < 1e-5
     with torch.no_grad():
         next(load.loaded[-1].model.parameters()).mul_(1.1)  # behind the provider's back: its fingerprint is the old one
-    assert verify(store, live, "validation", found) > 1e-2
+    assert verify(store, manifest_of(live, found.precision), live, "validation", found) > 1e-2
     split, gaps = found.splits["validation"], []
     reader = StoreReader(store, manifest_of(live, found.precision))
     for row in range(len(split)):  # all of them: fewer than verify asks for
         now = live(split.collate([row])).members[:, 0].double()
-        before = torch.from_numpy(reader.lookup(split.teacher.keys[[row]])[0]).double()
+        before = torch.from_numpy(reader.lookup(split.teacher.keys[[row]])["logits"][0]).double()
         gaps.append(float((logs(now, head) - logs(before, head)).abs().max()))
-    assert verify(store, live, "validation", found) == pytest.approx(max(gaps), rel=1e-3)
+    assert verify(store, manifest_of(live, found.precision), live, "validation", found) == pytest.approx(
+        max(gaps), rel=1e-3
+    )
     other = options(seeds=(0, 3)).live(found)
     with pytest.raises(UserError, match="teacher is "):
-        verify(store, other, "validation", found)
+        verify(store, manifest_of(other, found.precision), other, "validation", found)

@@ -37,6 +37,15 @@ WARNED: dict[str, tuple[list[str], str]] = {
         ["teacher=cached", "hardware.teacher.placement=sharded"],
         "hardware.teacher.placement is ignored: teacher=cached keeps none in memory",
     ),
+    "part of a store of tokens": (
+        ["teacher=cached", "teacher.k=32"],
+        "teacher.k is ignored: it is for language models, and the head is of labels",
+    ),
+    "part of another kind of store": (
+        ["task=response", "teacher=cached", "teacher.stored_as=states", "teacher.k=32"],
+        "teacher.k is ignored: it is for stored_as=topk, and the store holds states",
+    ),
+    "part of this kind of store": (["task=response", "teacher=cached", "teacher.k=32"], ""),
     "added key": (["+lr=3"], "+lr is read by nothing"),
     "added key of a section": (["++distill.note=3"], "+distill.note is read by nothing"),
     "++ for a key that is there": (["++seed=3"], ""),

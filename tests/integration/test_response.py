@@ -23,6 +23,7 @@ from mangakd.runs.texts import stage_rows
 from mangakd.shop.manga_answers import make_split
 
 Compose = Callable[..., DictConfig]
+RunHere = Callable[[DictConfig, Path], None]
 COUNTS = {"path": 48, "val_path": 16, "test_path": 20}
 
 
@@ -133,6 +134,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(
         (["data.max_length=12"], r"no answer fits into data\.max_length=12; the shortest sequence has \d+ tokens"),
         (["export=[onnx]"], r"export=\[…\] makes files of encoders, not of language models"),
         (["teacher=ensemble"], r"the teacher has 3 members.*Give one: teacher=local"),
+        (["hardware.packing=true", "losses=[tokens,hidden]"], r"losses\.hidden compares layers token by token.*packing=false"),
         (["stages=quantised"], r"quantise=int8: quantisers are trained in encoders"),
         (["task.too_long=drop"], r"too_long=drop must be one of leave_out, cut"),
         (["task.monitor=kl"], r"task\.monitor='kl' is no metric.*perplexity, nll, accuracy, ece"),
@@ -165,6 +167,18 @@ def _student(name: str, model: str, folder: Path) -> str:
         reader.save_pretrained(folder)
         (folder / "chat_template.jinja").unlink(missing_ok=True)
     return str(folder)
+
+
+def test_packed_rows_teach_the_same(typed: list[str], run_here: RunHere, compose: Compose, tmp_path: Path) -> None:
+    for packing in ("false", "true"):
+        own = [f"hardware.packing={packing}", "trainer.max_epochs=1", "data.max_length=200"]
+        run_here(compose(*typed, *own), tmp_path / packing)
+    plain, packed = (
+        torch.load(tmp_path / packing / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
+        for packing in ("false", "true")
+    )
+    for name, value in plain.items():
+        torch.testing.assert_close(packed[name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_unlabelled_texts_are_learnt_beside_answers(typed: list[str], compose: Compose, tmp_path: Path) -> None:

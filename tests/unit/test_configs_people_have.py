@@ -135,7 +135,7 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
     ("tokenizer_config.json", "{", r"tokenizer_config\.json of teacher\.path=.* is no JSON"),
     ("tokenizer.json", "{}", r"tokenizer\.json of teacher\.path=.* holds no object with the entry 'model'"),
     ("tokenizer.json", POINTER, r"tokenizer\.json is a pointer of Git LFS.*git lfs pull"),
-    ("adapter_config.json", "[]", r"holds an adapter \(adapter_config\.json\) of None"),
+    ("adapter_config.json", "[]", r"adapter_config\.json holds a list, not an object"),
     ("model.safetensors", POINTER, r"model\.safetensors is a pointer of Git LFS.*git lfs pull"),
     ("config.json", POINTER, r"config\.json is a pointer of Git LFS.*git lfs pull"),
 ], ids=str)  # fmt: skip

@@ -81,9 +81,9 @@ def test_an_ensemble_is_its_members_one_after_another():
 
 def test_lora_counts_both_factors_of_every_matrix():
     _, sized = built("bert", BERT, "labels")
-    # Each layer: query, key, value, output 32→32; 32→64; 64→32. The classifier's pooler and head learn too.
+    # Each layer: query, key, value, output 32→32; 32→64; 64→32. The classifier's pooler and head learn too, with biases.
     each = 4 * (32 + 32) + 2 * (32 + 64)
-    assert trainable(sized, replace(JOB, lora=3)) == 3 * 2 * each + 32 * 32 + 32 * 2
+    assert trainable(sized, replace(JOB, lora=3)) == 3 * 2 * each + 32 * 32 + 32 + 32 * 2 + 2
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
@@ -121,7 +121,7 @@ def kept_by_autograd(real, job):
 
 def test_a_small_plan_by_hand():
     """1,000 parameters, 2 layers of 4, batches of 2 texts of 3 tokens, on 1 MFLOP/s without other limits."""
-    model = Model("small", parameters=1000, outside=200, matrices=700, head=20, adapter=30, layers=2, hidden=4, heads=2,
+    model = Model("small", parameters=1000, outside=200, matrices=700, head=20, adapter=30, whole=20, layers=2, hidden=4, heads=2,
                   keys=2, head_size=2, intermediate=8, gated=False, outputs=5, per_token=False)  # fmt: skip
     machine = Machine("slow", 1e-3, {"fp32": 1e-6}, math.inf, mfu=(0.5, 1.0), usd_per_hour=3600, launch_us=(0, 0),
                       reserved_gb=0, texts_per_s=math.inf)  # fmt: skip

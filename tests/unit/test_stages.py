@@ -2,6 +2,7 @@
 
 import pytest
 import tiny
+import tiny_language
 
 from mangakd.core.errors import UserError
 from mangakd.training.stages import Stage
@@ -49,3 +50,10 @@ def test_frozen_parts_do_not_learn_and_thaw_again() -> None:
         Stage("a", frozen=[3]).freezing(student),
     ):
         pass
+
+
+def test_the_embeddings_of_a_language_model_are_its_table() -> None:
+    student = tiny_language.encoder("untied")
+    with Stage("a", frozen=["embeddings"]).freezing(student):
+        frozen = [name for name, parameter in student.named_parameters() if not parameter.requires_grad]
+    assert frozen == ["model.model.embed_tokens.weight"]

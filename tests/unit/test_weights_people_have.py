@@ -1,9 +1,6 @@
 """Weights as other tools write them: read where their meaning is clear, else refused with file and cure; what is saved is what
 was trained."""
 
-import ast
-import json
-import shlex
 from pathlib import Path
 
 import pytest
@@ -90,33 +87,6 @@ def test_a_part_of_a_head_is_no_head(folder: Path) -> None:
     renamed(folder, lambda name: None if name == "classifier.bias" else name)
     with pytest.raises(UserError, match=r"its weights lack classifier\.bias: damaged"):
         labels(folder)
-
-
-def test_the_cure_for_an_adapter_is_a_command_that_runs(folder: Path, tmp_path: Path) -> None:
-    named = folder.rename(tmp_path / "it's")
-    (named / "adapter_config.json").write_text('{"base_model_name_or_path": "some/base"}')
-    save_file({"base_model.model.classifier.weight": torch.zeros(7, 16)}, named / "adapter_model.safetensors")
-    with pytest.raises(UserError) as raised:
-        load.load_config(str(named))
-    words = shlex.split(str(raised.value).partition("first: ")[2].partition(", save the tokenizer")[0])
-    assert words[:2] == ["python", "-c"] and len(words) == 3
-    calls = [node for node in ast.walk(ast.parse(words[2])) if isinstance(node, ast.Call) and node.keywords]
-    assert [ast.literal_eval(calls[0].args[0]), ast.literal_eval(calls[0].keywords[0].value)] == [str(named), 7]
-
-
-@pytest.mark.parametrize("merged", [False, True], ids=["an adapter alone", "beside a whole model"])
-def test_adapters_are_refused(merged: bool, folder: Path) -> None:
-    (folder / "adapter_config.json").write_text(
-        json.dumps({"base_model_name_or_path": "some/base", "peft_type": "LORA"})
-    )
-    if not merged:
-        for name in ("config.json", "model.safetensors"):
-            (folder / name).unlink()
-    for read in (load.load_config, load.load_tokenizer):
-        with pytest.raises(
-            UserError, match=r"holds an adapter .* of some/base, not a model\. Merge it .*merge_and_unload"
-        ):
-            read(str(folder), KEY)
 
 
 # --- what is saved is what was trained -------------------------------------------------------------------------------

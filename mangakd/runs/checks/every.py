@@ -7,11 +7,13 @@ hides another that does not depend on it.
 from collections.abc import Callable, Iterator
 
 from mangakd.evaluation import gate
+from mangakd.models import lora
 from mangakd.runs.checks import language, late, machine, models, on_policy, recipe, teacher
 from mangakd.runs.fits import identity_of
 from mangakd.runs.resume import checkpoint_of
 from mangakd.runs.run import Run
 from mangakd.runs.texts import sequence_texts, stage_rows
+from mangakd.training import recompute
 from mangakd.training.checkpoints import Identity
 from mangakd.training.quantise import check as quantised
 
@@ -66,7 +68,11 @@ def _of_student(run: Run) -> Iterator[Check]:
     sizes = run.models
     yield lambda: sizes.student_tokenizer
     yield lambda: models.student(run.parts.student, sizes, run.parts.task.kind)
-    yield lambda: models.stage_students(run.parts.stages, sizes, run.parts.task.kind)
+    yield lambda: recompute.check(run.parts.hardware.activation_checkpointing, sizes.student_shape)
+    yield lambda: models.adapters(
+        run.parts.student, lambda: sizes.student_shape, run.parts.task.kind, run.parts.hardware, run.parts.stages
+    )
+    yield lambda: models.stage_students(run.parts.stages, sizes, run.parts.task.kind, run.parts.hardware)
     yield lambda: models.lengths(run.given.max_length, {"teacher": sizes.teacher_shape, "student": sizes.student_shape})
     yield lambda: language.lengths(
         run.given.max_length, run.parts.task.kind, {"teacher": sizes.teacher_shape, "student": sizes.student_shape}
@@ -90,6 +96,8 @@ def _of_recipe(run: Run) -> Iterator[Check]:
         parts.task, parts.corpus.train, material.losses.callbacks, given.baseline, parts.teacher.fit.mode
     )
     yield lambda: recipe.comparing(material.losses, parts.hardware)
+    yield lambda: recipe.packing(material.losses.callbacks, parts.task.kind, parts.hardware.packing)
+    yield lambda: machine.rates(parts.hardware, parts.optim, parts.stages)
     yield lambda: quantised(parts.stages, parts.hardware, len(parts.corpus.train))
     yield lambda: on_policy.writes(parts.on_policy, parts.task)
     yield lambda: on_policy.teachers(parts.on_policy, parts.teacher, parts.stages)
@@ -109,7 +117,7 @@ def _of_recipe(run: Run) -> Iterator[Check]:
     yield lambda: late.quantisers(sizes.late, parts.stages)
     yield lambda: recipe.resumed(checkpoint_of(given.folder, given.resume), parts.stages, lambda: _first_fit(run))
     yield lambda: _refused_texts(run)
-    yield lambda: machine.disk(given.folder, sizes.student_shape)
+    yield lambda: machine.disk(given.folder, sizes.student_shape, _learning(run))
     yield lambda: recipe.exports(parts.exports, parts.stages)
 
 
@@ -122,3 +130,9 @@ def _first_fit(run: Run) -> Identity:
     """What the first stage learns from. The teacher is not known before it is loaded."""
     stage = run.parts.stages[0]
     return identity_of(run.material.identity, None, stage.name, stage_rows(run.material.splits, stage))
+
+
+def _learning(run: Run) -> int | None:
+    """The parameters that learn beside frozen ones; None where all learn."""
+    adapters, kind = run.parts.student.adapters, run.parts.task.kind
+    return None if adapters is None else lora.learning(run.models.student_shape, kind, adapters)

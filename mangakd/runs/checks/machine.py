@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from mangakd.core.errors import UserError
 from mangakd.training.check import check_trainer
 from mangakd.training.checkpoints import newest, read
 from mangakd.training.hardware import Hardware
-from mangakd.training.machine import slow_profile, wrong_profile
+from mangakd.training.machine import lost_steps, slow_profile, wrong_profile
+from mangakd.training.optim import Optim
+from mangakd.training.stages import Stage
 
 log = logging.getLogger(__name__)
 GB = 1e9
@@ -25,6 +28,12 @@ def profile(hardware: Hardware, name: str) -> None:
         raise UserError("\n- ".join(problems))
     if slow := slow_profile(hardware):
         log.warning(slow)
+
+
+def rates(hardware: Hardware, optim: Optim, stages: Sequence[Stage]) -> None:
+    """Learning rates that are too small for the precision: warned about."""
+    for text in lost_steps(hardware, {"optim.lr": optim.lr, **{each.key("lr"): each.lr for each in stages if each.lr}}):
+        log.warning(text)
 
 
 def trainer(hardware: Hardware, options: dict[str, Any]) -> None:
@@ -64,10 +73,12 @@ def run_folder(folder: Path, resume: bool | str) -> None:
         read(Path(str(resume)))
 
 
-def disk(folder: Path, student: Any) -> None:
+def disk(folder: Path, student: Any, learns: int | None) -> None:
     """Room for the last checkpoint, the one before it and the one being written (weights and optimizer: 12 bytes a
-    parameter), the best weights and the student. student: its modules on the meta device."""
-    need = sum(p.numel() for p in student.parameters()) * (3 * 12 + 2 * 4)
+    parameter), the best weights and the student. student: its modules on the meta device. learns: parameters that learn
+    beside frozen ones; None: all."""
+    every = sum(p.numel() for p in student.parameters())
+    need = (every if learns is None else learns) * (3 * 12 + 4) + every * 4
     free = shutil.disk_usage(_nearest(folder)).free
     if free < need:
         raise UserError(

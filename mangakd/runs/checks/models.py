@@ -1,19 +1,21 @@
 """Preflight of models: vocabularies, sizes, a student that cannot be built, and losses that read what a model does not give."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
 from mangakd.core.spec import Head, Kind
 from mangakd.losses.base import LossCallback
-from mangakd.models import load
+from mangakd.models import four_bit, load, lora
+from mangakd.models.adapters import check_installed
 from mangakd.models.encoder import offers_attention
 from mangakd.models.late import AS_IT_IS, Interaction
 from mangakd.models.outline import Outline
 from mangakd.models.trial import answer_two_texts
 from mangakd.runs.models import Models
 from mangakd.students.build import Student, check_layers
+from mangakd.training.hardware import Hardware
 from mangakd.training.stages import Stage
 
 ANY_HEAD = Head.of_labels(("a", "b"))  # where only the encoder's weights are looked at, whatever is wrong with the data
@@ -48,7 +50,26 @@ def student(options: Student, models: Models, kind: Kind) -> None:
     check_answers(None, options.path, key, tokenizer, kind, options.reads)
 
 
-def stage_students(stages: Sequence[Stage], models: Models, kind: Kind) -> None:
+def adapters(
+    options: Student, shape: Callable[[], Any], kind: Kind, hardware: Hardware, stages: Sequence[Stage] = ()
+) -> None:
+    """Adapters, or a base in 4 bits, that the student cannot have here. shape: asked for adapters only."""
+    if options.adapters is None:
+        return
+    check_installed()
+    if (quantised := next((stage for stage in stages if stage.quantise), None)) is not None:
+        raise UserError(
+            f"{quantised.key('quantise')}={quantised.quantise} trains the ranges of all weights, and student.lora freezes them: "
+            "train quantisers in a run of its own, with the saved student as student.path."
+        )
+    model = shape()
+    whole = lora.head_parameters(model, kind)
+    lora.target_modules(model, options.adapters.target_modules, whole)
+    if options.adapters.four_bit:
+        four_bit.check(hardware.kind, hardware.strategy, lora.target_modules(model, None, whole).values())
+
+
+def stage_students(stages: Sequence[Stage], models: Models, kind: Kind, hardware: Hardware) -> None:
     """A student of a stage's own, such as an assistant, that cannot be built."""
     for stage in stages:
         if stage.student is None:
@@ -58,7 +79,8 @@ def stage_students(stages: Sequence[Stage], models: Models, kind: Kind) -> None:
             options = Student(**stage.student)
             if options.path is None and options.layers is not None:
                 check_layers(models.teacher_shape, options.layers, kind, options.reads)
-            load.shape(options.config(models.teacher_config, models.student_tokenizer), key, kind)
+            shape = load.shape(options.config(models.teacher_config, models.student_tokenizer), key, kind)
+            adapters(options, lambda shape=shape: shape, kind, hardware)  # type: ignore[misc]
         except (UserError, TypeError) as error:
             raise UserError(f"{key}: {error}") from error
 

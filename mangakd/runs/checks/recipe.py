@@ -1,12 +1,14 @@
 """Preflight of the recipe: metric, stages, what losses ask of the teacher, exports, and what a checkpoint has learnt from."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from mangakd.core.errors import UserError, near
 from mangakd.core.requires import Need
-from mangakd.core.spec import ModelSpec
+from mangakd.core.spec import Kind, ModelSpec
+from mangakd.core.token_logits import TokenAnswer
 from mangakd.data.rows import Rows
 from mangakd.losses.base import ALWAYS, LossCallback
 from mangakd.losses.loss_set import LossSet
@@ -14,11 +16,13 @@ from mangakd.runs.exports import Exports
 from mangakd.runs.texts import KEYS
 from mangakd.tasks.base import Task
 from mangakd.teachers.base import all_layers
-from mangakd.teachers.cached import Cached
+from mangakd.teachers.cached import Cached, stored
 from mangakd.teachers.options import TeacherOptions
 from mangakd.training.checkpoints import KEY, Identity, check_same, read
 from mangakd.training.hardware import Hardware
 from mangakd.training.stages import Stage
+
+log = logging.getLogger(__name__)
 
 
 def monitor(task: Task) -> None:
@@ -84,6 +88,21 @@ def comparing(losses: LossSet, hardware: Hardware) -> None:
     losses.check_ranks(hardware.world, f"Choose a hardware profile of one device, or leave them out: {left_out}.")
 
 
+def packing(losses: Mapping[str, LossCallback], kind: Kind, active: bool) -> None:
+    """Packed rows beside losses that compare layers token by token, and beside heads whose texts are not packed."""
+    if not active:
+        return
+    if kind != "tokens":
+        log.warning("hardware.packing=true packs the sequences of language models; it changes nothing here.")
+    for name, loss in losses.items():
+        both = loss.requires.student | loss.requires.teacher
+        if both.hidden or both.attention:
+            raise UserError(
+                f"losses.{name} compares layers token by token, and packed rows have other places for tokens: set "
+                f"hardware.packing=false, or leave {name} out of losses."
+            )
+
+
 def placement(options: TeacherOptions, place: str) -> None:
     """A profile that keeps no teacher in memory. place: hardware.teacher.placement."""
     if place == "cached" and options.models and not isinstance(options, Cached):
@@ -95,10 +114,10 @@ def placement(options: TeacherOptions, place: str) -> None:
 def provided(
     options: TeacherOptions, stages: Sequence[Stage], losses: Mapping[str, LossCallback], teacher: ModelSpec, student: ModelSpec
 ) -> None:  # fmt: skip
-    """Losses that ask for more than the teacher provider gives."""
+    """Losses that ask for more than the teacher provider gives, or cannot learn from how it answers."""
     problems = []
     for stage in stages:
-        kind, gives = _gives(options, stage, teacher, student)
+        kind, gives, answer = _gives(options, stage, teacher, student)
         only = "answers only" if gives == Need(answer=True) else gives
         for name, loss in stage.select(dict(losses)).items():
             if what := loss.requires.teacher.missing(gives):
@@ -106,17 +125,30 @@ def provided(
                     f"losses.{name} needs {what} from the teacher, but {kind} gives {only}. Use teacher=local, or leave {name} "
                     "out of losses."
                 )
+            elif answer is not None:
+                problems += _misfit(loss, answer)
     if problems:
         raise UserError("\n- ".join(problems))
 
 
-def _gives(options: TeacherOptions, stage: Stage, teacher: ModelSpec, student: ModelSpec) -> tuple[str, Need]:
-    """(name for messages, what it gives) of a stage's teacher."""
+def _misfit(loss: LossCallback, answer: TokenAnswer) -> list[str]:
+    try:
+        loss.check_answer(answer)
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+def _gives(
+    options: TeacherOptions, stage: Stage, teacher: ModelSpec, student: ModelSpec
+) -> tuple[str, Need, TokenAnswer | None]:
+    """(name for messages, what it gives, how it answers for tokens) of a stage's teacher."""
     if stage.teacher == "stored":
-        return f"{stage.key('teacher')}=stored", Need(answer=True)
+        own = stored(options, teacher.head.kind)
+        return f"{stage.key('teacher')}=stored", Need(answer=True), own.answer(teacher)
     if stage.teacher == "previous":
-        return f"{stage.key('teacher')}=previous", all_layers(student)
-    return f"teacher={type(options).__name__.lower()}", options.gives(teacher)
+        return f"{stage.key('teacher')}=previous", all_layers(student), None
+    return f"teacher={type(options).__name__.lower()}", options.gives(teacher), options.answer(teacher)
 
 
 def resumed(file: Path | None, stages: Sequence[Stage], identity: Callable[[], Identity]) -> None:

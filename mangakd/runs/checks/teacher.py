@@ -86,8 +86,11 @@ def same_fit(
 
 
 def store(options: TeacherOptions, spec: Callable[[], ModelSpec]) -> None:
-    """What a named store declares, as far as it is known before the teacher is loaded. spec: asked where there is a store."""
-    if not isinstance(options, Cached) or options.store is None:
+    """How a store keeps answers, and what a named store declares, as far as it is known before the teacher is loaded."""
+    if not isinstance(options, Cached):
+        return
+    record = options.record(spec())
+    if options.store is None:
         return
     folder = Path(options.store).expanduser()
     if folder.exists() and not folder.is_dir():
@@ -96,5 +99,7 @@ def store(options: TeacherOptions, spec: Callable[[], ModelSpec]) -> None:
         manifest = Manifest.load(folder)
         teacher = spec()
         members = 1 if options.combine == CONCATENATED else len(options.members)
-        expected = replace(manifest, tokenizer=teacher.vocabulary, head=teacher.head, members=members)
+        expected = replace(
+            manifest, tokenizer=teacher.vocabulary, head=teacher.head, members=members, **record._asdict()
+        )
         manifest.compare(expected, folder, options.allow_mismatch)

@@ -5,6 +5,7 @@
     accuracy     share of target tokens that are the model's most probable token
     ece          Σ over bins |Σ (confidence − hit)| / tokens, where the confidence is that of the most probable token
     kl           KL(teacher ‖ student), nats a token
+    bucket_kl    the same of a stored teacher's K best tokens and all others as one bucket: at most the KL
     agreement    share of tokens for which the most probable token of both models is the same
 
 Intervals resample rows, not tokens: the tokens of an answer are alike. A resample's score is the ratio of its own sums.
@@ -22,13 +23,24 @@ from mangakd.evaluation.judge import Arrays, Details, Judge, Score
 from mangakd.evaluation.predictions import Predictions
 from mangakd.tasks.response.details import ResponseDetails
 
+EXACT = (
+    "train with teacher=local or teacher.stored_as=states: other stores do not hold the teacher's whole distribution"
+)
 SCORES = {
     "perplexity": Score("perplexity", "{:.2f}", "lower"),
     "nll": Score("nll", "{:.3f}", "lower", "nll of a target token", "nats"),
     "accuracy": Score("right tokens", "{:.1%}", meaning="most probable token is the target"),
     "ece": Score("ECE", "{:.3f}", "lower", "ECE of the next token"),
     "agreement": Score("agreement", "{:.1%}", meaning="same most probable token as the teacher"),
-    "kl": Score("KL", "{:.3f}", "lower", "KL(teacher ‖ student) a token", "nats"),
+    "kl": Score("KL", "{:.3f}", "lower", "KL(teacher ‖ student) a token", "nats", EXACT),
+    "bucket_kl": Score(
+        "KL ≥",
+        "{:.3f}",
+        "lower",
+        "KL(teacher ‖ student) a token, at least: of the stored tokens and all others as one",
+        "nats",
+        "only teacher.stored_as=topk at T = 1 gives it",
+    ),
 }
 
 
@@ -74,6 +86,7 @@ MEASURES = {
     "ece": Measure("gaps", gap, most=1.0),
     "agreement": Measure("agreement", most=1.0),
     "kl": Measure("kl"),
+    "bucket_kl": Measure("bucket_kl"),
 }
 
 
@@ -83,7 +96,7 @@ class ResponseJudge(Judge):
     scores = SCORES
     main = "perplexity"
     monitors = ("perplexity", "nll", "accuracy", "ece")
-    watched = ("perplexity", "agreement", "kl")
+    watched = ("perplexity", "agreement", "kl", "bucket_kl")
     written = WRITTEN
 
     def statistics(

@@ -10,7 +10,7 @@ from mangakd.evaluation.statistics import BINS
 from mangakd.tasks.meters import Meter, Meters, Tensors
 from mangakd.tasks.response.judge import MEASURES, Measure
 
-BESIDE = ("agreement", "kl")
+BESIDE = ("agreement", "kl", "bucket_kl")
 
 
 def meters(teacher: bool, together: bool) -> Meters:

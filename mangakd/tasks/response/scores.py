@@ -4,10 +4,11 @@
     right      Σ [the most probable token is the target]
     gaps       Σ (q(most probable) − right), apart by bins of q(most probable)      (B, BINS)
     kl         Σ KL(teacher ‖ q), over the tokens that both models have
+    bucket_kl  the same of the K best tokens that are stored of a teacher, and all others as one bucket: at most the exact KL
     agreement  Σ [the most probable token of both models is the same]
 
-A teacher that answers with its K best tokens gives the KL over these and all others as one bucket: at most the exact one.
-Drawn tokens, and a temperature other than 1, give no KL.
+A stored teacher answers with its K best tokens or with drawn ones. Its own scores, and the agreement with it, are exact, because
+the store also holds what they need (`Known`). Drawn tokens, and best tokens at a temperature other than 1, give no KL.
 
 Shapes: B rows, P target tokens of the batch, V vocabulary, D hidden size. Logits exist for one chunk of tokens at a time.
 """
@@ -25,9 +26,13 @@ Values = dict[str, Tensor]
 
 
 @torch.no_grad()
-def row_sums(own: FromStates, targets: Tensor, owners: Tensor, rows: int, teacher: TokenLogits | None = None) -> Values:
+def row_sums(
+    own: TokenLogits, targets: Tensor, owners: Tensor, rows: int, teacher: TokenLogits | None = None
+) -> Values:
     """Name → (B, …) float64 on the CPU. targets: tokens (P). owners: the row of each (P). rows: B."""
-    size, own = chunk_size(own.head.vocabulary), FromStates(own.states, own.head.ready())
+    size = max(len(own), 1)
+    if isinstance(own, FromStates):
+        size, own = chunk_size(own.head.vocabulary), FromStates(own.states, own.head.ready())
     chunks = [slice(start, start + size) for start in range(0, len(own), size)]
     parts = [_of_chunk(own[chunk], targets[chunk], None if teacher is None else teacher[chunk]) for chunk in chunks]
     each = {name: torch.cat([part[name] for part in parts]).double() for name in parts[0]}
@@ -42,8 +47,10 @@ def row_sums(own: FromStates, targets: Tensor, owners: Tensor, rows: int, teache
     }
 
 
-def _of_chunk(own: FromStates, targets: Tensor, teacher: TokenLogits | None) -> Values:
+def _of_chunk(own: TokenLogits, targets: Tensor, teacher: TokenLogits | None) -> Values:
     """Of each token (C), on the CPU: MPS has no float64."""
+    if not isinstance(own, FromStates):
+        return _of_store(own, targets)
     logits = own.head.logits(own.states)
     log_q = torch.log_softmax(logits, -1)
     best, first = log_q.max(-1)
@@ -53,13 +60,21 @@ def _of_chunk(own: FromStates, targets: Tensor, teacher: TokenLogits | None) -> 
     return {name: each.cpu() for name, each in values.items()}
 
 
+def _of_store(own: TopK | Draws, targets: Tensor) -> Values:
+    """The scores of a teacher that answers from a store."""
+    assert own.known is not None
+    right, sure = own.known.best == targets, own.known.best_log_prob.exp()
+    return {name: each.cpu() for name, each in {"nll": -own.known.target, "right": right, "confidence": sure}.items()}
+
+
 def _beside(logits: Tensor, first: Tensor, teacher: TokenLogits) -> Values:
     """first: the student's most probable tokens."""
-    if isinstance(teacher, Draws):
-        return {}
-    if isinstance(teacher, TopK):
-        agreement = teacher.ids.gather(1, teacher.log_probs.argmax(-1, keepdim=True))[:, 0] == first
-        return {"agreement": agreement} | ({"kl": _kl(logits, teacher)} if teacher.temperature == 1 else {})
+    if isinstance(teacher, TopK | Draws):
+        assert teacher.known is not None
+        values = {"agreement": teacher.known.best == first}
+        if isinstance(teacher, TopK) and teacher.temperature == 1:
+            values["bucket_kl"] = _kl(logits, teacher)
+        return values
     other = teacher.head.logits(teacher.states)
     common = min(logits.shape[1], other.shape[1])
     return {"agreement": other.argmax(-1) == first, "kl": _kl(logits[:, :common], other[:, :common])}

@@ -9,7 +9,6 @@ from torch import Tensor
 from mangakd.core.errors import UserError
 from mangakd.core.outputs import TARGETS, Batch
 from mangakd.core.spec import Head, Kind
-from mangakd.core.token_logits import FromStates
 from mangakd.data.chat import ChatTemplate
 from mangakd.data.chat_tokens import TooLong
 from mangakd.data.chats import ChatOptions
@@ -91,7 +90,7 @@ class Response(Task):
     def ask(self, model: Model, batch: Batch, teacher: Model | None = None) -> dict[str, Tensor]:
         """Sums over the target tokens of each row (scores.py)."""
         own, targets = model(batch).tokens, batch["student"][TARGETS]
-        assert isinstance(own, FromStates)
+        assert own is not None
         other = None if teacher is None else teacher(batch).tokens
         return row_sums(own, batch["next"], targets.nonzero()[:, 0], len(targets), other)
 
