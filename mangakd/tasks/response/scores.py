@@ -70,14 +70,23 @@ def _of_store(own: TopK | Draws, targets: Tensor) -> Values:
 def _beside(logits: Tensor, first: Tensor, teacher: TokenLogits) -> Values:
     """first: the student's most probable tokens."""
     if isinstance(teacher, TopK | Draws):
-        assert teacher.known is not None
-        values = {"agreement": teacher.known.best == first}
+        best = _best(teacher)
+        values = {} if best is None else {"agreement": best == first}
         if isinstance(teacher, TopK) and teacher.temperature == 1:
             values["bucket_kl"] = _kl(logits, teacher)
         return values
     other = teacher.head.logits(teacher.states)
     common = min(logits.shape[1], other.shape[1])
     return {"agreement": other.argmax(-1) == first, "kl": _kl(logits[:, :common], other[:, :common])}
+
+
+def _best(teacher: TopK | Draws) -> Tensor | None:
+    """Its most probable tokens (C); None for drawn tokens alone."""
+    if teacher.known is not None:
+        return teacher.known.best
+    if isinstance(teacher, Draws):
+        return None
+    return teacher.ids.gather(1, teacher.log_probs.argmax(-1, keepdim=True))[:, 0]
 
 
 def _kl(logits: Tensor, teacher: Tensor | TopK) -> Tensor:
