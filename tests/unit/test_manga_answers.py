@@ -43,7 +43,9 @@ def test_an_answer_says_what_its_passage_says(splits: dict[str, list[Answer]]) -
         found = re.fullmatch(r"(.+): handed to (.+) on (.+), due (.+)\.", each.context[0])
         assert found and found[2] in each.answer and found[4] in each.answer
     pages = [
-        each for each in splits["train"] if re.search(r"(Yes, we have|We do:|You are in|Sorry, we|Not quite)", each.answer)
+        each
+        for each in splits["train"]
+        if re.search(r"(Yes, we have|We do:|You are in|Sorry, we|Not quite)", each.answer)
     ]
     assert len(pages) > 200
     missing = [each for each in pages if ", but not " in each.answer or ", though not " in each.answer]
