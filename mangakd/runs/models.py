@@ -1,6 +1,7 @@
 """`Models`: tokenizers, configs and sizes of teacher and student. Folders and headers are read, weights are not."""
 
 import copy
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +11,12 @@ from mangakd.core.errors import UserError
 from mangakd.core.spec import Head, ModelSpec
 from mangakd.models import heads, load
 from mangakd.models.late import AS_IT_IS, Late, of_config, reads
+from mangakd.models.reserved import differ_in_reserved
 from mangakd.runs.lazy import lazy
 from mangakd.runs.parts import Parts
 from mangakd.students.build import Student
+
+log = logging.getLogger(__name__)
 
 
 class Models:
@@ -48,9 +52,17 @@ class Models:
 
     @lazy
     def student_tokenizer(self) -> Any:
+        """Of the student's folder, unless a language model's differs from the teacher's in reserved tokens alone."""
         path = self._parts.student.path
         kind = self._parts.task.kind
-        return self.teacher_tokenizer if path is None else load.load_tokenizer(path, "student.path", kind)
+        own = self.teacher_tokenizer if path is None else load.load_tokenizer(path, "student.path", kind)
+        if kind != "tokens" or not differ_in_reserved(own, self.teacher_tokenizer):
+            return own
+        log.warning(
+            "student.path=%s names other special tokens than the teacher, which are reserved in one of the two: student and "
+            "teacher read with the teacher's tokenizer, and the student is saved with it.", path,
+        )  # fmt: skip
+        return self.teacher_tokenizer
 
     @lazy
     def head(self) -> Head:

@@ -169,6 +169,21 @@ def _student(name: str, model: str, folder: Path) -> str:
     return str(folder)
 
 
+def test_a_student_that_names_reserved_tokens_reads_with_its_teacher(
+    typed: list[str], model: str, compose: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As Llama 3.1 and Llama 3."""
+    paths = {"teacher": "<|eom_id|>", "student": "<|reserved_special_token_2|>"}
+    for name, token in paths.items():
+        reader = AutoTokenizer.from_pretrained(model)
+        reader.add_special_tokens({"extra_special_tokens": [token]})
+        save_model(tmp_path / name, vocab_size=len(reader))
+        reader.save_pretrained(tmp_path / name)
+    own = [f"{name}.path={tmp_path / name}" for name in paths]
+    run = checked(compose(*typed, *own, "student.layers=null"), tmp_path / "run")
+    assert "saved with it" in caplog.text and "<|eom_id|>" in run.models.student_tokenizer.get_vocab()
+
+
 def test_packed_rows_teach_the_same(typed: list[str], run_here: RunHere, compose: Compose, tmp_path: Path) -> None:
     for packing in ("false", "true"):
         own = [f"hardware.packing={packing}", "trainer.max_epochs=1", "data.max_length=200"]
