@@ -87,7 +87,7 @@ def test_stored_and_live_stages_train_alike(
         (["+stages.distil.frozen=[7]"], "stages.distil.frozen names 7; this student has embeddings and layers 1…2"),
         (["+stages.distil.texts=[unlabelled]"], "reads unlabelled texts and there are none: set data.unlabelled_path"),
         (["+stages.distil.texts=[augmented]", "augment.copies=0"], "augmented texts and there are none: set augment.copies"),
-        (["+stages.distil.lerning_rate=1"], "unexpected keyword argument 'lerning_rate'. Known entries: losses, texts, epochs"),
+        (["+stages.distil.lerning_rate=1"], "unexpected keyword argument 'lerning_rate'. Known entries: losses, texts, limit"),
         (["~stages.distil"], "there are no stages to train"),
         (["+stages.distil.student={layers: [9]}"], r"stages\.distil\.student: student\.layers=\[9\] must name teacher layers"),
         (["+stages.distil.student={layer: [1]}"], "stages.distil.student: .*unexpected keyword argument 'layer'"),
