@@ -29,7 +29,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "keys beside it": (
         ["distill.temprature=3"],
-        "? distill has: temperature, alpha, beta, gamma. mangakd train --help",
+        "? distill has: temperature, alpha, beta, gamma, lmbda. mangakd train --help",
     ),
     "last word of a key": (["lr=3"], "did you mean teacher.fit.lr, student.lr, optim.lr?"),
     "entry of a stage": (["stages.distil.lr=3"], "+stages.distil.lr=… adds the entry"),

@@ -22,6 +22,7 @@ from mangakd.cli.app import explain
 from mangakd.cli.given import run_of
 from mangakd.core.errors import UserError
 from mangakd.runs.checks import machine
+from mangakd.store.manifest import FORMAT
 
 Compose = Callable[..., DictConfig]
 
@@ -58,7 +59,7 @@ def folders(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     )
     (root / "no.ckpt").write_text("no checkpoint")
     head = {"kind": "labels", "outputs": 3, "names": ["order", "refunds", "shipping"], "several": False}
-    foreign = {"teacher": "a", "tokenizer": "b", "head": head, "format": 2}
+    foreign = {"teacher": "a", "tokenizer": "b", "head": head, "format": FORMAT}
     for name, text in (("foreign", json.dumps(foreign)), ("torn", '{"teach'), ("old", '{"format": 1}')):
         (root / name).mkdir()
         (root / name / "manifest.json").write_text(text)
