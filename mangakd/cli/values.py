@@ -100,7 +100,7 @@ def warn_ignored(config: DictConfig) -> None:
     """Warn about settings given on the command line that nothing in this run reads."""
     keys = _overrides()
     losses = config.get("losses") or {}
-    text, names = OmegaConf.to_yaml(losses), ", ".join(losses) or "none"
+    text, names = OmegaConf.to_yaml([losses, config.get("on_policy")]), ", ".join(losses) or "none"
     for key in sorted(keys):
         if key.startswith("distill.") and key not in text:
             log.warning("%s is set, but no chosen loss reads it (losses: %s).", key, names)

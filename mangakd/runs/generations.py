@@ -10,6 +10,7 @@ from mangakd.core.requires import Need
 from mangakd.evaluation.generations import Generation, Text, save
 from mangakd.models.encoder import Encoder
 from mangakd.tasks.base import Samples
+from mangakd.training.callbacks.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,8 @@ class Generations:
             log.info("the %s writes no texts for the report: it has %d models in memory, not one.", name, len(models))
             return
         model, need, device = models[0], models[0].need, next(models[0].parameters()).device
-        self._texts[name] = self._samples.write(model.to(self._device).require(Need(answer=True)))
+        with progress(f"texts of the {name}", len(self._samples.examples) * self._samples.ways) as advance:
+            self._texts[name] = self._samples.write(model.to(self._device).require(Need(answer=True)), advance)
         model.to(device).require(need)
         rows = [{model: texts[i] for model, texts in self._texts.items()} for i in range(len(self._samples.examples))]
         save(self._folder, [Generation(*each) for each in zip(self._samples.examples, rows, strict=True)])

@@ -42,10 +42,12 @@ Author = Callable[[Encoder, Batch, Sampling, Sequence[int]], OwnText]
 
 
 class Samples(NamedTuple):
-    """examples: N prompts with their references. write: a model → of each prompt, way → text."""
+    """examples: N prompts with their references. ways: texts of each. write: a model, and what is called with the number of texts
+    that were done → of each prompt, way → text."""
 
     examples: Sequence[Example]
-    write: Callable[[Encoder], list[Mapping[str, Text]]]
+    ways: int
+    write: Callable[[Encoder, Callable[[int], object]], list[Mapping[str, Text]]]
 
 
 class Task(ABC):

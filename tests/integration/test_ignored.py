@@ -17,6 +17,7 @@ Compose = Callable[..., DictConfig]
 
 WARNED: dict[str, tuple[list[str], str]] = {
     "knob": (["distill.beta=3"], "distill.beta is set, but no chosen loss reads it (losses: hard_label, output)"),
+    "knob of the run itself": (["task=response", "distill.lmbda=0.5"], ""),
     "knob of a loss that is there": (["distill.alpha=0.5"], ""),
     "data": (["data=manga_intent"], "is ignored: the data source MangaIntent does not read it"),
     "pinning": (["hardware.pin_memory=true"], "hardware.pin_memory is ignored: page-locked batches are for GPUs"),

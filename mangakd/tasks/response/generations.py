@@ -1,6 +1,6 @@
 """What models write for the report: greedy and drawn answers to some prompts of a split, with their scores (texts.py)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,12 +43,15 @@ def prompts_of(rows: Rows, shown: list[str], split: EncodedSplit, tokenizer: Any
 
 
 def written(
-    student: Encoder, prompts: list[Prompt], tokenizer: Any, writer: Writer, sampling: Sampling, longest: int
-) -> list[Mapping[str, Text]]:
-    """Of each prompt a greedy text and a drawn one."""
+    student: Encoder, prompts: list[Prompt], tokenizer: Any, writer: Writer, sampling: Sampling, longest: int,
+    advance: Callable[[int], object],
+) -> list[Mapping[str, Text]]:  # fmt: skip
+    """Of each prompt a greedy text and a drawn one. advance: called with the number of texts that were done."""
     ids, seeds = [prompt.ids for prompt in prompts], [seed_of(prompt.key) for prompt in prompts]
     ways = {GREEDY: replace(sampling, temperature=0.0, top_p=1.0), DRAWN: sampling}
-    each = {way: writer.write(student.model, ids, own, seeds, longest=longest) for way, own in ways.items()}
+    each = {
+        way: writer.write(student.model, ids, own, seeds, advance=advance, longest=longest) for way, own in ways.items()
+    }
     return [
         {
             way: _scored(_decoded(tokenizer, of_way[i].ids), len(of_way[i].ids), prompt.example)

@@ -1,6 +1,6 @@
 """Responses: a language model that answers a conversation, or goes on with a text. `task=response`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -108,11 +108,11 @@ class Response(Task):
             return None
         prompts, ends = prompts_of(rows, shown(rows), split, tokenizer, self.generate), self._ends(tokenizer)
 
-        def write(model: Encoder) -> list[Mapping[str, Text]]:
+        def write(model: Encoder, advance: Callable[[int], object]) -> list[Mapping[str, Text]]:
             writer = Writer.of(model.model, tokenizer, ends)
-            return written(model, prompts, tokenizer, writer, self.sampling, max_length)
+            return written(model, prompts, tokenizer, writer, self.sampling, max_length, advance)
 
-        return Samples([prompt.example for prompt in prompts], write)
+        return Samples([prompt.example for prompt in prompts], 2, write)
 
     def _ends(self, tokenizer: Any) -> list[int]:
         """The token that ends an answer, where the chat template writes one."""
