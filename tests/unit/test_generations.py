@@ -66,8 +66,10 @@ def test_examples_are_rows_with_a_prompt(tmp_path: Path) -> None:
 
 
 def test_texts_and_their_scores(tmp_path: Path) -> None:
-    texts = samples(tmp_path).write(writer())
-    assert texts == samples(tmp_path).write(writer()) and len(texts) == 5
+    asked, done = samples(tmp_path), list[int]()
+    texts = asked.write(writer(), done.append)
+    assert texts == samples(tmp_path).write(writer(), done.append) and len(texts) == 5
+    assert sum(done) == 2 * asked.ways * len(texts), "the progress ends at its total"
     assert len({each[DRAWN].text for each in texts}) == 5 and all(each[DRAWN] != each[GREEDY] for each in texts)
     for each in texts:
         assert set(each[GREEDY].scores) == set(ResponseJudge.written)
