@@ -85,11 +85,11 @@ def test_what_the_teachers_own_scores_need_is_exact(kind: str, tmp_path: Path) -
     """At T = 1, whatever the store's temperature."""
     given = context(tmp_path, Teachers())
     batch = given.splits["train"].collate([7, 2, 19])
-    known, exact = answer(options(kind).provider(given), batch).facts, log_p(given, batch)
+    facts, exact = answer(options(kind).provider(given), batch).facts, log_p(given, batch)
     best_log_prob, best = exact.max(-1)
-    assert torch.equal(known.best, best)
-    torch.testing.assert_close(known.best_log_prob.double(), best_log_prob, rtol=0, atol=1e-5)
-    torch.testing.assert_close(known.target.double(), exact.gather(1, batch["next"][:, None])[:, 0], rtol=0, atol=1e-5)
+    assert torch.equal(facts.best, best)
+    torch.testing.assert_close(facts.best_log_prob.double(), best_log_prob, rtol=0, atol=1e-5)
+    torch.testing.assert_close(facts.target.double(), exact.gather(1, batch["next"][:, None])[:, 0], rtol=0, atol=1e-5)
 
 
 def test_draws_have_the_teachers_frequencies(tmp_path: Path) -> None:
