@@ -16,7 +16,8 @@ NEWEST ?= .venv-newest
 EXTRAS := embedded,hub,wandb,tensorboard,dev,docs
 QUIET_ENV := HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_WAIT_POLICY=PASSIVE TOKENIZERS_PARALLELISM=false
 
-PYTEST := pytest -n 2 --dist loadfile --max-worker-restart=0
+# tests/conftest.py puts the files that take longest first.
+PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 
 .PHONY: train test test-newest test-optimum test-sentence-transformers test-pylate lint docs clean
 

@@ -24,7 +24,14 @@ pytest_plugins = ("warm", "variants_made", "response_run")
 REPO = Path(__file__).resolve().parents[1]
 LABELS = ("order", "refund", "shipping")
 WORDS = 5000  # MiniLM's first tokens: letters, pieces and the commonest words; the rest only costs time
+LONG = ("test_notebooks", "test_launch", "test_wheel", "test_export", "test_parity", "test_kills", "test_sweep")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest first: else a worker is left alone with one of them at the end."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
 
 
 def save_tokenizer(folder: Path) -> Path:
