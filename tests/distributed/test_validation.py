@@ -60,10 +60,12 @@ def on_rank(rank: int, folder: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Problem, list[dict[str, float]]]]:
+def results(
+    forked_ranks: None, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[Problem, list[dict[str, float]]]]:
     """Of each rank."""
     folder = tmp_path_factory.mktemp("ranks")
-    processes.spawn(on_rank, (str(folder),), nprocs=WORLD)  # type: ignore[attr-defined]
+    processes.start_processes(on_rank, (str(folder),), nprocs=WORLD, join=True)  # type: ignore[attr-defined]
     return [torch.load(folder / f"{rank}.pt") for rank in range(WORLD)]
 
 
