@@ -135,7 +135,7 @@ def _lines(file: Path) -> list[dict[str, Any]]:
 
 @torch.inference_mode()
 def answers(student: Path, options: argparse.Namespace) -> dict[str, list[float]]:
-    """For each test answer: its target tokens, and the sums over them of −log q of student and teacher, of KL, and of agreement."""
+    """For each test answer: its target tokens, and sums over them: −log q of student and teacher, KL, agreement."""
     place = locate("embedded_lm")
     tokenizer = AutoTokenizer.from_pretrained(place)
     models = [AutoModelForCausalLM.from_pretrained(each, dtype=torch.float32).eval() for each in (student, place)]
