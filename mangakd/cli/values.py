@@ -33,6 +33,7 @@ NUMBERS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "hardware.devices": (int, lambda v: v >= 1, "a whole number from 1 on"),
     "hardware.nodes": (int, lambda v: v >= 1, "a whole number from 1 on"),
     "hardware.batch_size": (int, lambda v: v >= 1, "a whole number from 1 on"),
+    "hardware.tokens_per_batch": (int, lambda v: v >= 1, "a whole number of tokens from 1 on, or null"),
     "hardware.accumulate": (int, lambda v: v >= 1, "a whole number from 1 on"),
     "hardware.eval_batch_size": (int, lambda v: v >= 1, "a whole number from 1 on"),
     "hardware.workers": (int, lambda v: v >= 0, "a whole number from 0 on"),
@@ -44,7 +45,9 @@ NUMBERS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "seed": (int, lambda v: 0 <= v < 2**32, "a whole number from 0 on"),
 }
 SECTIONS = ("distill", "trainer", "checkpoint", "augment")
-MAY_BE_NULL = ("optim.clip", "optim.gradient_norms", "checkpoint.every_steps", "checkpoint.every_minutes")
+MAY_BE_NULL = (
+    "optim.clip", "optim.gradient_norms", "hardware.tokens_per_batch", "checkpoint.every_steps", "checkpoint.every_minutes"
+)  # fmt: skip
 LISTS = ("student.layers", "teacher.seeds")  # or null
 CHOICES: dict[str, tuple[Any, ...]] = {
     "optim.schedule": ("linear", "cosine", "constant"),
@@ -137,6 +140,10 @@ def _unused_hardware(hardware: DictConfig, teacher: DictConfig) -> dict[str, str
         if not OmegaConf.is_interpolation(hardware, key):  # set by a template, a profile or the command line
             why = f"hardware.{key}={_show(hardware[key])} wins"
             unused |= {f"hardware.tasks.*.{key}": why, f"hardware.fallback.{key}": why}
+    if (tokens := hardware.tokens_per_batch) is not None:
+        why = f"hardware.tokens_per_batch={_show(tokens)} wins. To use it, add hardware.tokens_per_batch=null"
+        sizes = ("hardware.batch_size", "hardware.tasks.*.batch_size", "hardware.fallback.batch_size")
+        unused |= dict.fromkeys(sizes, why)
     return unused
 
 

@@ -33,6 +33,15 @@ WARNED: dict[str, tuple[list[str], str]] = {
         ["experiment=rerank_quickstart", "hardware.tasks.score.batch_size=9"],
         "hardware.tasks.score.batch_size is ignored: hardware.batch_size=8 wins.",
     ),
+    "batch of rows beside one of tokens": (
+        ["hardware.batch_size=8", "hardware.tokens_per_batch=4096"],
+        "hardware.batch_size is ignored: hardware.tokens_per_batch=4096 wins.",
+    ),
+    "batch of a kind of head beside one of tokens": (
+        ["hardware.tasks.labels.batch_size=9", "hardware.tokens_per_batch=4096"],
+        "hardware.tasks.labels.batch_size is ignored: hardware.tokens_per_batch=4096 wins.",
+    ),
+    "batch of tokens alone": (["hardware.tokens_per_batch=4096"], ""),
     "batch of a kind of head alone": (["hardware.tasks.labels.batch_size=9"], ""),
     "placement": (
         ["teacher=cached", "hardware.teacher.placement=sharded"],
