@@ -6,9 +6,9 @@ Formula, with h' = W h_student + b (then LayerNorm, if asked), summed over mappe
     cosine   1 − cos(h', h_teacher)         DistilBERT
     count = valid tokens · pairs
 
-Of models with an encoder and a decoder, the first layers are the encoder's, which have states of the source's tokens alone, and the
-others the decoder's, at the target tokens. A token's distance is then the mean over the pairs of its own stack; tokens of a stack
-without a pair add 0.
+Of models with an encoder and a decoder, the first layers are the encoder's, which have states of the source's tokens alone,
+and the others the decoder's, at the target tokens. A token's distance is then the mean over the pairs of its own stack;
+tokens of a stack without a pair add 0.
 
 So neither padding, nor batch size, nor the number of pairs changes the scale. `bind` builds the projections from the two sizes.
 They belong to the loss: they are trained, checkpointed and sharded with it. Each pair has its own projection, named after the

@@ -111,8 +111,8 @@ class Encoder(nn.Module):
     def require(self, need: Need) -> "Encoder":
         """Put taps on exactly the hidden states and attention layers of `need`, taking earlier ones off.
 
-        Raises UserError for layers of a classifier with an encoder and a decoder: it has two stacks, and `spec.layers` counts one;
-        and for attention of an encoder and a decoder.
+        Raises UserError for layers of a classifier with an encoder and a decoder: it has two stacks, and `spec.layers` counts
+        one; and for attention of an encoder and a decoder.
         """
         attention.check_readable(self.spec, need, self.model.config.is_encoder_decoder)
         self._clear()

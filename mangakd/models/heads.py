@@ -130,8 +130,8 @@ def check_source(head: Head, config: Any, source: str) -> None:
         return
     if head.source:
         raise UserError(
-            f"{source} is a {config.model_type}, which has no encoder and decoder, and this task's models read a source and write "
-            "a target. Give a model such as a T5, BART or Marian folder; a decoder (Llama, Qwen) learns with task=response."
+            f"{source} is a {config.model_type}, which has no encoder and decoder, and this task's models read a source and "
+            "write a target. Give a model such as a T5, BART or Marian folder; a decoder (Llama, Qwen) learns with task=response."
         )
     raise UserError(
         f"{source} is a {config.model_type}, which has an encoder and a decoder; language models have a decoder alone. Give a "

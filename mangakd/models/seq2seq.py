@@ -10,8 +10,8 @@ used: only -100 is left out of their loss, and padding would count. The encoder 
 transformers' own forward calls them, without the head, which would build (S, T, V). `check_logits` compares both.
 
 transformers 5.5 sets `tie_word_embeddings` of T5 and mT5 to true, and a config of BART that says false gives the encoder and the
-decoder tables of their own. So configs say true here (`keep_tables`), whatever the head is: when transformers loads a folder, a head
-that differs from the table stays untied. A model that is made from a config has a tied head until `untie`.
+decoder tables of their own. So configs say true here (`keep_tables`), whatever the head is: when transformers loads a folder, a
+head that differs from the table stays untied. A model that is made from a config has a tied head until `untie`.
 
 Shapes: S sequences of T tokens, P targets, V vocabulary, D hidden size.
 """
@@ -90,7 +90,7 @@ def last_half(mask: Tensor) -> Tensor:
 
 
 def writes(model: Any) -> bool:
-    """Whether a model of transformers writes a target after a source: it has an encoder, a decoder and the head of a vocabulary."""
+    """Whether a model of transformers has an encoder, a decoder and the head of a vocabulary."""
     return bool(model.config.is_encoder_decoder) and output_embeddings(model) is not None
 
 
@@ -136,7 +136,7 @@ def check_config(config: Any, source: str) -> None:
         raise UserError(f"{source} is a {kind}, for which transformers has no encoder–decoder of text. {CURE}")
     if not getattr(config, "share_encoder_decoder_embeddings", True):
         raise UserError(
-            f"{source} is a {kind} with one vocabulary for the source and another one for the target, and a sequence here has one. "
+            f"{source} is a {kind} with one vocabulary for the source and another one for the target, and a sequence has one. "
             "Give a model with share_encoder_decoder_embeddings=true."
         )
     start = getattr(config, "decoder_start_token_id", None)

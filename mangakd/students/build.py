@@ -35,10 +35,11 @@ log = logging.getLogger(__name__)
 class Student:
     """What conf/student holds. One of `path`, `layers`, `sizes` says where the student comes from; `path` wins.
 
-    layers: teacher layers 1…L in the order the student shall have them; an encoder's before a decoder's (students/stacks.py). sizes: entries of a Hugging Face config with its
-    `model_type`. lr: the peak learning rate that suits it; conf/optim reads it, nothing here does. interaction: how it reads a
-    query and a document (models/late.py); null: as its folder, or the teacher that it takes layers from. lora: entries of
-    models/lora.py; without a rank every weight learns. quantise_base: 4bit keeps the weights under the adapters in 4 bits.
+    layers: teacher layers 1…L in the order the student shall have them; an encoder's before a decoder's (students/stacks.py).
+    sizes: entries of a Hugging Face config with its `model_type`. lr: the peak learning rate that suits it; conf/optim reads
+    it, nothing here does. interaction: how it reads a query and a document (models/late.py); null: as its folder, or the
+    teacher that it takes layers from. lora: entries of models/lora.py; without a rank every weight learns. quantise_base:
+    4bit keeps the weights under the adapters in 4 bits.
     """
 
     path: str | None = None

@@ -1,7 +1,7 @@
 """Lists of layers of a teacher, one or two, and which of them a student takes.
 
-A model with an encoder and a decoder has two: layers 1…Le are the encoder's, Le + 1…Le + Ld the decoder's. A student takes some of
-each, and not equally many of them.
+A model with an encoder and a decoder has two: layers 1…Le are the encoder's, Le + 1…Le + Ld the decoder's. A student takes some
+of each, and not equally many of them.
 """
 
 from collections.abc import Sequence
