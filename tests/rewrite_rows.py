@@ -1,4 +1,4 @@
-"""Rows of `task=rewrite`, and a tokenizer that is trained on them: BPE with padding, EOS and unknown token, as T5 frames a text."""
+"""Rows of `task=rewrite`, and a tokenizer that is trained on them: BPE with padding, EOS and unknown token."""
 
 from functools import cache
 from typing import Any
@@ -15,7 +15,7 @@ ASKED = ("Where was {} born?", "What did {} invent?", "Who taught {}?", "When di
 
 
 def columns(count: int) -> dict[str, list[Any]]:
-    """Conversations of two turns: a name, then a pronoun in its place. Each third row has two rewrites, each fifth is a first turn."""
+    """Conversations: a name, then a pronoun in its place. Each third row has two rewrites, each fifth is a first turn."""
     cells: dict[str, list[Any]] = {name: [NOTHING[kind]] * count for name, kind in COLUMNS.items()}
     for i in range(count):
         person, asked, first = PEOPLE[i % 6], ASKED[i // 6 % 4], f"Who was {PEOPLE[i % 6]} in {1900 + i}?"

@@ -46,8 +46,8 @@ class Samples(NamedTuple):
     """examples: N prompts with their references. ways: texts of each. write: a model, and what is called with the number of texts
     that were done → of each prompt, way → text.
 
-    rows: the split's rows that the prompts belong to. The scores of each prompt's first text are then answers to these rows, which
-    the judge reads (`Judge.generated`). None where the texts are scored apart from the rows (`Judge.written`)."""
+    rows: the split's rows that the prompts belong to. The scores of each prompt's first text are then answers to these rows,
+    which the judge reads (`Judge.generated`). None where the texts are scored apart from the rows (`Judge.written`)."""
 
     examples: Sequence[Example]
     ways: int
@@ -83,8 +83,8 @@ class Task(ABC):
     tokenised_early: whether preflight tokenises, because some texts are refused then: queries that leave no room for a document,
     answers that cannot be told from their prompt.
     judge: names, ranks and computes the scores. monitor: the judge's score that picks the best epoch.
-    max_target_length: tokens of a target that an encoder's source precedes; None where no source does. generate_every: the student
-    writes texts on validation every so many epochs; 0 for never.
+    max_target_length: tokens of a target that an encoder's source precedes; None where no source does. generate_every: the
+    student writes texts on validation every so many epochs; 0 for never.
     """
 
     units: ClassVar[tuple[str, ...]] = ("labels",)

@@ -1,6 +1,5 @@
 """Texts that the student writes for validation rows while it is trained, and their scores."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mangakd.core import ranks
@@ -25,7 +24,7 @@ class ValidationTexts:
             return {}
         return ranks.share(self._scores(student) if ranks.is_first() else {})
 
-    def _scores(self, student: Encoder) -> Mapping[str, float]:
+    def _scores(self, student: Encoder) -> dict[str, float]:
         texts = self.samples.write(student, lambda texts: None)
         answers = {name: each.numpy() for name, each in self.samples.answers(texts, len(self.split)).items()}
         return self.judge.values(student.spec.head, answers, self.split.columns)

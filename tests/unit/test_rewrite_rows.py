@@ -154,14 +154,8 @@ def written(folder: Path, **changes: Any) -> Path:
     lines = []
     for i in range(60):
         turns = [f"question {i // 3}"] + [f"question {i // 3} {turn}" for turn in range(1, i % 3 + 1)]
-        lines.append(
-            {
-                "history": turns[:-1],
-                "utterance": turns[-1],
-                "rewrite": f"rewrite {i}",
-                **{k: v(i) for k, v in changes.items()},
-            }
-        )
+        more = {name: value(i) for name, value in changes.items()}
+        lines.append({"history": turns[:-1], "utterance": turns[-1], "rewrite": f"rewrite {i}", **more})
     file = folder / "rewrites.jsonl"
     file.write_text("\n".join(map(json.dumps, lines)))
     return file

@@ -79,7 +79,7 @@ class RewriteDetails(Details):
         ]
         pairs = [("student", other) for other in ("baseline", "teacher", COPY) if other in self._systems]
         for score in GROUPED:
-            rows = []
+            rows: list[list[str | Value]] = []
             for title, chosen in groups:
                 estimates = self._estimates(score, chosen, resamples)
                 if "student" in estimates:
@@ -107,21 +107,27 @@ class RewriteDetails(Details):
 
     def _side_by_side(self) -> Section:
         """Rows with a text of the student, the least like their targets first."""
-        test, written = self.test, self.test.written
-        f1 = np.nan_to_num(test.answers["student"]["token_f1"], nan=2.0)
+        test, written, own = self.test, self.test.written, self.test.answers["student"]
+        f1 = np.nan_to_num(own["token_f1"], nan=2.0)
+        scores = [name for name in ("token_f1", "recall@10") if name in own]
         places = [i for i in np.lexsort((~self._later, f1)).tolist() if written["student"][i]][:EXAMPLES]
         models = [name for name in NAMES if name in written]
         rows = [
             [
                 *(_cut(TURNS.join(test.lists[name][i])) for name in ("history", "utterance", "rewrite")),
                 *(_cut(TURNS.join(written[name][i])) for name in models),
-                *(f"{test.answers['student'][name][i]:.2f}" for name in ("token_f1", "recall@10") if name in test.answers["student"]),
+                *(f"{own[name][i]:.2f}" for name in scores),
             ]
             for i in places
         ]  # fmt: skip
         note = f"The {len(rows)} test rows whose text of the student has the smallest token-F1; first turns last among equals."
-        searched = ["recall@10"] if "recall@10" in test.answers["student"] else []
-        headers = ["history", "utterance", HUMAN, *map(model_title, models), "token-F1", *searched]
+        headers = [
+            "history",
+            "utterance",
+            HUMAN,
+            *map(model_title, models),
+            *(self._scores[name].title for name in scores),
+        ]
         return Section("Rewrites side by side", [note, Table(headers, rows, texts=True)])
 
 

@@ -9,15 +9,13 @@ others have a history: a first turn stands alone, and to copy it is right. Impor
 
 import math
 
-import numpy as np
-
 from mangakd.core.spec import Head
 from mangakd.evaluation.bootstrap import Statistic
 from mangakd.evaluation.judge import Arrays, Details, Judge, Score
 from mangakd.evaluation.predictions import Predictions
 from mangakd.tasks import token_scores
 from mangakd.tasks.rewrite.details import RewriteDetails
-from mangakd.tasks.rewrite.measures import COPY, GAIN, HUMAN, of_text
+from mangakd.tasks.rewrite.measures import GAIN, of_text
 
 _TEXTS = "train again with task.generate=null, which writes a text for each test row"
 _SEARCH = f"{_TEXTS}, and with data.columns.answer or task.search.corpus"

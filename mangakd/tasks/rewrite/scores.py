@@ -14,7 +14,7 @@ Source: token-F1: Rajpurkar et al. 2016 (arXiv:1606.05250), without their list o
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mangakd.tasks.texts import exact_match, rouge_l, words
 
@@ -46,5 +46,5 @@ def _words(texts: Sequence[str]) -> set[str]:
     return {word for text in texts for word in words(text)}
 
 
-def _best(values: "Sequence[float] | map[float]") -> float:
+def _best(values: Iterable[float]) -> float:
     return max((value for value in values if not math.isnan(value)), default=math.nan)

@@ -100,7 +100,7 @@ def _judged(folder: Collection) -> dict[str, frozenset[int]]:
 def _of_query(judged: Mapping[str, frozenset[int]], query: str, origin: str) -> frozenset[int]:
     if query not in judged:
         raise UserError(
-            f"{origin} has the query_id {query}, which no file of {KEY}'s qrels/ judges. Correct it, or leave data.columns.query_id "
-            "out: the row's answer is then the document to find."
+            f"{origin} has the query_id {query}, which no file of {KEY}'s qrels/ judges. Correct it, or leave "
+            "data.columns.query_id out: the row's answer is then the document to find."
         )
     return judged[query]

@@ -66,8 +66,8 @@ class Rewrite(Task):
             )
         if self.monitor in self.judge.generated and self.generate_every != 1:
             raise UserError(
-                f"task.monitor={self.monitor} is a score of texts, and task.generate_every={self.generate_every} writes none after "
-                "some epochs: set task.generate_every=1, or task.monitor=perplexity."
+                f"task.monitor={self.monitor} is a score of texts, and task.generate_every={self.generate_every} writes none "
+                "after some epochs: set task.generate_every=1, or task.monitor=perplexity."
             )
 
     @property
