@@ -95,15 +95,14 @@ def _written(
     model: Encoder, sources: list[list[int]], tokenizer: Any, options: Options, advance: Callable[[int], object]
 ) -> list[list[str]]:
     """The different texts for each source, the best first."""
-    from mangakd.models.seq2seq_writer import Writer
+    from mangakd.models.seq2seq_writer import Seq2SeqWriter
 
-    writer = Writer.of(model.model, tokenizer)
+    writer = Seq2SeqWriter.of(model.model, tokenizer)
     if options.beams == 1:
         sampling = Sampling(max_new_tokens=options.most)
         texts = [[text] for text in writer.write(model.model, sources, sampling, advance=advance)]
     else:
-        texts = writer.beams(model.model, sources, options.beams, options.beams, options.most)
-        advance(len(sources))
+        texts = writer.beams(model.model, sources, options.beams, options.beams, options.most, advance=advance)
     return [[*dict.fromkeys(_decoded(tokenizer, text.ids) for text in each)][: options.expansions] for each in texts]
 
 
