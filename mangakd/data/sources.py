@@ -163,8 +163,8 @@ class Files(Source):
         """The rows of one file by the names in its column of splits."""
         if self.val_path is not None or self.test_path is not None:
             raise UserError(
-                f"data.split_column={self.split_column} splits data.path, and data.val_path or data.test_path names another file. "
-                "Set one or the other."
+                f"data.split_column={self.split_column} splits data.path, and data.val_path or data.test_path names another "
+                "file. Set one or the other."
             )
         key, origin = "data.split_column", f"data.path={self.path}"
         table = read_table(existing(self.path, "data.path"), "data.path")
@@ -174,8 +174,8 @@ class Files(Source):
             split = SPLIT_NAMES.get(str(name).strip().casefold())
             if split is None:
                 raise UserError(
-                    f"{table.unit} {table.numbers[i]} of {origin} has {name!r} in its column {self.split_column}, which is none of "
-                    f"{', '.join(SPLIT_NAMES)}. Correct it, or split the file yourself: data.val_path, data.test_path."
+                    f"{table.unit} {table.numbers[i]} of {origin} has {name!r} in its column {self.split_column}, which is none "
+                    f"of {', '.join(SPLIT_NAMES)}. Correct it, or split the file yourself: data.val_path, data.test_path."
                 )
             places.setdefault(split, []).append(i)
         rows = table_rows(table, self.in_table(table), origin)
