@@ -7,7 +7,7 @@ any text, with the markup of ChatML.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def folder(texts: Sequence[str], cache: Path, seed: int = 0) -> Path:
 
     def make(folder: Path) -> None:
         tokenizer = train_tokenizer(texts)
-        save(AutoModelForCausalLM, config(tokenizer), tokenizer, seed, folder)
+        save(lambda: AutoModelForCausalLM.from_config(config(tokenizer), dtype=torch.float32), tokenizer, seed, folder)
 
     place = cache / "models" / f"tiny-{digest(texts, SIZES, TEMPLATE, VOCABULARY, seed)}"
     return made_once(place, "making a tiny language model", make)
@@ -66,11 +66,11 @@ def digest(texts: Iterable[str], *settings: Any) -> str:
     return content.hexdigest()[:16]
 
 
-def save(auto: Any, config: Any, tokenizer: Any, seed: int, folder: Path) -> None:
-    """A model of this config with random weights, and its tokenizer."""
+def save(make: Callable[[], Any], tokenizer: Any, seed: int, folder: Path) -> None:
+    """A model whose random weights follow the seed, and its tokenizer."""
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        auto.from_config(config, dtype=torch.float32).save_pretrained(folder)
+        make().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 
