@@ -75,7 +75,9 @@ class Turns(Form):
         for i, (utterance, text) in enumerate(zip(rows["utterance"], rows["input"], strict=True)):
             if bool(utterance.strip()) == bool(text.strip()):
                 what = "both an utterance and an input" if text.strip() else "neither an utterance nor an input"
-                raise UserError(f"{rows.where(i)} holds {what}. A row holds one of them; data.columns names the columns.")
+                raise UserError(
+                    f"{rows.where(i)} holds {what}. A row holds one of them; data.columns names the columns."
+                )
             history = [turn for turn in rows["history"][i] if turn.strip()]
             yield self.messages(history, utterance if utterance.strip() else text)
 
@@ -104,7 +106,9 @@ class Rewrites(Turns):
 
     def __post_init__(self) -> None:
         if self.template.count(UTTERANCE) != 1 or self.template.count(HISTORY) > 1:
-            raise UserError(f"rewriting.template={self.template!r} must hold {UTTERANCE} once, and {HISTORY} at most once.")
+            raise UserError(
+                f"rewriting.template={self.template!r} must hold {UTTERANCE} once, and {HISTORY} at most once."
+            )
         for number, example in enumerate(self.examples):
             if not {"utterance", "rewrite"} <= example.keys() <= {"history", "utterance", "rewrite"}:
                 raise UserError(

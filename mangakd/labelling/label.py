@@ -82,7 +82,12 @@ def label(rows: Rows, provider: Provider, options: Options, out: Path, cache: Pa
         with progress("label", len(requests) - done) as advance:
             for answers in provider.answers(requests, options.sampling, done, advance):
                 usable = dict(_usable(answers, done, options.cut, lacking))
-                file.append({place: _row(options.form.row(rows, owners[place], answer), answer) for place, answer in usable.items()})
+                file.append(
+                    {
+                        place: _row(options.form.row(rows, owners[place], answer), answer)
+                        for place, answer in usable.items()
+                    }
+                )
                 done += len(answers)
     _log(lacking, options.sampling)
     print(f"{file.rows} answers to {len(requests)} requests: {out}")

@@ -68,9 +68,7 @@ class Seq2Seq(OnThisMachine):
             advance(len(sources) - skip)
             yield answers[skip:]
 
-    def _chunks(
-        self, reader: Reader, requests: Sequence[Request], most: int
-    ) -> Iterator[tuple[int, list[list[int]]]]:
+    def _chunks(self, reader: Reader, requests: Sequence[Request], most: int) -> Iterator[tuple[int, list[list[int]]]]:
         """The place of each chunk's first request, and its sources as tokens; [] for one that is too long."""
         start, size, chunk = 0, 0, list[list[int]]()
         for i, request in enumerate(requests):

@@ -65,7 +65,11 @@ def config(tokenizer: Any) -> T5Config:
     """Of a model that reads with this tokenizer."""
     start = tokenizer.pad_token_id
     return T5Config(
-        **SIZES, vocab_size=len(tokenizer), pad_token_id=start, eos_token_id=tokenizer.eos_token_id, decoder_start_token_id=start
+        **SIZES,
+        vocab_size=len(tokenizer),
+        pad_token_id=start,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=start,
     )
 
 
