@@ -14,6 +14,7 @@ from mangakd.data.rows import Rows
 from mangakd.evaluation.generations import GREEDY, Example, Text
 from mangakd.models.encoder import Encoder
 from mangakd.models.generation import Sampling
+from mangakd.models.seq2seq_writer import Seq2SeqWriter
 from mangakd.tasks.base import Samples
 from mangakd.tasks.rewrite import encode
 from mangakd.tasks.rewrite.scores import scored
@@ -95,15 +96,12 @@ def _written(
     model: Encoder, sources: list[list[int]], tokenizer: Any, options: Options, advance: Callable[[int], object]
 ) -> list[list[str]]:
     """The different texts for each source, the best first."""
-    from mangakd.models.seq2seq_writer import Writer
-
-    writer = Writer.of(model.model, tokenizer)
+    writer = Seq2SeqWriter.of(model.model, tokenizer)
     if options.beams == 1:
         sampling = Sampling(max_new_tokens=options.most)
         texts = [[text] for text in writer.write(model.model, sources, sampling, advance=advance)]
     else:
-        texts = writer.beams(model.model, sources, options.beams, options.beams, options.most)
-        advance(len(sources))
+        texts = writer.beams(model.model, sources, options.beams, options.beams, options.most, advance=advance)
     return [[*dict.fromkeys(_decoded(tokenizer, text.ids) for text in each)][: options.expansions] for each in texts]
 
 
