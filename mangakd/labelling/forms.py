@@ -1,4 +1,4 @@
-"""What a teacher is asked for and what is written beside its text: answers as `task=response` reads them, or rewrites as `task=rewrite`.
+"""What a teacher is asked for, and what is written with its text: answers for `task=response`, or rewrites for `task=rewrite`.
 
 A rewriter that is an encoder–decoder reads the turns of a conversation. A language model is told in words what a rewrite is, with
 examples as turns before: small models follow examples more surely than an instruction (Brown et al. 2020, arXiv:2005.14165).
@@ -112,8 +112,8 @@ class Rewrites(Turns):
         for number, example in enumerate(self.examples):
             if not {"utterance", "rewrite"} <= example.keys() <= {"history", "utterance", "rewrite"}:
                 raise UserError(
-                    f"rewriting.examples[{number}] has {', '.join(map(str, example)) or 'no entry'}; an example has utterance and "
-                    "rewrite, and history where there is one."
+                    f"rewriting.examples[{number}] has {', '.join(map(str, example)) or 'no entry'}; an example has utterance "
+                    "and rewrite, and history where there is one."
                 )
 
     def messages(self, history: Sequence[str], utterance: str) -> Messages:

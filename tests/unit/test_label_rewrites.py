@@ -107,7 +107,7 @@ def test_words_that_ask_nothing_are_refused(entries: dict[str, Any], words: str)
 
 @pytest.mark.parametrize("row", [{"utterance": " "}, {"utterance": "a", "input": "b"}])
 def test_a_row_that_asks_nothing_is_refused(row: dict[str, str], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="line 2 .*utterance"):
+    with pytest.raises(UserError, match=r"line 2 .*utterance"):
         [*Turns().prompts(rows_of(tmp_path, Turns(), [ROWS[0], row]))]
 
 
