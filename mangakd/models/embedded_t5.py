@@ -3,12 +3,12 @@
 `teacher.path=embedded_t5` is the one whose tokenizer was trained on the conversations of the made-up shop.
 
 Its weights are fine-tuned before they teach anything. A rewrite is mostly copied, and a model of random weights learns to copy
-late: after three epochs of the shop's turns its loss was 0.8 nats a token, and it named wrong titles. So `copying` gives the first
-layers an induction circuit, which pretrained models have learnt; the loss was then below 0.3.
+late: after three epochs of the shop's turns its loss was 0.8 nats a token, and it named wrong titles. So `copying` gives the
+first layers an induction circuit, which pretrained models have learnt; the loss was then below 0.3.
 The tokenizer is byte-level BPE, so that it reads any text, with T5's special tokens: padding, which also starts the decoder, the
 end that each text gets, and the unknown token, which no text has.
-Sources: Olsson et al. 2022, arXiv:2209.11895 (the circuit); Trockman and Kolter 2023, arXiv:2305.09828 (to begin with what trained
-models have).
+Sources: Olsson et al. 2022, arXiv:2209.11895 (the circuit); Trockman and Kolter 2023, arXiv:2305.09828 (to begin with what
+trained models have).
 """
 
 from collections.abc import Sequence

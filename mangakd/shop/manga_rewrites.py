@@ -1,4 +1,4 @@
-"""The MangaAssist conversations: turns that are understood only after what was said before, and their rewrites, which stand alone.
+"""The MangaAssist conversations: turns that are understood only after what was said before, and rewrites that stand alone.
 
 A customer asks about a subject, such as a volume or an order, and goes on with pronouns ("is it in stock?"), with parts of a
 question ("in German?"), with another subject for the question before ("and order MA-20417?") or with a new question. The rewrite

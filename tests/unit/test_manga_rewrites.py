@@ -1,4 +1,4 @@
-"""The shop's conversations are the same everywhere; rewrites stand alone, and none of the test's is among those of the training."""
+"""The shop's conversations are the same everywhere; rewrites stand alone, and no rewrite of the test is in the training data."""
 
 import hashlib
 import json
