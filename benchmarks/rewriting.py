@@ -1,11 +1,12 @@
 """How much does distillation gain for a rewriter of queries? QReCC and TREC CAsT, a fine-tuned teacher → a small T5, over seeds.
 
-    python benchmarks/rewriting.py --data ../shared/data --work PATH [--teacher google/flan-t5-base] [--student google/flan-t5-small]
-    python benchmarks/rewriting.py --data ../shared/data --work PATH --teacher embedded_lm --student embedded_t5 --only no-kd sequence
+    python benchmarks/rewriting.py --data ../shared/data --work PATH [--only no-kd sequence] [--seeds 0]
+    python benchmarks/rewriting.py --data … --work PATH --teacher embedded_lm --student embedded_t5 --only no-kd sequence
 
-The second line needs no network: SmolLM2 is fine-tuned with task=response and writes the targets of a T5 whose tokenizer is trained
-on these conversations. The teacher is fine-tuned once; each run is a `python train.py` in PATH/runs/<recipe>_<seed>. All systems
-write the test by scripts/label.py. results/rewriting.json keeps the scores of each test row (seed_runs.py).
+The first line takes google/flan-t5-base and google/flan-t5-small, or --teacher and --student. The second line needs no network:
+SmolLM2 is fine-tuned with task=response and writes the targets of a T5 whose tokenizer is trained on these conversations. The
+teacher is fine-tuned once; each run is a `python train.py` in PATH/runs/<recipe>_<seed>. All systems write the test by
+scripts/label.py. results/rewriting.json keeps the scores of each test row (seed_runs.py).
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from mangakd.tasks.rewrite.search import Search
 LENGTH, EPOCHS = 256, 4
 HUMAN, WRITTEN = "HUMAN", "WRITTEN"  # rewrites of people, and of the teacher, of the same turns
 COMMON = [
-    "task=rewrite", "data=files", "hardware=cpu", f"data.max_length={LENGTH}", "student=pretrained", "baseline=false",
-    "teacher.fit.mode=never", "task.generate=0", f"trainer.max_epochs={EPOCHS}", "hardware.batch_size=16", "hardware.accumulate=1",
+    "task=rewrite", "data=files", "hardware=cpu", "hardware.batch_size=16", "hardware.accumulate=1", f"data.max_length={LENGTH}",
+    "teacher.fit.mode=never", "student=pretrained", "baseline=false", "task.generate=0", f"trainer.max_epochs={EPOCHS}",
 ]  # fmt: skip
 ALONE = ["distill.alpha=0"]
 RECIPES: dict[str, tuple[str, list[str]]] = {
@@ -50,9 +51,9 @@ NOTE = f"""Training: the turns of QReCC's training part and of CAsT 2019 and 202
 and of CAsT 2021, apart. Sources of at most {LENGTH} tokens, {EPOCHS} epochs in steps of 16, greedy texts. *no-kd*: the same
 student in as many steps, from the rewrites of people; *sequence*: from those that the teacher wrote for the same turns; *token*:
 forward KL with the teacher's distributions, alpha 0.9; *hidden*: hidden states besides. *copy* is the utterance, *human* the
-rewrite of the data. recall@10: whether a BM25 search with the text finds the row's answer among the different answers of QReCC's
-test part; CAsT has none. Means over seeds; 95 % intervals of the bootstrap over rows, paired for differences; *gain*: the share of
-the teacher's gain in recall@10 over copying.
+rewrite of the data. recall@10: whether a BM25 search with the text finds the row's answer among the answers of QReCC's test part;
+CAsT has none. Means over seeds; 95 % intervals of the bootstrap over rows, paired for differences; *gain*: the share of the
+teacher's gain in recall@10 over copying.
 
 """
 Lines = list[dict[str, Any]]
@@ -64,7 +65,7 @@ def main() -> None:
     options = parsed(__doc__, "the folder with qrecc and cast", RECIPES, more)
     options.work.mkdir(parents=True, exist_ok=True)
     files = prepared(options)
-    test, index = _lines(files["test"]), None
+    test = _lines(files["test"])
     index = Search().index(Rows({name: [row.get(name, "") for row in test] for name in ("answer", "query_id")}))
     teacher = teacher_of(options, files)
     student = student_of(options, files)
