@@ -203,6 +203,23 @@ def test_the_plan_of_a_run_is_made_of_that_run(run: Callable[..., Estimate]) -> 
     assert (job.teacher, job.soft_targets, job.hidden_pairs, job.attention_pairs) == ("replicated", True, 2, 1)
 
 
+def test_batches_of_tokens_are_planned_by_their_budget(run: Callable[..., Estimate]) -> None:
+    """Memory is that of a full batch of the longest texts, time that of the batches on average."""
+    plan = run("hardware.tokens_per_batch=80", "hardware.accumulate=2")
+    job = plan.job
+    # 48 texts in 2 steps of 2 devices × 2 batches, each of at most 80 // 11 = 7 texts.
+    assert (job.examples, job.longest, job.budget, job.batch) == (48, 11, 80, 6)
+    assert f"{job.length} tokens a device on average, 80 at most, accumulation 2" in table.one(plan)
+    assert plan.memory == run("hardware.batch_size=7", "hardware.accumulate=2").memory
+
+
+def test_a_workload_of_tokens_and_what_makes_it_fit(plan: Callable[..., Estimate]) -> None:
+    found = plan("a100", RESPONSE, "workload=response_lora", "hardware.tokens_per_batch=65536", "hardware.accumulate=1")
+    assert (found.job.batch, found.job.budget, found.fits) == (65536 // found.job.length, 65536, False)
+    (smaller,) = [change for change in found.advice if change.startswith("micro-batches")]
+    assert smaller.startswith("micro-batches of 4,096 tokens with accumulation 16")
+
+
 def test_where_the_teacher_of_a_run_is(run: Callable[..., Estimate]) -> None:
     assert run("teacher=cached").job.teacher == "cached"
     assert run("hardware.teacher.placement=cached").job.teacher == "cached"
