@@ -57,7 +57,8 @@ def test_profiles_have_only_figures_that_planning_reads(profile: str) -> None:
 
 @pytest.mark.parametrize(
     ("workload", "student", "teacher"),
-    [("intent", 14.5e6, 66e6), ("response", 8.03e9, None), ("response_3b", 3.21e9, None), ("response_soft", 8.03e9, 70.6e9)],
+    [("intent", 14.5e6, 66e6), ("response", 8.03e9, None), ("response_3b", 3.21e9, None), ("response_soft", 8.03e9, 70.6e9),
+     ("rewrite", 77.0e6, 247.6e6)],
 )  # fmt: skip
 def test_published_sizes(workload: str, student: float, teacher: float | None, plan: Callable[..., Estimate]) -> None:
     found = plan("h100", f"task={workload.partition('_')[0]}", f"workload={workload}")
