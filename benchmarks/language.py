@@ -50,19 +50,20 @@ RECIPES = {
     "10": [*NO_KD, *LONG],
     "10_topk": [*TOPK, *LONG],
     "10_hidden": [*HIDDEN, *LONG],
+    "10_cosine": [*HIDDEN, "losses.hidden.compare=cosine", *LONG],
     "10_sequence": [*NO_KD, *LONG, f"data.path={WRITTEN}"],
     "15": [*NO_KD, *LONG],
     "15_topk": [*TOPK, *LONG],
 }
-NOTE = f"""GSM8K: {ROWS} training questions with their answers, {EPOCHS} epochs (*short*: one) in steps of 8, bf16-mixed, learning
-rate 5e-4; {TEST} test questions. The number is of layers kept: *10* and *15* more from both ends than from the middle,
-*10-first* the first nine and the last, *10-spread* evenly spread. The teacher
-is SmolLM2-135M-Instruct as it was published. Without a word after the number:
-no KD, cross-entropy with GSM8K's answers; *topk*: forward KL with 64 stored tokens and the tail, alpha 0.9; *hidden*: hidden
-states besides, with a live teacher; *sequence*: cross-entropy with answers that the teacher wrote, greedily, to the same
-questions. Scores are of all target tokens of GSM8K's own answers; KL is that of teacher to student over the whole vocabulary.
-Means over seeds; 95 % intervals of the bootstrap over test answers, paired for the ratio. CPU minutes are of the run, with
-its store where it made it.
+NOTE = f"""GSM8K: {ROWS} training questions with their answers, {EPOCHS} epochs (*short*: one) in steps of 8, bf16-mixed,
+learning rate 5e-4; {TEST} test questions. The number is of layers kept: *10* and *15* more from both ends than from
+the middle, *10-first* the first nine and the last, *10-spread* evenly spread. The teacher is SmolLM2-135M-Instruct as
+it was published. Without a word after the number: no KD, cross-entropy with GSM8K's answers; *topk*: forward KL with
+64 stored tokens and the tail, alpha 0.9; *hidden*: hidden states besides, with a live teacher, by their squared
+error; *cosine*: by their angle; *sequence*: cross-entropy with answers that the teacher wrote, greedily, to the same
+questions. Scores are of all target tokens of GSM8K's own answers; KL is that of teacher to student over the whole
+vocabulary. Means over seeds; 95 % intervals of the bootstrap over test answers, paired for the ratio. CPU minutes are
+of the run, with its store where it made it.
 
 """
 
