@@ -128,7 +128,7 @@ class Writer:
             eos_token_id=[*self.stops] or None,
             pad_token_id=self.pad,
         )
-        with _settings(model, options):
+        with settings(model, options):
             all_ids = model.generate(
                 input_ids=ids.to(device),
                 attention_mask=mask.to(device),
@@ -143,7 +143,7 @@ class Writer:
 
     def _choice(self, sampling: Sampling, seeds: list[int], width: int, most: int) -> LogitsProcessorList:
         """How the next token is chosen from the logits: `generate` then takes the largest score."""
-        processors: list[Any] = [_Known(self.vocabulary)]
+        processors: list[Any] = [Known(self.vocabulary)]
         if sampling.draws:
             processors.append(TemperatureLogitsWarper(float(sampling.temperature)))
             if sampling.top_p < 1:
@@ -153,7 +153,7 @@ class Writer:
         return LogitsProcessorList(processors)
 
 
-class _Known(LogitsProcessor):
+class Known(LogitsProcessor):
     """Rules out the rows of a padded vocabulary: no token of the tokenizer belongs to them."""
 
     def __init__(self, vocabulary: int) -> None:
@@ -202,7 +202,7 @@ def writing(model: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _settings(model: Any, options: GenerationConfig) -> Iterator[None]:
+def settings(model: Any, options: GenerationConfig) -> Iterator[None]:
     """`generate` fills what is left out of the options it is given with those of the model."""
     before, model.generation_config = model.generation_config, options
     try:

@@ -78,6 +78,10 @@ class Tokeniser:
         if len(self([(query, "")])[0]) >= self._max_length:
             raise UserError(self._too_long)
 
+    def texts(self, rows: np.ndarray) -> list[str]:
+        """(N, T) token ids, padded with negative numbers, as texts without special tokens."""
+        return self._tokenizer.decode_batch([row[row >= 0].tolist() for row in rows], skip_special_tokens=True)
+
     @property
     def _too_long(self) -> str:
         return (
