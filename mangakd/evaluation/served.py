@@ -1,7 +1,7 @@
 """`Served`: how a task judges a student by the outputs that it gives when it is served, sequence by sequence.
 
-A task whose rows own several sequences, such as a query's documents, says here what the student is asked, and how the outputs
-become the arrays that its judge reads (`Task.ask` does the same for a batch in training).
+A task whose rows own several sequences, such as a query's documents, or whose students write, says here what the student is asked,
+and how the outputs become the arrays that its judge reads (`Task.ask` does the same for a batch in training).
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,8 @@ from mangakd.runtime.tokenise import Text
 
 @dataclass(frozen=True)
 class Served:
-    """texts: what is asked, S sequences of N rows. arrays: outputs (S, C) or (S, D) → answers of N rows.
+    """texts: what is asked, S sequences of N rows. arrays: outputs (S, C) or (S, D), or of a student that writes its texts (S) of
+    str → answers of N rows.
 
     truth: the judge's, (N, …). labelled: whether truth is known; if not, the score is the likeness to the student. likeness: the
     judge's score that compares the answers of two models. teacher: its answers of the N rows; None where they are not known.
@@ -37,7 +38,7 @@ class Served:
         return self.judge.main if self.labelled else self.likeness
 
     def statistic(self, head: Head, outputs: np.ndarray, student: np.ndarray) -> Statistic:
-        """The score that decides, of outputs (S, C) or (S, D). student: its outputs."""
+        """The score that decides, of outputs (S, C), (S, D) or texts (S). student: its outputs."""
         if not self.labelled:
             return self.alike(head, outputs, student)
         return self.judge.statistics(head, self.arrays(outputs), self.truth)[self.name]

@@ -26,19 +26,20 @@ MAX_DROP = 0.3  # points, a hundredth of the score
 AS_FAST = 1.05  # times the fastest: two measurements of one variant often differ by more
 ROUNDING = 1e-9  # 0.90 − 0.88 is a little more than 0.02
 _STUDENT = ""  # the student's key among the variants' names
-NAMES: dict[Kind, str] = {"labels": "accuracy", "score": "pearson", "vector": "cosine"}
+NAMES: dict[Kind, str] = {"labels": "accuracy", "score": "pearson", "vector": "cosine", "tokens": "exact_match"}
 SCORES = {
     "accuracy": statistics.SCORES["accuracy"], "pearson": Score("Pearson's r", "{:.4f}"), "cosine": Score("cosine", "{:.4f}"),
+    "exact_match": Score("exact match", "{:.1%}"),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Comparison:
     """A variant compared with the student. score: accuracy (several labels: of the set), Pearson's r, cosine to the student, or
-    the main score of the task's judge. measure: its name.
+    the main score of the task's judge; of texts the exact match. measure: its name.
 
     drop: points by which the variant is worse than the student. agreement_student, agreement_teacher: share of equal answers, r,
-    or mean cosine. difference: largest |Δ output|; infinity if an output is NaN or infinite.
+    or mean cosine. difference: largest |Δ output|; infinity if an output is NaN or infinite; of texts the share of others.
     """
 
     measurement: Measurement
@@ -97,9 +98,9 @@ def choose(
 ) -> Choice:
     """Choose the variant that ships, from answers on validation.
 
-    student, teacher: (N, C) or (N, D), PyTorch's outputs. fp32: names of the variants in full precision; the fastest of them
-    ships if no variant passes. targets: (N) class ids, (N, C) 0 and 1, or (N) or (N, C) values; None for embeddings, which are
-    scored by their cosine to the student's. served: judges in place of targets. Raises UserError if no variant passes and
+    student, teacher: (N, C) or (N, D), PyTorch's outputs, or (N) texts that it writes. fp32: names of the variants in full precision; the fastest of them
+    ships if no variant passes. targets: (N) class ids, (N, C) 0 and 1, (N) or (N, C) values, or (N) texts; None for embeddings,
+    which are scored by their cosine to the student's. served: judges in place of targets. Raises UserError if no variant passes and
     no variant is fp32.
     """
     comparisons = judge(variants, student, head, targets, teacher, max_drop, resamples, served)
@@ -147,7 +148,7 @@ def judge(
     results = []
     for each in variants:
         drop = scale.gain(scores[_STUDENT], scores[each.name]) * 100
-        difference = largest_difference(each.outputs, student)
+        difference = _difference(head, each.outputs, student)
         results.append(
             Comparison(
                 each, scores[each.name], drop, likeness(head, each.outputs, student, served),
@@ -156,6 +157,10 @@ def judge(
             )
         )  # fmt: skip
     return tuple(results)
+
+
+def _difference(head: Head, outputs: np.ndarray, student: np.ndarray) -> float:
+    return float((outputs != student).mean()) if head.kind == "tokens" else largest_difference(outputs, student)
 
 
 def _cheapest(comparisons: Sequence[Comparison]) -> Comparison:
@@ -178,6 +183,8 @@ def score(head: Head, outputs: np.ndarray, truth: np.ndarray) -> Statistic:
         return pearson(outputs, truth)
     if head.kind == "vector":
         return mean(cosine(outputs, truth), most=1)
+    if head.kind == "tokens":
+        return mean((outputs == truth).astype(np.float64), most=1)
     return accuracy(Answers(outputs, truth, several=head.several))
 
 

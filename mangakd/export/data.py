@@ -24,7 +24,7 @@ MOST = 3000  # texts without labels for the comparison: more texts add time for 
 
 @dataclass(frozen=True)
 class Split:
-    """labels: of each text, names (classifiers) or numbers (regression); None without labels.
+    """labels: of each text, names (classifiers), numbers (regression), or what is to be written; None without labels.
 
     teacher: (N, C) logits of the teacher, in the order of `columns`. joined: several labels of a text are one name, a|b.
     rows: the source of the texts, for messages. served: how the task judges, in place of labels.
@@ -49,13 +49,15 @@ class Split:
         return self.labels is not None or (self.served is not None and self.served.labelled)
 
     def targets(self, manifest: Manifest) -> np.ndarray | None:
-        """(N) class ids, (N, C) 0 and 1, or (N) values, as the variant's head has them; None without labels.
+        """(N) class ids, (N, C) 0 and 1, (N) values or (N) texts, as the variant's head has them; None without labels.
 
         Raises UserError for an unknown label, for several labels if the student gives one, and for a value that is no number.
         """
         head = manifest.head
         if self.labels is None or head.kind == "vector":
             return None
+        if head.kind == "tokens":
+            return np.array([SEPARATOR.join(row) for row in self.labels], dtype=object)
         if head.kind == "score":
             return np.array([self._number(i, row) for i, row in enumerate(self.labels)])
         place = {label: i for i, label in enumerate(head.names)}

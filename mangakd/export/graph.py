@@ -8,7 +8,7 @@ Source: torch.export, https://docs.pytorch.org/docs/stable/export.html
 import copy
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -147,6 +147,11 @@ class Graph:
         if self.apart is not None:
             return self.apart.scores(arrays, self._run)
         return self._run(arrays).numpy()
+
+    @property
+    def numbers(self) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+        """Answers as numbers that vary with the input, such as logits."""
+        return self.answer
 
     def _run(self, arrays: dict[str, np.ndarray]) -> Tensor:
         return self.module(*(torch.from_numpy(arrays[name]) for name in self.inputs))  # type: ignore[no-any-return]

@@ -102,6 +102,11 @@ class SourceGraph(Graph):
         """(B, max_new_tokens) token ids, BLANK after the end, of transformers' greedy `generate`."""
         return greedy(self.module.model, arrays, self.about)
 
+    @property
+    def numbers(self) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+        """Logits of the first token."""
+        return lambda arrays: self._logits(arrays, np.full((len(arrays["input_ids"]), 1), BLANK))[:, 0]
+
     def save_settings(self, folder: Path) -> None:
         super().save_settings(folder)
         self.module.model.generation_config.save_pretrained(folder)
