@@ -21,7 +21,7 @@ from gpu_pair import forget_peak, now, peak
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from mangakd.models.encoder import layer_list
+from mangakd.models.hidden import layer_list
 from mangakd.planning.advice import RANK
 from mangakd.planning.job import Job, Machine
 from mangakd.planning.plan import Estimate, estimate

@@ -14,7 +14,7 @@ from transformers import AutoConfig
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Kind
 from mangakd.models import lora
-from mangakd.models.encoder import layer_list
+from mangakd.models.hidden import layer_list
 from mangakd.models.load import shape
 from mangakd.planning.job import one_of
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from mangakd.runtime.tokenise import Text, characters
 
-SHORT = 257  # a question with fewer characters may block the event loop, about 60 tokens
+SHORT = 256  # characters of a question that may block the event loop, about 60 tokens
 
 
 class Full(Exception):
@@ -33,7 +33,7 @@ class _Job:
 
 
 class Batcher:
-    """compute: texts → (N, C) rows; called once at a time. waiting, computing: numbers of texts. short: see SHORT; 0 where even
+    """compute: texts → (N, C) rows; called once at a time. waiting, computing: numbers of texts. short: see SHORT; -1 where even
     one word takes long.
     """
 
@@ -61,7 +61,7 @@ class Batcher:
 
     def _begin(self) -> None:
         jobs = self._take()
-        if len(jobs) == 1 and sum(map(characters, jobs[0].texts)) < self._short:
+        if len(jobs) == 1 and sum(map(characters, jobs[0].texts)) <= self._short:
             self._compute_here(jobs)
         else:
             self._compute_aside(jobs)

@@ -87,7 +87,7 @@ def test_states_that_predict_no_target_are_never_read() -> None:
         output.last_hidden_state = output.last_hidden_state.masked_fill(~read[..., None], float("nan"))
         return output
 
-    own._body.register_forward_hook(poison)
+    own._bodies[0].register_forward_hook(poison)
     poisoned = loss(own(given["student"]), None, given).sum
     assert torch.equal(poisoned, total)
     poisoned.backward()
