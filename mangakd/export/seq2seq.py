@@ -7,6 +7,7 @@ A precise variant must give PyTorch's logits, which are computed here in one for
 compared with those that transformers writes (`greedy`) in mangakd/export/measure.py.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,17 +17,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForSeq2SeqLM, GenerationConfig, LogitsProcessorList
 
 from mangakd.core.errors import UserError
-from mangakd.core.spec import Head
+from mangakd.core.spec import Head, stacks
 from mangakd.export.checks import KEY
 from mangakd.export.graph import Graph, length_of
-from mangakd.export.seq2seq_modules import SourceReader, Step, Student, layers_of
+from mangakd.export.seq2seq_modules import SourceReader, Step, Student
 from mangakd.export.traced import BATCH, SEQUENCE, Batches, trace
 from mangakd.models import attention, load
-from mangakd.models.generation import Known, Writer, settings, writing
+from mangakd.models.generation import Sampling
+from mangakd.models.heads import class_of, has_class
 from mangakd.models.sentence_transformers import read_settings
+from mangakd.models.seq2seq import save_config
+from mangakd.models.seq2seq_writer import Seq2SeqWriter
 from mangakd.runtime.decoding import BLANK, LOGITS, SOURCE, Decoding
 from mangakd.runtime.model import Model
 from mangakd.runtime.tokenise import Text
@@ -36,25 +39,18 @@ PROBED = 24  # tokens of a text whose logits are compared with PyTorch's
 NEW_TOKENS = 64  # of a text, unless somebody says another number
 
 
-def greedy(model: Any, arrays: dict[str, np.ndarray], about: Decoding) -> np.ndarray:
-    """(B, max_new_tokens) token ids that transformers writes, BLANK after the end of a text.
+def greedy(model: Any, arrays: Mapping[str, np.ndarray], about: Decoding) -> np.ndarray:
+    """(B, max_new_tokens) token ids that transformers writes after the sources, BLANK after the end of a text.
 
-    Of the model's generation_config only start and end are read, as in the scores of a run: penalties and forced tokens of a
-    hub's folder would make other texts.
+    As in the scores of a run, penalties and forced tokens of generation_config.json have no part in it.
     """
-    options = GenerationConfig(
-        max_new_tokens=about.max_new_tokens, do_sample=False, num_beams=1, use_cache=True, pad_token_id=model.config.pad_token_id,
-        eos_token_id=[*about.stops] or None, decoder_start_token_id=about.start,
-    )  # fmt: skip
-    with writing(model), settings(model, options):
-        ids = model.generate(
-            **{name: torch.from_numpy(arrays[name]) for name in SOURCE},
-            logits_processor=LogitsProcessorList([Known(about.vocabulary)]),
-        )[:, 1:].numpy()
-    rows = np.full((len(ids), about.max_new_tokens), BLANK, dtype=np.int64)
-    ended = np.cumsum(np.isin(ids, about.stops), 1)
-    before = np.concatenate([np.zeros_like(ended[:, :1]), ended[:, :-1]], 1)
-    rows[:, : ids.shape[1]] = np.where(before == 0, ids, BLANK)
+    there = arrays["attention_mask"].astype(bool)
+    sources = [ids[own].tolist() for ids, own in zip(arrays["input_ids"], there, strict=True)]
+    writer = Seq2SeqWriter(about.stops, model.config.pad_token_id, about.vocabulary)
+    rows = np.full((len(sources), about.max_new_tokens), BLANK, dtype=np.int64)
+    written = writer.write(model, sources, Sampling(max_new_tokens=about.max_new_tokens), tokens=sys.maxsize)
+    for row, text in zip(rows, written, strict=True):
+        row[: len(text.ids)] = text.ids
     return rows
 
 
@@ -109,6 +105,7 @@ class SourceGraph(Graph):
 
     def save_settings(self, folder: Path) -> None:
         super().save_settings(folder)
+        save_config(self.module.model, folder)
         self.module.model.generation_config.save_pretrained(folder)
 
     @cached_property
@@ -161,46 +158,39 @@ def read(folder: Path, max_length: int | None = None, max_new_tokens: int | None
     """Read an encoder–decoder folder that writes.
 
     max_length: of a source in tokens; None reads the folder's setting, 128 without one. max_new_tokens: of a text; None reads
-    generation_config.json, 64 without an entry. Raises UserError for a folder without a tokenizer, a start token or an end, and
-    for lengths beyond the model's positions.
+    generation_config.json, 64 without an entry. Raises UserError for a folder without a tokenizer or a start token, for a model
+    that models/seq2seq.py refuses, and for lengths beyond its positions.
     """
-    tokenizer, model = load.load_tokenizer(str(folder), KEY), _model(folder)
+    tokenizer = load.load_tokenizer(str(folder), KEY, "tokens")
+    outline = load.outline_for(str(folder), Head("tokens", 0, source=True), KEY)
+    model = load.read_model(outline, str(folder), KEY)
     attention.keep_finite(model)
     length = length_of(folder, tokenizer, model, max_length)
     module: Any = Student(model.eval()).requires_grad_(False)
     decoding = _decoding(folder, model, tokenizer, max_new_tokens)
-    head = Head("tokens", model.config.vocab_size)
     return SourceGraph(
-        folder, module, SOURCE, head, tokenizer, length, prompts=read_settings(folder), decoding=decoding
+        folder, module, SOURCE, outline.head, tokenizer, length, prompts=read_settings(folder), decoding=decoding
     )
 
 
 def _decoding(folder: Path, model: Any, tokenizer: Any, max_new_tokens: int | None) -> Decoding:
     """All but the name of the decoder's file."""
-    config, own = model.config, model.generation_config
-    start = own.decoder_start_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id
-    stops = Writer.of(model, tokenizer).stops
-    for name, entry in (("decoder_start_token_id", start), ("eos_token_id", stops or None)):
-        if entry is None:
-            raise UserError(
-                f"{KEY}={folder} does not say how a text {'begins' if entry is start else 'ends'}: write {name} into its "
-                "config.json."
-            )
-    most, positions = max_new_tokens or own.max_new_tokens or NEW_TOKENS, load.positions(model)
+    config, positions = model.config, load.positions(model)
+    most = max_new_tokens or model.generation_config.max_new_tokens or NEW_TOKENS
     if positions is not None and most > positions:
         raise UserError(f"export.max_new_tokens={most}, but the decoder of {folder} has {positions} positions.")
-    one = torch.full((1, 1), start)
+    one = torch.full((1, 1), config.decoder_start_token_id)
     with torch.no_grad():
         _, heads, _, size = SourceReader(model)(one, torch.ones_like(one))[0].shape
-    return Decoding("", layers_of(model), heads, size, start, stops, min(len(tokenizer), config.vocab_size), most)
-
-
-def _model(folder: Path) -> Any:
-    with load.quiet():
-        return AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32)
+    writer = Seq2SeqWriter.of(model, tokenizer)
+    vocabulary = min(writer.vocabulary, config.vocab_size)
+    return Decoding(
+        "", stacks(config)[1], heads, size, config.decoder_start_token_id, writer.stops, vocabulary, most
+    )
 
 
 def writes(config: Any) -> bool:
-    """Whether a config is that of an encoder–decoder with a head that writes."""
-    known = AutoModelForSeq2SeqLM._model_mapping
-    return type(config) in known and known[type(config)].__name__ in (config.architectures or ())
+    """Whether a config is that of an encoder–decoder with the head that writes."""
+    if not config.is_encoder_decoder or not has_class(config, "tokens"):
+        return False
+    return class_of(config, "tokens").__name__ in (config.architectures or ())

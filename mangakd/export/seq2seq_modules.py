@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import DynamicLayer
 
+from mangakd.core.spec import stacks
+from mangakd.models.seq2seq import bodies
+
 
 class Student(nn.Module):
     """Holds the Hugging Face model, as graph.Answer does."""
@@ -28,11 +31,11 @@ class SourceReader(Student):
     """forward(input_ids, attention_mask (B, S)) → keys and values of each decoder layer, (B, H, S, D) each."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
-        model = self.model
-        states = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        own, crossed = ([_Layer() for _ in range(layers_of(model))] for _ in range(2))
+        encode, decode = bodies(self.model)
+        states = encode(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        own, crossed = ([_Layer() for _ in range(stacks(self.model.config)[1])] for _ in range(2))
         cache = _cache(own, crossed)
-        model.get_decoder()(
+        decode(
             input_ids=torch.zeros_like(input_ids[:, :1]), encoder_hidden_states=states, encoder_attention_mask=attention_mask, past_key_values=cache,
             use_cache=True,
         )  # fmt: skip
@@ -84,11 +87,3 @@ def _cache(own: list[_Layer], crossed: list[_Layer]) -> EncoderDecoderCache:
 
 def _tensors(cache: Any) -> tuple[Tensor, ...]:
     return tuple(tensor for layer in cache.layers for tensor in (layer.keys, layer.values))
-
-
-def layers_of(model: Any) -> int:
-    config = model.config
-    layers: int = (
-        getattr(config, "num_decoder_layers", None) or config.decoder_layers
-    )  # T5's name, or BART's and Marian's
-    return layers

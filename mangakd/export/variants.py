@@ -21,6 +21,7 @@ from mangakd import __version__
 from mangakd.core.errors import UserError, near
 from mangakd.core.locks import waiting_lock
 from mangakd.core.numbers import largest, largest_difference
+from mangakd.core.spec import Head
 from mangakd.export import student as students
 from mangakd.export import to_onnx, to_openvino
 from mangakd.export.disk import check_space, explain_full_disk
@@ -212,7 +213,7 @@ def _make(row: Variant, source: Graph, texts: Sequence[Text], out: Path) -> Path
     content = {
         "variant": row.name, "layout": LAYOUT, "backend": row.backend, "model": row.file(source.parts[0]),
         "inputs": list(source.inputs), "output": source.output,
-        "head": {**asdict(source.head), "names": list(source.head.names)}, "tokenizer": source.settings, "pairs": source.pairs,
+        "head": _entry(source.head), "tokenizer": source.settings, "pairs": source.pairs,
         "late": source.apart and source.apart.entry(),
         "decoding": source.decoding and replace(source.decoding, model=row.file(source.parts[-1])).entry(),
         "prompts": dict(source.prompts.prompts), "default_prompt": source.prompts.default_prompt,
@@ -248,6 +249,12 @@ def _explain_failure(row: Variant, source: Graph) -> Iterator[None]:
             f"{row.name} cannot be made of {source.folder} ({source.module.model.config.model_type}): {reason} Remove "
             f"{row.name}."
         ) from error
+
+
+def _entry(head: Head) -> dict[str, Any]:
+    """Without `source`, which earlier versions do not know, of the heads that they serve."""
+    entry = {**asdict(head), "names": list(head.names)}
+    return entry if entry.pop("source") is False else {**entry, "source": True}
 
 
 def _there(folder: Path, content: dict[str, Any]) -> bool:

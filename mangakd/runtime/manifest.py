@@ -27,6 +27,7 @@ _REQUIRED = {
     "tokenizer": dict, "tolerance": float,
 }  # fmt: skip
 _HEAD = {"kind": str, "outputs": int, "names": list}
+_SWITCHES = ("several", "source")  # of a head
 _TOKENIZER = {"file": str, "max_length": int, "pad_id": int, "pad_type_id": int}
 
 
@@ -158,7 +159,9 @@ def _check(content: dict[str, Any], folder: Path) -> None:
     output = VECTORS if content.get("late") else OUTPUT.get(head["kind"])
     right = {
         "backend": content["backend"] in BACKENDS,
-        "head": head.keys() == {*_HEAD, "several"} and isinstance(head["several"], bool),
+        "head": {*_HEAD, "several"} <= head.keys() <= {*_HEAD, *_SWITCHES}
+        and all(isinstance(head.get(name, False), bool) for name in _SWITCHES)
+        and head.get("source", False) == (head["kind"] == "tokens"),
         "head.kind": head["kind"] in OUTPUT,
         "head.outputs": head["outputs"] >= 0,
         "head.names": all(isinstance(name, str) for name in names)
