@@ -75,7 +75,7 @@ def _of_student(run: Run) -> Iterator[Check]:
     yield lambda: models.stage_students(run.parts.stages, sizes, run.parts.task.kind, run.parts.hardware)
     yield lambda: models.lengths(run.given.max_length, {"teacher": sizes.teacher_shape, "student": sizes.student_shape})
     yield lambda: language.lengths(
-        run.given.max_length, run.parts.task.kind, {"teacher": sizes.teacher_shape, "student": sizes.student_shape}
+        run.given.max_length, run.parts.task, {"teacher": sizes.teacher_shape, "student": sizes.student_shape}
     )
     yield lambda: late.pairs(
         sizes.late, run.parts.task, {"teacher": sizes.teacher_shape, "student": sizes.student_shape}
@@ -99,6 +99,7 @@ def _of_recipe(run: Run) -> Iterator[Check]:
     yield lambda: recipe.packing(material.losses.callbacks, parts.task.kind, parts.hardware.packing)
     yield lambda: machine.rates(parts.hardware, parts.optim, parts.stages)
     yield lambda: quantised(parts.stages, parts.hardware, len(parts.corpus.train))
+    yield lambda: language.writing(parts.task, parts.hardware)
     yield lambda: on_policy.writes(parts.on_policy, parts.task)
     yield lambda: on_policy.teachers(parts.on_policy, parts.teacher, parts.stages)
     yield lambda: on_policy.losses(parts.on_policy, material.losses.callbacks, parts.stages)
