@@ -25,8 +25,8 @@ class Company:
     """texts: their number. shift: largest |Δ output| that other texts cause in a batch of the same shape.
 
     output: largest |Δ output| between a text alone and in batches. probability: largest |Δp|, None without probabilities.
-    independent: shift ≤ SAME · max |output| and output ≤ ROUNDING · max |output|. Of a student that writes, shift is of the logits
-    of the first token, and output the share of texts that are others in batches, which must be 0.
+    independent: shift ≤ SAME · max |output| and output ≤ ROUNDING · max |output|. Of a student that writes, shift is of the
+    logits of the first token, and output the share of texts that are others in batches, which must be 0.
     """
 
     texts: int

@@ -37,6 +37,7 @@ from mangakd.runtime.late import VECTORS
 from mangakd.runtime.manifest import OUTPUT
 from mangakd.runtime.model import Model
 from mangakd.runtime.tokenise import Text, whole
+from mangakd.runtime.turns import Turns
 from mangakd.store.files import sha256
 
 DEFAULT_LENGTH = 128
@@ -66,7 +67,7 @@ class Graph:
     """A student for the export: its module in eval mode, its inputs and its outputs.
 
     pairs: it scores a query with a document. prompts: what sentence-transformers' settings say. apart: of late interaction.
-    decoding: how it writes (export/seq2seq.py).
+    decoding, turns: how it writes (export/seq2seq.py).
     """
 
     folder: Path
@@ -79,6 +80,7 @@ class Graph:
     prompts: Settings = field(default_factory=Settings)
     apart: Apart | None = None
     decoding: Decoding | None = None
+    turns: Turns | None = None
 
     @property
     def output(self) -> str:

@@ -33,10 +33,10 @@ PYTORCH = "pytorch"
 class Measurement:
     """One variant, or the student, on one split.
 
-    outputs: (N, C) or (N, D) float32 as served, or token ids (N, max_new_tokens): in batches, or text by text if rows depend on each
-    other. megabytes: of the model's files. load_seconds: imports, check of hashes and loading. peak_rss_mb: of the whole process. company: the same texts
-    alone and in batches. latency_ms: tokens → p50, p95, p99 of one text at a time, from token ids to the answer; AS_THEY_ARE for a student that writes. batch_ms:
-    median time of a text in batches, as served.
+    outputs: (N, C) or (N, D) float32 as served, or token ids (N, max_new_tokens): in batches, or text by text if rows depend on
+    each other. megabytes: of the model's files. load_seconds: imports, check of hashes and loading. peak_rss_mb: of the whole
+    process. company: the same texts alone and in batches. latency_ms: tokens → p50, p95, p99 of one text at a time, from token ids
+    to the answer; AS_THEY_ARE for a student that writes. batch_ms: median time of a text in batches, as served.
     """
 
     name: str
@@ -85,8 +85,16 @@ def of_student(folder: Path, like: Manifest) -> Subject:
     """The Hugging Face folder in PyTorch fp32, with the settings of its variant `like`."""
     source = like.content["source"]
     pooling = {key: source[key] for key in ("pooling", "normalize") if key in source}
-    job: dict[str, Any] = {"folder": str(folder.resolve()), "max_length": like.max_length, "pooling": pooling, "pairs": like.pairs}
-    job["max_new_tokens"] = like.decoding and like.decoding.max_new_tokens
+    job: dict[str, Any] = {
+        "folder": str(folder.resolve()),
+        "max_length": like.max_length,
+        "pooling": pooling,
+        "pairs": like.pairs,
+    }
+    job |= {
+        "max_new_tokens": like.decoding and like.decoding.max_new_tokens,
+        "turns": like.turns and like.turns.entry(),
+    }
     return Subject(
         PYTORCH, "mangakd.export.worker_torch", job, like.max_length, like.head, source["parameters"] * 4 / 1e6
     )

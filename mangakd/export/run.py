@@ -23,6 +23,7 @@ from mangakd.export.data import Data, Split
 from mangakd.export.disk import explain_full_disk
 from mangakd.export.manifest import add_metrics, copy, read
 from mangakd.export.measure import Measurement, Subject, measure, of_student, of_variant
+from mangakd.export.seq2seq import Writing
 from mangakd.export.smooth_quant import OFF
 from mangakd.export.variants import CALIBRATION, VARIANTS, make
 from mangakd.models.pooling import Pooling
@@ -43,7 +44,8 @@ class Options:
     """max_drop: points of the score that a variant may lose on validation. batch_size: of the scoring.
 
     threads: of the measurement. max_length: texts are truncated to this number of tokens; None reads the folder's setting.
-    max_new_tokens: of what a student writes for a text; None reads the folder's setting.
+    max_new_tokens: of what a student writes for a text; None reads the task's, then the folder's
+    setting.
     """
 
     max_drop: float = MAX_DROP
@@ -96,7 +98,7 @@ def export(
             pooling,
             lambda name: progress(f"making {name}"),
             pairs,
-            options.max_new_tokens,
+            Writing(options.max_new_tokens or data.max_new_tokens, data.turns),
         )
         manifest = read(folders[0])
         targets = data.validation.targets(manifest)
@@ -145,7 +147,7 @@ def _test(subjects: Sequence[Subject], manifest: Manifest, split: Split, options
     return judge([variant], student.outputs, manifest.head, truth, teacher, options.max_drop, served=split.served)[0]
 
 
-def as_texts(measurements: Sequence[Measurement], manifest: Manifest) -> Sequence[Measurement]:
+def as_texts(measurements: list[Measurement], manifest: Manifest) -> list[Measurement]:
     """With (N) texts in place of token ids, if the student writes: a task judges texts."""
     if manifest.decoding is None:
         return measurements
@@ -208,7 +210,8 @@ def _record(
         "score": score, "score_format": scale.format,
         "labelled": has_labels, "student": manifest.content["source"],
         "max_drop": options.max_drop, "batch_size": options.batch_size, "threads": options.threads,
-        "max_length": manifest.max_length, "max_new_tokens": manifest.decoding and manifest.decoding.max_new_tokens, "rows": rows, "machine": f"{platform.system()} {platform.machine()}",
+        "max_length": manifest.max_length, "rows": rows,
+        "max_new_tokens": manifest.decoding and manifest.decoding.max_new_tokens, "machine": f"{platform.system()} {platform.machine()}",
         "cpu": cpu.name(), "int8_units": cpu.int8_units(),
         "chosen": choice.name, "reason": choice.reason + _advice(choice.comparisons),
         "pytorch": entry(pytorch, backend="pytorch", how="fp32, as trained"), "variants": variants,

@@ -1,7 +1,7 @@
 """An encoder–decoder folder (T5, BART, Marian) as two graphs: a source becomes keys and values, and the decoder writes with them.
 
     encoder   input_ids, attention_mask (B, S)                         → the decoder's keys and values of cross-attention
-    decoder   input_ids (B, 1), attention_mask (B, S), those, the past → logits (B, V) of the next token, and the past with this one
+    decoder   input_ids (B, 1), attention_mask (B, S), those, the past → logits (B, V) of the next token, and the longer past
 
 A precise variant must give PyTorch's logits, which are computed here in one forward without a cache. The texts of a variant are
 compared with those that transformers writes (`greedy`) in mangakd/export/measure.py.
@@ -26,13 +26,13 @@ from mangakd.export.seq2seq_modules import SourceReader, Step, Student
 from mangakd.export.traced import BATCH, SEQUENCE, Batches, trace
 from mangakd.models import attention, load
 from mangakd.models.generation import Sampling
-from mangakd.models.heads import class_of, has_class
 from mangakd.models.sentence_transformers import read_settings
 from mangakd.models.seq2seq import save_config
 from mangakd.models.seq2seq_writer import Seq2SeqWriter
 from mangakd.runtime.decoding import BLANK, LOGITS, SOURCE, Decoding
 from mangakd.runtime.model import Model
-from mangakd.runtime.tokenise import Text
+from mangakd.runtime.tokenise import Text, whole
+from mangakd.runtime.turns import Turns
 
 ENCODER, DECODER = "encoder", "decoder"  # stems of the files
 PROBED = 24  # tokens of a text whose logits are compared with PyTorch's
@@ -52,6 +52,19 @@ def greedy(model: Any, arrays: Mapping[str, np.ndarray], about: Decoding) -> np.
     for row, text in zip(rows, written, strict=True):
         row[: len(text.ids)] = text.ids
     return rows
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What a folder does not say. max_new_tokens: of a text; None for generation_config.json's, else NEW_TOKENS. turns: how those
+    of a conversation become a source; None for students of plain texts.
+    """
+
+    max_new_tokens: int | None = None
+    turns: Turns | None = None
+
+
+AS_THE_FOLDER_SAYS = Writing()
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,16 @@ class SourceGraph(Graph):
     def about(self) -> Decoding:
         assert self.decoding is not None
         return self.decoding
+
+    def encode(self, texts: Sequence[Text]) -> dict[str, np.ndarray]:
+        """Input arrays (B, S); turns that do not fit are left out."""
+        return super().encode([self._joined(text) for text in texts])
+
+    def _joined(self, text: Text) -> str:
+        if isinstance(text, str):
+            return text
+        assert self.turns is not None, "turns without a template"
+        return self.turns.newest(text, lambda own: len(self.tokenizer(whole(own))["input_ids"]) <= self.max_length)
 
     def answer(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
         """(B, max_new_tokens) token ids, BLANK after the end, of transformers' greedy `generate`."""
@@ -154,12 +177,11 @@ class SourceGraph(Graph):
         )  # fmt: skip
 
 
-def read(folder: Path, max_length: int | None = None, max_new_tokens: int | None = None) -> SourceGraph:
+def read(folder: Path, max_length: int | None = None, writing: Writing = AS_THE_FOLDER_SAYS) -> SourceGraph:
     """Read an encoder–decoder folder that writes.
 
-    max_length: of a source in tokens; None reads the folder's setting, 128 without one. max_new_tokens: of a text; None reads
-    generation_config.json, 64 without an entry. Raises UserError for a folder without a tokenizer or a start token, for a model
-    that models/seq2seq.py refuses, and for lengths beyond its positions.
+    max_length: of a source in tokens; None reads the folder's setting, 128 without one. Raises UserError for a folder without a
+    tokenizer or a start token, for a model that models/seq2seq.py refuses, and for lengths beyond its positions.
     """
     tokenizer = load.load_tokenizer(str(folder), KEY, "tokens")
     outline = load.outline_for(str(folder), Head("tokens", 0, source=True), KEY)
@@ -167,10 +189,11 @@ def read(folder: Path, max_length: int | None = None, max_new_tokens: int | None
     attention.keep_finite(model)
     length = length_of(folder, tokenizer, model, max_length)
     module: Any = Student(model.eval()).requires_grad_(False)
-    decoding = _decoding(folder, model, tokenizer, max_new_tokens)
+    decoding = _decoding(folder, model, tokenizer, writing.max_new_tokens)
     return SourceGraph(
-        folder, module, SOURCE, outline.head, tokenizer, length, prompts=read_settings(folder), decoding=decoding
-    )
+        folder, module, SOURCE, outline.head, tokenizer, length, prompts=read_settings(folder), decoding=decoding,
+        turns=writing.turns,
+    )  # fmt: skip
 
 
 def _decoding(folder: Path, model: Any, tokenizer: Any, max_new_tokens: int | None) -> Decoding:
@@ -184,13 +207,4 @@ def _decoding(folder: Path, model: Any, tokenizer: Any, max_new_tokens: int | No
         _, heads, _, size = SourceReader(model)(one, torch.ones_like(one))[0].shape
     writer = Seq2SeqWriter.of(model, tokenizer)
     vocabulary = min(writer.vocabulary, config.vocab_size)
-    return Decoding(
-        "", stacks(config)[1], heads, size, config.decoder_start_token_id, writer.stops, vocabulary, most
-    )
-
-
-def writes(config: Any) -> bool:
-    """Whether a config is that of an encoder–decoder with the head that writes."""
-    if not config.is_encoder_decoder or not has_class(config, "tokens"):
-        return False
-    return class_of(config, "tokens").__name__ in (config.architectures or ())
+    return Decoding("", stacks(config)[1], heads, size, config.decoder_start_token_id, writer.stops, vocabulary, most)

@@ -36,7 +36,8 @@ class SourceReader(Student):
         own, crossed = ([_Layer() for _ in range(stacks(self.model.config)[1])] for _ in range(2))
         cache = _cache(own, crossed)
         decode(
-            input_ids=torch.zeros_like(input_ids[:, :1]), encoder_hidden_states=states, encoder_attention_mask=attention_mask, past_key_values=cache,
+            input_ids=torch.zeros_like(input_ids[:, :1]), encoder_hidden_states=states, encoder_attention_mask=attention_mask,
+            past_key_values=cache,
             use_cache=True,
         )  # fmt: skip
         return _tensors(cache.cross_attention_cache)

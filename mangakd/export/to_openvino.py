@@ -60,7 +60,8 @@ def int8(graph: Traced, calibration: Batches, scratch: Path, folder: Path) -> di
     Of a file that nothing calibrates, only the weights are quantised.
     """
     if not calibration:
-        return int8_weights(graph, calibration, scratch, folder)
+        int8_weights(graph, calibration, scratch, folder)
+        return None
     start = time.process_time()
     model, alpha, differences = smooth_quant.best(partial(_base, graph, scratch), graph.judged, calibration)
     seconds = round(time.process_time() - start, 1)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mangakd.core.errors import UserError
 from mangakd.runtime.tokenise import Text
@@ -24,8 +24,8 @@ BATCH, SEQUENCE = "batch", "sequence"
 class Traced(Protocol):
     """folder: of the student. stem: of the name of its file. axes: input or output → names of its dynamic axes, None for others.
 
-    judged: outputs that say how close a quantised model is. readings: what the file reads of texts, to calibrate it; none where its
-    weights alone are quantised.
+    judged: outputs that say how close a quantised model is. readings: what the file reads of texts, to calibrate it; none where
+    its weights alone are quantised.
     """
 
     @property
@@ -45,7 +45,7 @@ class Traced(Protocol):
     def readings(self, texts: Sequence[Text]) -> Batches: ...
 
 
-def trace(module: nn.Module, example: tuple[Tensor, ...], shapes: Any, folder: Path) -> torch.export.ExportedProgram:
+def trace(module: Any, example: tuple[Tensor, ...], shapes: Any, folder: Path) -> torch.export.ExportedProgram:
     """The program of a module. shapes: as torch.export takes them. Raises UserError if a size cannot be dynamic."""
     try:
         with torch.no_grad(), warnings.catch_warnings(), quiet_logs("torch"):

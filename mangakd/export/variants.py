@@ -20,20 +20,17 @@ import numpy as np
 from mangakd import __version__
 from mangakd.core.errors import UserError, near
 from mangakd.core.locks import waiting_lock
-from mangakd.core.numbers import largest, largest_difference
 from mangakd.core.spec import Head
 from mangakd.export import student as students
 from mangakd.export import to_onnx, to_openvino
 from mangakd.export.disk import check_space, explain_full_disk
 from mangakd.export.graph import Graph
 from mangakd.export.manifest import PARTIAL, draft, place, read, seal
+from mangakd.export.parity import difference
+from mangakd.export.seq2seq import AS_THE_FOLDER_SAYS, Writing
 from mangakd.export.spread import spread
 from mangakd.export.traced import Batches, Traced
 from mangakd.models.pooling import Pooling
-from mangakd.runtime.backends import open_model
-from mangakd.runtime.late_model import reader_of
-from mangakd.runtime.manifest import Manifest
-from mangakd.runtime.model import Model
 from mangakd.runtime.signal_stack import keep_signal_stack
 from mangakd.runtime.tokenise import Text
 
@@ -42,7 +39,7 @@ from mangakd.runtime.tokenise import Text
 Maker = Callable[[Traced, Batches, Path, Path], dict[str, Any] | None]
 WORK = f"work{PARTIAL}"  # base files of several variants
 CALIBRATION, LEAST = 300, 16  # texts; ranges of activations settle long before 300, but need more than a handful
-CHECKED, BATCH = 64, 7  # texts for the comparison with PyTorch, in batches of an odd size
+CHECKED = 64  # texts for the comparison with PyTorch
 LAYOUT = "hugging_face"  # of the folder; a variant with another layout is made again
 EXACT = 1e-3  # largest |Δ| of fp32 to PyTorch, in shares of the largest output; fp16 may have ten times as much
 PAIRED = (  # REFERENCES of a student that reads pairs
@@ -115,18 +112,18 @@ def make(
     pooling: Pooling | None = None,
     progress: Callable[[str], None] = lambda name: None,
     pairs: bool | None = None,
-    max_new_tokens: int | None = None,
+    writing: Writing = AS_THE_FOLDER_SAYS,
 ) -> list[Path]:
     """Make the variants `names` of the Hugging Face folder `student` in `out`; returns their folders, in that order.
 
     calibration: training texts that calibrate ranges of activations and serve for the comparison with PyTorch. max_length,
-    pooling, pairs, max_new_tokens: as in export/student.py. progress: called with each name before the variant is made. Raises
+    pooling, pairs, writing: as in export/student.py. progress: called with each name before the variant is made. Raises
     UserError for unknown names, missing packages, too few texts, too little disk space, and a precise variant that answers
     differently from PyTorch.
     """
     rows = find_variants(names)
     check_installed(rows)
-    source = students.read(student, max_length, pooling, pairs, max_new_tokens)
+    source = students.read(student, max_length, pooling, pairs, writing)
     _check_has(rows, source)
     texts = spread(calibration, CALIBRATION)
     _check_texts(rows, texts, source)
@@ -216,6 +213,7 @@ def _make(row: Variant, source: Graph, texts: Sequence[Text], out: Path) -> Path
         "head": _entry(source.head), "tokenizer": source.settings, "pairs": source.pairs,
         "late": source.apart and source.apart.entry(),
         "decoding": source.decoding and replace(source.decoding, model=row.file(source.parts[-1])).entry(),
+        "turns": source.turns and source.turns.entry(),
         "prompts": dict(source.prompts.prompts), "default_prompt": source.prompts.default_prompt,
         "dims": list(source.prompts.dims),
         "versions": _versions(row), "source": source.source(), "calibration": _digest(texts) if row.calibrated else None,
@@ -231,7 +229,8 @@ def _make(row: Variant, source: Graph, texts: Sequence[Text], out: Path) -> Path
             quantisation = row.make(part, batches, out / WORK, folder) or quantisation
     source.save_settings(folder)
     references: Sequence[Text] = PAIRED if source.pairs else REFERENCES
-    tolerance = _difference(row, source, draft(folder, content), [*references, *texts[:CHECKED]])
+    asked = [*references, *texts[:CHECKED]]
+    tolerance = difference(row.name, row.within, source, draft(folder, content), asked)
     seal(folder, {**content, "quantisation": quantisation, "tolerance": tolerance, "metrics": {}})
     return place(folder, out / row.name)
 
@@ -269,40 +268,6 @@ def _there(folder: Path, content: dict[str, Any]) -> bool:
 def _digest(texts: Sequence[Text]) -> str:
     parts = [text if isinstance(text, str) else "\1".join(text) for text in texts]
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def _difference(row: Variant, source: Graph, manifest: Manifest, texts: Sequence[Text]) -> float:
-    """The largest |Δ output| to PyTorch, with the runtime's tokenizer and backend.
-
-    Raises UserError if the difference of a precise variant is larger than rounding explains, and for another shape of answers.
-    """
-    model = open_unsealed(manifest)
-    worst, size = 0.0, 1e-6
-    for start in range(0, len(texts), BATCH):
-        expected, answer = source.compared(model, texts[start : start + BATCH])
-        if answer.shape != expected.shape:
-            raise UserError(
-                f"{row.name} answers in shape {answer.shape} where PyTorch answers in {expected.shape}; the variant is removed."
-            )
-        worst, size = max(worst, largest_difference(answer, expected)), largest([size, np.abs(expected).max(initial=0)])
-    if not np.isfinite(worst):
-        raise UserError(
-            f"{row.name} answers some texts with NaN or infinity, where PyTorch answers up to {size:.3g}; the variant is "
-            "removed. Leave it out, or report it with the model's config.json."
-        )
-    if not worst <= row.within * size:
-        raise UserError(
-            f"{row.name} differs from PyTorch by {worst:.3g} on outputs of up to {size:.3g}; it would not serve what was "
-            "trained. Leave it out, or report it with the model's config.json."
-        )
-    return worst
-
-
-def open_unsealed(manifest: Manifest) -> Model:
-    """Open a variant as mangakd.runtime does, on one thread. The folder may be unsealed."""
-    model = Model(manifest, reader_of(manifest), open_model(manifest, 1))
-    model.check()
-    return model
 
 
 def _sweep(out: Path) -> None:

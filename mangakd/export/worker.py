@@ -53,8 +53,8 @@ def serve(file: Path, opener: Callable[[dict[str, Any]], OpenModel]) -> None:
     """Answer each line of stdin with one line on stdout.
 
     {"score": batch size, "most": n} writes outputs.npy (N, C), of at most n texts, beside the job. {"company": batch size,
-    "most": n} gives the largest shift of an answer by other texts of a batch, and the largest answer. {"length": tokens, "runs": n}
-    gives the milliseconds of one text at a time; with length 0 those of n texts as they are. {"batch": size, "most": n} gives the
+    "most": n} gives the largest shift of an answer by other texts of a batch, and the largest answer. {"length": tokens,
+    "runs": n} gives the milliseconds of one text at a time; with length 0 those of n texts as they are. {"batch": size, "most": n} gives the
     milliseconds of a text in batches.
     """
     # Redirect the prints of libraries to stderr, so that stdout holds answers only.
@@ -89,7 +89,7 @@ def outputs(model: OpenModel, texts: list[Text], size: int) -> np.ndarray:
 
 
 def largest_shift(model: OpenModel, texts: list[Text], size: int) -> tuple[float, float]:
-    """The largest |Δ output| of the first half of each batch if copies of the first row replace the second half, and max |output|.
+    """The largest |Δ output| of the first half of each batch if copies of the first row replace the second half; max |output|.
 
     Shapes stay the same, and so do kernels and rounding. If no text influences another text's answer, the shift is 0.
     """

@@ -13,10 +13,13 @@ def student(job: dict[str, Any]) -> OpenModel:
 
     from mangakd.export import student as students
     from mangakd.models.pooling import Pooling
+    from mangakd.runtime.turns import Turns
 
     torch.set_num_threads(job["threads"])
     pooling = Pooling(**job["pooling"]) if job["pooling"] else None
-    source = students.read(Path(job["folder"]), job["max_length"], pooling, job["pairs"], job["max_new_tokens"])
+    turns = job["turns"] and Turns.read(job["turns"])
+    writing = students.Writing(job["max_new_tokens"], turns)
+    source = students.read(Path(job["folder"]), job["max_length"], pooling, job["pairs"], writing)
     return OpenModel(source.encode, source.answer, source.numbers)
 
 

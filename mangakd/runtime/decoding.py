@@ -1,7 +1,7 @@
-"""What an exported encoder–decoder consists of: two model files, the names of what passes between them, and how a text begins and ends.
+"""What an exported encoder–decoder consists of: two model files, names of what passes between them, how a text begins and ends.
 
-    encoder   input_ids, attention_mask                                      → the keys and values of cross-attention, computed once
-    decoder   input_ids (B, 1), attention_mask, those, and those of the past → logits (B, V), and the past with this token
+    encoder   input_ids, attention_mask                       → the keys and values of cross-attention, computed once a text
+    decoder   input_ids (B, 1), attention_mask, those, past   → logits (B, V), and the past with this token
 
 Keys and values are (B, heads, tokens, size) in float32, one pair for each layer of the decoder.
 """
@@ -19,8 +19,8 @@ BLANK = -1  # in a row of token ids, after the end of its text
 class Decoding:
     """model: the decoder's file. layers: of the decoder, with `heads` keys of `size` numbers each.
 
-    start: the token before the first written token. stops: tokens that end a text. vocabulary: ids from here on belong to no token
-    and are never written. max_new_tokens: a text ends here if the model has not ended it.
+    start: the token before the first written token. stops: tokens that end a text. vocabulary: ids from here on belong to no
+    token and are never written. max_new_tokens: a text ends here if the model has not ended it.
     """
 
     model: str

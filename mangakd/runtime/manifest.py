@@ -16,6 +16,7 @@ from mangakd.core.errors import UserError
 from mangakd.core.spec import Head, Kind
 from mangakd.runtime.decoding import TOKENS, Decoding
 from mangakd.runtime.late import VECTORS, Late
+from mangakd.runtime.turns import Turns
 
 FORMAT, READ = 3, (2, 3)  # format 2 knows no pairs and no prompts
 PARTIAL = ".partial"  # ends the name of a folder that is being written
@@ -38,7 +39,8 @@ class Manifest:
 
     pairs: whether the model scores a query with a document. late: how it reads the two apart, if it does. prompts: name → what
     stands before each text. default_prompt: the name of the prompt that is used unless another one is asked for. dims: sizes to
-    which vectors have learned to be cut. decoding: how a student writes, if it does.
+    which vectors have learned to be cut. decoding: how a student writes, if it does. turns: how it reads
+    those of a conversation, if it does.
     rows_independent: whether a row of an answer depends on its own text only, not on other texts of the batch. tolerance:
     largest distance of a logit (or of an entry of an embedding) to the PyTorch student's; of a student that writes, of the
     logits of the next token in a few texts.
@@ -65,6 +67,7 @@ class Manifest:
     dims: tuple[int, ...] = ()
     late: Late | None = None
     decoding: Decoding | None = None
+    turns: Turns | None = None
 
 
 def read(folder: str | Path) -> Manifest:
@@ -103,6 +106,7 @@ def questions(content: Mapping[str, Any]) -> dict[str, Any]:
         "default_prompt": content.get("default_prompt"), "dims": tuple(content.get("dims", ())),
         "late": content.get("late") and Late.read(content["late"]),
         "decoding": content.get("decoding") and Decoding.read(content["decoding"]),
+        "turns": content.get("turns") and Turns.read(content["turns"]),
     }  # fmt: skip
 
 
@@ -174,6 +178,7 @@ def _check(content: dict[str, Any], folder: Path) -> None:
         "decoding": _is_decoding(content.get("decoding"), files)
         if head["kind"] == "tokens"
         else content.get("decoding") is None,
+        "turns": content.get("turns") is None or (content.get("decoding") is not None and _joins(content["turns"])),
         "prompts": _are_texts(content.get("prompts", {})),
         "default_prompt": content.get("default_prompt") in (None, *content.get("prompts", {})),
         "dims": isinstance(dims := content.get("dims", []), list)
@@ -203,6 +208,13 @@ def _is_decoding(entry: Any, files: Mapping[str, str]) -> bool:
     try:
         return Decoding.read(entry).model in files
     except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _joins(entry: Any) -> bool:
+    try:
+        return bool(Turns.read(entry))
+    except (AttributeError, TypeError, ValueError):
         return False
 
 

@@ -98,14 +98,35 @@ class Model:
         self.check_dims(dims)
         return shortened(self.outputs(self.prompted(texts, prompt), batch_size), dims)
 
-    def rewrite(self, texts: Sequence[str], batch_size: int = BATCH) -> list[str]:
+    def rewrite(self, texts: Sequence[str | Sequence[str]], batch_size: int = BATCH) -> list[str]:
         """What the student writes for each text: the most probable token at each step, up to its end or max_new_tokens of the
-        manifest. Raises UserError if texts is no list of str, and for a student that writes nothing.
+        manifest.
+
+        texts: each a str, or the turns of a conversation, the oldest first, joined as in training; turns that do not fit are left
+        out, and never the last one. Raises UserError for what is none of them, for turns where the manifest does not say how they
+        are joined, and for a student that writes nothing.
         """
         if self.use != "rewrite(texts)":
             raise UserError(f"{self.manifest.folder} answers with {self.gives}: use {self.use}.")
-        _check_texts(texts)
-        return self.texts(self.outputs(texts, batch_size))
+        if not isinstance(texts, list | tuple):
+            _check_texts(texts)
+        asked: list[Text] = []
+        for i, text in enumerate(texts):
+            if isinstance(text, list | tuple):
+                self.check_turns()
+                _check_texts(text, f"texts[{i}]")
+            else:
+                _check_texts([text])
+            asked.append(text if isinstance(text, str) else tuple(text))
+        return self.texts(self.outputs(asked, batch_size))
+
+    def check_turns(self) -> None:
+        """Raises UserError for a student that does not read turns of conversations."""
+        if self.manifest.turns is None:
+            raise UserError(
+                f"{self.manifest.folder} reads texts, and its manifest does not say how turns are joined. Join them as in "
+                "training."
+            )
 
     @property
     def use(self) -> str:

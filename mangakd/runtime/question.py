@@ -96,17 +96,17 @@ def check_object(content: Any, example: str) -> None:
         raise Refused(422, f"the body is {kind_of(content)}; send an object: {example}.")
 
 
-def check_texts(texts: Any, limits: Limits) -> list[Text]:
+def check_texts(texts: Any, limits: Limits, name: str = "texts") -> list[Text]:
     """Raises Refused for what is no list of strings, and over a limit."""
     if not isinstance(texts, list):
-        raise Refused(422, f"texts is {kind_of(texts)}; send a list of strings.")
+        raise Refused(422, f"{name} is {kind_of(texts)}; send a list of strings.")
     if not 1 <= len(texts) <= limits.texts:
-        raise Refused(422, f"texts holds {len(texts):,} texts; send 1 to {limits.texts:,} at a time.")
+        raise Refused(422, f"{name} holds {len(texts):,} texts; send 1 to {limits.texts:,} at a time.")
     for i, text in enumerate(texts):
         if not isinstance(text, str):
-            raise Refused(422, f"texts[{i}] is {kind_of(text)}; send strings.")
+            raise Refused(422, f"{name}[{i}] is {kind_of(text)}; send strings.")
         if len(text) > limits.characters:
-            raise Refused(422, f"texts[{i}] has {len(text):,} characters; at most {limits.characters:,} are read.")
+            raise Refused(422, f"{name}[{i}] has {len(text):,} characters; at most {limits.characters:,} are read.")
     return texts
 
 

@@ -39,7 +39,12 @@ ROUTES = {
     "/rewrite": Route((REWRITE,), rewrite_api.SCHEMA, rewrite_api.rewriting, _error),
     "/v1/embeddings": Route((EMBED,), openai_api.SCHEMA, openai_api.embeddings, openai_api.error),
 }
-MAIN = {PREDICT: "/predict", RANK: "/rerank", EMBED: "/embed", REWRITE: "/rewrite"}  # answers at / too, where Hugging Face's clients ask
+MAIN = {
+    PREDICT: "/predict",
+    RANK: "/rerank",
+    EMBED: "/embed",
+    REWRITE: "/rewrite",
+}  # answers at / too, where Hugging Face's clients ask
 
 
 def path_of(path: str, model: Model) -> str | None:

@@ -59,7 +59,9 @@ class Service:
 
     def __init__(self, model: Model, settings: Settings):
         self.model, self.settings, self.draining = model, settings, False
-        short = SHORT if model.manifest.decoding is None else -1  # the time of writing does not depend on the text's length
+        short = (
+            SHORT if model.manifest.decoding is None else -1
+        )  # the time of writing does not depend on the text's length
         self.batcher = Batcher(self._compute, settings.max_batch, settings.queue, short)
         self.watch = Watch()
         self._texts = metrics.Counter("mangakd_texts_total", "Texts answered.")

@@ -21,7 +21,13 @@ ARCHITECTURES = ("t5", "bart", "marian")
 SUBJECTS = ("the order", "One Piece", "volume 12", "Café Tokyo", "my refund", "the parcel", "Naruto box", "the old coupon",
             "a gift card", "Berserk deluxe")  # fmt: skip
 VERBS = ("shipped", "printed", "sold out", "delivered", "cancelled", "translated")
-FORMS = ("when was it {verb}?", "was it {verb} yet", "why is it not {verb}?", "tell me if it was {verb}", "who says it is {verb}?")
+FORMS = (
+    "when was it {verb}?",
+    "was it {verb} yet",
+    "why is it not {verb}?",
+    "tell me if it was {verb}",
+    "who says it is {verb}?",
+)
 OPENINGS = ("I asked about {it}.", "We talked about {it} yesterday.")
 PAIRS = [
     (f"{opening.format(it=it)} {form.format(verb=verb)}", form.format(verb=verb).replace("it", it, 1))
@@ -52,7 +58,9 @@ def torch_writes(folder: Path, texts: list[str], most: int = NEW) -> list[str]:
     model = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
     written = []
     for text in texts:
-        inputs = tokenizer(text, truncation=True, max_length=MAX_LENGTH, return_tensors="pt", return_token_type_ids=False)
+        inputs = tokenizer(
+            text, truncation=True, max_length=MAX_LENGTH, return_tensors="pt", return_token_type_ids=False
+        )
         ids = model.generate(**inputs, max_new_tokens=most, do_sample=False, num_beams=1)
         written.append(tokenizer.decode(ids[0], skip_special_tokens=True))
     return written
@@ -63,7 +71,9 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     special = ["<pad>", "</s>", "<s>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
     backend.train_from_iterator(itertools.chain(*PAIRS), trainer)
     backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(

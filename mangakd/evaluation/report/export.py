@@ -79,6 +79,7 @@ def quality(record: Record) -> Table:
         "how",
         record["score"],
         "drop, points",
+        *(f"{name}, drop" for name in _further(record["pytorch"])),
         *agrees,
         "with teacher",
         "other texts" if _writes(record) else "largest Δ",
@@ -90,11 +91,18 @@ def quality(record: Record) -> Table:
         teacher = row["agreement_teacher"]
         with_teacher = "–" if teacher is None else _likeness(record, teacher)
         if name == "pytorch":
-            own: list[str | Value] = ["–", *("–" for _ in agrees), with_teacher, "–", _company(record, row), ""]
+            own: list[str | Value] = [
+                "–",
+                *("–" for _ in (*_further(row), *agrees)),
+                with_teacher,
+                "–",
+                _company(record, row),
+                "",
+            ]
         else:
-            low, high = row["drop_interval"]
             own = [
-                Value(_points(row["drop_points"]), f"[{_points(low)}, {_points(high)}]"),
+                _drop(row),
+                *(_drop(each) for each in _further(row).values()),
                 *(_likeness(record, row["agreement_student"]) for _ in agrees),
                 with_teacher, _difference(record, row), _company(record, row), "pass" if row["passed"] else "FAIL",
             ]  # fmt: skip
@@ -125,13 +133,14 @@ def notes(record: Record) -> str:
     writes = ""
     if _writes(record):
         writes = (
-            f" A text is written greedily, with at most {record['max_new_tokens']} tokens. Other texts: the share that is not the "
-            "student's; in company: the share that is another text in a batch than alone."
+            f" A text is written greedily, with at most {record['max_new_tokens']} tokens. Other texts: the share that differs "
+            "from the student's; in company: the share that is another text in a batch than alone."
         )
     slow = f" {record.get('cpu')} has no units for INT8, which gains more where there are some (VNNI, AMX)."
     threads = f"{record['threads']} thread{'s' if record['threads'] > 1 else ''}"
     return (
-        f"{count:,} validation rows in batches of {record['batch_size']} texts, truncated to {record['max_length']} tokens.{writes} "
+        f"{count:,} validation rows in batches of {record['batch_size']} texts, truncated to {record['max_length']} tokens."
+        f"{writes} "
         f"A variant passes if it loses no more than {record['max_drop']:g} points; brackets are 95 % of paired bootstrap "
         "resamples. In company: how far the other texts of a batch move an answer. A variant whose answers move by more than "
         "rounding is served and measured text by text. Below: p50 / p95 / p99 milliseconds from token ids to the answer, one "
@@ -174,6 +183,17 @@ def _at(length: str) -> str:
 
 def _difference(record: Record, row: Record) -> str:
     return f"{row['max_difference']:.1%}" if _writes(record) else f"{row['max_difference']:.2g}"
+
+
+def _further(row: Record) -> Mapping[str, Record]:
+    """Other scores that count. A record of an older version has none."""
+    further: Mapping[str, Record] = row.get("further", {})
+    return further
+
+
+def _drop(row: Record) -> Value:
+    low, high = row["drop_interval"]
+    return Value(_points(row["drop_points"]), f"[{_points(low)}, {_points(high)}]")
 
 
 def _p50(row: Record, length: str) -> float:
