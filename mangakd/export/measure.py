@@ -35,8 +35,8 @@ class Measurement:
 
     outputs: (N, C) or (N, D) float32 as served, or token ids (N, max_new_tokens): in batches, or text by text if rows depend on
     each other. megabytes: of the model's files. load_seconds: imports, check of hashes and loading. peak_rss_mb: of the whole
-    process. company: the same texts alone and in batches. latency_ms: tokens → p50, p95, p99 of one text at a time, from token ids
-    to the answer; AS_THEY_ARE for a student that writes. batch_ms: median time of a text in batches, as served.
+    process. company: the same texts alone and in batches. latency_ms: tokens → p50, p95, p99 of one text at a time, from token
+    ids to the answer; AS_THEY_ARE for a student that writes. batch_ms: median time of a text in batches, as served.
     """
 
     name: str

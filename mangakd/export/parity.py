@@ -19,8 +19,8 @@ BATCH = 7  # texts, an odd size
 def difference(name: str, within: float, source: Graph, manifest: Manifest, texts: Sequence[Text]) -> float:
     """The largest |Δ output| of a variant to PyTorch, with the runtime's tokenizer and backend.
 
-    within: largest allowed |Δ|, in shares of the largest output. Raises UserError if the difference of a precise variant is larger
-    than rounding explains, and for another shape of answers.
+    within: largest allowed |Δ|, in shares of the largest output. Raises UserError if the difference of a precise variant is
+    larger than rounding explains, and for another shape of answers.
     """
     model = open_unsealed(manifest)
     worst, size = 0.0, 1e-6

@@ -54,8 +54,8 @@ def serve(file: Path, opener: Callable[[dict[str, Any]], OpenModel]) -> None:
 
     {"score": batch size, "most": n} writes outputs.npy (N, C), of at most n texts, beside the job. {"company": batch size,
     "most": n} gives the largest shift of an answer by other texts of a batch, and the largest answer. {"length": tokens,
-    "runs": n} gives the milliseconds of one text at a time; with length 0 those of n texts as they are. {"batch": size, "most": n} gives the
-    milliseconds of a text in batches.
+    "runs": n} gives the milliseconds of one text at a time; with length 0 those of n texts as they are. {"batch": size,
+    "most": n} gives the milliseconds of a text in batches.
     """
     # Redirect the prints of libraries to stderr, so that stdout holds answers only.
     with os.fdopen(os.dup(1), "w") as answers:
