@@ -14,7 +14,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -77,7 +77,7 @@ class Writer:
     vocabulary: int
 
     @classmethod
-    def of(cls, model: Any, tokenizer: Any, stops: Iterable[int] = ()) -> "Writer":
+    def of(cls, model: Any, tokenizer: Any, stops: Iterable[int] = ()) -> Self:
         """stops: more of them than tokenizer, config and generation_config name, such as the end of a turn."""
         named = [tokenizer.eos_token_id, model.config.eos_token_id, model.generation_config.eos_token_id]
         each = [token for entry in named for token in (entry if isinstance(entry, list | tuple) else [entry])]

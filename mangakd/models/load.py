@@ -82,7 +82,8 @@ def shape(config: Any, key: str, kind: Kind = "labels") -> Any:
         of_tokens(config).check_config(config, key)
     try:
         with torch.device("meta"):
-            return heads.auto(kind, config).from_config(config)
+            model = heads.auto(kind, config).from_config(config)
+            return seq2seq.untie(model) if seq2seq.writes(model) and seq2seq.stores_head(config) else model
     except (ValueError, TypeError, KeyError, RuntimeError, ArithmeticError, AssertionError) as error:
         raise UserError(f"{key} gives sizes that no {config.model_type} can have: {error}") from error
 

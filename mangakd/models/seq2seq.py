@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM
+from transformers.modeling_utils import load_state_dict
 
 from mangakd.core.errors import UserError
 from mangakd.core.outputs import TARGETS, Outputs
@@ -31,6 +32,7 @@ from mangakd.core.token_logits import FromStates, LmHead
 from mangakd.models import hidden
 from mangakd.models.folder import read_object, write_json
 from mangakd.models.language import Same, logits_near, output_embeddings
+from mangakd.models.outline import weight_files
 
 CURE = "Give a model such as a T5, mT5, BART or Marian folder, saved from AutoModelForSeq2SeqLM."
 
@@ -187,6 +189,19 @@ def untie(model: Any) -> Any:
     name = next(name for name, module in model.named_modules() if module is head)
     model.all_tied_weights_keys.pop(f"{name}.weight", None)  # what transformers ties again when it is asked to
     return model
+
+
+def stores_head(config: Any) -> bool:
+    """Whether the folder of a config holds a head beside the table; of a hub id, whether T5's config.json says so."""
+    folder = Path(config.name_or_path)
+    if not config.name_or_path or not folder.is_dir():
+        return getattr(config, "scale_decoder_outputs", None) is False
+    try:
+        files = weight_files(str(folder))
+    except FileNotFoundError:
+        return False
+    names = {name for file in files for name in load_state_dict(file, map_location="meta")}
+    return any(name.endswith("lm_head.weight") for name in names) and any("shared." in name for name in names)
 
 
 @torch.no_grad()

@@ -184,6 +184,22 @@ def test_rows_are_told_apart_by_their_history() -> None:
     assert [*companies(one, COLUMNS)] == [*companies(row(utterance="a"), COLUMNS)]
 
 
+def test_a_column_says_the_split_of_each_row(tmp_path: Path) -> None:
+    names = ("train", "dev", "Test", "training")
+    file = written(tmp_path, split=lambda i: names[i // 3 % 4])
+    corpus = Files(path=str(file), split_column="split").load(COLUMNS, tuple(COLUMNS))
+    assert [len(part) for part in corpus.splits.values()] == [30, 15, 15]
+    assert {int(text.split()[1]) % 4 for text in corpus.test["utterance"]} == {2}
+    assert corpus.test.numbers[:4] == [7, 8, 9, 19]
+    bad = written(tmp_path, split=lambda i: "train" if i else "holdout")
+    with pytest.raises(
+        UserError, match=r"line 1 of data\.path=.* has 'holdout' in its column split, which is none of train"
+    ):
+        Files(path=str(bad), split_column="split").load(COLUMNS, tuple(COLUMNS))
+    with pytest.raises(UserError, match=r"data\.split_column=split splits data\.path, and data\.val_path"):
+        Files(path=str(bad), val_path=str(bad), split_column="split").load(COLUMNS, tuple(COLUMNS))
+
+
 @pytest.mark.skipif(not QRECC.is_file(), reason="needs the data of qrecc")
 def test_qrecc_is_read_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
     corpus = Rewrite().prepare(Files(path=str(QRECC)).load(COLUMNS, tuple(COLUMNS)))
@@ -191,3 +207,5 @@ def test_qrecc_is_read_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
     assert set(corpus.train["source"]) == {"quac", "nq"}
     groups = [set(part["conversation"]) for part in corpus.splits.values()]
     assert sum(map(len, groups)) == len(set.union(*groups)) == 1257
+    given = Files(path=str(QRECC), split_column="split").load(COLUMNS, tuple(COLUMNS))
+    assert [len(part) for part in given.splits.values()] == [1452, 177, 371]

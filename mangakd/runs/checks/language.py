@@ -5,6 +5,7 @@ from typing import Any
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Kind, ModelSpec
+from mangakd.models import load
 from mangakd.runs.exports import Exports
 from mangakd.tasks.base import Task
 from mangakd.teachers.options import TeacherOptions
@@ -33,7 +34,7 @@ def lengths(max_length: int, task: Task, shapes: Mapping[str, Any]) -> None:
         most, target = getattr(model.config, "max_position_embeddings", None), task.max_target_length
         if not isinstance(most, int):
             continue
-        if max_length > most:
+        if max_length > most and load.positions(model) is None:  # else models.lengths says it
             cut = (
                 "an answer that does not fit is left out, or cut with task.too_long=cut"
                 if target is None

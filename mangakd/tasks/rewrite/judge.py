@@ -19,6 +19,7 @@ from mangakd.tasks.rewrite.measures import GAIN, of_text
 
 _TEXTS = "train again with task.generate=null, which writes a text for each test row"
 _SEARCH = f"{_TEXTS}, and with data.columns.answer or task.search.corpus"
+_GAIN = f"the teacher's texts find no more than the utterance does, or there are none: {_SEARCH}"
 SCORES = token_scores.SCORES | {
     "exact_match": Score("exact match", "{:.1%}", missing=_TEXTS),
     "token_f1": Score("token-F1", "{:.3f}", missing=_TEXTS),
@@ -27,9 +28,7 @@ SCORES = token_scores.SCORES | {
     "recall@10": Score("recall@10", "{:.3f}", meaning="recall@10 of a BM25 search", missing=_SEARCH),
     "recall@100": Score("recall@100", "{:.3f}", meaning="recall@100 of a BM25 search", missing=_SEARCH),
     "mrr@10": Score("MRR@10", "{:.3f}", meaning="MRR@10 of a BM25 search", missing=_SEARCH),
-    GAIN: Score(
-        "kept gain", "{:.1%}", meaning="share of the teacher's gain in recall@10 over copying", missing=_SEARCH
-    ),
+    GAIN: Score("kept gain", "{:.1%}", meaning="share of the teacher's gain in recall@10 over copying", missing=_GAIN),
 }
 GENERATED = ("exact_match", "token_f1", "rouge_l", "added_terms", "recall@10", "recall@100", "mrr@10")
 

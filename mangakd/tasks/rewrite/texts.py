@@ -14,6 +14,7 @@ from mangakd.data.rows import Rows
 from mangakd.evaluation.generations import GREEDY, Example, Text
 from mangakd.models.encoder import Encoder
 from mangakd.models.generation import Sampling
+from mangakd.models.seq2seq_writer import Seq2SeqWriter
 from mangakd.tasks.base import Samples
 from mangakd.tasks.rewrite import encode
 from mangakd.tasks.rewrite.scores import scored
@@ -95,8 +96,6 @@ def _written(
     model: Encoder, sources: list[list[int]], tokenizer: Any, options: Options, advance: Callable[[int], object]
 ) -> list[list[str]]:
     """The different texts for each source, the best first."""
-    from mangakd.models.seq2seq_writer import Seq2SeqWriter
-
     writer = Seq2SeqWriter.of(model.model, tokenizer)
     if options.beams == 1:
         sampling = Sampling(max_new_tokens=options.most)
