@@ -187,7 +187,7 @@ def _outline(config: Any, head: Head, path: str, key: str) -> Outline:
     with quiet(), source_of(path, key) as where:
         outline = outline_of(config, heads.own(head, config), where, path, key)
     if head.kind == "tokens":
-        language.check_head(outline.model, outline.info, f"{key}={path}")
+        of_tokens(config).check_head(outline.model, outline.info, f"{key}={path}")
     return outline
 
 

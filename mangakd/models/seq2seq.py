@@ -29,7 +29,7 @@ from mangakd.core.errors import UserError
 from mangakd.core.outputs import TARGETS, Outputs
 from mangakd.core.spec import STACKS, ModelSpec, stack_entries, stacks
 from mangakd.core.token_logits import FromStates, LmHead
-from mangakd.models import hidden
+from mangakd.models import hidden, language
 from mangakd.models.folder import read_object, write_json
 from mangakd.models.language import Same, logits_near, output_embeddings
 from mangakd.models.outline import weight_files
@@ -125,7 +125,7 @@ def lm_head(model: Any) -> LmHead:
 
 
 def check_config(config: Any, source: str) -> None:
-    """Raises UserError for a config that is none of an encoder–decoder of text, or lacks a start token. source: `key=path`."""
+    """Raises UserError for a config that is none of an encoder–decoder of text. source: `key=path`."""
     kind = config.model_type
     try:
         stack_entries(config)
@@ -141,13 +141,23 @@ def check_config(config: Any, source: str) -> None:
             f"{source} is a {kind} with one vocabulary for the source and another one for the target, and a sequence has one. "
             "Give a model with share_encoder_decoder_embeddings=true."
         )
+
+
+def check_start(config: Any, source: str) -> None:
+    """Raises UserError for a config that does not say with which token of its vocabulary the decoder begins."""
     start = getattr(config, "decoder_start_token_id", None)
     if not isinstance(start, int) or not 0 <= start < config.vocab_size:
         what = "no decoder_start_token_id" if start is None else f"decoder_start_token_id={start}"
         raise UserError(
-            f"config.json of {source} has {what}, so nobody knows with which token its decoder begins. Write it there: the id of "
+            f"the config of {source} has {what}, so nobody knows with which token its decoder begins. Write it there: the id of "
             f"the padding token for T5 and Marian (here {config.pad_token_id}), that of </s> for BART."
         )
+
+
+def check_head(model: Any, info: dict[str, Any], source: str) -> None:
+    """Raises UserError where the files lack the head, and where the config lacks the start token. info: as of transformers."""
+    check_start(model.config, source)
+    language.check_head(model, info, source)
 
 
 def keep_tables(config: Any) -> Any:
@@ -161,6 +171,7 @@ def name_tokens(config: Any, given: Mapping[str, Any], tokenizer: Any) -> None:
     keep_tables(config)
     if given.get("decoder_start_token_id") is None:
         config.decoder_start_token_id = tokenizer.pad_token_id  # as T5 and Marian begin
+    check_start(config, "student.sizes")
     if "forced_eos_token_id" not in given and hasattr(config, "forced_eos_token_id"):
         config.forced_eos_token_id = tokenizer.eos_token_id  # BART's default is the id in its own vocabulary
     if hasattr(config, "decoder_vocab_size"):  # Marian's

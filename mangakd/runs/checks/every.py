@@ -96,7 +96,7 @@ def _of_recipe(run: Run) -> Iterator[Check]:
         parts.task, parts.corpus.train, material.losses.callbacks, given.baseline, parts.teacher.fit.mode
     )
     yield lambda: recipe.comparing(material.losses, parts.hardware)
-    yield lambda: recipe.packing(material.losses.callbacks, parts.task.kind, parts.hardware.packing)
+    yield lambda: recipe.packing(material.losses.callbacks, lambda: sizes.head, parts.hardware.packing)
     yield lambda: machine.rates(parts.hardware, parts.optim, parts.stages)
     yield lambda: quantised(parts.stages, parts.hardware, len(parts.corpus.train))
     yield lambda: language.writing(parts.task, parts.hardware)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mangakd.core.errors import UserError, near
 from mangakd.core.requires import Need
-from mangakd.core.spec import Kind, ModelSpec
+from mangakd.core.spec import Head, ModelSpec
 from mangakd.core.token_logits import TokenAnswer
 from mangakd.data.rows import Rows
 from mangakd.losses.base import ALWAYS, LossCallback
@@ -88,11 +88,16 @@ def comparing(losses: LossSet, hardware: Hardware) -> None:
     losses.check_ranks(hardware.world, f"Choose a hardware profile of one device, or leave them out: {left_out}.")
 
 
-def packing(losses: Mapping[str, LossCallback], kind: Kind, active: bool) -> None:
+def packing(losses: Mapping[str, LossCallback], head: Callable[[], Head], active: bool) -> None:
     """Packed rows beside losses that compare layers token by token, and beside heads whose texts are not packed."""
     if not active:
         return
-    if kind != "tokens":
+    if head().source:
+        raise UserError(
+            "hardware.packing=true packs sequences that a decoder alone reads, and this task's models have an encoder and a "
+            "decoder. Set hardware.packing=false; batches of similar length hold little padding as it is."
+        )
+    if head().kind != "tokens":
         log.warning("hardware.packing=true packs the sequences of language models; it changes nothing here.")
     for name, loss in losses.items():
         both = loss.requires.student | loss.requires.teacher
