@@ -124,7 +124,8 @@ def make(
     rows = find_variants(names)
     check_installed(rows)
     source = students.read(student, max_length, pooling, pairs, writing)
-    _check_has(rows, source)
+    if source.decoding is not None:
+        check_has(rows)
     texts = spread(calibration, CALIBRATION)
     _check_texts(rows, texts, source)
     out.mkdir(parents=True, exist_ok=True)
@@ -161,9 +162,9 @@ def find_variants(names: Sequence[str]) -> list[Variant]:
     return [_row(name) for name in names]
 
 
-def _check_has(rows: Sequence[Variant], source: Graph) -> None:
-    """Raises UserError for a variant that such a student does not have."""
-    if source.decoding is not None and (wrong := [row.name for row in rows if row.answers]):
+def check_has(rows: Sequence[Variant]) -> None:
+    """Raises UserError for a variant that a student which writes does not have."""
+    if wrong := [row.name for row in rows if row.answers]:
         names = ", ".join(row.name for row in VARIANTS.values() if not row.answers)
         raise UserError(
             f"{wrong[0]} is no variant of a student that writes texts. Remove it; its variants are {names}."

@@ -38,7 +38,7 @@ SOURCES = [source for source, _ in PAIRS]
 ODD = ["", "?", "where is my order " * 40, "Café 東京, 12.50 €\tplease", "<pad> </s> it", "when was it"]
 
 
-def writer(folder: Path, kind: str, steps: int = 150) -> Path:
+def writer(folder: Path, kind: str, steps: int = 120) -> Path:
     """A folder with a model and its tokenizer."""
     tokenizer = _tokenizer()
     torch.manual_seed(0)
@@ -53,17 +53,23 @@ def writer(folder: Path, kind: str, steps: int = 150) -> Path:
 
 @torch.no_grad()
 def torch_writes(folder: Path, texts: list[str], most: int = NEW) -> list[str]:
-    """transformers' greedy texts, one text at a time, so that padding can have no part in it; without mangakd."""
+    """transformers' greedy texts, computed without mangakd, in batches of texts of about one length."""
     tokenizer = AutoTokenizer.from_pretrained(folder, split_special_tokens=True)
     model = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
-    written = []
-    for text in texts:
-        inputs = tokenizer(
-            text, truncation=True, max_length=MAX_LENGTH, return_tensors="pt", return_token_type_ids=False
+    written = dict[str, str]()
+    order = sorted(dict.fromkeys(texts), key=len)
+    for start in range(0, len(order), 25):
+        part = order[start : start + 25]
+        inputs = tokenizer(part, padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
+        ids = model.generate(
+            input_ids=inputs.input_ids,
+            attention_mask=inputs.attention_mask,
+            max_new_tokens=most,
+            do_sample=False,
+            num_beams=1,
         )
-        ids = model.generate(**inputs, max_new_tokens=most, do_sample=False, num_beams=1)
-        written.append(tokenizer.decode(ids[0], skip_special_tokens=True))
-    return written
+        written |= zip(part, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True)
+    return [written[text].strip() for text in texts]
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
