@@ -208,7 +208,7 @@ def _note_tail(reader: StoreReader, context: TeacherContext) -> None:
     """Warn where the tokens beside the K best have much of the teacher's probability: of them the loss sees the sum alone."""
     split = context.splits["train"]
     keys = split.teacher.keys[split.sequences.units["targets"] > 0][:SAMPLE]
-    answer = given(reader.lookup(keys), reader.manifest, None, torch.device("cpu"))
+    answer = answer_of(reader.lookup(keys), reader.manifest, None, torch.device("cpu"))
     assert isinstance(answer, TopK)
     if (share := float(answer.tail.exp().mean())) > MUCH:
         log.warning(
