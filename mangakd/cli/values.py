@@ -107,20 +107,26 @@ def warn_ignored(config: DictConfig) -> None:
     for key in sorted(keys):
         if key.startswith("distill.") and key not in text:
             log.warning("%s is set, but no chosen loss reads it (losses: %s).", key, names)
-    student = config.student
-    if student.path is not None and "student.path" not in keys:
-        for key in sorted(keys & {"student", "student.layers", "student.sizes"}):
-            log.warning("%s is ignored: student.path=%s wins. To use it, add student.path=null.", key, student.path)
-    elif student.path is None and student.layers is not None:
-        for key in sorted(key for key in keys if key.split(".")[:2] == ["student", "sizes"]):
-            layers = "[" + ",".join(map(str, student.layers)) + "]"
-            log.warning("%s is ignored: student.layers=%s wins. To use it, add student.layers=null.", key, layers)
+    _warn_of_student(config.student, keys)
     unused = _unused_hardware(config.hardware, config.teacher) | _unused_of_store(config.teacher, config.task.kind)
     for pattern, why in unused.items():
         for key in fnmatch.filter(sorted(keys), pattern):
             log.warning("%s is ignored: %s.", key, why)
     for key in unread(config):
         log.warning("+%s is read by nothing: there is no such key. %s --help lists them.", key, command("train"))
+
+
+def _warn_of_student(student: DictConfig, keys: set[str]) -> None:
+    """Warn about another source of the student than the one that wins: its path, then its layers, then its sizes."""
+    wins = next((name for name in ("path", "layers") if student[name] is not None), None)
+    if wins is None:
+        return
+    lost = {key for key in keys if key.split(".")[:2] == ["student", "sizes"] or (student.sizes and key == "student")}
+    if wins == "path":
+        lost |= keys & {"student.layers"}
+    value = student.path if wins == "path" else "[" + ",".join(map(str, student.layers)) + "]"
+    for key in sorted(lost):
+        log.warning("%s is ignored: student.%s=%s wins. To use it, add student.%s=null.", key, wins, value, wins)
 
 
 def _unused_hardware(hardware: DictConfig, teacher: DictConfig) -> dict[str, str]:

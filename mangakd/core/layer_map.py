@@ -7,6 +7,7 @@ checked against both depths: a published map of 0,1,2,3 → 0,2,4,6 with one add
 from collections.abc import Iterable, Mapping
 
 from mangakd.core.errors import UserError, near
+from mangakd.core.spec import ModelSpec
 
 LayerMap = str | Mapping[int, int] | Iterable[Iterable[int]]
 Pairs = tuple[tuple[int, int], ...]
@@ -48,6 +49,34 @@ def resolve(layer_map: LayerMap, student: int, teacher: int, *, lowest: int = 0,
         # Check both layers of a pair: a student over twice as deep as its teacher has the pair (1, 0), and 0 has no attention.
         return tuple(pair for pair in NAMED[layer_map](student, teacher) if min(pair) >= lowest)
     return _explicit(layer_map, student, teacher, lowest, key, depths)
+
+
+def between(layer_map: LayerMap, student: ModelSpec, teacher: ModelSpec, *, key: str = "layer_map") -> Pairs:
+    """Pairs of layers of two models, layer 0 included.
+
+    Layers of an encoder learn from an encoder's, those of a decoder from a decoder's: a named map holds for each stack, where the
+    embedding output is the encoder's. Raises UserError for pairs of different stacks, and as `resolve`.
+    """
+    own, taught = student.encoder_layers, teacher.encoder_layers
+    if bool(own) != bool(taught):
+        one, two = (student, teacher) if own else (teacher, student)
+        raise UserError(
+            f"{key} compares layers, and {one.name} has an encoder and a decoder, {two.name} one stack of layers. Leave this "
+            "loss out, or give both models of one kind."
+        )
+    if not own:
+        return resolve(layer_map, student.layers, teacher.layers, key=key)
+    if isinstance(layer_map, str):
+        first = resolve(layer_map, own, taught, key=key)
+        second = resolve(layer_map, student.layers - own, teacher.layers - taught, lowest=1, key=key)
+        return (*first, *((s + own, t + taught) for s, t in second))
+    pairs = resolve(layer_map, student.layers, teacher.layers, key=key)
+    if mixed := [pair for pair in pairs if (pair[0] > own) != (pair[1] > taught)]:
+        raise UserError(
+            f"{key} joins layers of an encoder with layers of a decoder: {mixed}. The encoder has 0…{own} of the student's "
+            f"layers and 0…{taught} of the teacher's; those from {own + 1} and {taught + 1} on are the decoder's."
+        )
+    return pairs
 
 
 def _explicit(layer_map: LayerMap, student: int, teacher: int, lowest: int, key: str, depths: str) -> Pairs:

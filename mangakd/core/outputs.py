@@ -122,6 +122,9 @@ class Outputs:
     logits: (B, C); None for heads of vectors and tokens. hidden: layer → (B, T, D), 0 is the embedding output and 1…L the layers.
     attention: layer (1…L) → tap. mask: (B, T), 1 for real tokens. members: (M, B, C) logits of an ensemble with their `weights`
     (M). vector: (B, D) of a head of vectors, None for others. tokens: of a head of tokens, at the P target positions.
+    Of a model with an encoder and a decoder, `encoder_layers` says how many of the layers are the encoder's, the first ones, and
+    `targets` (B, T) bool marks the tokens that the decoder reads. The states of a layer are at the places of its own tokens, and
+    0 elsewhere; layer 0 is the encoder's.
     """
 
     logits: Tensor | None
@@ -132,6 +135,15 @@ class Outputs:
     weights: Tensor | None = None
     vector: Tensor | None = None
     tokens: TokenLogits | None = None
+    targets: Tensor | None = None
+    encoder_layers: int = 0
+
+    def mask_of(self, layer: int) -> Tensor:
+        """The tokens that a layer has states of, (B, T) bool."""
+        mask = self.mask.bool()
+        if self.targets is None:
+            return mask
+        return mask & (self.targets if layer > self.encoder_layers else ~self.targets)
 
     @classmethod
     def of(cls, kind: Kind, answer: Tensor, mask: Tensor) -> "Outputs":

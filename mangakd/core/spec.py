@@ -13,6 +13,9 @@ PROBLEM_TYPES: dict[str, tuple[Kind, bool]] = {
 }
 """`problem_type` of a Hugging Face config → kind and `several` of the head."""
 
+STACKS = (("num_layers", "num_decoder_layers"), ("encoder_layers", "decoder_layers"))
+"""Entries of configs that hold the layers of an encoder and of a decoder: of T5 and its kin, of BART and its kin."""
+
 
 @dataclass(frozen=True)
 class Head:
@@ -21,17 +24,21 @@ class Head:
     kind: labels (logits of C classes), score (a number; a regression of several values has several), vector (an embedding),
     tokens (logits of a vocabulary). outputs: C, 1, D or V; 0 for as many as the model has (`is_models_own`), which is what a task
     asks for, since student and teacher may differ in them. names: of the outputs, in the head's order; empty if nobody named
-    them. several: any set of labels holds at once, each by a sigmoid.
+    them. several: any set of labels holds at once, each by a sigmoid. source: the tokens follow a source, which an encoder of
+    their own model reads (T5, BART); without it a decoder reads all (Llama).
     """
 
     kind: Kind
     outputs: int
     names: tuple[str, ...] = ()
     several: bool = False
+    source: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS or len(self.names) not in (0, self.outputs):
             raise ValueError(f"there is no head of {self.outputs} {self.kind} with the names {list(self.names)}")
+        if self.source and self.kind != "tokens":
+            raise ValueError(f"a head of {self.kind} follows no source; tokens do")
 
     @classmethod
     def of_labels(cls, names: Sequence[str], several: bool = False) -> "Head":
@@ -69,10 +76,14 @@ class Head:
         if self.kind == "score" and self.outputs == 1:
             return "a score"
         if self.is_models_own and not self.outputs:
-            return "a vector" if self.kind == "vector" else "tokens of a vocabulary"
+            return "a vector" if self.kind == "vector" else f"tokens of a vocabulary{self._after}"
         what = {"labels": "labels", "score": "scores", "vector": "dimensions", "tokens": "tokens"}[self.kind]
         names = f" ({', '.join(self.names[:4])}{', …' if len(self.names) > 4 else ''})" if self.names else ""
-        return f"{self.outputs} {what}{names}{', any number of them' if self.several else ''}"
+        return f"{self.outputs} {what}{names}{', any number of them' if self.several else ''}{self._after}"
+
+    @property
+    def _after(self) -> str:
+        return " after a source" if self.source else ""
 
 
 def numbered(outputs: int) -> tuple[str, ...]:
@@ -82,7 +93,10 @@ def numbered(outputs: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """layers L, hidden size D, heads H, vocabulary identity (a digest of its content), and the model's head."""
+    """layers L, hidden size D, heads H, vocabulary identity (a digest of its content), and the model's head.
+
+    encoder_layers: how many of the layers are an encoder's, the first ones; a decoder's follow. 0 for models of one stack.
+    """
 
     name: str
     layers: int
@@ -90,6 +104,7 @@ class ModelSpec:
     heads: int
     head: Head
     vocabulary: str = ""
+    encoder_layers: int = 0
 
     @classmethod
     def from_config(cls, config: Any, name: str, head: Head, vocabulary: str = "") -> "ModelSpec":
@@ -97,9 +112,11 @@ class ModelSpec:
 
         The head is given: every config names labels, that of a language model too.
         """
+        encoder, decoder = stacks(config) if head.source else (0, config.num_hidden_layers)
         return cls(
             name=name,
-            layers=config.num_hidden_layers,
+            layers=encoder + decoder,
+            encoder_layers=encoder,
             hidden=config.hidden_size,
             heads=config.num_attention_heads,
             head=head,
@@ -108,8 +125,23 @@ class ModelSpec:
 
     def sizes(self) -> str:
         """For messages: `student bert (4 layers, hidden 312, 12 heads)`; the name alone where there is no model."""
-        return (
-            self.name
-            if not self.layers
-            else f"{self.name} ({self.layers} layers, hidden {self.hidden}, {self.heads} heads)"
-        )
+        if not self.layers:
+            return self.name
+        layers = f"{self.layers} layers"
+        if self.encoder_layers:
+            layers = f"{self.encoder_layers} + {self.layers - self.encoder_layers} layers"
+        return f"{self.name} ({layers}, hidden {self.hidden}, {self.heads} heads)"
+
+
+def stacks(config: Any) -> tuple[int, int]:
+    """Layers of encoder and decoder. Raises KeyError for a config that does not say them as T5 or as BART does."""
+    encoder, decoder = stack_entries(config)
+    return getattr(config, encoder), getattr(config, decoder)
+
+
+def stack_entries(config: Any) -> tuple[str, str]:
+    """The entries of a config that hold the layers of encoder and decoder. Raises KeyError where there are none."""
+    for entries in STACKS:
+        if all(isinstance(getattr(config, entry, None), int) for entry in entries):
+            return entries
+    raise KeyError(f"{config.model_type} has none of {STACKS}")

@@ -58,10 +58,14 @@ MISSING: dict[ColumnKind, Callable[[Any], bool]] = {
     "answer": _blank,
     "passages": lambda texts: not texts or any(map(_blank, texts)),
     "messages": lambda messages: not messages,
+    "answers": lambda texts: not texts or any(map(_blank, texts)),
+    "turns": lambda turns: not turns,
+    "name": _blank,
+    "group": _blank,
 }
 
 
-LISTS = ("texts", "passages")
+LISTS = ("texts", "passages", "answers")
 
 
 def _lack(value: Any, column: str, kind: ColumnKind) -> str:

@@ -41,7 +41,7 @@ class Collection:
         Raises UserError for grades that are negative or no number, and for queries that are not there or have two grades for a
         document. Judgements of documents that are not there are left out, with a warning.
         """
-        judged = self._judgements(split)
+        judged = self.judgements(split)
         table, origin = self._table("queries.jsonl", ("_id", "text"))
         ids = self._ids(table, origin)
         if unknown := next((query for query in judged if query not in ids), None):
@@ -137,11 +137,17 @@ class Collection:
         positions = {name: i for name, i in ids.items() if documents[i]}
         return positions, whole_texts(documents, table.numbers, origin, table.unit)
 
+    @property
+    def documents(self) -> list[str]:
+        """The texts of corpus.jsonl, blank ones included: judgements count them."""
+        return self._corpus[1]
+
     @cached_property
     def _bm25(self) -> Bm25:
         return Bm25(self._corpus[1])
 
-    def _judgements(self, split: str) -> dict[str, Judgements]:
+    def judgements(self, split: str) -> dict[str, Judgements]:
+        """Of each query of the split. Raises UserError as `queries_of`."""
         table, origin = self._table(
             str(self._file(split).relative_to(self._folder)), ("query-id", "corpus-id", "score")
         )

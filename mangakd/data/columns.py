@@ -82,7 +82,7 @@ def _read(table: Table, column: Column, name: str, origin: str, notices: Notices
         )
     if column.kind not in ("label", "labels"):
         values = [_value(value, column, f"{table.unit} {place} of {origin}") for place, value in cells]
-        if column.kind in ("text", "texts", "answer", "passages"):
+        if column.kind in ("text", "texts", "answer", "answers", "passages", "turns"):
             _note_missing_words("texts", values, list(table.numbers), notices)
         return values
     labels = _Labels(table, origin, column.kind == "labels", column.key, notices)
@@ -98,11 +98,13 @@ _READ: dict[ColumnKind, tuple[Callable[[Any], Any], str]] = {
     "texts": (texts_of, 'not a list of texts such as ["one", "two"] (in CSV and TSV in JSON). Correct the cell, or'),
     "passages": (passages_of, "not a text or a list of texts. Correct the cell, or"),
     "messages": (messages_of, f"not {MESSAGES}. Correct the cell, or"),
+    "answers": (passages_of, "not a text or a list of texts. Correct the cell, or"),
+    "turns": (passages_of, "not a text or a list of texts. Correct the cell, or"),
 }
 
 
 def _value(cell: Any, column: Column, where: str) -> Any:
-    if column.kind in ("text", "answer"):
+    if column.kind in ("text", "answer", "name", "group"):
         return text_of(cell, where, column.key)
     read, expected = _READ[column.kind]
     try:

@@ -17,6 +17,7 @@ from mangakd.data.apart import Apart
 from mangakd.data.chats import Chat, ChatOptions
 from mangakd.data.rows import Rows
 from mangakd.data.sampler import MicroBatch, Units
+from mangakd.data.seq2seq import Pair, SourceOptions
 from mangakd.data.tokens import Concatenation, Selection, Sequences
 
 
@@ -55,6 +56,14 @@ class Tokenise(Protocol):
         """S sequences with target tokens, the same for both models; the row of each (S); and its number of target tokens (S).
 
         chats: of each row one. Raises UserError for rows that teach nothing (data/chats.py).
+        """
+
+    def targets(
+        self, pairs: Sequence[Pair], rows: Rows, options: SourceOptions, /
+    ) -> tuple[Sides, np.ndarray, np.ndarray]:
+        """S sequences of source and target, the same for both models; the row of each (S); and its number of target tokens (S).
+
+        rows: those that own the pairs (data/seq2seq.py).
         """
 
 

@@ -9,36 +9,40 @@ from typing import Any, Literal, TypeVar
 from mangakd.data.notices import Notices
 from mangakd.runtime.tokenise import whole
 
-ColumnKind = Literal["text", "texts", "label", "labels", "number", "numbers", "answer", "passages", "messages"]
+ColumnKind = Literal[
+    "text", "texts", "label", "labels", "number", "numbers", "answer", "answers", "passages", "messages", "turns", "name", "group"
+]  # fmt: skip
 Columns = Mapping[str, ColumnKind]
 """The columns that a task needs. text: str. texts: a tuple of one text or more. label: one name, as a tuple of one. labels: a
 tuple of any number of names. number: a finite float. numbers: a tuple of one finite float or more,
 NaN for one that is missing. answer: str, a text that is learnt. passages: a tuple of one text or more, beside the text that they
-belong to. messages: a tuple of one (role, content) or more, both str; the answers in it are learnt."""
+belong to. messages: a tuple of one (role, content) or more, both str; the answers in it are learnt. answers: a tuple of texts,
+each of which is learnt. turns: a tuple of the texts that came before the row's text; some may be blank. name: str, of rows that
+are scored together; no model reads it. group: str, the same of rows that a split keeps together."""
 Message = tuple[str, str]
 Messages = tuple[Message, ...]
 CLASSES: Columns = {"text": "text", "label": "label"}
 NOTHING: Mapping[ColumnKind, Any] = {
     "text": "", "texts": (), "label": (), "labels": (), "number": math.nan, "numbers": (),
-    "answer": "", "passages": (), "messages": (),
+    "answer": "", "answers": (), "passages": (), "messages": (), "turns": (), "name": "", "group": "",
 }  # fmt: skip
 """What a row holds where a cell is missing."""
 
 
 def inputs(columns: Columns) -> list[str]:
     """The columns that a model reads; the others are what it learns."""
-    return [name for name, kind in columns.items() if kind in ("text", "texts", "passages", "messages")]
+    return [name for name, kind in columns.items() if kind in ("text", "texts", "passages", "messages", "turns")]
 
 
 def written(columns: Columns) -> list[str]:
     """The columns of texts, those that a model reads and those that it learns to write."""
-    return [name for name, kind in columns.items() if name in inputs(columns) or kind == "answer"]
+    return [name for name, kind in columns.items() if name in inputs(columns) or kind in ("answer", "answers")]
 
 
 def identifiers(columns: Columns) -> list[str]:
-    """The inputs that tell rows apart: the columns of one text, such as a query, and of messages; all inputs where there is no
-    such column."""
-    return [name for name, kind in columns.items() if kind in ("text", "messages")] or inputs(columns)
+    """The inputs that tell rows apart: the columns of one text, such as a query, of messages and of turns; all inputs where there
+    is no such column."""
+    return [name for name, kind in columns.items() if kind in ("text", "messages", "turns")] or inputs(columns)
 
 
 def strata(columns: Columns) -> str | None:
@@ -104,6 +108,19 @@ def identities(rows: Rows, columns: Columns) -> Iterator[str]:
     for values in zip(*(rows[name] for name in names), strict=True):
         texts = [text for name, value in zip(names, values, strict=True) for text in _texts(value, columns[name])]
         yield "\0".join(map(identity, texts))
+
+
+def companies(rows: Rows, columns: Columns) -> Iterator[str]:
+    """What keeps rows together in a split: their group, or the first turn of their conversation, else their identity."""
+    group = next((name for name, kind in columns.items() if kind == "group"), None)
+    turns = next((name for name, kind in columns.items() if kind == "turns"), None)
+    for i, own in enumerate(identities(rows, columns)):
+        if group and rows[group][i]:
+            yield f"{group}\0{rows[group][i]}"
+        elif turns and (first := next(filter(str.strip, rows[turns][i]), "")):
+            yield identity(first)
+        else:
+            yield own.strip("\0") if turns else own
 
 
 def _texts(value: Any, kind: ColumnKind) -> Sequence[str]:

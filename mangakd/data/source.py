@@ -38,7 +38,7 @@ READ_BY_SOME = ("path", "val_path", "test_path", "text_column", "label_column", 
 KEYS = {"text": "text_column", "label": "label_column"}  # columns with a key of their own; the others are in `columns`
 PYTHON: dict[ColumnKind, type] = {
     "text": str, "texts": tuple, "label": tuple, "labels": tuple, "number": float, "numbers": tuple,
-    "answer": str, "passages": tuple, "messages": tuple,
+    "answer": str, "answers": tuple, "passages": tuple, "messages": tuple, "turns": tuple, "name": str, "group": str,
 }  # fmt: skip
 
 

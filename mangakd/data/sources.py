@@ -11,8 +11,13 @@ from mangakd.data.rows import Rows
 from mangakd.data.source import Source
 from mangakd.data.split import KEYS
 from mangakd.data.tables import Table, existing, read_json, read_table
-from mangakd.shop import manga_answers, manga_corpus, manga_search
+from mangakd.shop import manga_answers, manga_corpus, manga_rewrites, manga_search
 
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "test": "test", "evaluation": "test",
+}  # fmt: skip
+"""What a column of splits may say → the split."""
 COLUMNS = ("text_column", "label_column", "columns")
 
 
@@ -101,6 +106,26 @@ class MangaAnswers(Source):
 
 
 @dataclass
+class MangaRewrites(Source):
+    """The synthetic MangaAssist conversations: 4,000 / 200 / 400 turns, each with its rewrite, or three rewrites of a search.
+
+    Column `answer` is what the shop answers, so that a search with the rewrite can be scored.
+    """
+
+    def read(self) -> dict[str, Rows]:
+        return {name: self._split_rows(name) for name in ("train", "validation", "test")}
+
+    def _split_rows(self, name: str) -> Rows:
+        turns = manga_rewrites.make_split(name)
+        columns: dict[str, list[Any]] = {
+            "conversation": [str(turn.conversation) for turn in turns], "history": [turn.history for turn in turns],
+            "utterance": [turn.utterance for turn in turns], "rewrite": [turn.rewrites for turn in turns],
+            "answer": [turn.answer for turn in turns], "source": [turn.subject for turn in turns],
+        }  # fmt: skip
+        return Rows(columns, origin="synthetic MangaAssist conversations")
+
+
+@dataclass
 class Clinc150(Source):
     """CLINC150 as published (clinc/oos-eval): data.path is data_full.json, rows [text, intent]. Out-of-scope is left out."""
 
@@ -132,12 +157,17 @@ class Files(Source):
     """CSV, TSV, JSON (a list of objects), JSONL, Arrow, Feather or Parquet with the task's columns.
 
     Several labels in one cell are a list (JSON, Arrow, Parquet) or joined by `|` (CSV, TSV). Rules: docs/reference/data.md.
+    split_column: a column of `path` that says for each row which split it belongs to, under a name of SPLIT_NAMES.
     """
+
+    split_column: str | int | None = None
 
     def __post_init__(self) -> None:
         self.reads = ("path", "val_path", "test_path", *COLUMNS)
 
     def read(self) -> dict[str, Rows]:
+        if self.split_column is not None:
+            return self._by_column()
         given = {"train": self.path, "validation": self.val_path, "test": self.test_path}
         return {
             split: self._rows(path, KEYS[split])
@@ -148,6 +178,28 @@ class Files(Source):
     def _rows(self, path: str | None, key: str) -> Rows:
         table = read_table(existing(path, key), key)
         return table_rows(table, self.in_table(table), f"{key}={path}")
+
+    def _by_column(self) -> dict[str, Rows]:
+        """The rows of one file by the names in its column of splits."""
+        if self.val_path is not None or self.test_path is not None:
+            raise UserError(
+                f"data.split_column={self.split_column} splits data.path, and data.val_path or data.test_path names another "
+                "file. Set one or the other."
+            )
+        key, origin = "data.split_column", f"data.path={self.path}"
+        table = read_table(existing(self.path, "data.path"), "data.path")
+        names = table.column(table.named(self.split_column, key, origin))
+        places: dict[str, list[int]] = {}
+        for i, name in enumerate(names):
+            split = SPLIT_NAMES.get(str(name).strip().casefold())
+            if split is None:
+                raise UserError(
+                    f"{table.unit} {table.numbers[i]} of {origin} has {name!r} in its column {self.split_column}, which is none "
+                    f"of {', '.join(SPLIT_NAMES)}. Correct it, or split the file yourself: data.val_path, data.test_path."
+                )
+            places.setdefault(split, []).append(i)
+        rows = table_rows(table, self.in_table(table), origin)
+        return {split: rows.take(some) for split, some in {"train": [], **places}.items()}
 
 
 @dataclass

@@ -6,11 +6,11 @@ Texts that differ in blanks or in the composition of characters alone count as e
 import logging
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mangakd.core.errors import UserError
 from mangakd.data.notices import short
-from mangakd.data.rows import Columns, Rows, identities, inputs, strata
+from mangakd.data.rows import Columns, Rows, companies, identities, inputs, strata
 
 log = logging.getLogger(__name__)
 KEYS = {"train": "data.path", "validation": "data.val_path", "test": "data.test_path"}
@@ -20,12 +20,13 @@ Groups = dict[str, list[int]]
 def split_off(rows: Rows, names: Sequence[str], seed: int, columns: Columns) -> dict[str, Rows]:
     """train and `names`, a tenth of the rows each, drawn by `seed`.
 
-    Rows of equal texts stay together, and the last row of a class stays in train. Raises UserError where there are too few rows.
+    Rows of equal texts, of a conversation or of a group stay together, and the last row of a class stays in train.
+    Raises UserError where there are too few rows.
     """
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
     size = max(len(order) // 10, 1)
-    groups = equal_texts(rows, columns)
+    groups = _positions(companies(rows, columns))
     together = {i: group for group in groups.values() for i in group}
     classes = _classes(rows, columns)
     left = Counter(label for labels in classes for label in labels)
@@ -36,11 +37,17 @@ def split_off(rows: Rows, names: Sequence[str], seed: int, columns: Columns) -> 
             raise UserError(_too_few(rows, len(groups), names))
         parts[name] = rows.take(sorted(part))
     parts["train"] = rows.take([i for i in range(len(rows)) if i not in used_rows])
-    copies = len(rows) - len(groups)
+    copies = len(rows) - len(equal_texts(rows, columns))
+    kept = (
+        ""
+        if len(rows) - copies == len(groups)
+        else f"; rows of {len(groups)} conversations or groups are kept on one side"
+    )
     log.info(
-        "no file for %s: %s rows split off the training rows (data.split_seed=%d)%s.",
+        "no file for %s: %s rows split off the training rows (data.split_seed=%d)%s%s.",
         " and ".join(names), " and ".join(str(len(parts[name])) for name in names), seed,
         f"; {copies} rows repeat the text of another, and equal texts are kept on one side" if copies else "",
+        kept,
     )  # fmt: skip
     return parts
 
@@ -76,8 +83,12 @@ def _too_few(rows: Rows, different: int, names: Sequence[str]) -> str:
 
 def equal_texts(rows: Rows, columns: Columns) -> Groups:
     """Positions of the rows by their inputs."""
+    return _positions(identities(rows, columns))
+
+
+def _positions(keys: Iterable[str]) -> Groups:
     groups: Groups = {}
-    for i, key in enumerate(identities(rows, columns)):
+    for i, key in enumerate(keys):
         groups.setdefault(key, []).append(i)
     return groups
 

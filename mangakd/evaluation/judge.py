@@ -114,7 +114,8 @@ class Judge(ABC):
     """scores: name → Score, in the order of the tables. main: the score of retention, lift and headlines.
 
     monitors: scores that can choose an epoch; they need no teacher. watched: scores of the progress line and the learning
-    curves. written: scores of texts that models write (`Task.samples`), each a mean over prompts.
+    curves. written: scores of texts that models write (`Task.samples`), each a mean over prompts. generated: those of `scores`
+    that need a text that the model writes for each row; they exist where the task's texts belong to rows.
     head: of the models. answers, teacher: of student and teacher, as `Task.ask` gives them. truth: the columns of the split.
     """
 
@@ -123,6 +124,7 @@ class Judge(ABC):
     monitors: Sequence[str]
     watched: Sequence[str]
     written: Mapping[str, Score] = {}
+    generated: Sequence[str] = ()
 
     @abstractmethod
     def statistics(

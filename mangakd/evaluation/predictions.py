@@ -28,7 +28,8 @@ class Predictions:
 
     truth: column → (N, …). answers: `teacher`, `student`, `baseline` if the run trained a baseline, and the name of each
     reference (`Task.references`) → the result of `Task.ask`, each array (N, …). facts: further input of the judge, such as the
-    training rows of each class (`Task.facts`). lists: column → the N lists of texts of rows that own several.
+    training rows of each class (`Task.facts`). lists: column → the N lists of texts of rows that own several (`Task.lists`).
+    written: model → the N lists of texts that it wrote for the rows; an empty list where it wrote none.
     """
 
     head: Head
@@ -37,6 +38,7 @@ class Predictions:
     answers: Mapping[str, Arrays]
     facts: Arrays = field(default_factory=dict)
     lists: Mapping[str, list[list[str]]] = field(default_factory=dict)
+    written: Mapping[str, list[list[str]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, arrays in {"truth": self.truth, **self.answers}.items():
@@ -77,8 +79,9 @@ def save(predictions: Predictions, run: Path, split: str) -> None:
     for group in ("truth", "facts"):
         arrays |= {f"{group}/{name}": np.asarray(values) for name, values in getattr(predictions, group).items()}
     arrays |= {"texts": _pack(predictions.texts), "head": _pack(asdict(predictions.head))}
-    for name, lists in predictions.lists.items():
-        arrays |= {f"lists/{name}/{part}": values for part, values in _pack_lists(lists).items()}
+    for group, columns in (("lists", predictions.lists), ("written", predictions.written)):
+        for name, lists in columns.items():
+            arrays |= {f"{group}/{name}/{part}": values for part, values in _pack_lists(lists).items()}
     scratch = file.with_name(f"{split}.partial.npz")
     np.savez_compressed(scratch, allow_pickle=False, **arrays)  # type: ignore[arg-type]
     scratch.replace(file)
@@ -96,13 +99,14 @@ def load(run: Path, split: str) -> Predictions:
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         texts, head = (json.loads(arrays[name].tobytes()) for name in ("texts", "head"))
-        packed = {name.partition("/")[0] for name in _group(arrays, "lists")}
-        lists = {name: _lists(_group(arrays, f"lists/{name}")) for name in packed}
+        lists, written = (_columns(_group(arrays, group)) for group in ("lists", "written"))
         answers: dict[str, dict[str, np.ndarray]] = {}
         for name, values in _group(arrays, "answers").items():
             model, _, key = name.rpartition("/")
             answers.setdefault(model, {})[key] = values
-        return Predictions(Head.read(head), texts, _group(arrays, "truth"), answers, _group(arrays, "facts"), lists)
+        return Predictions(
+            Head.read(head), texts, _group(arrays, "truth"), answers, _group(arrays, "facts"), lists, written
+        )
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else (str(error) or type(error).__name__)
         raise UserError(f"{file} cannot be read: {reason.rstrip('.')}. Delete it and train again.") from error
@@ -125,6 +129,11 @@ def _pack_lists(lists: list[list[str]]) -> dict[str, np.ndarray]:
         "places": np.array([places[text] for text in chain.from_iterable(lists)], dtype=np.int32),
         "sizes": np.array([len(each) for each in lists], dtype=np.int32),
     }
+
+
+def _columns(arrays: Mapping[str, np.ndarray]) -> dict[str, list[list[str]]]:
+    names = dict.fromkeys(name.rpartition("/")[0] for name in arrays)
+    return {name: _lists(_group(arrays, name)) for name in names}
 
 
 def _lists(packed: Mapping[str, np.ndarray]) -> list[list[str]]:

@@ -67,7 +67,7 @@ def show(metrics: Mapping[str, float], judge: Judge, title: str) -> None:
     for name, cells in rows(metrics, judge):
         table.add_row(name, *cells)
     # A log file has no width, and rich would fold the table to 80 columns.
-    Console(width=None if Console().is_terminal else 140).print(table)
+    Console(width=None if Console().is_terminal else 200).print(table)
 
 
 def show_blocks(block: Block, title: str) -> None:

@@ -20,6 +20,7 @@ from transformers import AutoTokenizer
 from mangakd import __version__
 from mangakd.core.errors import UserError
 from mangakd.losses.loss_set import LossSet
+from mangakd.models import seq2seq
 from mangakd.models.attention import keep_soft_cap
 from mangakd.models.heads import states_head
 from mangakd.models.load import load_config, quiet
@@ -57,6 +58,8 @@ def save_student(
     keep_soft_cap(model)
     with quiet():
         model.eval().save_pretrained(scratch)
+        if seq2seq.writes(model):
+            seq2seq.save_config(model, scratch)
         tokenizer.save_pretrained(scratch)
     if isinstance(pooling, TokenHead):
         save_token_head(pooling, scratch, settings)
@@ -86,6 +89,8 @@ def check_reloads(
     """Raises UserError if the folder cannot be loaded or answers differently from `model`, which is in eval mode."""
     inputs = two_texts(tokenizer)
     names, mask = inspect.signature(model.forward).parameters, inputs["attention_mask"]
+    if seq2seq.writes(model):
+        inputs["decoder_input_ids"] = inputs["input_ids"]  # any tokens
     inputs = {name: value.to(model.device) for name, value in inputs.items() if name in names}
 
     def answer(of: Any, head: nn.Module | None, score: nn.Module | None) -> torch.Tensor:

@@ -6,6 +6,10 @@ Formula, with h' = W h_student + b (then LayerNorm, if asked), summed over mappe
     cosine   1 − cos(h', h_teacher)         DistilBERT
     count = valid tokens · pairs
 
+Of models with an encoder and a decoder, the first layers are the encoder's, which have states of the source's tokens alone,
+and the others the decoder's, at the target tokens. A token's distance is then the mean over the pairs of its own stack;
+tokens of a stack without a pair add 0.
+
 So neither padding, nor batch size, nor the number of pairs changes the scale. `bind` builds the projections from the two sizes.
 They belong to the loss: they are trained, checkpointed and sharded with it. Each pair has its own projection, named after the
 pair, so that a checkpoint of another layer map fails strict loading instead of loading the wrong layer.
@@ -28,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mangakd.core.errors import UserError
-from mangakd.core.layer_map import LayerMap, Pairs, resolve
+from mangakd.core.layer_map import LayerMap, Pairs, between
 from mangakd.core.outputs import Batch, Outputs, unpadded
 from mangakd.core.requires import Need, Requires
 from mangakd.core.schedule import Schedule
@@ -77,7 +81,7 @@ class HiddenLoss(LossCallback):
         self.check_choice("compare", ("mse", "cosine"))
         self.check_choice("projection", (True, False, "auto"))
         check_same_vocabulary(self, student, teacher)
-        self.pairs = resolve(self.layer_map, student.layers, teacher.layers, key=self.key("layer_map"))
+        self.pairs = between(self.layer_map, student, teacher, key=self.key("layer_map"))
         if self._projects(student, teacher):
             self.projections = nn.ModuleDict({_name(s, t): self._build(student, teacher) for s, t in self.pairs})
         self.requires = Requires(
@@ -89,15 +93,23 @@ class HiddenLoss(LossCallback):
         """Hidden (B, T, D_s) and (B, T, D_t) of each pair, mask (B, T) → sum over pairs and valid tokens."""
         assert teacher is not None
         mask = token_mask(student, teacher)
+        masks = [student.mask_of(s) for s, _ in self.pairs]
         distances = [
             self._distance(
-                self._project(unpadded(student.hidden[s], mask), s, t), unpadded(teacher.hidden[t].detach(), mask)
+                self._project(unpadded(student.hidden[s], own), s, t), unpadded(teacher.hidden[t].detach(), own)
             )
-            for s, t in self.pairs
+            for (s, t), own in zip(self.pairs, masks, strict=True)
         ]
         # A projection's bias is at padding, too. Replaced, not multiplied, so that its gradient is exactly 0.
-        total = torch.stack(distances).masked_fill(~mask, 0.0).sum()
-        return LossOutput(total, mask.sum() * len(self.pairs))
+        each = torch.stack(distances).masked_fill(~torch.stack(masks), 0.0)
+        if student.targets is not None:
+            each = each * self._shares(student.encoder_layers).to(each.device)[:, None, None]
+        return LossOutput(each.sum(), mask.sum() * len(self.pairs))
+
+    def _shares(self, encoder_layers: int) -> Tensor:
+        """(pairs): all pairs for each pair of its stack, so that a token counts once whatever its stack has of pairs."""
+        decodes = [s > encoder_layers for s, _ in self.pairs]
+        return torch.tensor([len(decodes) / decodes.count(own) for own in decodes])
 
     def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
         """(B, T, D_t) twice → (B, T), fp32."""

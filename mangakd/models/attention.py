@@ -13,7 +13,11 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from mangakd.core.errors import UserError
 from mangakd.core.outputs import AttentionTap
+from mangakd.core.requires import Need
+from mangakd.core.spec import ModelSpec
+from mangakd.models.hidden import layer_list
 
 NAME, FINITE = "mangakd_sdpa", "mangakd_finite_sdpa"
 _SLOT = "mangakd_tap"  # attribute of a tapped attention module: the list that its record goes into
@@ -95,3 +99,28 @@ def tap(module: nn.Module, record: list[AttentionTap] | None) -> None:
     record is, and FSDP, which compiles layer by layer, would compile each layer anew and soon give up.
     """
     setattr(module, _SLOT, record)
+
+
+def offers_attention(model: Any, depth: int) -> bool:
+    """Whether queries and keys of each layer can be tapped. Known without running the model, so on the meta device too."""
+    taps = getattr(model, "_supports_attention_backend", False) and soft_cap(model.config) is None
+    return bool(taps) and layer_list(model, depth) is not None
+
+
+def check_readable(spec: ModelSpec, need: Need, two_stacks: bool) -> None:
+    """Raises UserError for what is never read of a model with an encoder and a decoder (two_stacks).
+
+    That is attention; and of a classifier hidden states, too: `spec.layers` counts one of its stacks.
+    """
+    if not two_stacks:
+        return
+    if spec.head.source and need.attention:
+        raise UserError(
+            f"{spec.name} has an encoder and a decoder, whose attention is not read: leave losses that read it (attention, "
+            "relation) out. Losses on tokens and on hidden states fit."
+        )
+    if not spec.head.source and (need.hidden or need.attention):
+        raise UserError(
+            f"{spec.name} has an encoder and a decoder, and layers of one stack are compared: leave losses that read layers "
+            "(hidden, attention, relation) out. Losses on logits (hard_label, output) fit."
+        )

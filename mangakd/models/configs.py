@@ -23,7 +23,9 @@ from mangakd.models.labels import label_name
 # What every architecture needs at least one of, by the names that it goes by.
 SIZES = {
     "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size",
-    "max_position_embeddings", "embedding_size", "head_dim", "dim", "hidden_dim", "n_layers", "n_heads", "d_model",
+    "max_position_embeddings", "embedding_size", "head_dim", "dim", "hidden_dim", "n_layers", "n_heads", "d_model", "d_kv",
+    "d_ff", "num_heads", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers", "encoder_ffn_dim",
+    "decoder_ffn_dim", "encoder_attention_heads", "decoder_attention_heads",
 }  # fmt: skip
 ATTENTION = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
 

@@ -7,7 +7,7 @@ Hidden states come from forward hooks on the mapped layers, attention from `mode
 import contextlib
 import inspect
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from mangakd.core.errors import UserError
 from mangakd.core.outputs import TARGETS, AttentionTap, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
-from mangakd.core.token_logits import FromStates
-from mangakd.models import attention, by_length, heads, hidden, language, packed
+from mangakd.core.token_logits import FromStates, LmHead
+from mangakd.models import attention, by_length, heads, hidden, language, packed, seq2seq
 from mangakd.models.adapters import Adapters
+from mangakd.models.compiled import compiled
 from mangakd.models.outline import weights_digest
 from mangakd.models.pooling import VectorHead, save_head
 from mangakd.models.token_head import Queries, TokenHead, each_alone, of_queries, save_token_head
@@ -39,7 +40,8 @@ class Encoder(nn.Module):
     inputs: `input_ids` and `attention_mask`, (B, T) int64, and `token_type_ids` where the model has them. Those of late
     interaction are of documents, beside the batch's queries (data/apart.py); so are its hidden states and attention. Those of
     language models hold TARGETS (B, T) bool.
-    A language model runs without its head, which would build (B, T, V). need: what `require` was last told.
+    A language model runs without its head, which would build (B, T, V). One with an encoder and a decoder reads the tokens before
+    the targets with its encoder (models/seq2seq.py). need: what `require` was last told.
     """
 
     def __init__(self, model: Any, spec: ModelSpec, pooling: VectorHead | TokenHead | None = None) -> None:
@@ -51,7 +53,7 @@ class Encoder(nn.Module):
         if self.pooling is not None and getattr(model, "pooler", None) is not None:
             model.pooler.requires_grad_(False)  # no vector comes from it, so that it gets no gradient
         self._row = heads.HEADS[heads.made_as(spec.head.kind, model.config)]
-        self._accepts = set(inspect.signature(self._body.forward).parameters)
+        self._accepts = set(inspect.signature(self._bodies[0].forward).parameters)
         # A cache of keys and values would only take memory, or let packed texts see each other.
         self._always = {"use_cache": False} if "use_cache" in self._accepts else {}
         self.need = Need(answer=True)
@@ -65,9 +67,24 @@ class Encoder(nn.Module):
         self._packs = False
 
     @property
-    def _body(self) -> Any:
-        """What runs: of a language model the decoder alone."""
-        return language.decoder(self.model) if self.spec.head.kind == "tokens" else self.model
+    def _bodies(self) -> tuple[Any, ...]:
+        """What runs: of a language model the decoder alone, or its encoder and its decoder, one after the other."""
+        if self.spec.head.source:
+            return seq2seq.bodies(self.model)
+        return (language.decoder(self.model) if self.spec.head.kind == "tokens" else self.model,)
+
+    @property
+    def lm_head(self) -> LmHead:
+        """Of a model that answers with tokens."""
+        return (seq2seq if self.spec.head.source else language).lm_head(self.model)
+
+    @property
+    def layers(self) -> list[nn.Module] | None:
+        """Layers 1…L, an encoder's before a decoder's; None for a model without a list of them."""
+        if self.spec.head.source:
+            return [layer for stack in seq2seq.layers(self.model) for layer in stack]
+        found = hidden.layer_list(self.model, self.spec.layers)
+        return None if found is None else [*found]
 
     @classmethod
     def of(cls, model: Any, role: str) -> "Encoder":
@@ -86,6 +103,8 @@ class Encoder(nn.Module):
     def save_pretrained(self, folder: Any, **options: Any) -> None:
         """The model as a Hugging Face folder, without taps; with the pooling's files, as sentence-transformers writes them."""
         self.require(Need(answer=True)).model.save_pretrained(folder, **options)
+        if self.spec.head.source:
+            seq2seq.save_config(self.model, Path(folder))
         self.save_pooling(Path(folder))
 
     def save_pooling(self, folder: Path) -> None:
@@ -97,13 +116,10 @@ class Encoder(nn.Module):
     def require(self, need: Need) -> "Encoder":
         """Put taps on exactly the hidden states and attention layers of `need`, taking earlier ones off.
 
-        Raises UserError for layers of a model with an encoder and a decoder: they have two stacks, and `spec.layers` counts one.
+        Raises UserError for layers of a classifier with an encoder and a decoder: it has two stacks, and `spec.layers` counts
+        one; and for attention of an encoder and a decoder.
         """
-        if (need.hidden or need.attention) and self.model.config.is_encoder_decoder:
-            raise UserError(
-                f"{self.spec.name} has an encoder and a decoder, and layers of one stack are compared: leave losses that read "
-                "layers (hidden, attention, relation) out. Losses on logits (hard_label, output) fit."
-            )
+        attention.check_readable(self.spec, need, self.model.config.is_encoder_decoder)
         self._clear()
         self.need = need
         if need.hidden:
@@ -124,26 +140,15 @@ class Encoder(nn.Module):
         Raises UserError for a model whose packed sequences would see each other.
         """
         self._packs = active and self.spec.head.kind == "tokens"
+        if self._packs and self.spec.head.source:
+            raise UserError(f"{packed.KEY} needs a decoder alone; {self.spec.name} has an encoder and one. Remove it.")
         if self._packs:
-            packed.check(self._body, self._accepts, self._always, self.spec.name)
+            packed.check(self._bodies[0], self._accepts, self._always, self.spec.name)
         return self
 
-    @contextlib.contextmanager
-    def compiled(self, active: bool = True) -> Iterator[None]:
-        """Within it the model runs compiled. In place, so that names in checkpoints stay what they are.
-
-        dynamic: batches differ in length; one graph for training and one for evaluation serve them all.
-        """
-        if not active:
-            yield
-            return
-        self._body.compile(dynamic=True)
-        try:
-            yield
-        finally:
-            self._body._compiled_call_impl = None  # torch has no public way back
-            # A sweep's graphs would add up to torch's limit, from which on nothing is compiled any more.
-            torch.compiler.reset()
+    def compiled(self, active: bool = True) -> contextlib.AbstractContextManager[None]:
+        """Within it the model runs compiled (models/compiled.py)."""
+        return compiled(self._bodies) if active else contextlib.nullcontext()
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
         run, own = self._run, self._own(inputs)
@@ -154,6 +159,12 @@ class Encoder(nn.Module):
                 self._run, queries=Queries(self.model(**self._own(queries)).last_hidden_state, queries[SCORED])
             )
             own |= {name: inputs[name] for name in (OWNER, SCORED)}
+        if self.spec.head.source:
+            self._forget()
+            outputs = seq2seq.answer(self.model, self.spec, {**own, TARGETS: inputs[TARGETS]}, self._hidden)
+            self._check_taps()
+            self._forget()
+            return outputs
         if self.spec.head.kind == "tokens":
             return run({**own, TARGETS: inputs[TARGETS]})
         # Each run of a sharded model gathers its weights from all ranks, and ranks would run different numbers of parts.
@@ -170,7 +181,8 @@ class Encoder(nn.Module):
         if isinstance(self.pooling, TokenHead):
             return each_alone(inputs)
         if self.spec.head.kind == "tokens":
-            return {**inputs, TARGETS: language.every_token(inputs["attention_mask"])}
+            which = seq2seq.last_half if self.spec.head.source else language.every_token
+            return {**inputs, TARGETS: which(inputs["attention_mask"])}
         return inputs
 
     def _run(self, inputs: Mapping[str, Tensor], queries: Queries | None = None) -> Outputs:
@@ -179,7 +191,7 @@ class Encoder(nn.Module):
         own, places = self._own(inputs), None
         if self._packs and not (self.need.hidden or self.need.attention):  # layers are compared token by token
             own, places = packed.pack(inputs, self.model.config._attn_implementation == "flash_attention_2")
-        raw = self._body(**own, **self._always, **self._ask)
+        raw = self._bodies[0](**own, **self._always, **self._ask)
         self._collect(raw)
         self._check_taps()
         layers = {i: self._hidden[i] for i in self.need.hidden}
@@ -195,16 +207,19 @@ class Encoder(nn.Module):
             states = (
                 language.at_targets(states, targets) if places is None else packed.at_targets(states, places, targets)
             )
-            fields["tokens"] = FromStates(states, language.lm_head(self.model))
+            fields["tokens"] = FromStates(states, self.lm_head)
         return Outputs(**{"logits": None, **fields}, mask=mask, hidden=layers, attention=taps)
 
     def _tap_hidden(self) -> None:
-        layers = layer_list(self.model, self.spec.layers)
+        if self.spec.head.source:
+            self._hooks += seq2seq.tap(self.model, self.need.hidden, self._hidden)
+            return
+        layers = hidden.layer_list(self.model, self.spec.layers)
         if layers is None:
             log.info("%s has no list of %d layers; hidden states are all kept.", self.spec.name, self.spec.layers)
             self._ask["output_hidden_states"] = True
             return
-        whole = self._body if self._body is not self.model else self.model.base_model
+        whole = self.model.base_model if self._bodies[0] is self.model else self._bodies[0]
         self._hooks += hidden.tap(layers, whole, self.need.hidden, self._hidden)
 
     def _tap_attention(self) -> None:
@@ -229,7 +244,7 @@ class Encoder(nn.Module):
 
     def _attention_modules(self) -> list[nn.Module] | None:
         """The attention modules in layer order, found by running two tokens through; None without the interface."""
-        if not offers_attention(self.model, self.spec.layers):
+        if not attention.offers_attention(self.model, self.spec.layers):
             return None
         self._attend_with(attention.NAME)
         was_training, need = self.model.training, self.need
@@ -285,14 +300,3 @@ def encoder_digest(encoder: Encoder) -> str:
     """Of everything that its answers depend on."""
     weights = weights_digest(encoder.model)
     return encoder.pooling.digest(weights) if encoder.pooling is not None else weights
-
-
-def offers_attention(model: Any, depth: int) -> bool:
-    """Whether queries and keys of each layer can be tapped. Known without running the model, so on the meta device too."""
-    taps = getattr(model, "_supports_attention_backend", False) and attention.soft_cap(model.config) is None
-    return bool(taps) and layer_list(model, depth) is not None
-
-
-def layer_list(model: nn.Module, depth: int) -> nn.ModuleList | None:
-    """The ModuleList that holds the model's `depth` layers."""
-    return next((m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth), None)

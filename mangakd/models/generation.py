@@ -12,9 +12,9 @@ import contextlib
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -77,7 +77,7 @@ class Writer:
     vocabulary: int
 
     @classmethod
-    def of(cls, model: Any, tokenizer: Any, stops: Iterable[int] = ()) -> "Writer":
+    def of(cls, model: Any, tokenizer: Any, stops: Iterable[int] = ()) -> Self:
         """stops: more of them than tokenizer, config and generation_config name, such as the end of a turn."""
         named = [tokenizer.eos_token_id, model.config.eos_token_id, model.generation_config.eos_token_id]
         each = [token for entry in named for token in (entry if isinstance(entry, list | tuple) else [entry])]
@@ -96,14 +96,12 @@ class Writer:
         Modes, options and gradients of the model are afterwards as before. Raises UserError for a prompt that is empty, or
         that leaves no position of the model free.
         """
-        positions = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
-        limit = min(longest or sys.maxsize, positions)
-        most = [_room(len(prompt), sampling.max_new_tokens, limit) for prompt in prompts]
+        most, positions = self._rooms(model, prompts, sampling.max_new_tokens, longest or sys.maxsize)
         if sampling.draws and (seeds is None or len(seeds) != len(prompts)):
             raise ValueError(f"drawing needs a seed for each of {len(prompts)} prompts")
         texts: list[Written] = [Written([], False)] * len(prompts)
         with writing(model):
-            for rows in _batches([len(prompt) for prompt in prompts], most, tokens, positions):
+            for rows in in_batches([len(prompt) for prompt in prompts], most, tokens, positions):
                 drawn = [(seeds or [])[i] for i in rows] if sampling.draws else []
                 new = self._batch(model, [prompts[i] for i in rows], sampling, drawn, max(most[i] for i in rows))
                 for i, row in zip(rows, new, strict=True):
@@ -111,31 +109,32 @@ class Writer:
                 advance(len(rows))
         return texts
 
+    def _rooms(self, model: Any, prompts: Sequence[Sequence[int]], new: int, longest: int) -> tuple[list[int], int]:
+        """How many tokens may follow each prompt, and how many positions a row has."""
+        positions = positions_of(model)
+        return [_room(len(prompt), new, min(longest, positions)) for prompt in prompts], positions
+
     def _batch(
         self, model: Any, prompts: list[Sequence[int]], sampling: Sampling, seeds: list[int], most: int
     ) -> list[list[int]]:
         """The tokens after each prompt, `most` or fewer; those after a stop mean nothing."""
-        device, width = next(model.parameters()).device, max(map(len, prompts))
-        ids, mask = (torch.zeros(len(prompts), width, dtype=torch.long) for _ in range(2))
-        for i, prompt in enumerate(prompts):
-            ids[i, width - len(prompt) :] = torch.as_tensor(prompt)
-            mask[i, width - len(prompt) :] = 1
-        ids.masked_fill_(mask == 0, self.pad)
-        options = GenerationConfig(
-            max_new_tokens=most,
-            do_sample=False,
-            use_cache=True,
-            eos_token_id=[*self.stops] or None,
-            pad_token_id=self.pad,
-        )
-        with _settings(model, options):
-            all_ids = model.generate(
-                input_ids=ids.to(device),
-                attention_mask=mask.to(device),
-                logits_processor=self._choice(sampling, seeds, width, most),
-            )
+        inputs = padded(prompts, self.pad, left=True)
+        width = inputs["input_ids"].shape[1]
+        all_ids = self._generate(model, inputs, self._choice(sampling, seeds, width, most), max_new_tokens=most)
         new: list[list[int]] = all_ids[:, width:].tolist()
         return new
+
+    def _generate(
+        self, model: Any, inputs: Mapping[str, Any], processors: LogitsProcessorList, **options: Any
+    ) -> Tensor:
+        """What `generate` answers with these options, and no other ones of the model."""
+        device = next(model.parameters()).device
+        stops = {"eos_token_id": [*self.stops] or None, "pad_token_id": self.pad}
+        config = GenerationConfig(do_sample=False, use_cache=True, **stops, **options)
+        with _settings(model, config):
+            own = {name: each.to(device) if isinstance(each, Tensor) else each for name, each in inputs.items()}
+            ids: Tensor = model.generate(**own, logits_processor=processors)
+        return ids
 
     def _until_stop(self, ids: list[int]) -> Written:
         end = next((place for place, token in enumerate(ids) if token in self.stops), None)
@@ -143,7 +142,7 @@ class Writer:
 
     def _choice(self, sampling: Sampling, seeds: list[int], width: int, most: int) -> LogitsProcessorList:
         """How the next token is chosen from the logits: `generate` then takes the largest score."""
-        processors: list[Any] = [_Known(self.vocabulary)]
+        processors: list[Any] = [Known(self.vocabulary)]
         if sampling.draws:
             processors.append(TemperatureLogitsWarper(float(sampling.temperature)))
             if sampling.top_p < 1:
@@ -153,7 +152,22 @@ class Writer:
         return LogitsProcessorList(processors)
 
 
-class _Known(LogitsProcessor):
+def positions_of(model: Any) -> int:
+    """The positions that a config names; those of other models are computed."""
+    return getattr(model.config, "max_position_embeddings", None) or sys.maxsize
+
+
+def padded(rows: Sequence[Sequence[int]], pad: int, left: bool) -> dict[str, Tensor]:
+    """input_ids and attention_mask (B, T) of rows of different length. left: where padding is."""
+    width = max(map(len, rows))
+    ids, mask = torch.full((len(rows), width), pad), torch.zeros(len(rows), width, dtype=torch.long)
+    for i, row in enumerate(rows):
+        place = slice(width - len(row), None) if left else slice(len(row))
+        ids[i, place], mask[i, place] = torch.as_tensor(row), 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+class Known(LogitsProcessor):
     """Rules out the rows of a padded vocabulary: no token of the tokenizer belongs to them."""
 
     def __init__(self, vocabulary: int) -> None:
@@ -219,7 +233,7 @@ def _room(prompt: int, new: int, limit: int) -> int:
     raise UserError(f"{what}, so that nothing can be written after it. Shorten the prompt, or leave the row out.")
 
 
-def _batches(lengths: Sequence[int], most: Sequence[int], tokens: int, positions: int) -> Iterator[list[int]]:
+def in_batches(lengths: Sequence[int], most: Sequence[int], tokens: int, positions: int) -> Iterator[list[int]]:
     """Positions of rows that are written together, the longest first, so that memory that does not suffice shows at once.
 
     A text that has reached its end waits for the others at further positions, which the model must have.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head, Kind
@@ -24,7 +24,9 @@ AUTO: dict[Kind, Any] = {
 }
 """The class whose `from_pretrained` and `from_config` give a model with such a head; that of a vector is the pooling's.
 
-`auto` also knows models of late interaction: their score comes from the states of an encoder (models/token_head.py)."""
+`auto` also knows models of late interaction: their score comes from the states of an encoder (models/token_head.py); and models
+with an encoder and a decoder (models/seq2seq.py), whose tokens follow a source: their class is AFTER_SOURCE."""
+AFTER_SOURCE = AutoModelForSeq2SeqLM
 # Heads of these tasks may have the weights of a sequence classifier, name by name.
 _OTHER_TASKS = ("ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering")
 
@@ -79,7 +81,12 @@ def made_as(kind: Kind, config: Any) -> Kind:
 
 def auto(kind: Kind, config: Any) -> Any:
     """The auto class of transformers for a model of `config` with a head of `kind`."""
-    return AUTO[made_as(kind, config)]
+    return AFTER_SOURCE if kind == "tokens" and config.is_encoder_decoder else AUTO[made_as(kind, config)]
+
+
+def of_kind(kind: Kind, config: Any) -> Head:
+    """The head of this kind that a model of `config` can have, where only the kind is asked for."""
+    return Head(kind, 0, source=kind == "tokens" and bool(config.is_encoder_decoder))
 
 
 def entries(head: Head) -> dict[str, Any]:
@@ -103,13 +110,32 @@ def own(head: Head, config: Any) -> Head:
     """The head that a model of `config` gets for a task's.
 
     A vector is as wide as the model and its pooling make it. A vocabulary has as many tokens as the model embeds, which may be
-    more than its tokenizer has.
+    more than its tokenizer has. Raises UserError for tokens of the other kind of model, with a source or without.
     """
     if not head.is_models_own:
         return head
+    check_source(head, config, config.name_or_path or config.model_type)
     of_vectors = head.kind == "vector"
     return replace(
         head, outputs=of_folder(config.name_or_path).width(config.hidden_size) if of_vectors else config.vocab_size
+    )
+
+
+def check_source(head: Head, config: Any, source: str) -> None:
+    """Raises UserError where tokens shall follow a source and the model has no encoder for it, and the reverse.
+
+    source: `key=path`, for messages.
+    """
+    if head.kind != "tokens" or head.source == bool(config.is_encoder_decoder):
+        return
+    if head.source:
+        raise UserError(
+            f"{source} is a {config.model_type}, which has no encoder and decoder, and this task's models read a source and "
+            "write a target. Give a model such as a T5, BART or Marian folder; a decoder (Llama, Qwen) learns with task=response."
+        )
+    raise UserError(
+        f"{source} is a {config.model_type}, which has an encoder and a decoder; language models have a decoder alone. Give a "
+        "causal language model (a decoder), such as a Llama, Qwen or Mistral folder; an encoder–decoder learns with task=rewrite."
     )
 
 

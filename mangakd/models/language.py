@@ -48,10 +48,10 @@ def lm_head(model: Any) -> LmHead:
     scale = next((scale(entries[name]) for name, scale in SCALES.items() if entries[name] is not None), 1.0)
     soft_cap = next((entries[name] for name in SOFT_CAPS if entries[name] is not None), None)
     bias = getattr(layer, "bias", None)
-    return LmHead(_Same.apply(layer.weight), None if bias is None else _Same.apply(bias), scale, soft_cap)
+    return LmHead(Same.apply(layer.weight), None if bias is None else Same.apply(bias), scale, soft_cap)
 
 
-class _Same(torch.autograd.Function):
+class Same(torch.autograd.Function):
     """A parameter as a tensor of its own with the same memory.
 
     FSDP puts a hook on each tensor of an output. Those of a parameter would add up from step to step, and it warns of views.
@@ -82,10 +82,6 @@ def every_token(mask: Tensor) -> Tensor:
 def check_config(config: Any, source: str) -> None:
     """Raises UserError for a config of another kind of model. source: `key=path`, for messages."""
     kind, cure = config.model_type, "Give a causal language model (a decoder), such as a Llama, Qwen or Mistral folder."
-    if config.is_encoder_decoder:
-        raise UserError(
-            f"{source} is a {kind}, which has an encoder and a decoder; language models have a decoder alone. {cure}"
-        )
     known = type(config) in AutoModelForCausalLM._model_mapping
     if not known or (type(config) in AutoModelForMaskedLM._model_mapping and not getattr(config, "is_decoder", False)):
         raise UserError(
@@ -106,6 +102,11 @@ def check_head(model: Any, info: dict[str, Any], source: str) -> None:
         )
 
 
+def logits_near(head: LmHead, expected: Tensor) -> float:
+    """The largest |Δ logit| of equal heads. expected: a model's own logits."""
+    return (_NEAR if head.weight.dtype.itemsize > 2 else _NEAR_HALF) * float(expected.abs().max())
+
+
 @torch.no_grad()
 def check_logits(model: Any, source: str) -> None:
     """Compare the head's logits with the model's own on two rows of two tokens, which differ in the second one.
@@ -124,7 +125,7 @@ def check_logits(model: Any, source: str) -> None:
     finally:
         model.train(was_training)
     logits = head.logits(states.flatten(0, 1)).float()
-    near = (_NEAR if head.weight.dtype.itemsize > 2 else _NEAR_HALF) * float(expected.abs().max())
+    near = logits_near(head, expected)
     if not expected.isfinite().all():
         return  # models/trial.py says which weight is no number
     if float((expected[0, 0] - expected[1, 0]).abs().max()) > near:

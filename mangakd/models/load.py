@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head, Kind, ModelSpec
-from mangakd.models import heads, language, late
+from mangakd.models import heads, language, late, seq2seq
 from mangakd.models.attention import keep_soft_cap
 from mangakd.models.configs import read_config
 from mangakd.models.encoder import Encoder
@@ -40,13 +40,15 @@ def load_config(path: str, key: str = "teacher.path", interaction: Interaction =
     """The config of a folder or hub id, as models/configs reads it, with its settings of late interaction."""
     with source_of(path, key) as where:
         stored = late.of_folder(where)
-        return interaction.mark(late.mark(read_config(where, f"{key}={path}"), stored and stored[0]))
+        config = interaction.mark(late.mark(read_config(where, f"{key}={path}"), stored and stored[0]))
+        return seq2seq.keep_tables(config) if config.is_encoder_decoder else config
 
 
 def load_tokenizer(path: str, key: str = "teacher.path", kind: Kind = "labels") -> Any:
     """A fast tokenizer that reads special tokens in a text as text. Raises UserError where the folder holds none.
 
-    kind: of the head of its model. Language models often have no padding token: as masks hide it, that of the end becomes it.
+    kind: of the head of its model. Language models often have no padding token: as masks hide it, that of the end becomes it. A
+    model with an encoder and a decoder needs both: the decoder of many begins with padding, and a target ends with the other.
     """
     config = load_config(path, key)
     with source_of(path, key) as where:
@@ -59,7 +61,12 @@ def load_tokenizer(path: str, key: str = "teacher.path", kind: Kind = "labels") 
             f"{key}={path} holds no usable tokenizer (tokenizer.json or vocab.txt); save one beside the model with "
             "tokenizer.save_pretrained."
         )
-    if tokenizer.pad_token_id is None and kind == "tokens":
+    if kind == "tokens" and config.is_encoder_decoder and tokenizer.eos_token_id is None:
+        raise UserError(
+            f"the tokenizer of {key}={path} has no token that ends a text, with which a target ends; set eos_token in its "
+            "tokenizer_config.json (</s> for T5, BART and Marian)."
+        )
+    if tokenizer.pad_token_id is None and kind == "tokens" and not config.is_encoder_decoder:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
         raise UserError(
@@ -72,10 +79,11 @@ def load_tokenizer(path: str, key: str = "teacher.path", kind: Kind = "labels") 
 def shape(config: Any, key: str, kind: Kind = "labels") -> Any:
     """The model of a config on the meta device. Raises UserError for sizes that no model can have, and for no language model."""
     if kind == "tokens":
-        language.check_config(config, key)
+        of_tokens(config).check_config(config, key)
     try:
         with torch.device("meta"):
-            return heads.auto(kind, config).from_config(config)
+            model = heads.auto(kind, config).from_config(config)
+            return seq2seq.untie(model) if seq2seq.writes(model) and seq2seq.stores_head(config) else model
     except (ValueError, TypeError, KeyError, RuntimeError, ArithmeticError, AssertionError) as error:
         raise UserError(f"{key} gives sizes that no {config.model_type} can have: {error}") from error
 
@@ -102,7 +110,8 @@ def outline_trained(
     another number of outputs than names, and where config.json says that there is a head and the weights hold none.
     """
     if kind in ("vector", "tokens"):
-        return outline_for(path, Head(kind, 0), key)  # pooling has no weights that could be untrained
+        # Pooling has no weights that could be untrained.
+        return outline_for(path, heads.of_kind(kind, load_config(path, key)), key)
     config = load_config(path, key, interaction)
     if late.of_config(config) is not None:
         return outline_for(path, Head("score", 1), key, interaction) if is_trained(config) else None
@@ -162,17 +171,23 @@ def read_model(outline: Outline, path: str, key: str, dtype: torch.dtype = torch
     with quiet(), source_of(path, key):
         model = outline.read(dtype)
         if outline.head.kind == "tokens":
-            language.check_logits(model, f"{key}={path}")
+            of_tokens(model.config).check_logits(model, f"{key}={path}")
         return model
+
+
+def of_tokens(config: Any) -> Any:
+    """The module that checks models which answer with tokens, of this kind."""
+    return seq2seq if config.is_encoder_decoder else language
 
 
 def _outline(config: Any, head: Head, path: str, key: str) -> Outline:
     if head.kind == "tokens":
-        language.check_config(config, f"{key}={path}")
+        heads.check_source(head, config, f"{key}={path}")
+        of_tokens(config).check_config(config, f"{key}={path}")
     with quiet(), source_of(path, key) as where:
         outline = outline_of(config, heads.own(head, config), where, path, key)
     if head.kind == "tokens":
-        language.check_head(outline.model, outline.info, f"{key}={path}")
+        of_tokens(config).check_head(outline.model, outline.info, f"{key}={path}")
     return outline
 
 
@@ -192,10 +207,11 @@ def encoder(model: Any, head: Head, name: str, tokenizer: Any) -> Encoder:
     A model of vectors gets the pooling of the folder that its config comes from, one of late interaction its linear layer.
     """
     pad_alike(model, tokenizer)
-    if head.kind == "tokens":
+    own = heads.own(head, model.config)
+    if head.kind == "tokens" and not head.source:
         language.prepare(model)
     keep_soft_cap(model)
-    spec = ModelSpec.from_config(model.config, name, heads.own(head, model.config), vocabulary_digest(tokenizer))
+    spec = ModelSpec.from_config(model.config, name, own, vocabulary_digest(tokenizer))
     return Encoder(model, spec, heads.states_head(head.kind, model.config))
 
 

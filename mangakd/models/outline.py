@@ -23,6 +23,7 @@ from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
 from mangakd.models import heads
 from mangakd.models.folder import check_depth
+from mangakd.models.quiet import quiet
 
 FILES = (  # in the order in which transformers looks for them
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
@@ -82,7 +83,8 @@ class Outline:
         names = self.model.state_dict().keys() - self.sources.keys()
         if names <= self.info["missing_keys"] | {name for name, *_ in self.info["mismatched_keys"]}:
             return digest_of((name, t.to(dtype) if t.is_floating_point() else t) for name, t in self._tensors())
-        return weights_digest(self.read(dtype))
+        with quiet():
+            return weights_digest(self.read(dtype))
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         """The state_dict in the order of its names."""

@@ -13,8 +13,8 @@ from transformers import AutoConfig
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Kind
-from mangakd.models import lora
-from mangakd.models.encoder import layer_list
+from mangakd.models import lora, seq2seq
+from mangakd.models.hidden import layer_list
 from mangakd.models.load import shape
 from mangakd.planning.job import one_of
 
@@ -24,7 +24,8 @@ ADAPTERS = lora.Lora(1)  # in every linear layer but the head
 
 @dataclass(frozen=True)
 class Model:
-    """Counts of one model. `matrices`: weights that multiply every token, in all layers; embeddings only look up.
+    """Counts of one model. `matrices`: weights that multiply every token, in all layers; embeddings only look up. Of an encoder
+    and a decoder, a token passes one of them: `layers` and `matrices` are those of the larger one.
 
     parameters: all, tied weights once. outside: parameters beside the layers (embeddings, pooler, head). head:
     weights of the head that multiply. outputs: C classes, D of a vector, or V of a language model, whose head runs on every token
@@ -64,7 +65,8 @@ class Model:
         """From a Hugging Face config, with a head of this kind. key: whose fault it is, for messages. adapters: their targets."""
         one_of("task.kind", kind, PLANNED)
         model = shape(config, key, kind)
-        stack = layer_list(model, config.num_hidden_layers)
+        two = seq2seq.layers(model) if seq2seq.writes(model) else None
+        stack = max(two, key=_numbers) if two else layer_list(model, config.num_hidden_layers)
         repeats = 1
         if stack is None:  # ALBERT runs the same layers again and again
             groups = getattr(config, "num_hidden_groups", None)
@@ -76,7 +78,7 @@ class Model:
             )
         inside = [p for p in stack.parameters() if p.dim() == 2]
         tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-        within = {id(p) for p in stack.parameters()}
+        within = {id(p) for each in two or (stack,) for p in each.parameters()}
         heads = config.num_attention_heads
         largest = max(max(p.shape) for p in inside)
         language = kind == "tokens"
@@ -91,7 +93,7 @@ class Model:
             head=config.vocab_size * config.hidden_size if language else head,  # tied: also an embedding
             adapter=lora.learning(model, kind, replace(adapters, rank=1)) - whole,
             whole=whole,
-            layers=config.num_hidden_layers,
+            layers=len(stack) if two else config.num_hidden_layers,
             hidden=config.hidden_size,
             heads=heads,
             keys=getattr(config, "num_key_value_heads", None) or heads,
@@ -124,3 +126,7 @@ class Model:
         tokens = samples * length
         attention = 4 * length * self.heads * self.head_size * self.layers
         return tokens * (2 * self.matrices + attention) + 2 * self.head * (tokens if self.per_token else samples)
+
+
+def _numbers(stack: nn.ModuleList) -> int:
+    return sum(p.numel() for p in stack.parameters())

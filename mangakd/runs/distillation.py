@@ -44,7 +44,7 @@ def distillation(run: Run) -> None:
         teacher.prepare(hardware.device, Need(answer=True))
         both = answers_of(lambda b: with_members(task, teacher(b), b), splits, hardware, "teacher", hardware.precision)
         answers["teacher"], members = apart(both)
-        run.material.generations.add("teacher", teacher.encoders)
+        answers["teacher"]["test"] |= run.material.generations.add("teacher", _writers(run, teacher))
     answers["teacher"] = ranks.share(answers["teacher"])
     scorer = Scorer(task.judge, teacher.spec.head, {name: splits[name].columns for name in answers["teacher"]})
     metrics = scorer.teacher(answers["teacher"], task.monitor) | results.teacher_sizes(run.models.teacher_parameters)
@@ -61,7 +61,7 @@ def distillation(run: Run) -> None:
         for name, each in references.items():
             metrics |= scorer.reference(name, each)
         answers["student"] = student_answers(task, distilled.student, splits, hardware, "student", beside)
-        run.material.generations.add("student", [distilled.student])
+        answers["student"]["test"] |= run.material.generations.add("student", [distilled.student])
         metrics |= distilled.metrics(task.monitor) | scorer.members(members["test"])
         metrics |= scorer.student(answers["student"], answers["teacher"], metrics)
         _write(run, distilled, teacher.spec.name, answers, metrics)
@@ -71,7 +71,7 @@ def distillation(run: Run) -> None:
         if ranks.is_first():
             baseline = recipe.students.finish(baseline)
             answers[BASELINE] = student_answers(task, baseline, splits, hardware, BASELINE, beside)
-            run.material.generations.add(BASELINE, [baseline])
+            answers[BASELINE]["test"] |= run.material.generations.add(BASELINE, [baseline])
             metrics |= scorer.student(answers[BASELINE], answers["teacher"], metrics, "baseline/")
     if ranks.is_first():
         metrics["run/seconds"] = time.perf_counter() - start
@@ -85,6 +85,14 @@ def _beside(run: Run, teacher: TeacherProvider) -> TeacherProvider | None:
         return None
     sharded = run.parts.hardware.teacher.placement == "sharded"
     return run.parts.teacher.provider(run.material.context) if sharded else teacher
+
+
+def _writers(run: Run, teacher: TeacherProvider) -> list[Encoder]:
+    """The teacher's models that write texts. Where its texts are scored with the rows, the model of a stored teacher is read for
+    them, unless the profile keeps no teacher in memory."""
+    if teacher.encoders or not run.material.generations.of_rows or run.parts.hardware.teacher.placement == "cached":
+        return teacher.encoders
+    return [run.material.members.read(member) for member in run.parts.teacher.models]
 
 
 def _references(run: Run, untrained: Encoder | None, teacher: TeacherProvider | None) -> dict[str, Answers]:
@@ -104,6 +112,7 @@ def _recipe(run: Run, teacher: TeacherProvider, reference: Rows) -> Recipe:
     fits = Fits(
         parts.task, material.splits["validation"], reference, parts.optim, parts.hardware, given.seed,
         given.trainer, parts.save_every, given.resume, material.identity, material.own_texts,
+        material.validation_texts,
     )  # fmt: skip
     loggers = RunLogger(parts.loggers, given.settings(None)) if parts.loggers else None
     train = with_mined(
@@ -121,7 +130,7 @@ def _write(run: Run, distilled: Distilled, teacher: str, answers: Mapping[str, A
     teacher: its name. Adds the sizes of the student to metrics.
     """
     folder, parts, corpus = run.given.folder, run.parts, run.parts.corpus
-    results.write_predictions(folder, parts.task, run.models.head, corpus, run.material.splits, answers)
+    _write_predictions(run, answers)
     paths = ", ".join(dict.fromkeys(member.path for member in parts.teacher.models)) or parts.teacher.path
     metrics["student/params"] = results.parameters(distilled.student)
     metrics["student/megabytes"] = results.write_student(
@@ -132,11 +141,24 @@ def _write(run: Run, distilled: Distilled, teacher: str, answers: Mapping[str, A
     results.write_exports(folder, parts.exports, parts.task, corpus)
 
 
+def _write_predictions(run: Run, answers: Mapping[str, Answers]) -> None:
+    parts, material = run.parts, run.material
+    results.write_predictions(
+        run.given.folder,
+        parts.task,
+        run.models.head,
+        parts.corpus,
+        material.splits,
+        answers,
+        material.generations.lists,
+    )
+
+
 def _finish(run: Run, answers: Mapping[str, Answers], metrics: Metrics) -> None:
     """The table, the report, and what loggers take at the end."""
     folder, task, corpus = run.given.folder, run.parts.task, run.parts.corpus
     if BASELINE in answers:
-        results.write_predictions(folder, task, run.models.head, corpus, run.material.splits, answers)
+        _write_predictions(run, answers)
         shutil.rmtree(folder / BASELINE)  # its checkpoints; the baseline was trained for its scores
     results.write_metrics(folder, metrics)
     table.show(metrics, task.judge, f"{corpus.name}, test: {len(corpus.test)} rows")

@@ -43,5 +43,5 @@ def _served(folder: Path, task: Task, rows: Rows, split: str) -> Served | None:
         return served
     saved = predictions.load(folder, split)
     same = saved.texts == task.shown(rows)
-    same &= all(each == [list(texts) for texts in rows[name]] for name, each in saved.lists.items())
+    same &= saved.lists == task.lists(rows)
     return replace(served, teacher=saved.answers.get("teacher") if same else None)

@@ -18,6 +18,7 @@ from mangakd.training.hardware import Hardware
 from mangakd.training.on_policy import OwnTexts
 from mangakd.training.optim import Optim
 from mangakd.training.stages import Stage
+from mangakd.training.validation_texts import ValidationTexts
 
 
 def identity_of(run: Identity, teacher: TeacherProvider | None, stage: str, rows: EncodedSplit) -> Identity:
@@ -35,7 +36,7 @@ class Fits:
     """reference: the teacher's answers on validation. trainer: further arguments of lightning.Trainer.
 
     resume: False, `auto`, or the path of a checkpoint. identity: what every fit of the run learns from. own_texts: of fits with
-    a teacher.
+    a teacher. texts: that the student writes on validation.
     """
 
     task: Task
@@ -49,6 +50,7 @@ class Fits:
     resume: bool | str
     identity: Identity
     own_texts: OwnTexts | None = None
+    texts: ValidationTexts | None = None
 
     def fit(self, title: str, folder: Path, rows: EncodedSplit, stage: Stage, teacher: TeacherProvider | None) -> Fit:
         """`resume=auto` continues from the folder's newest whole checkpoint, if there is one."""
@@ -57,6 +59,7 @@ class Fits:
             self.hardware, self.seed, {**self.trainer, "max_epochs": stage.epochs or self.trainer["max_epochs"]},
             self.reference, save_every=self.save_every, identity=identity_of(self.identity, teacher, stage.name, rows),
             keep=stage.keep, patience=stage.patience, own_texts=None if teacher is None else self.own_texts,
+            texts=self.texts,
         )  # fmt: skip
         if self.resume == "auto":
             fit.resume = ranks.share(newest(fit.checkpoints) if ranks.is_first() else None)

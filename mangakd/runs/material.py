@@ -19,6 +19,7 @@ from mangakd.runs.models import Models
 from mangakd.runs.parts import Parts
 from mangakd.runs.settings import of_learning
 from mangakd.runs.students import Students
+from mangakd.tasks.base import Samples
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.cached import stored
 from mangakd.teachers.members import Members
@@ -28,6 +29,7 @@ from mangakd.training.checkpoints import Identity
 from mangakd.training.fit_teacher import fit_teacher
 from mangakd.training.on_policy import OwnTexts
 from mangakd.training.stages import Stage
+from mangakd.training.validation_texts import ValidationTexts
 
 
 class Material:
@@ -72,10 +74,22 @@ class Material:
     @lazy
     def generations(self) -> Generations:
         """What the models write for the report, to test prompts."""
-        parts, split = self._parts, self.splits["test"]
-        rows, tokenizer = split.rows_of(parts.corpus.test), self.tokeniser.chat_tokenizer
-        samples = parts.task.samples(rows, split, tokenizer, self._given.max_length)
-        return Generations(samples, self._given.folder, parts.hardware.device)
+        samples = self._samples("test")
+        return Generations(samples, len(self.splits["test"]), self._given.folder, self._parts.hardware.device)
+
+    @lazy
+    def validation_texts(self) -> ValidationTexts | None:
+        """What the student writes on validation while it is trained; None where it writes nothing."""
+        task = self._parts.task
+        samples = self._samples("validation") if task.generate_every else None
+        if samples is None:
+            return None
+        return ValidationTexts(samples, self.splits["validation"], task.judge, task.generate_every)
+
+    def _samples(self, name: str) -> Samples | None:
+        parts, split = self._parts, self.splits[name]
+        rows, tokenizer = split.rows_of(parts.corpus.splits[name]), self.tokeniser.chat_tokenizer
+        return parts.task.samples(rows, split, tokenizer, self._given.max_length)
 
     @lazy
     def own_texts(self) -> OwnTexts | None:

@@ -36,16 +36,16 @@ def read_metrics(folder: Path) -> Metrics:
 
 
 def write_predictions(
-    folder: Path, task: Task, head: Head, corpus: Corpus, splits: Splits, answers: Mapping[str, Answers]
-) -> None:
-    """For the report. answers: teacher, student, baseline → their answers."""
+    folder: Path, task: Task, head: Head, corpus: Corpus, splits: Splits, answers: Mapping[str, Answers],
+    written: Mapping[str, list[list[str]]],
+) -> None:  # fmt: skip
+    """For the report. answers: teacher, student, baseline → their answers. written: the texts that they wrote for test rows."""
     facts = task.facts(splits["train"], head)
-    several = [name for name, kind in task.columns.items() if kind == "texts"]
     for split in ("validation", "test"):
         arrays = {model: to_arrays(each[split]) for model, each in answers.items()}
         rows = splits[split].rows_of(corpus.splits[split])
-        lists = {name: [list(texts) for texts in rows[name]] for name in several}
-        content = Predictions(head, task.shown(rows), splits[split].columns, arrays, facts, lists)
+        own = written if split == "test" else {}
+        content = Predictions(head, task.shown(rows), splits[split].columns, arrays, facts, task.lists(rows), own)
         predictions.save(content, folder, split)
 
 

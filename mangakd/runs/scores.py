@@ -26,7 +26,8 @@ class Scorer:
         """On test. Raises UserError when the teacher is near chance on validation."""
         validation, test = (self._values(answers[name], name) for name in ("validation", "test"))
         check_above_chance(self.judge, self.head, validation, self.truth["validation"])
-        print(f"teacher: test {monitor} {test[monitor]:.4f}, validation {validation[monitor]:.4f}", flush=True)
+        shown = monitor if monitor in validation and monitor in test else self.judge.main
+        print(f"teacher: test {shown} {test[shown]:.4f}, validation {validation[shown]:.4f}", flush=True)
         return {f"teacher/test/{name}": value for name, value in test.items()}
 
     def members(self, answers: Sequence[Rows]) -> Metrics:

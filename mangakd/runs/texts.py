@@ -16,6 +16,7 @@ from mangakd.data.chats import Chat, ChatOptions, tokenise_chats
 from mangakd.data.encoded import EncodedSplit, Sides, joined
 from mangakd.data.pairs import Template, Where, tokenise_pairs
 from mangakd.data.rows import Rows, inputs
+from mangakd.data.seq2seq import Pair, SourceOptions, tokenise_targets
 from mangakd.data.sequence_texts import SequenceTexts
 from mangakd.data.source import Corpus
 from mangakd.data.tokenising import tokenise
@@ -73,6 +74,14 @@ class Tokeniser:
             each.owners,
             each.targets,
         )
+
+    def targets(
+        self, pairs: Sequence[Pair], rows: Rows, options: SourceOptions, /
+    ) -> tuple[Sides, np.ndarray, np.ndarray]:
+        tokenizer = self.student_tokenizer
+        each = tokenise_targets(pairs, rows, tokenizer, options, self.max_length, self.cache, progress)
+        pad = tokenizer.pad_token_id
+        return Sides(each.tokens, each.tokens, pad, pad), each.owners, each.targets
 
     @property
     def chat_tokenizer(self) -> Any:

@@ -18,12 +18,13 @@ from transformers import __version__ as version
 
 from mangakd.core.errors import UserError, near
 from mangakd.core.spec import Head, Kind, ModelSpec
-from mangakd.models import heads, language, load
+from mangakd.models import heads, load, seq2seq
 from mangakd.models.configs import SIZES, size_problem
-from mangakd.models.encoder import Encoder, layer_list
+from mangakd.models.encoder import Encoder
 from mangakd.models.late import AS_IT_IS, Interaction
 from mangakd.models.lora import Lora
 from mangakd.models.outline import drop_pooler, in_pooler, prefix_of
+from mangakd.students import stacks
 
 EACH_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type")
 """Entries of configs that hold a value for each layer, such as local or global attention."""
@@ -34,10 +35,11 @@ log = logging.getLogger(__name__)
 class Student:
     """What conf/student holds. One of `path`, `layers`, `sizes` says where the student comes from; `path` wins.
 
-    layers: teacher layers 1…L in the order the student shall have them. sizes: entries of a Hugging Face config with its
-    `model_type`. lr: the peak learning rate that suits it; conf/optim reads it, nothing here does. interaction: how it reads a
-    query and a document (models/late.py); null: as its folder, or the teacher that it takes layers from. lora: entries of
-    models/lora.py; without a rank every weight learns. quantise_base: 4bit keeps the weights under the adapters in 4 bits.
+    layers: teacher layers 1…L in the order the student shall have them; an encoder's before a decoder's (students/stacks.py).
+    sizes: entries of a Hugging Face config with its `model_type`. lr: the peak learning rate that suits it; conf/optim reads
+    it, nothing here does. interaction: how it reads a query and a document (models/late.py); null: as its folder, or the
+    teacher that it takes layers from. lora: entries of models/lora.py; without a rank every weight learns. quantise_base:
+    4bit keeps the weights under the adapters in 4 bits.
     """
 
     path: str | None = None
@@ -76,6 +78,8 @@ class Student:
         for name in ("bos_token_id", "eos_token_id"):
             if (token := getattr(tokenizer, name)) is not None:
                 setattr(config, name, token)
+        if config.is_encoder_decoder:
+            seq2seq.name_tokens(config, sizes, tokenizer)
         return self.reads.mark(config)
 
     @property
@@ -96,14 +100,23 @@ class Student:
             config.update(heads.entries(head))
             source = f"student.{'layers' if self.takes_layers else 'sizes'}"
             if head.kind == "tokens":
-                language.check_config(config, source)
+                heads.check_source(head, config, source)
+                load.of_tokens(config).check_config(config, source)
             model = heads.auto(head.kind, config).from_config(config, dtype=torch.float32)
+            if head.source and not self._ties(teacher):
+                seq2seq.untie(model)
             if self.layers is not None and teacher is not None:
                 copy_layers(teacher.model, model, self.layers, _head_rows(teacher.spec.head, heads.own(head, config)))
             if head.kind == "tokens" and model.device.type != "meta":
-                language.check_logits(model, source)
+                load.of_tokens(config).check_logits(model, source)
         # from_pretrained answers in eval mode and Lightning leaves it so.
         return load.encoder(model, head, f"student {model.config.model_type}", tokenizer).train()
+
+    def _ties(self, teacher: Encoder | None) -> bool:
+        """Whether a new model has one table for embeddings and head: as the teacher whose layers it takes, or as sizes say."""
+        if self.takes_layers:
+            return teacher is None or seq2seq.is_tied(teacher.model)
+        return self.sizes.get("tie_word_embeddings") is not False
 
     def spec(self, teacher: Any, tokenizer: Any, head: Head) -> ModelSpec:
         """The sizes without the weights: what preflight checks."""
@@ -115,24 +128,23 @@ class Student:
 
 def layers_config(teacher: Any, layers: Sequence[int], interaction: Interaction = AS_IT_IS) -> Any:
     """The config of a student of the teacher's `layers` (1…L). Raises UserError for layers that the teacher has not."""
-    depth = teacher.num_hidden_layers
+    depth = stacks.depth(teacher)
     wrong = [i for i in layers if not isinstance(i, int) or not 1 <= i <= depth]
     if wrong or not layers:
         raise UserError(
             f"student.layers={list(layers)} must name teacher layers 1…{depth}"
-            f"{f'; there is no layer {wrong}' if wrong else ''}. Example: student.layers={_every_second(depth)}."
+            f"{f'; there is no layer {wrong}' if wrong else ''}. Example: student.layers={stacks.example(teacher)}."
         )
     config = copy.deepcopy(teacher)
-    config.num_hidden_layers = len(layers)
+    if stacks.has_two(teacher):
+        stacks.take(config, layers)
+    else:
+        config.num_hidden_layers = len(layers)
     config._attn_implementation = None  # a teacher that is tapped would hand its own on
     for name in EACH_LAYER:
         if getattr(config, name, None):
             setattr(config, name, [getattr(config, name)[i - 1] for i in layers])
     return interaction.mark(config)
-
-
-def _every_second(depth: int) -> str:
-    return f"[{','.join(map(str, range(2 - depth % 2, depth + 1, 2)))}]"
 
 
 def check_layers(
@@ -142,10 +154,11 @@ def check_layers(
 
     teacher: its model with a head of this kind, without weights (on the meta device).
     """
-    stack_of(teacher)
+    stacks.stacks_of(teacher)
+    layers_config(teacher.config, layers, interaction)
     reason = _misfit(teacher, layers, kind, interaction)
     if reason:
-        depth = teacher.config.num_hidden_layers
+        depth = stacks.depth(teacher.config)
         others = (choice for choice in _nearby(list(layers), depth) if not _misfit(teacher, choice, kind, interaction))
         choice = next(others, None)
         cure = (
@@ -158,7 +171,10 @@ def check_layers(
 
 def _misfit(teacher: Any, layers: Sequence[int], kind: Kind, interaction: Interaction) -> str:
     """Why these layers make no student; empty where they do."""
-    config = layers_config(teacher.config, layers, interaction)
+    try:
+        config = layers_config(teacher.config, layers, interaction)
+    except UserError as error:
+        return str(error)
     try:
         type(config).from_dict(json.loads(config.to_json_string()))
     except Exception:  # each architecture checks its config with errors of its own
@@ -194,7 +210,8 @@ def _from_sizes(sizes: dict[str, Any]) -> Any:
             f"student.sizes.model_type={kind!r} is unknown{near(kind, CONFIG_MAPPING.keys())} Example: bert."
         )
     default = AutoConfig.for_model(kind)
-    wrong = [name for name in sizes if not hasattr(default, name)]
+    known = ("decoder_start_token_id",) if default.is_encoder_decoder else ()  # T5's configs have it, its class has not
+    wrong = [name for name in sizes if not hasattr(default, name) and name not in known]
     if wrong:
         raise UserError(f"student.sizes has {wrong}, which {kind} does not know{near(wrong[0], default.to_dict())}")
     for name in sizes:
@@ -211,14 +228,12 @@ def copy_layers(teacher: Any, student: Any, layers: Sequence[int], head: list[in
 
     head: the teacher's row for each output of the student; None leaves the student a new classifier.
     """
-    stack = stack_of(teacher)
-    stem = next(name for name, module in teacher.named_modules() if module is stack)
-    source = teacher.state_dict()
-    weights = {name: tensor for name, tensor in source.items() if not name.startswith(f"{stem}.")}
+    lists = stacks.stacks_of(teacher)
+    source, stems = teacher.state_dict(), tuple(f"{each.stem}." for each in lists)
+    weights = {name: tensor for name, tensor in source.items() if not name.startswith(stems)}
     before, after = prefix_of(teacher), prefix_of(student)
-    for new, old in enumerate(layers):
-        prefix = f"{stem}.{old - 1}."
-        weights |= {f"{stem}.{new}.{name[len(prefix) :]}": t for name, t in source.items() if name.startswith(prefix)}
+    for each in lists:
+        weights |= each.weights(source, layers)
     if before != after:  # one of them has its head, and perhaps its pooler, outside of the encoder: late interaction
         head = None
     if not before:
@@ -242,22 +257,6 @@ def copy_layers(teacher: Any, student: Any, layers: Sequence[int], head: list[in
             f"{len(gaps)} weights would stay random and {len(unexpected)} have no place, such as "
             f"{(gaps + unexpected)[0]}. Keep a layer of the teacher in its own kind of place, such as layer 1 first."
         )
-
-
-def stack_of(teacher: Any) -> nn.ModuleList:
-    """The layers to copy from. Raises UserError for architectures without one list of them."""
-    if teacher.config.is_encoder_decoder:
-        raise UserError(
-            f"student.layers needs a teacher with one list of layers; {teacher.config.model_type} has an encoder and a decoder. "
-            "Choose student.path."
-        )
-    stack = layer_list(teacher, teacher.config.num_hidden_layers)
-    if stack is None:
-        raise UserError(
-            f"student.layers needs a teacher with a list of layers; {teacher.config.model_type} shares its layers. "
-            "Choose a student of sizes (such as student=bert_mini) or student.path."
-        )
-    return stack
 
 
 def _head_rows(teacher: Head, student: Head) -> list[int] | slice | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from mangakd.core.outputs import Batch, Outputs
@@ -43,11 +44,33 @@ Author = Callable[[Encoder, Batch, Sampling, Sequence[int]], OwnText]
 
 class Samples(NamedTuple):
     """examples: N prompts with their references. ways: texts of each. write: a model, and what is called with the number of texts
-    that were done → of each prompt, way → text."""
+    that were done → of each prompt, way → text.
+
+    rows: the split's rows that the prompts belong to. The scores of each prompt's first text are then answers to these rows,
+    which the judge reads (`Judge.generated`). None where the texts are scored apart from the rows (`Judge.written`)."""
 
     examples: Sequence[Example]
     ways: int
     write: Callable[[Encoder, Callable[[int], object]], list[Mapping[str, Text]]]
+    rows: np.ndarray | None = None
+
+    def answers(self, texts: Sequence[Mapping[str, Text]], size: int) -> dict[str, Tensor]:
+        """Score → (N), NaN for rows without a text; {} where texts are not scored with the rows. size: N of the split."""
+        if self.rows is None or not texts:
+            return {}
+        firsts = [next(iter(ways.values())).scores for ways in texts]
+        table = {name: np.full(size, np.nan) for name in firsts[0]}
+        for row, scores in zip(self.rows.tolist(), firsts, strict=True):
+            for name, value in scores.items():
+                table[name][row] = value
+        return {name: torch.from_numpy(values) for name, values in table.items()}
+
+    def lists(self, texts: Sequence[Mapping[str, Text]], size: int) -> list[list[str]]:
+        """The texts of each of the split's N rows."""
+        lists: list[list[str]] = [[] for _ in range(size)]
+        for row, ways in zip([] if self.rows is None else self.rows.tolist(), texts, strict=False):
+            lists[row] = [text.text for text in ways.values()]
+        return lists
 
 
 class Task(ABC):
@@ -60,6 +83,8 @@ class Task(ABC):
     tokenised_early: whether preflight tokenises, because some texts are refused then: queries that leave no room for a document,
     answers that cannot be told from their prompt.
     judge: names, ranks and computes the scores. monitor: the judge's score that picks the best epoch.
+    max_target_length: tokens of a target that an encoder's source precedes; None where no source does. generate_every: the
+    student writes texts on validation every so many epochs; 0 for never.
     """
 
     units: ClassVar[tuple[str, ...]] = ("labels",)
@@ -72,6 +97,8 @@ class Task(ABC):
     kind: Kind
     judge: Judge
     monitor: str
+    max_target_length: int | None = None
+    generate_every: int = 0
 
     @property
     @abstractmethod
@@ -108,6 +135,11 @@ class Task(ABC):
     def shown(self, rows: Rows) -> list[str]:
         """A text for each row, for the report. By default its first input."""
         return list(rows[inputs(self.columns)[0]])
+
+    def lists(self, rows: Rows) -> dict[str, list[list[str]]]:
+        """Column → the texts of each row, for the report. By default the columns of rows that own several texts."""
+        names = [name for name, kind in self.columns.items() if kind == "texts"]
+        return {name: [list(texts) for texts in rows[name]] for name in names}
 
     def ask(self, model: Model, batch: Batch, teacher: Model | None = None) -> dict[str, Tensor]:
         """What the judge needs of a model's answer, by name, each (B, …). By default the head's own numbers (B, outputs).
@@ -163,7 +195,7 @@ class Task(ABC):
         """What a served student is asked about the rows, and how its outputs are judged.
 
         By default None: a student reads the first input of a row, and the kind of its head says how variants are compared. A task
-        whose rows own several sequences says it here.
+        whose rows own several sequences says it here, and so does a task whose students write: its outputs are then texts.
         """
         return None
 

@@ -38,6 +38,7 @@ from mangakd.training.optim import Optim, parameter_groups
 from mangakd.training.recompute import recomputing
 from mangakd.training.run_module import RunModule, Step
 from mangakd.training.validation import Validation
+from mangakd.training.validation_texts import ValidationTexts
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Fit:
     trainer: further arguments of lightning.Trainer, such as max_epochs. identity: see `Identity`; saved in the checkpoints.
     keep: best (validation epoch) or last; None: best if the losses read the logits, because otherwise the score says nothing.
     patience: the fit ends after this number of epochs without a better score. own_texts: of a student that writes batches itself.
+    texts: that the student writes on validation; without them a monitor that needs texts gives way to the judge's main score.
     """
 
     title: str
@@ -66,6 +68,12 @@ class Fit:
     keep: str | None = None
     patience: int | None = None
     own_texts: OwnTexts | None = None
+    texts: ValidationTexts | None = None
+
+    @property
+    def monitor(self) -> str:
+        judge = self.task.judge
+        return judge.main if self.texts is None and self.task.monitor in judge.generated else self.task.monitor
 
     @property
     def checkpoints(self) -> Path:
@@ -104,14 +112,21 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, setu
     step = Step(total_steps(len(loader), accumulate, **setup.trainer), size, accumulate)
     beside = teacher if losses.needs_teacher else None  # else the teacher is not where the student is
     validation = Validation(
-        setup.task, student.spec.head, setup.validation, hardware.eval_batch_size, share, setup.reference, beside
+        setup.task,
+        student.spec.head,
+        setup.validation,
+        hardware.eval_batch_size,
+        share,
+        setup.reference,
+        beside,
+        setup.texts,
     )
     module = RunModule(
         model, terms, teacher, setup.optim, validation, step, setup.seed, hardware, setup.identity, setup.own_texts
     )
-    judge, monitor = setup.task.judge, f"val/{setup.task.monitor}"
-    mode = judge.score(setup.task.monitor).mode
-    progress = RunProgress(setup.title, step.count, hardware.world, dict.fromkeys([setup.task.monitor, *judge.watched]))
+    judge, monitor = setup.task.judge, f"val/{setup.monitor}"
+    mode = judge.score(setup.monitor).mode
+    progress = RunProgress(setup.title, step.count, hardware.world, dict.fromkeys([setup.monitor, *judge.watched]))
     best = Best(setup.checkpoints, monitor, mode)
     last = SaveLast(setup.checkpoints, setup.save_every, accumulate, hardware.world > 1, loader)
     stop = [Patience(monitor, patience=setup.patience, mode=mode)] if setup.patience else []

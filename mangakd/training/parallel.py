@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 from mangakd.core.outputs import AttentionTap, Outputs
 from mangakd.losses.base import LossOutput
 from mangakd.losses.loss_set import LossSet
-from mangakd.models.encoder import Encoder, layer_list
+from mangakd.models.encoder import Encoder
 from mangakd.training.hardware import Hardware
 
 
@@ -51,7 +51,7 @@ def shard(module: nn.Module, student: Encoder, losses: LossSet, mesh: DeviceMesh
 def shard_encoder(encoder: Encoder, mesh: DeviceMesh, policy: MixedPrecisionPolicy | None = None) -> None:
     """Shard each layer, and all other parameters together."""
     options: dict[str, Any] = {"mesh": mesh} | ({"mp_policy": policy} if policy else {})
-    for layer in layer_list(encoder.model, encoder.spec.layers) or ():
+    for layer in encoder.layers or ():
         fully_shard(layer, **options)
     fully_shard(encoder, **options)
 

@@ -105,7 +105,8 @@ class RunModule(DistillModule):
         self._validation.add(lambda batch: self.student(batch["student"]), batch)
 
     def on_validation_epoch_end(self) -> None:
-        self.log_dict({f"val/{name}": value for name, value in self._validation.scores().items()}, batch_size=1)
+        scores = self._validation.scores() | self._validation.written(self.student, self.current_epoch)
+        self.log_dict({f"val/{name}": value for name, value in scores.items()}, batch_size=1)
 
 
 def _whole(hardware: Hardware) -> bool:

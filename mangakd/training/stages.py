@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from mangakd.core.errors import UserError, near
-from mangakd.models.encoder import Encoder, layer_list
+from mangakd.models.encoder import Encoder
 
 TEXTS = ("labelled", "augmented", "unlabelled")
 TEACHERS = ("run", "stored", "previous")
@@ -102,7 +102,7 @@ class Stage:
         if name == "embeddings":
             base = student.model.base_model
             return getattr(base, "embeddings", None) or student.model.get_input_embeddings()
-        layers = layer_list(student.model, student.spec.layers)
+        layers = student.layers
         if layers is None:
             raise UserError(
                 f"{self.key('frozen')}: {student.spec.name} has no list of layers; freeze embeddings alone."

@@ -11,14 +11,16 @@ from mangakd.core.spec import Head
 from mangakd.data.encoded import EncodedSplit
 from mangakd.data.loader import EvalBatches
 from mangakd.data.sampler import Share
+from mangakd.models.encoder import Encoder
 from mangakd.tasks.base import Model, Task
 from mangakd.tasks.meters import Meters, Tensors
+from mangakd.training.validation_texts import ValidationTexts
 
 
 class Validation:
     """batches: this rank's share of the rows. head: of the models. teacher: its answers (N, …) on all rows, where it has any.
 
-    beside: the teacher itself, for a task that compares the models while both answer.
+    beside: the teacher itself, for a task that compares the models while both answer. texts: what the student writes for rows.
 
     All ranks get equally many rows, as every rank must take part in each forward pass of a sharded model. Ranks with a row
     less take one that another rank has too; a row counts once.
@@ -26,12 +28,13 @@ class Validation:
 
     def __init__(
         self, task: Task, head: Head, split: EncodedSplit, batch_size: int, share: Share, teacher: Tensors | None = None,
-        beside: Model | None = None,
+        beside: Model | None = None, texts: ValidationTexts | None = None,
     ) -> None:  # fmt: skip
         rows = len(split)
         places = np.arange(share.rank, -(-rows // share.world) * share.world, share.world)
         self.batches = EvalBatches(split, batch_size, places % rows)
         self._mask = torch.from_numpy(places < rows)[torch.from_numpy(self.batches.order)]
+        self._texts = texts
         self._task, self._teacher, self._columns = task, teacher, list(split.columns)
         self._beside = beside if task.compares else None
         self._new = partial(task.meters, head, together=share.world > 1)
@@ -71,6 +74,10 @@ class Validation:
             scores["retention"] = judge.scores[judge.main].retention(scores[judge.main], whole)
         self._start()
         return scores
+
+    def written(self, student: Encoder, epoch: int) -> dict[str, float]:
+        """The scores of the student's texts after an epoch, from 0 on; {} where it writes none then. All ranks ask together."""
+        return self._texts.scores(student, epoch) if self._texts is not None else {}
 
 
 def _some(tensors: Tensors, mask: Tensor) -> dict[str, Tensor]:

@@ -57,7 +57,8 @@ def test_profiles_have_only_figures_that_planning_reads(profile: str) -> None:
 
 @pytest.mark.parametrize(
     ("workload", "student", "teacher"),
-    [("intent", 14.5e6, 66e6), ("response", 8.03e9, None), ("response_3b", 3.21e9, None), ("response_soft", 8.03e9, 70.6e9)],
+    [("intent", 14.5e6, 66e6), ("response", 8.03e9, None), ("response_3b", 3.21e9, None), ("response_soft", 8.03e9, 70.6e9),
+     ("rewrite", 77.0e6, 247.6e6)],
 )  # fmt: skip
 def test_published_sizes(workload: str, student: float, teacher: float | None, plan: Callable[..., Estimate]) -> None:
     found = plan("h100", f"task={workload.partition('_')[0]}", f"workload={workload}")
@@ -143,7 +144,7 @@ def test_compare_has_a_column_for_each_profile_and_keeps_the_overrides(compose: 
         (["hardware=a100", "task=rerank", "workload.sequences=0"], r"workload\.sequences=0 must be a whole number from 1"),
         (["hardware=a100", "workload.epochs=0"], r"whole numbers above 0; found \{'epochs': 0\}"),
         (["hardware=a100", "workload.student.sizes.num_attention_heads=5"], r"workload\.student\.sizes gives sizes"),
-        (["hardware=a100", "workload=response_lora"], r"workload=response_lora .* Choose task=response\."),
+        (["hardware=a100", "workload=response_lora"], r"workload=response_lora .* Choose task=response or task=rewrite\."),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(overrides: list[str], words: str, compose: Compose) -> None:

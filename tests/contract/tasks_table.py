@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from chat_samples import chat_tokenizer
+from rewrite_rows import columns as rewritten
+from rewrite_rows import rewrite_tokenizer
 from tiny_models import tokenizer
 
 from mangakd.core.spec import Head
@@ -21,6 +23,7 @@ from mangakd.tasks.embedding.judge import EmbeddingJudge
 from mangakd.tasks.embedding.task import Embedding
 from mangakd.tasks.rerank.task import Rerank
 from mangakd.tasks.response.task import Response
+from mangakd.tasks.rewrite.task import Rewrite
 
 REPO = Path(__file__).parents[2]
 PACKAGE = REPO / "tests" / "example_package"
@@ -141,6 +144,12 @@ def answered(count: int) -> dict[str, list]:
     }  # fmt: skip
 
 
+def one_rewrite(count: int) -> dict[str, list]:
+    """Each expansion would be a row of its own."""
+    columns = rewritten(count)
+    return {**columns, "rewrite": [texts[:1] for texts in columns["rewrite"]]}
+
+
 ALL = slice(None)
 EMBEDDING = REPO / "conf" / "task" / "embedding.yaml"
 BOTH = ("anchor", "positive", "text")
@@ -214,6 +223,17 @@ ROWS = [
         lambda head, truth: 60.0 * np.eye(420)[truth["next"]],
         inputs=("prompt", "text", "system"), best={"perplexity": 1.0}, reader=lambda: chat_tokenizer("marked"), most=128,
         labels=False,
+    ),
+    Row(
+        "rewrite", Rewrite, REPO / "conf" / "task" / "rewrite.yaml", one_rewrite,
+        {
+            "two texts": (changed("input", "a text"), r"row 4 holds both an utterance and an input"),
+            "nothing": (changed("utterance", " "), r"row 4 holds neither an utterance nor an input"),
+            "two targets": (changed("target", ("one",)), r"row 4 has both a rewrite and a target"),
+            "no target": (changed("rewrite", (), ALL), r"no row of train .* has a rewrite or a target"),
+        },
+        lambda head, truth: 60.0 * np.eye(420)[truth["next"]],
+        inputs=("utterance", "input"), best={"perplexity": 1.0}, reader=rewrite_tokenizer, most=128, labels=False,
     ),
 ]  # fmt: skip
 

@@ -19,7 +19,8 @@ from mangakd.losses.attention import AttentionLoss
 from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.losses.hidden import HiddenLoss
 from mangakd.losses.output import OutputLoss
-from mangakd.models.encoder import Encoder, layer_list
+from mangakd.models.encoder import Encoder
+from mangakd.models.hidden import layer_list
 from mangakd.teachers.local import LocalTeacher
 from mangakd.training import launch
 from mangakd.training.fit import fit

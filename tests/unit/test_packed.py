@@ -58,7 +58,7 @@ def test_another_sequences_text_never_changes_a_logit(kind: str, attention: str)
         states = []
         for batch in (given, other):
             rows, places = packed.pack(batch, one_row=True)
-            raw = taught._body(**rows, use_cache=False).last_hidden_state
+            raw = taught._bodies[0](**rows, use_cache=False).last_hidden_state
             states.append(packed.at_targets(raw, places, batch[TARGETS]))
     assert torch.equal(states[0][:own], states[1][:own]) and not torch.equal(states[0], states[1])
 

@@ -17,7 +17,7 @@ from mangakd.data.rows import Rows
 from mangakd.evaluation.statistics import BINS
 from mangakd.models.encoder import Encoder
 from mangakd.runs.texts import Tokeniser
-from mangakd.tasks.response import scores
+from mangakd.tasks import token_sums
 from mangakd.tasks.response.encode import encoded, shown
 from mangakd.tasks.response.judge import ResponseJudge
 from mangakd.tasks.response.task import Response
@@ -39,7 +39,7 @@ def ask(own: Encoder, given: Batch, teacher: Encoder | None = None) -> dict[str,
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "cohere"])
 def test_sums_are_those_by_hand(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In float64, of the logits that the models themselves give, token by token."""
-    monkeypatch.setattr(scores, "chunk_size", lambda vocabulary: 3)
+    monkeypatch.setattr(token_sums, "chunk_size", lambda vocabulary: 3)
     own, teacher, given = encoder(kind).double(), encoder(kind, seed=1).double(), batch()
     sums, targets = ask(own, given, teacher), given["student"][TARGETS]
     with torch.no_grad():
@@ -87,7 +87,7 @@ def test_states_that_predict_no_target_are_never_read() -> None:
         output.last_hidden_state = output.last_hidden_state.masked_fill(~read[..., None], float("nan"))
         return output
 
-    own._body.register_forward_hook(poison)
+    own._bodies[0].register_forward_hook(poison)
     poisoned = loss(own(given["student"]), None, given).sum
     assert torch.equal(poisoned, total)
     poisoned.backward()
@@ -120,7 +120,7 @@ def test_what_a_store_holds_of_a_teacher_is_compared() -> None:
         log_p = answer.head.logits(answer.states).log_softmax(-1)
 
     def stored(answer: Any) -> dict[str, Tensor]:
-        return scores.row_sums(student, given["next"], targets.nonzero()[:, 0], len(targets), answer)
+        return token_sums.row_sums(student, given["next"], targets.nonzero()[:, 0], len(targets), answer)
 
     best, none = log_p.topk(8), torch.full((len(log_p),), -torch.inf)
     whole = stored(TopK(torch.arange(log_p.shape[1]).expand_as(log_p), log_p, none))
@@ -136,7 +136,7 @@ def test_models_of_different_vocabularies_are_compared_on_the_common_tokens() ->
     torch.manual_seed(0)
     states, weight = torch.randn(4, 6), torch.randn(9, 6)
     one, other = (FromStates(states, LmHead(weight[:size])) for size in (9, 7))
-    sums = scores.row_sums(one, torch.tensor([0, 1, 8, 2]), torch.tensor([0, 0, 1, 1]), 2, other)
+    sums = token_sums.row_sums(one, torch.tensor([0, 1, 8, 2]), torch.tensor([0, 0, 1, 1]), 2, other)
     torch.testing.assert_close(sums["kl"], torch.zeros(2, dtype=torch.float64), rtol=0, atol=1e-6)
 
 

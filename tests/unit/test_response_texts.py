@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mangakd.tasks.response.texts import exact_match, final_answer, grounded, repetition, rouge_l, words
+from mangakd.tasks.texts import exact_match, final_answer, grounded, repetition, rouge_l, words
 
 TEXTS = st.one_of(
     st.text(max_size=40), st.lists(st.sampled_from(["a", "the", "東京", "#### 3", "1,000", "ไทย", "."])).map(" ".join)

@@ -16,7 +16,7 @@ SHOWN = 5  # prompts
 
 def section(run: Path, judge: Judge, resamples: int, seed: int) -> list[Section]:
     """One section, or none if the models of the run wrote nothing."""
-    generations = read(run)
+    generations = read(run) if judge.written else []  # other judges score texts with the rows that they belong to
     if not generations:
         return []
     models = [name for name in NAMES if name in generations[0].texts]

@@ -75,7 +75,7 @@ def _of_student(run: Run) -> Iterator[Check]:
     yield lambda: models.stage_students(run.parts.stages, sizes, run.parts.task.kind, run.parts.hardware)
     yield lambda: models.lengths(run.given.max_length, {"teacher": sizes.teacher_shape, "student": sizes.student_shape})
     yield lambda: language.lengths(
-        run.given.max_length, run.parts.task.kind, {"teacher": sizes.teacher_shape, "student": sizes.student_shape}
+        run.given.max_length, run.parts.task, {"teacher": sizes.teacher_shape, "student": sizes.student_shape}
     )
     yield lambda: recipe.batches(run.parts.hardware, run.given.max_length)
     yield lambda: late.pairs(
@@ -86,7 +86,7 @@ def _of_student(run: Run) -> Iterator[Check]:
 def _of_recipe(run: Run) -> Iterator[Check]:
     given, parts, sizes, material = run.given, run.parts, run.models, run.material
     yield lambda: language.vocabularies(parts.task, sizes.student_spec, sizes.teacher_spec)
-    yield lambda: language.made_of_classifiers(parts.task.kind, parts.teacher, parts.exports, parts.stages)
+    yield lambda: language.made_of_classifiers(parts.task, parts.teacher, parts.exports, parts.stages)
     yield lambda: material.losses
     yield lambda: recipe.stages(
         parts.stages, material.losses.callbacks, sizes.student_spec,
@@ -97,9 +97,10 @@ def _of_recipe(run: Run) -> Iterator[Check]:
         parts.task, parts.corpus.train, material.losses.callbacks, given.baseline, parts.teacher.fit.mode
     )
     yield lambda: recipe.comparing(material.losses, parts.hardware)
-    yield lambda: recipe.packing(material.losses.callbacks, parts.task.kind, parts.hardware.packing)
+    yield lambda: recipe.packing(material.losses.callbacks, lambda: sizes.head, parts.hardware.packing)
     yield lambda: machine.rates(parts.hardware, parts.optim, parts.stages)
     yield lambda: quantised(parts.stages, parts.hardware, len(parts.corpus.train))
+    yield lambda: language.writing(parts.task, parts.hardware)
     yield lambda: on_policy.writes(parts.on_policy, parts.task)
     yield lambda: on_policy.teachers(parts.on_policy, parts.teacher, parts.stages)
     yield lambda: on_policy.losses(parts.on_policy, material.losses.callbacks, parts.stages)
@@ -122,7 +123,7 @@ def _of_recipe(run: Run) -> Iterator[Check]:
     )
     yield lambda: _refused_texts(run)
     yield lambda: machine.disk(given.folder, sizes.student_shape, _learning(run))
-    yield lambda: recipe.exports(parts.exports, parts.stages)
+    yield lambda: recipe.exports(parts.exports, parts.stages, parts.task)
 
 
 def _refused_texts(run: Run) -> object:

@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mangakd.core.errors import UserError
-from mangakd.core.spec import Kind, ModelSpec
+from mangakd.core.spec import ModelSpec
+from mangakd.models import load
 from mangakd.runs.exports import Exports
 from mangakd.tasks.base import Task
 from mangakd.teachers.options import TeacherOptions
+from mangakd.training.hardware import Hardware
 from mangakd.training.stages import Stage
 
 
@@ -21,30 +23,53 @@ def vocabularies(task: Task, student: ModelSpec, teacher: ModelSpec) -> None:
         )
 
 
-def lengths(max_length: int, kind: Kind, shapes: Mapping[str, Any]) -> None:
+def lengths(max_length: int, task: Task, shapes: Mapping[str, Any]) -> None:
     """Texts longer than a language model was made for: most compute positions, and would read on without an error.
+
+    An encoder has positions for a source, and its decoder as many for a target.
 
     shapes: teacher, student → the model on the meta device.
     """
-    for name, model in shapes.items() if kind == "tokens" else ():
-        most = getattr(model.config, "max_position_embeddings", None)
-        if isinstance(most, int) and max_length > most:
+    for name, model in shapes.items() if task.kind == "tokens" else ():
+        most, target = getattr(model.config, "max_position_embeddings", None), task.max_target_length
+        if not isinstance(most, int):
+            continue
+        if max_length > most and load.positions(model) is None:  # else models.lengths says it
+            cut = (
+                "an answer that does not fit is left out, or cut with task.too_long=cut"
+                if target is None
+                else "a conversation that does not fit loses its oldest turns"
+            )
             raise UserError(
                 f"data.max_length={max_length}, but the {name} is a {model.config.model_type} for {most} tokens at most. Set "
-                f"data.max_length={most} or less; an answer that does not fit is left out, or cut with task.too_long=cut."
+                f"data.max_length={most} or less; {cut}."
+            )
+        if target is not None and target > most:
+            raise UserError(
+                f"task.max_target_length={target}, but the {name} is a {model.config.model_type} that writes {most} tokens at "
+                f"most. Set task.max_target_length={most} or less; a longer target is left out."
             )
 
 
-def made_of_classifiers(kind: Kind, teacher: TeacherOptions, exports: Exports, stages: Sequence[Stage]) -> None:
-    """Ensembles, exports and quantisers, none of which language models have yet."""
-    if kind != "tokens":
+def writing(task: Task, hardware: Hardware) -> None:
+    """A student in shards that would write texts on validation: each step of a shard needs all ranks, and one rank writes."""
+    if task.generate_every and hardware.strategy == "fsdp":
+        raise UserError(
+            f"task.generate_every={task.generate_every} needs a student that is whole on each device: hardware.strategy=fsdp "
+            "spreads it over all of them. Set task.generate_every=0, or hardware.strategy=ddp."
+        )
+
+
+def made_of_classifiers(task: Task, teacher: TeacherOptions, exports: Exports, stages: Sequence[Stage]) -> None:
+    """Ensembles and quantisers, which language models do not have yet, and exports, which only encoder–decoders have."""
+    if task.kind != "tokens":
         return
     if len(teacher.models) > 1:
         raise UserError(
             f"the teacher has {len(teacher.models)} members, and the answers of several language models are not put together. "
             "Give one: teacher=local."
         )
-    if exports.callbacks:
+    if exports.callbacks and task.max_target_length is None:
         raise UserError(
             "export=[…] makes files of encoders, not of language models. Leave it out: student/ in the run's folder is a folder "
             "of transformers, which loads with AutoModelForCausalLM."

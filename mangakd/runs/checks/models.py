@@ -7,9 +7,9 @@ from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
 from mangakd.core.spec import Head, Kind
 from mangakd.losses.base import LossCallback
-from mangakd.models import four_bit, load, lora
+from mangakd.models import four_bit, heads, load, lora, seq2seq
 from mangakd.models.adapters import check_installed
-from mangakd.models.encoder import offers_attention
+from mangakd.models.attention import offers_attention
 from mangakd.models.late import AS_IT_IS, Interaction
 from mangakd.models.outline import Outline
 from mangakd.models.trial import answer_two_texts
@@ -25,7 +25,7 @@ def check_answers(
     outline: Outline | None, path: str, key: str, tokenizer: Any, kind: Kind, interaction: Interaction = AS_IT_IS
 ) -> None:
     """outline: None for a model whose head will be new; that of a language model is never new."""
-    head = Head(kind, 0) if kind == "tokens" else ANY_HEAD
+    head = heads.of_kind(kind, load.load_config(path, key)) if kind == "tokens" else ANY_HEAD
     outline = outline or load.outline_for(path, head, key, interaction)
     answer_two_texts(load.encoder(outline.model, outline.head, key, tokenizer), tokenizer, f"{key}={path}")
 
@@ -113,7 +113,13 @@ def _untapped(name: str, loss: LossCallback, need: Need, side: str, model: Any, 
     kind = model.config.model_type
     if not need.hidden and not need.attention:
         return
-    if model.config.is_encoder_decoder:
+    if seq2seq.writes(model):
+        if need.attention:
+            yield (
+                f"losses.{name} reads attention, and the {side} is a {kind}, whose encoder and decoder are read at their hidden "
+                f"states alone. Leave {name} out of losses; hidden compares layers of both."
+            )
+    elif model.config.is_encoder_decoder:
         yield (
             f"losses.{name} reads layers, and the {side} is a {kind}, which has an encoder and a decoder. Leave {name} out of "
             "losses; losses on logits (hard_label, output) fit."

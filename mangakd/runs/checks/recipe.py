@@ -7,9 +7,10 @@ from pathlib import Path
 
 from mangakd.core.errors import UserError, near
 from mangakd.core.requires import Need
-from mangakd.core.spec import Kind, ModelSpec
+from mangakd.core.spec import Head, ModelSpec
 from mangakd.core.token_logits import TokenAnswer
 from mangakd.data.rows import Rows
+from mangakd.export.variants import check_has
 from mangakd.losses.base import ALWAYS, LossCallback
 from mangakd.losses.loss_set import LossSet
 from mangakd.runs.exports import Exports
@@ -48,9 +49,11 @@ def stages(
                 raise UserError(f"{stage.key('texts')} reads {kind} texts and there are none: set {KEYS[kind]}.")
 
 
-def exports(exports: Exports, stages: Sequence[Stage]) -> None:
-    """Variants that cannot be made, and those that no stage of this run trains."""
+def exports(exports: Exports, stages: Sequence[Stage], task: Task) -> None:
+    """Variants that cannot be made, those that no stage of this run trains, and those that students which write do not have."""
     rows = exports.rows if exports.callbacks else []
+    if task.kind == "tokens":
+        check_has(rows)
     trained = [row.name for row in rows if row.trained]
     if trained and stages[-1].quantise is None:
         raise UserError(
@@ -98,11 +101,16 @@ def batches(hardware: Hardware, max_length: int) -> None:
         )
 
 
-def packing(losses: Mapping[str, LossCallback], kind: Kind, active: bool) -> None:
+def packing(losses: Mapping[str, LossCallback], head: Callable[[], Head], active: bool) -> None:
     """Packed rows beside losses that compare layers token by token, and beside heads whose texts are not packed."""
     if not active:
         return
-    if kind != "tokens":
+    if head().source:
+        raise UserError(
+            "hardware.packing=true packs sequences that a decoder alone reads, and this task's models have an encoder and a "
+            "decoder. Set hardware.packing=false; batches of similar length hold little padding as it is."
+        )
+    if head().kind != "tokens":
         log.warning("hardware.packing=true packs the sequences of language models; it changes nothing here.")
     for name, loss in losses.items():
         both = loss.requires.student | loss.requires.teacher

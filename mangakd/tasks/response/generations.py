@@ -1,4 +1,4 @@
-"""What models write for the report: greedy and drawn answers to some prompts of a split, with their scores (texts.py)."""
+"""What models write for the report: greedy and drawn answers to some prompts of a split, with their scores (tasks/texts.py)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from mangakd.data.rows import Rows
 from mangakd.evaluation.generations import DRAWN, GREEDY, Example, Text
 from mangakd.models.encoder import Encoder
 from mangakd.models.generation import Sampling, Writer, seed_of
-from mangakd.tasks.response import texts
+from mangakd.tasks import texts
 from mangakd.tasks.response.own_text import last_answers
 
 

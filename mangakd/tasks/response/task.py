@@ -25,9 +25,9 @@ from mangakd.tasks.meters import Meters
 from mangakd.tasks.response.encode import COLUMNS, chats_of, encoded, shown
 from mangakd.tasks.response.generations import prompts_of, write_answers
 from mangakd.tasks.response.judge import ResponseJudge
-from mangakd.tasks.response.meters import meters
 from mangakd.tasks.response.own_text import own_text
-from mangakd.tasks.response.scores import row_sums
+from mangakd.tasks.token_meters import meters
+from mangakd.tasks.token_sums import row_sums
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Response(Task):
         return TokensLoss(alpha=0.0)
 
     def ask(self, model: Model, batch: Batch, teacher: Model | None = None) -> dict[str, Tensor]:
-        """Sums over the target tokens of each row (scores.py)."""
+        """Sums over the target tokens of each row (tasks/token_sums.py)."""
         own, targets = model(batch).tokens, batch["student"][TARGETS]
         assert own is not None
         other = None if teacher is None else teacher(batch).tokens

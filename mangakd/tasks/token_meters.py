@@ -1,4 +1,4 @@
-"""The sums of a language model's scores for a batch: those of judge.py, added up."""
+"""The sums of the scores of predicted tokens for a batch: those of token_scores.py, added up."""
 
 from functools import partial
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mangakd.evaluation.statistics import BINS
 from mangakd.tasks.meters import Meter, Meters, Tensors
-from mangakd.tasks.response.judge import MEASURES, Measure
+from mangakd.tasks.token_scores import MEASURES, Measure
 
 BESIDE = ("agreement", "kl", "bucket_kl")
 
