@@ -29,7 +29,6 @@ from mangakd.core.token_logits import FromStates, LmHead
 from mangakd.data.encoded import EncodedSplit
 from mangakd.data.gather import Advance, autocast, to_device
 from mangakd.data.loader import EvalBatches
-from mangakd.models.language import lm_head
 from mangakd.store.codecs import DENSE
 from mangakd.store.manifest import Manifest
 from mangakd.store.shards import in_order
@@ -172,4 +171,4 @@ class Fill:
         """The teacher's, with the dtype that its products have in this precision."""
         (encoder,) = self.teacher.prepare(self.context.device, Need(answer=True)).encoders
         with autocast(self.context.device, self.context.precision):
-            return lm_head(encoder.model)
+            return encoder.lm_head
