@@ -21,7 +21,7 @@ from mangakd.core.locks import waiting_lock
 from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import Kind, ModelSpec
-from mangakd.core.token_logits import LmHead, TokenAnswer
+from mangakd.core.token_logits import LmHead, TokenAnswer, TopK
 from mangakd.store.codecs import DENSE, FLOATS, OF_TOKENS
 from mangakd.store.manifest import Manifest
 from mangakd.store.reader import StoreReader
@@ -36,6 +36,7 @@ from mangakd.teachers.standard import Scale
 from mangakd.teachers.token_kinds import ANSWERS, given
 
 log = logging.getLogger(__name__)
+SAMPLE, MUCH = 64, 0.1  # sequences; share of the probability (benchmarks/results/stored_kinds.md)
 
 
 class CachedTeacher(TeacherProvider):
@@ -168,6 +169,8 @@ class Cached(EnsembleOptions):
                 fill(folder, manifest, live, context)
         reader = StoreReader(folder, manifest, allow_mismatch=self.allow_mismatch)
         _note_scarce(reader.manifest)
+        if reader.manifest.kind == "topk":
+            _note_tail(reader, context)
         cached = CachedTeacher(reader, live.spec, normalised(None, reader.manifest.members), self.combine)
         if isinstance(live, ConcatenatedTeacher):
             cached.weights = normalised(self.weights, len(live.widths))
@@ -198,6 +201,20 @@ def _note_scarce(manifest: Manifest) -> None:
         log.warning(
             "scores will have no KL to the teacher: its store holds %s at T = %g. teacher.stored_as=states gives it, and topk at "
             "T = 1 a lower bound.", manifest.kind, manifest.temperature,
+        )  # fmt: skip
+
+
+def _note_tail(reader: StoreReader, context: TeacherContext) -> None:
+    """Warn where the tokens beside the K best have much of the teacher's probability: of them the loss sees the sum alone."""
+    split = context.splits["train"]
+    keys = split.teacher.keys[split.sequences.units["targets"] > 0][:SAMPLE]
+    answer = given(reader.lookup(keys), reader.manifest, None, torch.device("cpu"))
+    assert isinstance(answer, TopK)
+    if (share := float(answer.tail.exp().mean())) > MUCH:
+        log.warning(
+            "the store holds %d tokens of each answer, and all others have %.0f%% of the teacher's probability at T = %g. The "
+            "loss sees only their sum. Set teacher.stored_as=states (or draws), or distill.temperature=1.",
+            reader.manifest.size, 100 * share, reader.manifest.temperature,
         )  # fmt: skip
 
 

@@ -131,6 +131,8 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(
         (["losses=[tokens,output]"], r"losses\.output .* needs a head of labels"),
         (["losses=[tokens,vector]"], r"losses\.vector .* needs a head of vector"),
         (["data.max_length=300"], r"data\.max_length=300, but the teacher is a llama for 256 tokens.*task\.too_long=cut"),
+        (["hardware.tokens_per_batch=255"], r"255 holds no sequence of data\.max_length=256 .*tokens_per_batch=256"),
+        (["hardware.tokens_per_batch=0"], r"hardware\.tokens_per_batch=0 must be a whole number of tokens from 1 on, or null"),
         (["data.max_length=12"], r"no answer fits into data\.max_length=12; the shortest sequence has \d+ tokens"),
         (["export=[onnx]"], r"export=\[…\] makes files of encoders, not of language models"),
         (["teacher=ensemble"], r"the teacher has 3 members.*Give one: teacher=local"),

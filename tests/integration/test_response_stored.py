@@ -44,6 +44,7 @@ def test_scores_beside_each_kind_of_store(
     assert "test/kl" not in topk and 0 < topk["test/bucket_kl"] < states["test/kl"] * 1.02
     assert not {"test/kl", "test/bucket_kl"} & draws.keys()
     assert "scores will have no KL to the teacher: its store holds draws at T = 1" in caplog.text
+    assert "the store holds 8 tokens of each answer, and all others have" in caplog.text
     assert "KL(teacher ‖ student) a token, at least" in (folders["topk"] / "report.md").read_text()
 
 

@@ -117,7 +117,7 @@ def test_the_section(tmp_path: Path) -> None:
 
 
 def test_models_write_as_they_come_and_are_as_before(tmp_path: Path) -> None:
-    made, model = Generations(samples(tmp_path, 2), tmp_path, torch.device("cpu")), writer().train()
+    made, model = Generations(samples(tmp_path, 2), 6, tmp_path, torch.device("cpu")), writer().train()
     made.add("teacher", [])
     assert read(tmp_path) == []
     made.add("student", [model])
