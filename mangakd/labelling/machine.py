@@ -56,6 +56,12 @@ class OnThisMachine(Provider):
 
     @cached_property
     def _tokenizer(self) -> Any:
+        config = load.load_config(self.path, KEY)
+        if config.is_encoder_decoder != self.head.source:
+            what, way = ("an encoder and a decoder", "provider=seq2seq writes=rewrites")
+            if self.head.source:
+                what, way = ("a decoder alone", "provider=local")
+            raise UserError(f"{KEY}={self.path} is a {config.model_type}, which has {what}: set {way}.")
         return load.load_tokenizer(self.path, KEY, "tokens")
 
     @cached_property
