@@ -66,9 +66,10 @@ class OnThisMachine(Provider):
 
     @cached_property
     def _encoder(self) -> Encoder:
+        tokenizer = self._tokenizer  # refuses a model of the other kind
         model = load.read_model(load.outline_for(self.path, self.head, KEY), self.path, KEY, getattr(torch, self.dtype))
-        encoder = load.encoder(model, self.head, self.path, self._tokenizer)
-        return check_numbers(encoder, self._tokenizer, f"{KEY}={self.path}")
+        encoder = load.encoder(model, self.head, self.path, tokenizer)
+        return check_numbers(encoder, tokenizer, f"{KEY}={self.path}")
 
     @cached_property
     def _weights(self) -> str:
