@@ -56,13 +56,20 @@ class OnThisMachine(Provider):
 
     @cached_property
     def _tokenizer(self) -> Any:
+        config = load.load_config(self.path, KEY)
+        if config.is_encoder_decoder != self.head.source:
+            what, way = ("an encoder and a decoder", "provider=seq2seq writes=rewrites")
+            if self.head.source:
+                what, way = ("a decoder alone", "provider=local")
+            raise UserError(f"{KEY}={self.path} is a {config.model_type}, which has {what}: set {way}.")
         return load.load_tokenizer(self.path, KEY, "tokens")
 
     @cached_property
     def _encoder(self) -> Encoder:
+        tokenizer = self._tokenizer  # refuses a model of the other kind
         model = load.read_model(load.outline_for(self.path, self.head, KEY), self.path, KEY, getattr(torch, self.dtype))
-        encoder = load.encoder(model, self.head, self.path, self._tokenizer)
-        return check_numbers(encoder, self._tokenizer, f"{KEY}={self.path}")
+        encoder = load.encoder(model, self.head, self.path, tokenizer)
+        return check_numbers(encoder, tokenizer, f"{KEY}={self.path}")
 
     @cached_property
     def _weights(self) -> str:

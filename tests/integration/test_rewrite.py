@@ -74,7 +74,8 @@ def typed(model: str, tmp_path: Path) -> list[str]:
         (tmp_path / f"{key}.jsonl").write_text("\n".join(map(json.dumps, lines(i, count))) + "\n")
     files = [f"data.{key}={tmp_path / f'{key}.jsonl'}" for key in COUNTS]
     return [
-        "task=rewrite", "data=files", "baseline=false", *files, "data.columns.source=kind", f"teacher.path={model}", "data.max_length=80",
+        "task=rewrite", "data=files", "baseline=false", *files, "data.columns.source=kind", f"teacher.path={model}",
+        "data.max_length=80",
         "teacher.fit={mode: always, epochs: 10, lr: 0.01}", "student.layers=[2,3,5]", "hardware=cpu",
         "hardware.precision=32-true", "hardware.batch_size=16", "hardware.accumulate=1", "trainer.max_epochs=2", "optim.lr=0.01",
         "task.max_target_length=24",

@@ -10,12 +10,14 @@ import pytest
 import torch
 import yaml
 from conftest import REPO
+from language_folder import save_language_model
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from mangakd.core.errors import UserError
 from mangakd.data.sources import Files
 from mangakd.labelling.forms import Rewrites, Turns
 from mangakd.labelling.label import Options, label, read_prompts
+from mangakd.labelling.local import Local
 from mangakd.labelling.provider import Answer, Request
 from mangakd.labelling.seq2seq import Seq2Seq
 from mangakd.models import embedded_t5
@@ -186,3 +188,11 @@ def test_options_outside_their_range_are_refused(options: dict[str, Any], words:
 def test_a_search_does_not_draw(model: Path) -> None:
     with pytest.raises(UserError, match=r"temperature=1\.0 draws"):
         next(Seq2Seq(path=str(model), beams=2).answers(requests(1), Sampling(1.0), 0, print))
+
+
+def test_the_other_kind_of_model_is_refused(model: Path, tmp_path: Path) -> None:
+    other = save_language_model(tmp_path / "llama")
+    with pytest.raises(UserError, match="t5, which has an encoder and a decoder: set provider=seq2seq"):
+        _ = Local(path=str(model)).identity
+    with pytest.raises(UserError, match="llama, which has a decoder alone: set provider=local"):
+        _ = Seq2Seq(path=str(other)).identity
