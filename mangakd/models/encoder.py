@@ -20,7 +20,7 @@ from mangakd.core.errors import UserError
 from mangakd.core.outputs import TARGETS, AttentionTap, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import ModelSpec
-from mangakd.core.token_logits import FromStates
+from mangakd.core.token_logits import FromStates, LmHead
 from mangakd.models import attention, by_length, heads, hidden, language, packed, seq2seq
 from mangakd.models.adapters import Adapters
 from mangakd.models.compiled import compiled
@@ -72,6 +72,11 @@ class Encoder(nn.Module):
         if self.spec.head.source:
             return seq2seq.bodies(self.model)
         return (language.decoder(self.model) if self.spec.head.kind == "tokens" else self.model,)
+
+    @property
+    def lm_head(self) -> LmHead:
+        """Of a model that answers with tokens."""
+        return (seq2seq if self.spec.head.source else language).lm_head(self.model)
 
     @property
     def layers(self) -> list[nn.Module] | None:
@@ -202,7 +207,7 @@ class Encoder(nn.Module):
             states = (
                 language.at_targets(states, targets) if places is None else packed.at_targets(states, places, targets)
             )
-            fields["tokens"] = FromStates(states, language.lm_head(self.model))
+            fields["tokens"] = FromStates(states, self.lm_head)
         return Outputs(**{"logits": None, **fields}, mask=mask, hidden=layers, attention=taps)
 
     def _tap_hidden(self) -> None:

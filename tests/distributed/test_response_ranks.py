@@ -63,10 +63,14 @@ def ends(folder: Path, hardware: Hardware) -> Ends:
         part(folder, hardware)
     else:
         launch.start(part, (folder, hardware), hardware, folder, no_user_error)
-    weights = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"], scores_of(folder)
+
+
+def scores_of(folder: Path) -> dict[str, float]:
+    """Of the last validation."""
     with (folder / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["val/perplexity"]]
-    return weights, {name: float(value) for name, value in rows[-1].items() if name.startswith("val/")}
+    return {name: float(value) for name, value in rows[-1].items() if name.startswith("val/")}
 
 
 def no_user_error(error: BaseException) -> str | None:
