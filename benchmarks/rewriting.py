@@ -67,8 +67,8 @@ def main() -> None:
     files = prepared(options)
     test = _lines(files["test"])
     index = Search().index(Rows({name: [row.get(name, "") for row in test] for name in ("answer", "query_id")}))
-    teacher = teacher_of(options, files)
     student = student_of(options, files)
+    teacher = teacher_of(options, files, student)
     texts = {"copy": [row["utterance"] for row in test], "human": [row["rewrite"] for row in test]}
     texts["teacher"] = written(options, teacher, files["test"], options.work / "teacher_test.jsonl")
     for system, own in texts.items():
@@ -123,8 +123,9 @@ def asked() -> Rewrites:
     return Rewrites(**(yaml.safe_load((ROOT / "conf" / "label.yaml").read_text())["rewriting"] | {"examples": []}))
 
 
-def teacher_of(options: argparse.Namespace, files: Mapping[str, Path]) -> Path:
-    """The folder of the fine-tuned teacher."""
+def teacher_of(options: argparse.Namespace, files: Mapping[str, Path], student: Any) -> Path:
+    """The folder of the fine-tuned teacher. embedded_t5 is the student's own folder, so that both have one tokenizer."""
+    path = student if options.teacher == embedded_t5.NAME else options.teacher
     cache = options.work / "cache_teacher"
     words = ["task=rewrite", f"data.max_length={LENGTH}", "student=t5_tiny", "task.generate=0"]
     if options.teacher == embedded_lm.NAME:
@@ -139,12 +140,7 @@ def teacher_of(options: argparse.Namespace, files: Mapping[str, Path]) -> Path:
         f"data.test_path={files['dev']}",
         "data=files",
     ]
-    words += [
-        f"teacher.path={options.teacher}",
-        "teacher.fit.mode=always",
-        "teacher.fit.epochs=2",
-        "teacher.fit.lr=2e-4",
-    ]
+    words += [f"teacher.path={path}", "teacher.fit.mode=always", "teacher.fit.epochs=2", "teacher.fit.lr=2e-4"]
     folders = cache / "teachers"
     if not any(folders.glob("*/config.json")):
         words += ["hardware=cpu", "hardware.batch_size=16", "hardware.accumulate=1", f"paths.cache={cache}"]

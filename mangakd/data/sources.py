@@ -107,7 +107,7 @@ class MangaAnswers(Source):
 
 @dataclass
 class MangaRewrites(Source):
-    """The synthetic MangaAssist conversations: 4,000 / 200 / 400 turns, each with its rewrite, or three rewrites of a search.
+    """The synthetic MangaAssist conversations: 4,000 / 200 / 800 turns, each with its rewrite, or three rewrites of a search.
 
     Column `answer` is what the shop answers, so that a search with the rewrite can be scored.
     """

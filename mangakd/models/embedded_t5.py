@@ -64,14 +64,9 @@ def train_tokenizer(texts: Sequence[str]) -> Any:
 
 def config(tokenizer: Any) -> T5Config:
     """Of a model that reads with this tokenizer."""
+    ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "eos_token_id")}
     start = tokenizer.pad_token_id
-    return T5Config(
-        **SIZES,
-        vocab_size=len(tokenizer),
-        pad_token_id=start,
-        eos_token_id=tokenizer.eos_token_id,
-        decoder_start_token_id=start,
-    )
+    return T5Config(**{**SIZES, **ids, "decoder_start_token_id": start, "vocab_size": len(tokenizer)})
 
 
 @torch.no_grad()

@@ -46,7 +46,9 @@ def _volume(speaker: Speaker) -> Slots:
 
 
 def _order(speaker: Speaker) -> Slots:
-    return {"number": str(10_000 + int(speaker.draw() * 90_000))}
+    return {
+        "number": "".join(speaker.rng.sample("0123456789", 3))
+    }  # no digit twice: a tiny model copies by the token before
 
 
 def _code(speaker: Speaker) -> Slots:
@@ -70,7 +72,7 @@ def facts(it: str) -> Slots:
 
 
 VOLUME = Subject(
-    "volume", 6, _volume, "{title} volume {number}",
+    "volume", 8, _volume, "{title} volume {number}",
     (
         Ask(("how much is it?", "what does it cost?", "how much?", "~and the price?"),
             "how much does {it} cost?", "{it} costs {fee} euros."),
@@ -96,7 +98,7 @@ VOLUME = Subject(
     ),
 )  # fmt: skip
 ORDER = Subject(
-    "order", 3, _order, "order MA-{number}",
+    "order", 4, _order, "order MA-{number}",
     (
         Ask(("where is it?", "has it been sent?", "is it on its way?", "~any news?"),
             "where is {it}?", "{it} left our store {sent}."),
@@ -113,7 +115,7 @@ ORDER = Subject(
     ),
 )  # fmt: skip
 SHOP = Subject(
-    "shop", 2, _drawn("city"), "the shop in {city}",
+    "shop", 1, _drawn("city"), "the shop in {city}",
     (
         Ask(("when does it open?", "when do you open?", "is it open now?", "~from when on?"),
             "when does {it} open?", "{it} opens at {opens}."),
@@ -128,7 +130,7 @@ SHOP = Subject(
     ),
 )  # fmt: skip
 COUNTRY = Subject(
-    "country", 2, _drawn("country"), "{country}",
+    "country", 1, _drawn("country"), "{country}",
     (
         Ask(("what does shipping there cost?", "how much is shipping?", "and the postage?", "~is it expensive?"),
             "what does shipping to {it} cost?", "shipping to {it} costs {fee} euros."),
@@ -141,7 +143,7 @@ COUNTRY = Subject(
     ),
 )  # fmt: skip
 CODE = Subject(
-    "code", 2, _code, "{code}",
+    "code", 3, _code, "{code}",
     (
         Ask(("is it still valid?", "does it still work?", "until when?", "~has it ended?"),
             "is {it} still valid?", "{it} runs until {month}."),

@@ -11,7 +11,7 @@ from mangakd.data.sources import MangaRewrites
 from mangakd.shop.manga_rewrites import SIZES, Turn, make_split
 from mangakd.shop.manga_titles import NEW_TITLES
 
-DIGESTS = {"train": "5d6d945818a46266", "validation": "54e5267902a82ffc", "test": "3eb236d7d85be763"}
+DIGESTS = {"train": "047502f4d667be92", "validation": "a0ff3b8ac0898113", "test": "e601dc999e7effcb"}
 SUBJECTS = {"volume", "order", "shop", "country", "code"}
 
 
@@ -43,7 +43,7 @@ def test_a_history_is_what_was_said_before(splits: dict[str, list[Turn]]) -> Non
         else:
             assert turn.history == (*before.history, before.utterance, before.answer)
         before = turn
-    assert max(len(turn.history) for turn in splits["train"]) == 8
+    assert max(len(turn.history) for turn in splits["train"]) == 4
 
 
 def test_a_rewrite_names_what_the_utterance_leaves_out(splits: dict[str, list[Turn]]) -> None:
@@ -51,8 +51,7 @@ def test_a_rewrite_names_what_the_utterance_leaves_out(splits: dict[str, list[Tu
     later = [turn for turn in splits["test"] if turn.history]
     named = [re.findall(r"\d+|[A-Z]\w+", turn.rewrites[0]) for turn in later]
     said = [" ".join((*turn.history, turn.utterance)).lower() for turn in later]
-    known = [all(name.lower() in text for name in names) for names, text in zip(named, said, strict=True)]
-    assert sum(known) / len(later) > 0.9  # typing noise hits the others
+    assert all(all(name.lower() in text for name in names) for names, text in zip(named, said, strict=True))
     lacks = [
         any(name.lower() not in turn.utterance.lower() for name in names)
         for names, turn in zip(named, later, strict=True)
