@@ -153,6 +153,11 @@ def test_a_stored_teacher_writes_too(typed: list[str], run_here: RunHere, compos
         (["task.template=abc"], r"task\.template='abc' must hold \{turns\} once"),
         (["task.monitor=recall@10"], r"set task\.generate_every=1, or task\.monitor=perplexity"),
         (["task.monitor=kl"], r"task\.monitor='kl' is no metric.*exact_match"),
+        (
+            ["task.generate_every=1", "hardware.strategy=fsdp", "hardware.devices=2"],
+            r"task\.generate_every=1 needs a student that is whole on each device",
+        ),
+        (["data.columns.rewrite=url"], r"data\.columns\.rewrite=url names a column that no file has"),
         (["distill.lmbda=0.5"], r"distill\.lmbda=0\.5: the student writes texts"),
         (
             ["teacher.path={bart}", "data.max_length=40", "task.max_target_length=60"],
