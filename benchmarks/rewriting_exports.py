@@ -3,9 +3,9 @@
     python benchmarks/rewriting_exports.py          a T5 of t5-small's shape, 24 new tokens
 
 The model has t5-small's shape (6 + 6 layers, d_model 512, 32,128 tokens) and random weights, as only time is measured; no side
-stops before the last of the new tokens. Each side tokenises, writes and decodes the same queries, one at a time, on one thread, in
-one process. PyTorch writes greedily with its cache of keys and values. Sides take turns, and the order turns around each round. The
-aim: the fastest INT8 variant is 3 times as fast as PyTorch.
+stops before the last of the new tokens. Each side tokenises, writes and decodes the same queries, one at a time, on one thread
+and in one process. PyTorch writes greedily with its cache. Sides take turns, and the order turns around each round.
+The aim: the fastest INT8 variant is 3 times as fast as PyTorch.
 """
 
 from __future__ import annotations
