@@ -1,6 +1,6 @@
 """A training step of a language model with random weights on one device: tokens a second and peak memory.
 
-Imported by gpu.py. mangakd does not train language models yet; this is the plain next-token step that its plan for one A100
+Imported by gpu.py. This is the plain next-token step, without mangakd, that its plan for one A100
 is about: frozen bf16 weights, LoRA adapters of rank 16 in fp32 on all matrices of all layers under bf16 autocast, AdamW on the
 adapters, every layer computed again in backward. A step is 8 texts of 512 tokens, in the largest micro-batches that fit.
 """

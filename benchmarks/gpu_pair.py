@@ -220,11 +220,16 @@ class Pair:
         )  # fmt: skip
         return Cached(path="random").provider(context)
 
+    @property
+    def rows(self) -> int:
+        """Of an optimizer step."""
+        return self.hardware.step.most(self.hardware.max_length)
+
     def plan(self, kind: str, machine: Machine) -> Estimate:
         models = (Model.from_sizes(getattr(self, side), side, "labels", side) for side in ("student", "teacher"))
         hardware = self.hardware
         job = Job(
-            f"intent pair, teacher {kind}", self.schedule.steps * hardware.step_rows, 1, hardware.batch_size, hardware.max_length,
+            f"intent pair, teacher {kind}", self.schedule.steps * self.rows, 1, hardware.batch_size, hardware.max_length,
             precision=hardware.precision, teacher=TEACHERS[kind],
             teacher_dtype=str(hardware.teacher.weights()).removeprefix("torch."),
         )  # fmt: skip
@@ -234,13 +239,13 @@ class Pair:
         """One row of the result. kind: of teacher."""
         gc.collect()
         hardware, clock = self.hardware, Clock(self.schedule, self.device)
-        train = self.split(self.schedule.steps * hardware.step_rows, seed=1)
+        train = self.split(self.schedule.steps * self.rows, seed=1)
         student, teacher = self.encoder("student").train(), self.provider(kind, train, folder)
         gc.collect()  # the teacher that filled a store must not count as memory of the training
         losses = LossSet({"hard_label": HardLabelLoss(weight=0.3), "output": OutputLoss(weight=0.7, temperature=2.0)})
         losses.bind(student.spec, teacher.spec)
         setup = Fit(
-            f"intent pair, teacher {kind}", folder / kind, Classification(), train, self.split(hardware.step_rows, seed=2),
+            f"intent pair, teacher {kind}", folder / kind, Classification(), train, self.split(self.rows, seed=2),
             Optim(), hardware, 0, {"max_epochs": 1, "limit_val_batches": 0},
             loggers=[CSVLogger(folder / kind, name="", version="")],
         )  # fmt: skip
@@ -250,7 +255,7 @@ class Pair:
         step = clock.step_seconds()
         return {
             "teacher": kind,
-            "samples_per_second": hardware.step_rows / step,
+            "samples_per_second": self.rows / step,
             "samples_per_second_planned": expected.samples_per_second,
             "step_ms": 1e3 * step,
             "windows_ms": [1e3 * seconds for seconds in clock.seconds],

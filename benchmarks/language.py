@@ -34,10 +34,10 @@ COMMON = [
     "data=files", "data.columns.prompt=question", "data.test_limit=8",
 ]  # fmt: skip
 STUDENTS = {
-    "10": [1, 4, 7, 10, 13, 16, 19, 22, 26, 30],
+    "10": [1, 2, 3, 4, 5, 14, 22, 28, 29, 30],
     "10-first": [1, 2, 3, 4, 5, 6, 7, 8, 9, 30],
-    "10-ends": [1, 2, 3, 4, 5, 14, 22, 28, 29, 30],
-    "15": [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 26, 28, 30],
+    "10-spread": [1, 4, 7, 10, 13, 16, 19, 22, 26, 30],
+    "15": [1, 2, 3, 4, 5, 6, 7, 8, 13, 17, 21, 25, 28, 29, 30],
 }
 WRITTEN = "WRITTEN"  # GSM8K's training questions with answers of the teacher
 NO_KD = ["distill.alpha=0"]
@@ -45,23 +45,25 @@ LONG, SHORT = [f"trainer.max_epochs={EPOCHS}"], ["trainer.max_epochs=1"]
 TOPK, HIDDEN = ["teacher=cached"], ["losses=[tokens,hidden]"]
 RECIPES = {
     "10-first_short": [*TOPK, *SHORT],
-    "10-ends_short": [*TOPK, *SHORT],
+    "10-spread_short": [*TOPK, *SHORT],
     "10_short": [*TOPK, *SHORT],
     "10": [*NO_KD, *LONG],
     "10_topk": [*TOPK, *LONG],
     "10_hidden": [*HIDDEN, *LONG],
+    "10_cosine": [*HIDDEN, "losses.hidden.compare=cosine", *LONG],
     "10_sequence": [*NO_KD, *LONG, f"data.path={WRITTEN}"],
     "15": [*NO_KD, *LONG],
     "15_topk": [*TOPK, *LONG],
 }
-NOTE = f"""GSM8K: {ROWS} training questions with their answers, {EPOCHS} epochs (*short*: one) in steps of 8, bf16-mixed, learning
-rate 5e-4; {TEST} test questions. The number is of layers kept: *10* and *15* evenly spread, *10-first* the first nine and the
-last, *10-ends* five from each end. The teacher is SmolLM2-135M-Instruct as it was published. Without a word after the number:
-no KD, cross-entropy with GSM8K's answers; *topk*: forward KL with 64 stored tokens and the tail, alpha 0.9; *hidden*: hidden
-states besides, with a live teacher; *sequence*: cross-entropy with answers that the teacher wrote, greedily, to the same
-questions. Scores are of all target tokens of GSM8K's own answers; KL is that of teacher to student over the whole vocabulary.
-Means over seeds; 95 % intervals of the bootstrap over test answers, paired for the ratio. CPU minutes are of the run, with
-its store where it made it.
+NOTE = f"""GSM8K: {ROWS} training questions with their answers, {EPOCHS} epochs (*short*: one) in steps of 8, bf16-mixed,
+learning rate 5e-4; {TEST} test questions. The number is of layers kept: *10* and *15* more from both ends than from
+the middle, *10-first* the first nine and the last, *10-spread* evenly spread. The teacher is SmolLM2-135M-Instruct as
+it was published. Without a word after the number: no KD, cross-entropy with GSM8K's answers; *topk*: forward KL with
+64 stored tokens and the tail, alpha 0.9; *hidden*: hidden states besides, with a live teacher, by their squared
+error; *cosine*: by their angle; *sequence*: cross-entropy with answers that the teacher wrote, greedily, to the same
+questions. Scores are of all target tokens of GSM8K's own answers; KL is that of teacher to student over the whole
+vocabulary. Means over seeds; 95 % intervals of the bootstrap over test answers, paired for the ratio. CPU minutes are
+of the run, with its store where it made it.
 
 """
 
@@ -135,7 +137,7 @@ def _lines(file: Path) -> list[dict[str, Any]]:
 
 @torch.inference_mode()
 def answers(student: Path, options: argparse.Namespace) -> dict[str, list[float]]:
-    """For each test answer: its target tokens, and the sums over them of −log q of student and teacher, of KL, and of agreement."""
+    """For each test answer: its target tokens, and sums over them: −log q of student and teacher, KL, agreement."""
     place = locate("embedded_lm")
     tokenizer = AutoTokenizer.from_pretrained(place)
     models = [AutoModelForCausalLM.from_pretrained(each, dtype=torch.float32).eval() for each in (student, place)]

@@ -40,6 +40,7 @@ from torch import Tensor, nn
 import mangakd
 from mangakd.core.numbers import largest
 from mangakd.data.loader import TrainLoader
+from mangakd.data.steps import RowSteps
 from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
@@ -200,7 +201,7 @@ def live_sides(setup: Parts, options: argparse.Namespace) -> dict[str, Side]:
 
 def first_batches(setup: Parts, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The first batches of `fit()`."""
-    loader = iter(TrainLoader(setup.train, options.batch_size, SEED))
+    loader = iter(TrainLoader(setup.train, RowSteps(options.batch_size), SEED))
     return [dict(next(loader)) for _ in range(options.warmup + options.steps)]
 
 

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
+
+from results_file import machine, table, write
 
 PEERS = Path(__file__).resolve().parent / "peers"
 Line = dict[str, Any]
 QUIET = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def parse(description: str, data: str, peer: str, rows: int, name: str) -> argparse.Namespace:
+    """The command line. data: the folder that it names. peer: the package of the other Python. name: of the result."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", required=True, help=f"the folder {data}")
+    parser.add_argument("--peers-python", required=True, help=f"a Python with {peer}")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=rows)
+    parser.add_argument("--name", default=f"{name}_{date.today().isoformat()}", help="writes results/NAME.json and .md")
+    options = parser.parse_args()
+    print(f"{machine()['cpu']}, {machine()['cores']} cores", flush=True)
+    return options
 
 
 def child(title: str, command: Sequence[str]) -> Line:
@@ -49,3 +66,19 @@ def versions(lines: Mapping[str, Sequence[Line]]) -> dict[str, str]:
     every = [line for each in lines.values() for line in each]
     torches = ", ".join(sorted({line["torch"] for line in every}))
     return {**{line["framework"]: line["version"] for line in every}, "torch": torches}
+
+
+def ratios(speeds: Mapping[str, float]) -> dict[str, float]:
+    """To the first of them."""
+    base = next(iter(speeds.values()))
+    return {title: round(value / base, 2) for title, value in speeds.items()}
+
+
+def save(
+    name: str, title: str, lines: Mapping[str, Sequence[Line]], ratios: Mapping[str, Any], columns: Sequence[str],
+    rows: Sequence[Sequence[str]], note: str,
+) -> Path:  # fmt: skip
+    """results/NAME.json and .md. columns, rows: of the table. note: below it, with {rounds}."""
+    rounds = min(map(len, lines.values()))
+    content = {"versions": versions(lines), "rounds": rounds, "ratios": ratios, "lines": lines}
+    return write(name, title, content, f"{table(columns, rows)}\n\n{note.format(rounds=rounds)}")

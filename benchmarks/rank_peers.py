@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from datetime import date
 from pathlib import Path
 
-from peer_runs import PEERS, Line, child, measure, median, versions
-from results_file import machine, table, write
+from peer_runs import PEERS, Line, child, measure, median, parse, ratios, save
 
 THEIRS, OURS = "sentence_transformers_kd.py", "mangakd_rank.py"
 VARIANTS = {
@@ -45,33 +43,21 @@ def run(title: str, seed: int, options: argparse.Namespace) -> Line:
     return child(title, [python, str(PEERS / script), *words])
 
 
-def save(lines: dict[str, list[Line]], options: argparse.Namespace) -> Path:
-    rows, ratios = [], {}
+def save_all(lines: dict[str, list[Line]], name: str) -> Path:
+    rows, own = [], {}
     for task in TASKS:
-        speed = {name: median(lines[f"{task}: {name}"], "samples_per_cpu_s") for name in VARIANTS}
-        base = speed[next(iter(VARIANTS))]
-        ratios[task] = {name: round(value / base, 2) for name, value in speed.items()}
-        rows += [[task, name, f"{value:.2f}", f"{value / base:.2f}"] for name, value in speed.items()]
-    rounds = min(map(len, lines.values()))
-    text = f"{table(('task', 'what', 'samples per CPU s', 'ratio'), rows)}\n\n{NOTE.format(rounds=rounds)}"
-    content = {"versions": versions(lines), "rounds": rounds, "ratios": ratios, "lines": lines}
-    return write(options.name, "Rerankers and embedding models beside sentence-transformers", content, text)
+        speeds = {variant: median(lines[f"{task}: {variant}"], "samples_per_cpu_s") for variant in VARIANTS}
+        own[task] = ratios(speeds)
+        rows += [[task, each, f"{speed:.2f}", f"{own[task][each]:.2f}"] for each, speed in speeds.items()]
+    title = "Rerankers and embedding models beside sentence-transformers"
+    return save(name, title, lines, own, ("task", "what", "samples per CPU s", "ratio"), rows, NOTE)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="the folder medquad")
-    parser.add_argument("--peers-python", required=True, help="a Python with sentence-transformers")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=1200)
-    parser.add_argument(
-        "--name", default=f"rank_peers_{date.today().isoformat()}", help="writes results/NAME.json and .md"
-    )
-    options = parser.parse_args()
-    print(f"{machine()['cpu']}, {machine()['cores']} cores", flush=True)
+    options = parse(__doc__.splitlines()[0], "medquad", "sentence-transformers", 1200, "rank_peers")
     titles = [f"{task}: {name}" for task in TASKS for name in VARIANTS]
     for lines in measure(titles, options.rounds, lambda *which: run(*which, options), "samples_per_cpu_s"):
-        print(save(lines, options))  # after each round, so that a run that is stopped leaves what it has
+        print(save_all(lines, options.name))  # after each round, so that a run that is stopped leaves what it has
 
 
 if __name__ == "__main__":

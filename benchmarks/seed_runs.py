@@ -35,14 +35,18 @@ PATHS = (
 )
 
 
-def parsed(doc: str | None, data: str, recipes: Collection[str]) -> argparse.Namespace:
-    """The words of such a benchmark. data: what --data is."""
+def parsed(
+    doc: str | None, data: str, recipes: Collection[str], more: Mapping[str, tuple[str, str]] | None = None
+) -> argparse.Namespace:
+    """The words of such a benchmark. data: what --data is. more: words of its own → default and help."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help=data)
     parser.add_argument("--work", type=Path, required=True, help="folder for the runs and the cache")
     parser.add_argument("--only", nargs="+", choices=recipes, default=list(recipes))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--source", type=Path, default=ROOT, help="folder of train.py: a copy, when this one is edited")
+    for name, (default, what) in (more or {}).items():
+        parser.add_argument(f"--{name}", default=default, help=what)
     return parser.parse_args()
 
 

@@ -9,13 +9,10 @@ the first 10 layers of SmolLM2-135M learn from all 30 by forward KL. `teacher.pa
 
 from __future__ import annotations
 
-import argparse
 import sys
-from datetime import date
 from pathlib import Path
 
-from peer_runs import PEERS, Line, child, measure, median, versions
-from results_file import machine, table, write
+from peer_runs import PEERS, Line, child, measure, median, parse, ratios, save
 
 from mangakd.models.embedded_lm import NAME
 from mangakd.models.location import locate
@@ -42,28 +39,15 @@ answers, without padding.
 - *bf16*: matrix products in bf16 (`hardware.precision=auto` has it on a CPU with bf16 units)."""
 
 
-def save(lines: dict[str, list[Line]], options: argparse.Namespace) -> Path:
-    speed = {title: median(each, "tokens_per_cpu_s") for title, each in lines.items()}
-    base = next(iter(speed.values()))
-    rows = [[title, f"{value:.1f}", f"{value / base:.2f}"] for title, value in speed.items()]
-    rounds = min(map(len, lines.values()))
-    ratios = {title: round(value / base, 2) for title, value in speed.items()}
-    content = {"versions": versions(lines), "rounds": rounds, "ratios": ratios, "lines": lines}
-    text = f"{table(('what', 'tokens per CPU s', 'ratio'), rows)}\n\n{NOTE.format(rounds=rounds)}"
-    return write(options.name, "Language models beside TRL", content, text)
+def save_all(lines: dict[str, list[Line]], name: str) -> Path:
+    speeds = {title: median(each, "tokens_per_cpu_s") for title, each in lines.items()}
+    own = ratios(speeds)
+    rows = [[title, f"{speed:.1f}", f"{own[title]:.2f}"] for title, speed in speeds.items()]
+    return save(name, "Language models beside TRL", lines, own, ("what", "tokens per CPU s", "ratio"), rows, NOTE)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="the folder gsm8k")
-    parser.add_argument("--peers-python", required=True, help="a Python with trl")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=128)
-    parser.add_argument(
-        "--name", default=f"token_peers_{date.today().isoformat()}", help="writes results/NAME.json and .md"
-    )
-    options = parser.parse_args()
-    print(f"{machine()['cpu']}, {machine()['cores']} cores", flush=True)
+    options = parse(__doc__.splitlines()[0], "gsm8k", "trl", 128, "token_peers")
     teacher = locate(NAME)
 
     def run(title: str, seed: int) -> Line:
@@ -73,7 +57,7 @@ def main() -> None:
         return child(title, [python, str(PEERS / script), *words])
 
     for lines in measure([*VARIANTS], options.rounds, run, "tokens_per_cpu_s"):
-        print(save(lines, options))  # after each round, so that a run that is stopped leaves what it has
+        print(save_all(lines, options.name))  # after each round, so that a run that is stopped leaves what it has
 
 
 if __name__ == "__main__":

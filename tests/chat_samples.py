@@ -2,13 +2,14 @@
 
 import json
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from mangakd.data.chat import ChatTemplate
-from mangakd.data.chat_tokens import Marker
+from mangakd.data.chat_tokens import Marked, Marker
 from mangakd.data.rows import Messages
 
 CHATML = (
@@ -147,3 +148,14 @@ SYSTEM: Messages = (("system", "be kind"),)
 
 def marker(tokenizer: Any, most: int = 10_000, **options: Any) -> Marker:
     return Marker(tokenizer, ChatTemplate.of(tokenizer, options), most)
+
+
+def shown(tokenizer: Any, marked: Marked) -> str:
+    """The text of a sequence with its targets in ⟦⟧."""
+    runs = groupby(zip(marked.ids, marked.targets, strict=True), key=lambda pair: pair[1])
+    parts = ((target, tokenizer.decode([token for token, _ in run])) for target, run in runs)
+    return "".join(f"⟦{text}⟧" if target else text for target, text in parts)
+
+
+def text_of(reader: Any, marked: Marked) -> str:
+    return reader.decode([token for token, target in zip(marked.ids, marked.targets, strict=True) if target])

@@ -171,7 +171,8 @@ def order_of_the_peers() -> Iterator[None]:
         shared = SeededOrder(sampler.lengths, sampler.seed)  # type: ignore[arg-type]
         shared.epoch = sampler.epoch
         rows = list(shared)
-        return [rows[i : i + sampler.step_rows] for i in range(0, len(rows), sampler.step_rows)]
+        size = sampler.step.most(1)
+        return [rows[i : i + size] for i in range(0, len(rows), size)]
 
     with patch.object(BucketSampler, "order", order):
         yield

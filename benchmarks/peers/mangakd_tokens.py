@@ -9,8 +9,6 @@ their values are random, since only time is measured.
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,34 +16,29 @@ from typing import Any
 import numpy as np
 import token_common
 import torch
-from lightning.pytorch.loggers import CSVLogger
+from mangakd_fit import InMemory, model_of, timed
 
 import mangakd
 from mangakd.core.outputs import TARGETS, Batch, Outputs
-from mangakd.core.requires import Need
 from mangakd.core.spec import Head, ModelSpec
 from mangakd.core.token_logits import TopK
 from mangakd.data.rows import NOTHING, Rows
 from mangakd.losses.loss_set import LossSet
 from mangakd.losses.tokens import TokensLoss
 from mangakd.models import load
-from mangakd.models.encoder import Encoder
 from mangakd.runs.texts import Tokeniser
 from mangakd.tasks.response.encode import COLUMNS
 from mangakd.tasks.response.task import Response
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.local import LocalTeacher
-from mangakd.training.fit import Fit, fit
-from mangakd.training.hardware import Hardware
-from mangakd.training.optim import Optim
 
 HEAD = Head("tokens", 0)
 K = 64
 VALIDATION = 1  # conversations: fit() wants a validation split; it is met after the window
 
 
-class Written(TeacherProvider):
-    """A teacher whose answers are in memory: K tokens and the mass of all others at any position."""
+class Written(InMemory):
+    """K tokens and the mass of all others at any position."""
 
     def __init__(self, spec: ModelSpec, size: int = 4096) -> None:
         self.spec = spec
@@ -53,17 +46,6 @@ class Written(TeacherProvider):
         width = spec.head.outputs
         self._ids = torch.stack([torch.randperm(width, generator=generator)[:K] for _ in range(size)])
         self._log_probs = torch.log_softmax(torch.randn(size, K + 1, generator=generator) * 3, 1)
-
-    @property
-    def gives(self) -> Need:
-        return Need(answer=True)
-
-    @property
-    def fingerprint(self) -> str:
-        return "random"
-
-    def prepare(self, device: torch.device, need: Need) -> Written:
-        return self
 
     def __call__(self, batch: Batch) -> Outputs:
         count = int(batch["teacher"][TARGETS].sum())
@@ -92,33 +74,31 @@ def split_of(options: Any, task: Response, tokenizer: Any, cache: Path) -> Any:
     return [task.encode(rows, HEAD, tokenise) for rows in (Rows(columns), Rows(columns).take(range(VALIDATION)))]
 
 
-def model_of(path: str, name: str, tokenizer: Any) -> Encoder:
-    model = load.read_model(load.outline_for(path, HEAD, f"{name}.path"), path, f"{name}.path")
-    return load.encoder(model, HEAD, name, tokenizer)
-
-
 def train(options: Any, folder: Path) -> tuple[token_common.StepClock, list[float], int]:
     tokenizer = load.load_tokenizer(options.teacher)
     task = Response()
     split, validation = split_of(options, task, tokenizer, folder / "tokens")
-    student = model_of(token_common.student(options, str(folder)), "student", tokenizer)
+    student = model_of(token_common.student(options, str(folder)), HEAD, "student", tokenizer)
     teacher: TeacherProvider = (
-        LocalTeacher(model_of(options.teacher, "teacher", tokenizer), HEAD)
+        LocalTeacher(model_of(options.teacher, HEAD, "teacher", tokenizer), HEAD)
         if options.variant == "live"
         else Written(student.spec)
     )
     loss = KeptLosses()
     losses = LossSet({"tokens": loss})
     losses.bind(student.spec, teacher.spec)
-    clock = token_common.StepClock(options.warmup, options.steps)
-    plan = Fit(
-        "benchmark", folder, task, split, validation,
-        Optim(lr=token_common.LEARNING_RATE, warmup=0.0, schedule="constant", clip=None),
-        Hardware(accelerator="cpu", batch_size=options.batch_size, precision="bf16-mixed" if options.bf16 else "32-true"),
-        options.seed, trainer={"max_epochs": 1, "max_steps": clock.last}, loggers=[CSVLogger(folder, "logs", "")],
-    )  # fmt: skip
-    with clock.watch_any(), contextlib.redirect_stdout(sys.stderr):  # stdout is for the JSON line
-        fit(student, losses, teacher.prepare(torch.device("cpu"), losses.requires.teacher), plan)
+    clock = timed(
+        options,
+        folder,
+        task,
+        split,
+        validation,
+        student,
+        losses,
+        teacher,
+        token_common.LEARNING_RATE,
+        options.batch_size,
+    )
     tokens = int(np.sum(split.student.lengths)) * options.steps // (options.steps + options.warmup)
     return clock, loss.values, tokens
 

@@ -33,6 +33,7 @@ NUMBERS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "hardware.devices": (int, lambda v: v >= 1, "a whole number from 1 on"),
     "hardware.nodes": (int, lambda v: v >= 1, "a whole number from 1 on"),
     "hardware.batch_size": (int, lambda v: v >= 1, "a whole number from 1 on"),
+    "hardware.tokens_per_batch": (int, lambda v: v >= 1, "a whole number of tokens from 1 on, or null"),
     "hardware.accumulate": (int, lambda v: v >= 1, "a whole number from 1 on"),
     "hardware.eval_batch_size": (int, lambda v: v >= 1, "a whole number from 1 on"),
     "hardware.workers": (int, lambda v: v >= 0, "a whole number from 0 on"),
@@ -44,7 +45,9 @@ NUMBERS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
     "seed": (int, lambda v: 0 <= v < 2**32, "a whole number from 0 on"),
 }
 SECTIONS = ("distill", "trainer", "checkpoint", "augment")
-MAY_BE_NULL = ("optim.clip", "optim.gradient_norms", "checkpoint.every_steps", "checkpoint.every_minutes")
+MAY_BE_NULL = (
+    "optim.clip", "optim.gradient_norms", "hardware.tokens_per_batch", "checkpoint.every_steps", "checkpoint.every_minutes"
+)  # fmt: skip
 LISTS = ("student.layers", "teacher.seeds")  # or null
 CHOICES: dict[str, tuple[Any, ...]] = {
     "optim.schedule": ("linear", "cosine", "constant"),
@@ -104,20 +107,26 @@ def warn_ignored(config: DictConfig) -> None:
     for key in sorted(keys):
         if key.startswith("distill.") and key not in text:
             log.warning("%s is set, but no chosen loss reads it (losses: %s).", key, names)
-    student = config.student
-    if student.path is not None and "student.path" not in keys:
-        for key in sorted(keys & {"student", "student.layers", "student.sizes"}):
-            log.warning("%s is ignored: student.path=%s wins. To use it, add student.path=null.", key, student.path)
-    elif student.path is None and student.layers is not None:
-        for key in sorted(key for key in keys if key.split(".")[:2] == ["student", "sizes"]):
-            layers = "[" + ",".join(map(str, student.layers)) + "]"
-            log.warning("%s is ignored: student.layers=%s wins. To use it, add student.layers=null.", key, layers)
+    _warn_of_student(config.student, keys)
     unused = _unused_hardware(config.hardware, config.teacher) | _unused_of_store(config.teacher, config.task.kind)
     for pattern, why in unused.items():
         for key in fnmatch.filter(sorted(keys), pattern):
             log.warning("%s is ignored: %s.", key, why)
     for key in unread(config):
         log.warning("+%s is read by nothing: there is no such key. %s --help lists them.", key, command("train"))
+
+
+def _warn_of_student(student: DictConfig, keys: set[str]) -> None:
+    """Warn about another source of the student than the one that wins: its path, then its layers, then its sizes."""
+    wins = next((name for name in ("path", "layers") if student[name] is not None), None)
+    if wins is None:
+        return
+    lost = {key for key in keys if key.split(".")[:2] == ["student", "sizes"] or (student.sizes and key == "student")}
+    if wins == "path":
+        lost |= keys & {"student.layers"}
+    value = student.path if wins == "path" else "[" + ",".join(map(str, student.layers)) + "]"
+    for key in sorted(lost):
+        log.warning("%s is ignored: student.%s=%s wins. To use it, add student.%s=null.", key, wins, value, wins)
 
 
 def _unused_hardware(hardware: DictConfig, teacher: DictConfig) -> dict[str, str]:
@@ -131,6 +140,10 @@ def _unused_hardware(hardware: DictConfig, teacher: DictConfig) -> dict[str, str
         if not OmegaConf.is_interpolation(hardware, key):  # set by a template, a profile or the command line
             why = f"hardware.{key}={_show(hardware[key])} wins"
             unused |= {f"hardware.tasks.*.{key}": why, f"hardware.fallback.{key}": why}
+    if (tokens := hardware.tokens_per_batch) is not None:
+        why = f"hardware.tokens_per_batch={_show(tokens)} wins. To use it, add hardware.tokens_per_batch=null"
+        sizes = ("hardware.batch_size", "hardware.tasks.*.batch_size", "hardware.fallback.batch_size")
+        unused |= dict.fromkeys(sizes, why)
     return unused
 
 

@@ -134,6 +134,14 @@ class EncodedSplit:
         return tokens.lengths if self.first is None else np.maximum.reduceat(tokens.lengths, self.first[:-1])
 
     @property
+    def row_tokens(self) -> np.ndarray:
+        """(N) tokens that each row takes at most in a batch whose longest sequence is its own.
+
+        Rows that own several sequences count as if each had as many as the row with the most.
+        """
+        return self.lengths(self.student).astype(np.int64) * self.units["sequences"].max(initial=1)
+
+    @property
     def sequences(self) -> "EncodedSplit":
         """Each sequence as a row of its own, without columns: what a teacher answers and a store keeps."""
         return self if self.first is None else EncodedSplit(self.sides, {})

@@ -10,6 +10,7 @@ from mangakd.core.outputs import Batch, each_tensor
 from mangakd.data.ahead import ahead
 from mangakd.data.encoded import EncodedSplit
 from mangakd.data.sampler import BucketSampler, Share
+from mangakd.data.steps import StepSize
 
 
 class TrainLoader:
@@ -20,11 +21,11 @@ class TrainLoader:
     """
 
     def __init__(
-        self, split: EncodedSplit, step_rows: int, seed: int, share: Share | None = None, workers: int = 0,
+        self, split: EncodedSplit, step: StepSize, seed: int, share: Share | None = None, workers: int = 0,
         pin_memory: bool = False,
     ) -> None:  # fmt: skip
         share = share or Share()
-        self._sampler = BucketSampler(split.lengths(split.student), step_rows, seed, split.units, share)
+        self._sampler = BucketSampler(split.row_tokens, step, seed, split.units, share)
         self._accumulate = share.accumulate
         self._given = 0  # micro-batches
         self._split, self._workers = split, workers

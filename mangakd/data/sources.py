@@ -11,7 +11,7 @@ from mangakd.data.rows import Rows
 from mangakd.data.source import Source
 from mangakd.data.split import KEYS
 from mangakd.data.tables import Table, existing, read_json, read_table
-from mangakd.shop import manga_answers, manga_corpus, manga_search
+from mangakd.shop import manga_answers, manga_corpus, manga_rewrites, manga_search
 
 SPLIT_NAMES = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
@@ -103,6 +103,26 @@ class MangaAnswers(Source):
         prompts, contexts, answers = zip(*manga_answers.make_split(name), strict=True)
         columns: dict[str, list[Any]] = {"prompt": [*prompts], "context": [*contexts], "answer": [*answers]}
         return Rows(columns, origin="synthetic MangaAssist answers")
+
+
+@dataclass
+class MangaRewrites(Source):
+    """The synthetic MangaAssist conversations: 4,000 / 200 / 800 turns, each with its rewrite, or three rewrites of a search.
+
+    Column `answer` is what the shop answers, so that a search with the rewrite can be scored.
+    """
+
+    def read(self) -> dict[str, Rows]:
+        return {name: self._split_rows(name) for name in ("train", "validation", "test")}
+
+    def _split_rows(self, name: str) -> Rows:
+        turns = manga_rewrites.make_split(name)
+        columns: dict[str, list[Any]] = {
+            "conversation": [str(turn.conversation) for turn in turns], "history": [turn.history for turn in turns],
+            "utterance": [turn.utterance for turn in turns], "rewrite": [turn.rewrites for turn in turns],
+            "answer": [turn.answer for turn in turns], "source": [turn.subject for turn in turns],
+        }  # fmt: skip
+        return Rows(columns, origin="synthetic MangaAssist conversations")
 
 
 @dataclass

@@ -1,42 +1,40 @@
-"""Prompts of a file → answers of a provider in another file, which `task=response` reads as it is."""
+"""Prompts of a file → texts of a provider in another file, which `task=response` or `task=rewrite` reads as it is."""
 
 import hashlib
 import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mangakd.core.errors import UserError
 from mangakd.core.locks import waiting_lock
 from mangakd.data.columns import Column, table_rows
-from mangakd.data.rows import NOTHING, Columns, Messages, Rows, whole_texts
+from mangakd.data.rows import NOTHING, Messages, Rows, whole_texts
 from mangakd.data.tables import existing, read_table
 from mangakd.data.token_files import Progress
 from mangakd.labelling.answers import ASKED, ROW, SAMPLE, AnswerFile, Row
+from mangakd.labelling.forms import Answers, Form
 from mangakd.labelling.provider import Answer, Provider, Request
 from mangakd.models.generation import Sampling, seed_of
-from mangakd.tasks.response.encode import prompts_of
 
-COLUMNS: Columns = {"messages": "messages", "prompt": "text", "system": "text", "context": "passages"}
 CUT = ("leave_out", "keep")
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Options:
-    """samples: answers to each prompt. system, question: of rows that have no system prompt, or a context (task=response).
+    """samples: answers to each prompt. form: what is asked for. cut: what becomes of an answer that max_new_tokens cuts.
 
-    cut: what becomes of an answer that max_new_tokens cuts. Raises UserError for an option outside its range.
+    Raises UserError for an option outside its range.
     """
 
     sampling: Sampling
     samples: int = 1
     seed: int = 0
-    system: str = ""
-    question: str = "{context}\n\n{prompt}"
+    form: Form = field(default_factory=Answers)
     cut: str = "leave_out"
 
     def __post_init__(self) -> None:
@@ -50,22 +48,22 @@ class Options:
             raise UserError(f"cut={self.cut} must be one of {', '.join(CUT)}.")
 
 
-def read_prompts(path: str | None, names: Mapping[str, str | int]) -> Rows:
-    """names: column of COLUMNS → that of the file, where they differ. Raises UserError for a file that cannot be asked."""
+def read_prompts(path: str | None, names: Mapping[str, str | int], form: Form) -> Rows:
+    """names: column of the form → that of the file, where they differ. Raises UserError for a file that cannot be asked."""
     table, origin = read_table(existing(path, "data.path"), "data.path"), f"data.path={path}"
-    columns = {name: Column(kind, names.get(name, name), f"data.columns.{name}") for name, kind in COLUMNS.items()}
+    columns = {name: Column(kind, names.get(name, name), f"data.columns.{name}") for name, kind in form.columns.items()}
     present = {name: each for name, each in columns.items() if each.name != name or table.has(name)}
-    if not present.keys() & {"messages", "prompt"}:
-        present["prompt"] = columns["prompt"]
+    if not present.keys() & {*form.needs}:
+        present[form.needs[-1]] = columns[form.needs[-1]]
     rows = table_rows(table, present, origin)
     cells = {name: whole_texts(values, rows.numbers, origin, rows.unit) for name, values in rows.columns.items()}
-    empty = {name: [NOTHING[kind]] * len(rows) for name, kind in COLUMNS.items() if name not in cells}
+    empty = {name: [NOTHING[kind]] * len(rows) for name, kind in form.columns.items() if name not in cells}
     return Rows({**cells, **empty}, rows.numbers, origin, rows.unit)
 
 
 def label(rows: Rows, provider: Provider, options: Options, out: Path, cache: Path, progress: Progress) -> None:
     """Write what `out` lacks. A second process with the same file waits for the first."""
-    prompts = [*prompts_of(rows, options.system, options.question)]
+    prompts = [*options.form.prompts(rows)]
     keys = [
         {ROW: number, SAMPLE: sample, ASKED: _hash(prompt)}
         for number, prompt in zip(rows.numbers, prompts, strict=True)
@@ -84,7 +82,12 @@ def label(rows: Rows, provider: Provider, options: Options, out: Path, cache: Pa
         with progress("label", len(requests) - done) as advance:
             for answers in provider.answers(requests, options.sampling, done, advance):
                 usable = dict(_usable(answers, done, options.cut, lacking))
-                file.append({place: _row(rows, owners[place], answer) for place, answer in usable.items()})
+                file.append(
+                    {
+                        place: _row(options.form.row(rows, owners[place], answer), answer)
+                        for place, answer in usable.items()
+                    }
+                )
                 done += len(answers)
     _log(lacking, options.sampling)
     print(f"{file.rows} answers to {len(requests)} requests: {out}")
@@ -100,17 +103,7 @@ def _usable(answers: Sequence[Answer], first: int, cut: str, lacking: Counter[st
             lacking[reason] += 1
 
 
-def _row(rows: Rows, i: int, answer: Answer) -> Row:
-    """The row of the prompts' file with its answer, in columns of task=response."""
-    cells: dict[str, Any] = {name: rows[name][i] for name in COLUMNS if rows[name][i]}
-    if "messages" in cells:
-        turns = cells.pop("messages")
-        last = max(place for place, (role, _) in enumerate(turns) if role == "user")
-        cells["messages"] = [
-            {"role": role, "content": content} for role, content in (*turns[: last + 1], ("assistant", answer.text))
-        ]
-    else:
-        cells["answer"] = answer.text
+def _row(cells: Row, answer: Answer) -> Row:
     return {**cells, "tokens": answer.tokens, "ended": answer.reason == "ended"}
 
 
@@ -125,8 +118,8 @@ def _log(lacking: Mapping[str, int], sampling: Sampling) -> None:
 
 
 def _settings(options: Options) -> dict[str, Any]:
-    plain = {name: value for name, value in vars(options).items() if name != "sampling"}
-    return {**vars(options.sampling), **plain}
+    plain = {name: value for name, value in vars(options).items() if name not in ("sampling", "form")}
+    return {**vars(options.sampling), **plain, **options.form.settings}
 
 
 def _hash(value: Messages | str) -> str:

@@ -7,55 +7,26 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import torch
-
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
 from mangakd.data.chat import ChatTemplate, Mismatch
 from mangakd.data.chat_tokens import LEFT_OUT, Marker
-from mangakd.labelling.provider import Answer, Provider, Request
-from mangakd.models import load
-from mangakd.models.encoder import Encoder
-from mangakd.models.generation import TOKENS, Sampling, Writer
-from mangakd.models.outline import weights_digest
-from mangakd.models.trial import check_numbers
-
-KEY = "provider.path"
-DTYPES = ("float32", "bfloat16", "float16")
-BATCHES = 4  # written together to the file: the rows in them are sorted by length
+from mangakd.labelling.machine import BATCHES, KEY, OnThisMachine
+from mangakd.labelling.provider import Answer, Request
+from mangakd.models.generation import Sampling, Writer
 
 
 @dataclass(kw_only=True)
-class Local(Provider):
-    """path: hub id, folder or `embedded_lm`. dtype: of the weights; in float32 alone a text never depends on its batch.
+class Local(OnThisMachine):
+    """template: variables of the chat template."""
 
-    template: variables of the chat template. tokens: of a batch at most (models/generation.py).
-    Raises UserError for a model that cannot be loaded, or that answers with what is no number.
-    """
-
-    path: str
-    dtype: str = "float32"
+    head = Head("tokens", 0)
     template: Mapping[str, Any] = field(default_factory=dict)
-    tokens: int = TOKENS
-
-    def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise UserError(f"provider.dtype={self.dtype} must be one of {', '.join(DTYPES)}.")
-        if not isinstance(self.tokens, int) or self.tokens < 1:
-            raise UserError(f"provider.tokens={self.tokens} must be a whole number from 1 on.")
 
     @property
     def identity(self) -> Mapping[str, Any]:
         template = json.dumps([self._template.source, sorted(map(str, self._template.variables.items()))])
-        return {
-            "provider": "local",
-            "model": self.path,
-            "weights": self._weights,
-            "tokenizer": load.vocabulary_digest(self._tokenizer),
-            "template": hashlib.sha256(template.encode()).hexdigest()[:16],
-            "dtype": self.dtype,
-            "tokens_of_a_batch": self.tokens,
-        }
+        return {**super().identity, "provider": "local", "template": hashlib.sha256(template.encode()).hexdigest()[:16]}
 
     def answers(
         self, requests: Sequence[Request], sampling: Sampling, done: int, advance: Callable[[int], object]
@@ -104,10 +75,6 @@ class Local(Provider):
         return [] if marked.note & LEFT_OUT else marked.ids
 
     @cached_property
-    def _tokenizer(self) -> Any:
-        return load.load_tokenizer(self.path, KEY, "tokens")
-
-    @cached_property
     def _template(self) -> ChatTemplate:
         return ChatTemplate.of(self._tokenizer, self.template)
 
@@ -115,19 +82,3 @@ class Local(Provider):
     def _ends(self) -> list[int]:
         end = self._template.end_of_turn
         return [] if end is None else [self._tokenizer.convert_tokens_to_ids(end)]
-
-    @cached_property
-    def _encoder(self) -> Encoder:
-        head = Head("tokens", 0)
-        model = load.read_model(load.outline_for(self.path, head, KEY), self.path, KEY, getattr(torch, self.dtype))
-        encoder = load.encoder(model, head, self.path, self._tokenizer)
-        return check_numbers(encoder, self._tokenizer, f"{KEY}={self.path}")
-
-    @cached_property
-    def _weights(self) -> str:
-        return weights_digest(self._encoder.model)
-
-    @cached_property
-    def _model(self) -> Any:
-        mps = torch.backends.mps.is_available()
-        return self._encoder.model.to("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")

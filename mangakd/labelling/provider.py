@@ -14,7 +14,7 @@ Reason = Literal["ended", "cut", "too long"]
 
 @dataclass(frozen=True)
 class Request:
-    """prompt: a conversation that ends with a question. seed: of its random numbers."""
+    """prompt: a conversation that ends with a question; of an encoder–decoder its turns. seed: of its random numbers."""
 
     prompt: Messages
     seed: int
@@ -22,11 +22,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """tokens: how many the answer has."""
+    """tokens: how many the answer has. more: other texts of a beam, the better first."""
 
     text: str
     reason: Reason
     tokens: int
+    more: tuple[str, ...] = ()
 
 
 class Provider(ABC):

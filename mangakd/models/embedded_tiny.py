@@ -7,13 +7,12 @@ any text, with the markup of ChatML.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from mangakd.core.locks import made_once
@@ -50,34 +49,50 @@ def of_shop(cache: Path) -> Path:
 
 def folder(texts: Sequence[str], cache: Path, seed: int = 0) -> Path:
     """A folder with config, random weights and the tokenizer of `texts` in `cache`, made at the first call."""
-    digest = hashlib.sha256(f"{SIZES}{TEMPLATE}{VOCABULARY}{seed}".encode())
+
+    def make(folder: Path) -> None:
+        tokenizer = train_tokenizer(texts)
+        save(lambda: AutoModelForCausalLM.from_config(config(tokenizer), dtype=torch.float32), tokenizer, seed, folder)
+
+    place = cache / "models" / f"tiny-{digest(texts, SIZES, TEMPLATE, VOCABULARY, seed)}"
+    return made_once(place, "making a tiny language model", make)
+
+
+def digest(texts: Iterable[str], *settings: Any) -> str:
+    """What names the folder of a model that is made of these texts and settings."""
+    content = hashlib.sha256("".join(map(str, settings)).encode())
     for text in texts:
-        digest.update(f"{len(text)} {text}".encode("utf-8", "surrogatepass"))
-    place = cache / "models" / f"tiny-{digest.hexdigest()[:16]}"
-    return made_once(place, "making a tiny language model", partial(_save, texts, seed))
+        content.update(f"{len(text)} {text}".encode("utf-8", "surrogatepass"))
+    return content.hexdigest()[:16]
 
 
-def _save(texts: Sequence[str], seed: int, folder: Path) -> None:
-    tokenizer = train_tokenizer(texts)
+def save(make: Callable[[], Any], tokenizer: Any, seed: int, folder: Path) -> None:
+    """A model whose random weights follow the seed, and its tokenizer."""
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        AutoModelForCausalLM.from_config(config(tokenizer), dtype=torch.float32).save_pretrained(folder)
+        make().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 
 def train_tokenizer(texts: Iterable[str]) -> Any:
     """The same tokenizer for the same texts, of at most VOCABULARY tokens; texts of few words give fewer."""
+    tokenizer = train_bpe(texts, SPECIAL)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, chat_template=TEMPLATE, model_max_length=LONGEST, **MARKS
+    )
+
+
+def train_bpe(texts: Iterable[str], special: Sequence[str]) -> Tokenizer:
+    """A byte-level tokenizer of `texts`, whose first tokens are the special ones."""
     tokenizer = byte_level(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=list(SPECIAL),
+        special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, chat_template=TEMPLATE, model_max_length=LONGEST, **MARKS
-    )
+    return tokenizer
 
 
 def config(tokenizer: Any) -> LlamaConfig:

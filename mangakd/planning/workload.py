@@ -59,8 +59,8 @@ class Workload:
             return student, None
         return student, Model.from_sizes(self.teacher.sizes, self.teacher.name, self.kind, "workload.teacher.sizes")
 
-    def job(self, name: str, batch: int, **spread: Any) -> Job:
-        """name: of the workload. batch: rows. spread: accumulation and precision.
+    def job(self, name: str, batch: int, budget: int = 0, **spread: Any) -> Job:
+        """name: of the workload. batch: rows. budget: tokens of a batch in its place. spread: accumulation and precision.
 
         Raises UserError for numbers that are not whole or below 1.
         """
@@ -71,7 +71,8 @@ class Workload:
             f"{name}{each}",
             self.examples * self.sequences,
             self.epochs,
-            batch=batch * self.sequences,
+            batch=max(budget // self.length, 1) if budget else batch * self.sequences,
+            budget=budget,
             length=self.length,
             teacher=self.teacher.placement,
             teacher_dtype="float32" if self.teacher.dtype == "auto" else self.teacher.dtype,

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ import torch
 
 from mangakd.core.spec import Head
 from mangakd.data.apart import Apart
+from mangakd.data.encoded import EncodedSplit
 from mangakd.data.sampler import BucketSampler, Share
 from mangakd.losses.loss_set import LossSet
 from mangakd.models import heads
@@ -41,8 +43,8 @@ def batches(hardware: Hardware, precision: str, machine: Machine) -> dict[str, A
     if precision == "auto" and hardware.kind == "cpu":
         choice = "bf16-mixed" if "bf16" in machine.tflops else "32-true"
     return {
-        "batch": hardware.batch_size, "accumulation": hardware.accumulate, "precision": choice,
-        "checkpointing": hardware.activation_checkpointing,
+        "batch": hardware.batch_size, "budget": hardware.tokens_per_batch or 0, "accumulation": hardware.accumulate,
+        "precision": choice, "checkpointing": hardware.activation_checkpointing,
     }  # fmt: skip
 
 
@@ -102,15 +104,16 @@ def _job(run: Run, machine: Machine) -> Job:
     queries = {f"{side}_queries": 1 / each for side in apart}
     spread = batches(parts.hardware, given.settings("hardware.precision"), machine)
     needs = [loss.requires.teacher for loss in losses.callbacks.values()]
-    mean, longest = _padded(train.lengths(train.student), parts.hardware, given.seed)
+    micro = _micro_batches(train, parts.hardware, given.seed)
+    lengths = {side: train.lengths(tokens) for side, tokens in sides.items()}
     adapters = parts.student.adapters
     return Job(
         f"{parts.task.name} as configured{f', {each:.1f} sequences a row' if each > 1 else ''}",
         len(train.student) + added,
         given.trainer["max_epochs"],
-        length=mean,
-        longest=longest,
-        teacher_length=_padded(train.lengths(train.teacher), parts.hardware, given.seed)[0],
+        length=_padded(lengths["student"], micro),
+        longest=int(lengths["student"].max()),
+        teacher_length=_padded(lengths["teacher"], micro),
         query_length=max((_query_tokens(own) for own in apart.values()), default=0),
         mined=mined,
         teacher=_placement(losses, parts.teacher, parts.hardware),
@@ -121,7 +124,7 @@ def _job(run: Run, machine: Machine) -> Job:
         lora=adapters.rank if adapters else None,
         four_bit=adapters is not None and adapters.four_bit,
         eval_examples=len(validation.student),
-        **spread | {"batch": math.ceil(spread["batch"] * each)} | queries,
+        **spread | {"batch": _batch(parts.hardware, train, micro, each)} | queries,
     )
 
 
@@ -168,9 +171,23 @@ def _placement(losses: LossSet, teacher: TeacherOptions, hardware: Hardware) -> 
     )
 
 
-def _padded(lengths: np.ndarray, hardware: Hardware, seed: int) -> tuple[int, int]:
-    """Tokens of a text in training batches: on average, padding included, and in the longest. lengths: of each row's longest."""
+def _micro_batches(train: EncodedSplit, hardware: Hardware, seed: int) -> list[list[int]]:
+    """The rows of each forward pass of the first device in an epoch."""
     share = Share(0, hardware.world, hardware.accumulate)
-    sampler = BucketSampler(lengths, hardware.step_rows, seed, {}, share)
-    rows = [lengths[micro.rows] for micro in sampler]
-    return math.ceil(sum(len(row) * row.max() for row in rows) / sum(map(len, rows))), int(lengths.max())
+    return [micro.rows for micro in BucketSampler(train.row_tokens, hardware.step, seed, {}, share)]
+
+
+def _batch(hardware: Hardware, train: EncodedSplit, micro: Sequence[Sequence[int]], each: float) -> int:
+    """Sequences of a forward pass: of the profile's rows, or the mean where batches are filled with tokens.
+
+    each: sequences of a row, with those that the teacher mines.
+    """
+    if hardware.tokens_per_batch is None:
+        return math.ceil(hardware.batch_size * each)
+    return max(round(len(train.student) / (len(micro) * hardware.world)), 1)
+
+
+def _padded(lengths: np.ndarray, micro: Sequence[Sequence[int]]) -> int:
+    """Tokens of a text in training batches on average, padding included. lengths: of each row's longest."""
+    tokens = sum(len(rows) * lengths[rows].max() for rows in micro)
+    return math.ceil(tokens / sum(map(len, micro)))

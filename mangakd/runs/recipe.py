@@ -120,7 +120,7 @@ def without_teacher(fits: Fits, student: Encoder, train: EncodedSplit, folder: P
     """The same student, seed and number of steps, on the labelled texts alone."""
     losses = LossSet({"own_loss": fits.task.own_loss()})
     losses.bind(student.spec, None)
-    epochs = max(round(steps / math.ceil(len(train) / fits.hardware.step_rows)), 1)
+    epochs = max(round(steps / fits.hardware.step.count(train.row_tokens)), 1)
     alone = Stage("baseline", epochs=epochs, keep="best")
     options = fits.fit("baseline without KD", folder, train, alone, None)
     options.trainer["check_val_every_n_epoch"] = math.ceil(epochs / VALIDATIONS)

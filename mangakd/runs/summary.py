@@ -43,11 +43,12 @@ def _losses(losses: LossSet) -> str:
 
 
 def _step(hardware: Hardware) -> str:
-    """`64 rows`, or `64 rows = 2 devices (ddp) × 32`."""
+    """`64 rows`, `64 rows = 2 devices (ddp) × 32`, or `4 batches of at most 4,096 tokens = 2 devices (ddp) × 2 micro-batches`."""
     factors = [f"{hardware.world} devices ({hardware.strategy})"] if hardware.world > 1 else []
-    factors += [str(hardware.batch_size)] if factors or hardware.accumulate > 1 else []
+    several = hardware.world * hardware.accumulate > 1
+    factors += [str(hardware.batch_size)] if several and hardware.tokens_per_batch is None else []
     factors += [f"{hardware.accumulate} micro-batches"] if hardware.accumulate > 1 else []
-    return f"{hardware.step_rows} rows" + (f" = {' × '.join(factors)}" if factors else "")
+    return str(hardware.step) + (f" = {' × '.join(factors)}" if factors else "")
 
 
 def _precision(hardware: Hardware, setting: str) -> str:

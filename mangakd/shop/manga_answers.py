@@ -48,30 +48,30 @@ def _drawn(*names: str) -> Callable[[Speaker], Slots]:
     return lambda speaker: {name: speaker.say(name) for name in names}
 
 
-def _of(values: tuple[str, ...], key: str) -> str:
+def fact(values: tuple[str, ...], key: str) -> str:
     """The value that the shop has for a key, always the same."""
     return values[crc32(key.encode()) % len(values)]
 
 
 def _shipping(speaker: Speaker) -> Slots:
     country = speaker.say("country")
-    days = _of(("two", "three", "four", "five", "seven"), country)
-    return {"country": country, "days": days, "fee": _of(("3.90", "4.90", "6.90", "8.90", "12.90"), f"fee {country}")}
+    days = fact(("two", "three", "four", "five", "seven"), country)
+    return {"country": country, "days": days, "fee": fact(("3.90", "4.90", "6.90", "8.90", "12.90"), f"fee {country}")}
 
 
 def _hours(speaker: Speaker) -> Slots:
     city = speaker.say("city")
     return {
         "city": city,
-        "opens": _of(("nine", "half past nine", "ten"), city),
-        "closes": _of(("six", "seven", "eight"), f"{city}!"),
+        "opens": fact(("nine", "half past nine", "ten"), city),
+        "closes": fact(("six", "seven", "eight"), f"{city}!"),
     }
 
 
 def _next_read(speaker: Speaker) -> Slots:
     title = speaker.say("title")
     other = TITLES[(crc32(title.encode()) + 7) % len(TITLES)]
-    return {"title": title, "other": other, "fee": _of(("7.99", "8.99", "9.99", "11.99", "14.99"), other)}
+    return {"title": title, "other": other, "fee": fact(("7.99", "8.99", "9.99", "11.99", "14.99"), other)}
 
 
 def _code(speaker: Speaker) -> Slots:
@@ -86,7 +86,7 @@ def _code(speaker: Speaker) -> Slots:
 
 def _payment(speaker: Speaker) -> Slots:
     pay = speaker.say("pay")
-    return {"pay": pay, "when": _of(("at once", "when we ship", "within two days"), pay)}
+    return {"pay": pay, "when": fact(("at once", "when we ship", "within two days"), pay)}
 
 
 TOPICS: tuple[Topic, ...] = (

@@ -63,6 +63,7 @@ SLOTS: dict[str, tuple[str, ...]] = {
         "{title}", "the {title} box set", "my copy of {title}", "the {edition} of {title}",
     ),
     "edition": ("deluxe edition", "hardcover", "omnibus", "collector's edition", "box set", "paperback", "3-in-1"),
+    "language": ("English", "German", "French", "Japanese", "Spanish", "Italian"),
     "genre": (
         "shonen", "shojo", "seinen", "josei", "isekai", "horror", "romance", "sports", "slice of life", "mecha",
         "fantasy", "historical", "cooking", "mystery", "sci-fi", "comedy", "psychological", "supernatural",

@@ -21,7 +21,7 @@ from mangakd.core.locks import waiting_lock
 from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import Kind, ModelSpec
-from mangakd.core.token_logits import LmHead, TokenAnswer
+from mangakd.core.token_logits import LmHead, TokenAnswer, TopK
 from mangakd.store.codecs import DENSE, FLOATS, OF_TOKENS
 from mangakd.store.manifest import Manifest
 from mangakd.store.reader import StoreReader
@@ -33,9 +33,10 @@ from mangakd.teachers.lm_head_file import read_head
 from mangakd.teachers.options import TeacherContext, TeacherOptions
 from mangakd.teachers.several import CONCATENATED, EnsembleOptions
 from mangakd.teachers.standard import Scale
-from mangakd.teachers.token_kinds import ANSWERS, given
+from mangakd.teachers.token_kinds import ANSWERS, answer_of
 
 log = logging.getLogger(__name__)
+SAMPLE, MUCH = 64, 0.1  # sequences; share of the probability (benchmarks/results/stored_kinds.md)
 
 
 class CachedTeacher(TeacherProvider):
@@ -82,7 +83,7 @@ class CachedTeacher(TeacherProvider):
         key, mask = batch["key"], batch["teacher"]["attention_mask"]
         arrays = self._reader.lookup(key.cpu().numpy())
         if self._reader.manifest.of_tokens:
-            return Outputs(None, mask, tokens=given(arrays, self._reader.manifest, self._head, key.device))
+            return Outputs(None, mask, tokens=answer_of(arrays, self._reader.manifest, self._head, key.device))
         # (B, M, C)
         records = torch.from_numpy(arrays["logits"]).to(key.device, non_blocking=True)
         if self.members == 1:
@@ -114,8 +115,8 @@ class Cached(EnsembleOptions):
         for name, choices in (("stored_as", (None, *OF_TOKENS)), ("stored_dtype", (None, *FLOATS))):
             value = getattr(self, name)
             if value not in choices:
-                known = ", ".join(str(choice) for choice in choices if choice)
-                raise UserError(f"teacher.{name}={value}; known: {known}{near(str(value), known.split(', '))}")
+                names = ", ".join(str(choice) for choice in choices if choice)
+                raise UserError(f"teacher.{name}={value}; known: {names}{near(str(value), names.split(', '))}")
         for name in ("k", "draws"):
             if not isinstance(value := getattr(self, name), int) or value < 1:
                 raise UserError(f"teacher.{name}={value} must be a whole number above 0.")
@@ -168,6 +169,8 @@ class Cached(EnsembleOptions):
                 fill(folder, manifest, live, context)
         reader = StoreReader(folder, manifest, allow_mismatch=self.allow_mismatch)
         _note_scarce(reader.manifest)
+        if reader.manifest.kind == "topk":
+            _note_tail(reader, context)
         cached = CachedTeacher(reader, live.spec, normalised(None, reader.manifest.members), self.combine)
         if isinstance(live, ConcatenatedTeacher):
             cached.weights = normalised(self.weights, len(live.widths))
@@ -198,6 +201,20 @@ def _note_scarce(manifest: Manifest) -> None:
         log.warning(
             "scores will have no KL to the teacher: its store holds %s at T = %g. teacher.stored_as=states gives it, and topk at "
             "T = 1 a lower bound.", manifest.kind, manifest.temperature,
+        )  # fmt: skip
+
+
+def _note_tail(reader: StoreReader, context: TeacherContext) -> None:
+    """Warn where the tokens beside the K best have much of the teacher's probability: of them the loss sees the sum alone."""
+    split = context.splits["train"]
+    keys = split.teacher.keys[split.sequences.units["targets"] > 0][:SAMPLE]
+    answer = answer_of(reader.lookup(keys), reader.manifest, None, torch.device("cpu"))
+    assert isinstance(answer, TopK)
+    if (share := float(answer.tail.exp().mean())) > MUCH:
+        log.warning(
+            "the store holds %d tokens of each answer, and all others have %.0f%% of the teacher's probability at T = %g. The "
+            "loss sees only their sum. Set teacher.stored_as=states (or draws), or distill.temperature=1.",
+            reader.manifest.size, 100 * share, reader.manifest.temperature,
         )  # fmt: skip
 
 

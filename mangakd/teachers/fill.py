@@ -29,7 +29,6 @@ from mangakd.core.token_logits import FromStates, LmHead
 from mangakd.data.encoded import EncodedSplit
 from mangakd.data.gather import Advance, autocast, to_device
 from mangakd.data.loader import EvalBatches
-from mangakd.models.language import lm_head
 from mangakd.store.codecs import DENSE
 from mangakd.store.manifest import Manifest
 from mangakd.store.shards import in_order
@@ -38,7 +37,7 @@ from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.ensemble import member_logits
 from mangakd.teachers.lm_head_file import head_file, save_head
 from mangakd.teachers.options import TeacherContext
-from mangakd.teachers.token_kinds import taken
+from mangakd.teachers.token_kinds import fields_of
 
 log = logging.getLogger(__name__)
 
@@ -165,11 +164,11 @@ class Fill:
             outputs = self.teacher(batch)
             if self.manifest.of_tokens:
                 assert isinstance(outputs.tokens, FromStates)
-                return taken(outputs.tokens, batch, self.manifest)
+                return fields_of(outputs.tokens, batch, self.manifest)
             return {"logits": member_logits(outputs).float().cpu().numpy()}
 
     def _head(self) -> LmHead:
         """The teacher's, with the dtype that its products have in this precision."""
         (encoder,) = self.teacher.prepare(self.context.device, Need(answer=True)).encoders
         with autocast(self.context.device, self.context.precision):
-            return lm_head(encoder.model)
+            return encoder.lm_head

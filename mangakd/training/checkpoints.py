@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
 from mangakd.core.errors import UserError
 from mangakd.core.files import sync_folder
+from mangakd.data.steps import StepSize, TokenSteps, step_of
 from mangakd.training.hardware import Hardware
 
 log = logging.getLogger(__name__)
@@ -121,29 +123,49 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}…"
 
 
-def resume_step(file: Path, record: Mapping[str, Any], hardware: Hardware) -> tuple[int, int]:
-    """(step_rows, accumulate) to resume with. A step keeps the run's number of rows, whatever devices share the step."""
-    rows, world = record["step_rows"], record["world"]
-    accumulate = -(-rows // (hardware.world * hardware.batch_size))
-    if rows == hardware.step_rows:
-        accumulate = hardware.accumulate
+def check_steps(file: Path, record: Mapping[str, Any], hardware: Hardware) -> None:
+    """Raises UserError if one of both runs has steps of rows and the other one steps of tokens."""
+    before, now = step_of(record), hardware.step
+    if type(before) is not type(now):
+        key = before.tokens if isinstance(before, TokenSteps) else "null"
+        raise UserError(
+            f"{file} was written by steps of {before}, and this run has steps of {now}, which would hold other rows. Set "
+            f"hardware.tokens_per_batch={key}, or start a new run with resume=false and another hydra.run.dir."
+        )
+
+
+def resume_step(file: Path, record: Mapping[str, Any], hardware: Hardware, lengths: np.ndarray) -> tuple[StepSize, int]:
+    """(size of a step, accumulate) to resume with. A step keeps the run's rows, whatever devices share the step.
+
+    lengths: tokens of each training row, (N). Raises UserError as `check_steps`.
+    """
+    check_steps(file, record, hardware)
+    step, world = step_of(record), record["world"]
+    accumulate = hardware.accumulate
+    if step != hardware.step:
+        parts = (-(-step.most(length) // (hardware.world * hardware.most(length))) for length in set(lengths.tolist()))
+        accumulate = max(parts)
     if (world, record["accumulate"]) != (hardware.world, accumulate):
         log.warning(
-            "%s was written by %d processes × %d micro-batches and resumes with %d × %d: the same %d rows a step, the same "
+            "%s was written by %d processes × %d micro-batches and resumes with %d × %d: the same steps of %s, in the same "
             "order. Sums are rounded in another order, so the weights will not be equal bit for bit.",
-            file, world, record["accumulate"], hardware.world, accumulate, rows,
+            file, world, record["accumulate"], hardware.world, accumulate, step,
         )  # fmt: skip
-    return rows, accumulate
+    return step, accumulate
 
 
 def warn_of_micro_batches(record: Mapping[str, Any], accumulate: int, world: int, names: Sequence[str]) -> None:
     """Log if a resumed fit compares other rows. names: of the losses that compare the rows of a micro-batch."""
-    before = record["accumulate"]
+    before, step = record["accumulate"], step_of(record)
+    if isinstance(step, TokenSteps):
+        key = f"hardware.tokens_per_batch={step.tokens}"
+    else:
+        key = f"hardware.batch_size={-(-step.rows // (before * world))}"
     if names and accumulate != before:
         log.warning(
-            "losses %s compare the rows of a micro-batch. A step of %d rows now has %d micro-batches in place of %d, so the "
-            "result is not what one run would give. hardware.batch_size=%d keeps them.",
-            ", ".join(names), record["step_rows"], accumulate, before, -(-record["step_rows"] // (before * world)),
+            "losses %s compare the rows of a micro-batch. A step of %s now has %d micro-batches in place of %d, so the "
+            "result is not what one run would give. %s keeps them.",
+            ", ".join(names), step, accumulate, before, key,
         )  # fmt: skip
 
 

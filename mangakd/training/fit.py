@@ -21,6 +21,7 @@ from mangakd.core.errors import UserError
 from mangakd.data.encoded import EncodedSplit
 from mangakd.data.loader import TrainLoader
 from mangakd.data.sampler import Share
+from mangakd.data.steps import StepSize
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
 from mangakd.tasks.base import Task
@@ -102,12 +103,13 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, setu
     sharded = hardware.strategy == "fsdp"
     # FSDP cannot unshard a model in place. So a copy is trained, and the student loads the copy's weights from the checkpoint.
     model, terms = copy.deepcopy((student, losses)) if sharded else (student, losses)
-    step_rows, accumulate = _step(setup, losses, student)
+    _check_tokens(setup)
+    size, accumulate = _step(setup, losses, student)
     share = _share(hardware, accumulate)
-    loader = TrainLoader(setup.train, step_rows, setup.seed, share, hardware.workers, hardware.pin_memory)
+    loader = TrainLoader(setup.train, size, setup.seed, share, hardware.workers, hardware.pin_memory)
     _check_rows(setup, share)
     _check_units(setup.train, losses)
-    step = Step(total_steps(len(loader), accumulate, **setup.trainer), step_rows, accumulate)
+    step = Step(total_steps(len(loader), accumulate, **setup.trainer), size, accumulate)
     beside = teacher if losses.needs_teacher else None  # else the teacher is not where the student is
     validation = Validation(
         setup.task,
@@ -140,10 +142,10 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, setu
     return FitResult(score, progress.samples / max(progress.seconds, 1e-9), trainer.global_step)
 
 
-def _step(setup: Fit, losses: LossSet, student: Encoder) -> tuple[int, int]:
-    """(rows of an optimizer step, its micro-batches on this rank): the profile's, or the checkpoint's if the fit resumes."""
+def _step(setup: Fit, losses: LossSet, student: Encoder) -> tuple[StepSize, int]:
+    """(size of an optimizer step, its micro-batches on this rank): the profile's, or the checkpoint's if the fit resumes."""
     if setup.resume is None:
-        return setup.hardware.step_rows, setup.hardware.accumulate
+        return setup.hardware.step, setup.hardware.accumulate
     record = checkpoints.read(setup.resume)[checkpoints.KEY]
     checkpoints.check_same(setup.resume, record, setup.identity)
     _check_base(setup.resume, record, student)
@@ -153,9 +155,9 @@ def _step(setup: Fit, losses: LossSet, student: Encoder) -> tuple[int, int]:
             f"the optimizer of {setup.resume} holds the groups {record['groups']}, this run has {groups}: the losses differ. "
             "Resume with the losses of the first run, or start a new run with resume=false and another hydra.run.dir."
         )
-    step_rows, accumulate = checkpoints.resume_step(setup.resume, record, setup.hardware)
+    size, accumulate = checkpoints.resume_step(setup.resume, record, setup.hardware, setup.train.row_tokens)
     checkpoints.warn_of_micro_batches(record, accumulate, setup.hardware.world, losses.comparing)
-    return step_rows, accumulate
+    return size, accumulate
 
 
 def _share(hardware: Hardware, accumulate: int) -> Share:
@@ -171,6 +173,16 @@ def _check_rows(setup: Fit, share: Share) -> None:
         raise UserError(
             f"{len(setup.train)} training rows cannot be shared by {share.world} devices × {share.accumulate} micro-batches. "
             "Use fewer devices (hardware=cpu), hardware.accumulate=1 or more rows (data.train_limit)."
+        )
+
+
+def _check_tokens(setup: Fit) -> None:
+    """Refuse a row that a batch of tokens cannot hold. Preflight knows the longest sequence, and not how many a row owns."""
+    most, longest = setup.hardware.tokens_per_batch, int(setup.train.row_tokens.max(initial=0))
+    if most is not None and longest > most:
+        raise UserError(
+            f"a training row takes up to {longest:,} tokens (the longest sequence × the sequences of a row), and a batch holds "
+            f"hardware.tokens_per_batch={most:,}. Set hardware.tokens_per_batch={longest} or more, or lower data.max_length."
         )
 
 

@@ -57,8 +57,9 @@ def fit_teacher(
     # The fingerprint covers the data and its label order, and of the own loss what differs from its defaults. From the hardware
     # config it includes only the step size, the one setting that affects training.
     mark = digest(
-        base.digest(torch.float32), data, splits["train"].teacher.keys.sum(), options.epochs, options.lr, hardware.step_rows,
-        member.seed, (head.problem_type or head.kind).removesuffix("_classification"), *_changed(task.own_loss()),
+        base.digest(torch.float32), data, splits["train"].teacher.keys.sum(), options.epochs, options.lr,
+        *hardware.step.record.values(), member.seed, (head.problem_type or head.kind).removesuffix("_classification"),
+        *_changed(task.own_loss()),
     )  # fmt: skip
     folder = cache / "teachers" / mark
     with waiting_lock(cache / "locks" / mark, "fine-tuning the teacher"):  # parallel runs of a sweep share the teacher

@@ -1,7 +1,7 @@
 """`Hardware`: a profile of conf/hardware, with derived values such as the number of processes.
 
-A profile sets the devices of a run and the rows of a forward pass. Training depends only on `step_rows`, the rows of one
-optimizer step: devices × nodes × batch_size × accumulate.
+A profile sets the devices of a run and the rows of a forward pass. Training depends only on `step`, what one optimizer step
+holds: devices × nodes × accumulate batches of batch_size rows, or of at most tokens_per_batch tokens with padding.
 """
 
 from dataclasses import dataclass, field, replace
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from mangakd.core import cpu, ranks
+from mangakd.data.steps import RowSteps, StepSize, TokenSteps
 
 STRATEGIES = ("one", "ddp", "fsdp")
 PLACEMENTS = ("replicated", "sharded", "cached")
@@ -37,6 +38,7 @@ class TeacherPlace:
 @dataclass(frozen=True)
 class Hardware:
     """devices: on each node. batch_size: rows of one device in one forward pass. accumulate: passes of an optimizer step.
+    tokens_per_batch: the most tokens of one device in one forward pass, with padding, in place of batch_size.
 
     precision: `auto` becomes bf16-mixed on a CPU with bf16 units, and 32-true elsewhere.
     tasks: batch_size, accumulate, max_length, eval_batch_size and teacher for each kind of head; the profile's values come from
@@ -51,6 +53,7 @@ class Hardware:
     precision: str = "32-true"
     batch_size: int = 64
     accumulate: int = 1
+    tokens_per_batch: int | None = None
     max_length: int = 128
     eval_batch_size: int = 128
     workers: int = 0
@@ -77,12 +80,20 @@ class Hardware:
         return self.devices * self.nodes
 
     @property
-    def step_rows(self) -> int:
-        return self.world * self.batch_size * self.accumulate
+    def step(self) -> StepSize:
+        """What an optimizer step holds on all devices."""
+        batches = self.world * self.accumulate
+        if self.tokens_per_batch is None:
+            return RowSteps(batches * self.batch_size)
+        return TokenSteps(self.tokens_per_batch, batches)
+
+    def most(self, length: int) -> int:
+        """The rows of a forward pass on one device whose longest row has `length` tokens."""
+        return self.batch_size if self.tokens_per_batch is None else max(self.tokens_per_batch // length, 1)
 
     @property
     def alone(self) -> "Hardware":
-        """The profile for one device, with the same rows a step."""
+        """The profile for one device, with the same steps."""
         return replace(self, devices=1, nodes=1, strategy="one", accumulate=self.accumulate * self.world)
 
     @property

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mangakd.core import ranks
 from mangakd.core.outputs import Batch
+from mangakd.data.steps import StepSize
 from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
 from mangakd.teachers.base import TeacherProvider
@@ -24,10 +25,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Step:
-    """The optimizer's steps. count: in the whole fit. rows: of a step on all ranks. accumulate: micro-batches on this rank."""
+    """The optimizer's steps. count: in the whole fit. size: of a step on all ranks. accumulate: micro-batches on this rank."""
 
     count: int
-    rows: int
+    size: StepSize
     accumulate: int = 1
 
 
@@ -93,7 +94,7 @@ class RunModule(DistillModule):
         groups = self.trainer.optimizers[0].param_groups
         checkpoints.name_states(checkpoint["optimizer_states"][0], self, groups, self._hardware.strategy == "fsdp")
         run: dict[str, Any] = {
-            "step_rows": self._step.rows,
+            **self._step.size.record,
             "accumulate": self._step.accumulate,
             "world": self._hardware.world,
         }

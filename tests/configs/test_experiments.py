@@ -12,6 +12,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import LABELS, REPO, checked, save_tiny
@@ -19,6 +20,7 @@ from omegaconf import DictConfig
 from ranking_rows import rows, written
 from warm import Command
 
+from mangakd.models import embedded_t5
 from mangakd.models.load import outline_trained
 
 Compose = Callable[..., DictConfig]
@@ -59,6 +61,13 @@ def offline(tmp_path: Path, tiny_distilbert: Path) -> dict[str, list[str]]:
     pairs.write_text("".join(json.dumps(row) + "\n" for row in scored))
     sts = [f"data.path={texts}", f"data.val_path={pairs}", f"data.test_path={pairs}"]
     keys = ("path", "val_path", "test_path")
+    turns = tmp_path / "turns.jsonl"
+    said: list[dict[str, Any]] = [
+        {"history": ["who is it?"], "utterance": f"and {i}?", "rewrite": f"who is {i}?", "answer": f"{i} is a person"}
+        for i in range(30)
+    ]
+    turns.write_text("".join(json.dumps({**row, "split": splits[i % 3]}) + "\n" for i, row in enumerate(said)))
+    t5 = embedded_t5.folder([row["rewrite"] for row in said], tmp_path / "cache")
     groups = [f"data.{key}={written(tmp_path / f'{key}.jsonl', rows(20, seed))}" for seed, key in enumerate(keys)]
     return {
         "embedding_matryoshka": sts,
@@ -66,6 +75,7 @@ def offline(tmp_path: Path, tiny_distilbert: Path) -> dict[str, list[str]]:
         "clinc150_two_stage": [f"data.path={clinc}"],
         "clinc150_few_labels": [f"data.path={clinc}"],
         "rerank_medquad": groups,
+        "rewrite_qrecc": [f"data.path={turns}", f"teacher.path={t5}", f"student.path={t5}"],
     }
 
 
@@ -90,6 +100,7 @@ OWN_DATA = {
     "rerank_medquad": [*SEARCH_DATA, "data.documents=3"],
     "embedding_quickstart": SEARCH_DATA,
     "response_quickstart": ["data=manga_answers", "data.train_limit=40", "data.val_limit=6", "data.test_limit=6"],
+    "rewrite_quickstart": ["data=manga_rewrites", "data.train_limit=40", "data.val_limit=6", "data.test_limit=6"],
     "quickstart": [
         "data=manga_intent", "data.train_limit=100", "data.val_limit=80", "data.test_limit=80", "data.unlabelled=20",
     ],
@@ -115,9 +126,14 @@ def test_a_template_trains(
     ]  # fmt: skip
     if file.stem in OWN_DATA:
         tiny = [word for word in tiny if not word.startswith("data")] + OWN_DATA[file.stem]
+    monkeypatch.setenv("MANGAKD_CACHE", str(tmp_path / "cache"))
     if file.stem == "response_quickstart":
-        monkeypatch.setenv("MANGAKD_CACHE", str(tmp_path / "cache"))
         tiny += ["teacher.path=embedded_tiny", "stages.distil.limit=16"]
+    if file.stem == "rewrite_quickstart":
+        tiny += ["teacher.path=embedded_t5", "stages.distil.limit=16"]
+    if file.stem == "rewrite_qrecc":
+        tiny = [word for word in tiny if not word.startswith(("data", "student"))]
+        tiny += [*offline[file.stem], "data.max_length=64", "teacher.fit.epochs=1"]
     if file.stem == "embedding_matryoshka":
         tiny = [word for word in tiny if not word.startswith("data")] + [*offline[file.stem], "task.dims=[32,8]"]
     config = compose(*tiny)
@@ -200,8 +216,8 @@ def test_a_template_in_a_package_trains(tiny_run: list[str], command: Command, t
         (["hydra.searchpath=[file:///nowhere]", "experiment=shop_intent"], ["file:///nowhere is not there"]),
     ],
 )
-def test_a_misspelt_template_is_told_what_there_is(words: list[str], expected: list[str]) -> None:
-    done = python("train.py", *words, **INSTALLED)
+def test_a_misspelt_template_is_told_what_there_is(words: list[str], expected: list[str], command: Command) -> None:
+    done = command("train.py", *words, **INSTALLED)
     assert done.returncode == 1
     assert all(part in done.stderr for part in expected), done.stderr
     assert ("shop_intent." in done.stderr) == (words[0] == SEARCH and "experiment" in words[1])

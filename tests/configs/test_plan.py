@@ -57,7 +57,8 @@ def test_profiles_have_only_figures_that_planning_reads(profile: str) -> None:
 
 @pytest.mark.parametrize(
     ("workload", "student", "teacher"),
-    [("intent", 14.5e6, 66e6), ("response", 8.03e9, None), ("response_3b", 3.21e9, None), ("response_soft", 8.03e9, 70.6e9)],
+    [("intent", 14.5e6, 66e6), ("response", 8.03e9, None), ("response_3b", 3.21e9, None), ("response_soft", 8.03e9, 70.6e9),
+     ("rewrite", 77.0e6, 247.6e6)],
 )  # fmt: skip
 def test_published_sizes(workload: str, student: float, teacher: float | None, plan: Callable[..., Estimate]) -> None:
     found = plan("h100", f"task={workload.partition('_')[0]}", f"workload={workload}")
@@ -143,7 +144,7 @@ def test_compare_has_a_column_for_each_profile_and_keeps_the_overrides(compose: 
         (["hardware=a100", "task=rerank", "workload.sequences=0"], r"workload\.sequences=0 must be a whole number from 1"),
         (["hardware=a100", "workload.epochs=0"], r"whole numbers above 0; found \{'epochs': 0\}"),
         (["hardware=a100", "workload.student.sizes.num_attention_heads=5"], r"workload\.student\.sizes gives sizes"),
-        (["hardware=a100", "workload=response_lora"], r"workload=response_lora .* Choose task=response\."),
+        (["hardware=a100", "workload=response_lora"], r"workload=response_lora .* Choose task=response or task=rewrite\."),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(overrides: list[str], words: str, compose: Compose) -> None:
@@ -201,6 +202,23 @@ def test_the_plan_of_a_run_is_made_of_that_run(run: Callable[..., Estimate]) -> 
     assert job.examples + job.eval_examples < 60 and job.eval_examples > 0
     assert 0 < job.length <= job.longest < 20  # of short texts, not data.max_length
     assert (job.teacher, job.soft_targets, job.hidden_pairs, job.attention_pairs) == ("replicated", True, 2, 1)
+
+
+def test_batches_of_tokens_are_planned_by_their_budget(run: Callable[..., Estimate]) -> None:
+    """Memory is that of a full batch of the longest texts, time that of the batches on average."""
+    plan = run("hardware.tokens_per_batch=80", "hardware.accumulate=2")
+    job = plan.job
+    # 48 texts in 2 steps of 2 devices × 2 batches, each of at most 80 // 11 = 7 texts.
+    assert (job.examples, job.longest, job.budget, job.batch) == (48, 11, 80, 6)
+    assert f"{job.length} tokens a device on average, 80 at most, accumulation 2" in table.one(plan)
+    assert plan.memory == run("hardware.batch_size=7", "hardware.accumulate=2").memory
+
+
+def test_a_workload_of_tokens_and_what_makes_it_fit(plan: Callable[..., Estimate]) -> None:
+    found = plan("a100", RESPONSE, "workload=response_lora", "hardware.tokens_per_batch=65536", "hardware.accumulate=1")
+    assert (found.job.batch, found.job.budget, found.fits) == (65536 // found.job.length, 65536, False)
+    (smaller,) = [change for change in found.advice if change.startswith("micro-batches")]
+    assert smaller.startswith("micro-batches of 4,096 tokens with accumulation 16")
 
 
 def test_where_the_teacher_of_a_run_is(run: Callable[..., Estimate]) -> None:

@@ -1,7 +1,4 @@
-"""A row of losses_table.py made runnable: a bound loss with random inputs, and where tokens lie in each input.
-
-Shapes: B batch, T tokens.
-"""
+"""A row of losses_table.py as a bound loss with random inputs. Shapes: B batch, T tokens."""
 
 import zlib
 from typing import Any
@@ -21,25 +18,14 @@ from mangakd.losses.base import LossCallback, LossOutput
 
 B, T = 3, 4
 SIZES, GRADES = [4, 1, 3], [[2, 0, 0, 1], [1, np.nan, np.nan, np.nan], [0, 1, 0, np.nan]]  # documents of each query
-TEXTS, KEYS = (
-    [3, 1, 2],
-    [[1, 2, 3], [4, 0, 0], [5, 2, 0]],
-)  # of each row: anchor, positive, negative; equal keys are equal texts
+# Of each row: anchor, positive, negative. Equal keys are equal texts.
+TEXTS, KEYS = [3, 1, 2], [[1, 2, 3], [4, 0, 0], [5, 2, 0]]
 PAIRS, SCORES = [1, -100, 1], [0.9, np.nan, 0.2]
-GIVEN = (
-    "labels",
-    "grades",
-    "score",
-    "keys",
-    "sizes",
-    "next",
-    "teacher.ids",
-    "teacher.weights",
-)  # no loss learns from them
+# No loss learns from them.
+INPUTS = ("labels", "grades", "score", "keys", "sizes", "next", "teacher.ids", "teacher.weights")
 SHARED = ("teacher.weights", "teacher.head", "student.head", "student.bias")  # no rows of a batch
 DRAWS = 5
 MASK = torch.tensor([[1, 1, 1, 1], [0, 1, 1, 0], [1, 1, 1, 0]])  # full, padded on the left, padded on the right
-LEFT, RIGHT = 1, 2
 
 
 class Case:
@@ -121,7 +107,7 @@ class Case:
         kinds |= {"grades": torch.float32, "score": torch.float32, "sizes": torch.int64, "keys": torch.int64}
         kinds |= {"next": torch.int64, "teacher.ids": torch.int64}
         made = {name: torch.tensor(value, dtype=kinds.get(name, dtype)) for name, value in self.arrays.items()}
-        return {name: t.requires_grad_(name not in GIVEN) for name, t in made.items()}
+        return {name: t.requires_grad_(name not in INPUTS) for name, t in made.items()}
 
     def __call__(self, tensors: dict[str, Tensor], mask: Tensor = MASK) -> LossOutput:
         return self.loss(*self.inputs(tensors, mask))
@@ -212,7 +198,7 @@ class Case:
     def reference_arrays(self) -> dict[str, Any]:
         state = {f"state.{name}": value.double().numpy().copy() for name, value in self.loss.state_dict().items()}
         tokens = [np.flatnonzero(row) for row in MASK.numpy()]
-        whole = [name for name in GIVEN[:-1] if name in self.arrays]
+        whole = [name for name in INPUTS[:-1] if name in self.arrays]
         # From fp32, so that the difference measured is the arithmetic's and not the inputs'.
         rounded = {
             name: value.astype(np.float32).astype(float) for name, value in self.arrays.items() if name not in whole
@@ -254,52 +240,3 @@ def grads(tensors: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
 def documents(table: Tensor, sizes: Tensor) -> Tensor:
     """(B, G) bool: where a document is."""
     return torch.arange(table.shape[1]) < sizes[:, None]
-
-
-def masked(case: Case, name: str, tensor: Tensor, tensors: dict[str, Tensor]) -> Tensor:
-    """What of `tensor` the loss may not read, bool of its shape: padded positions, documents that are not there, queries that do
-    not count, and where the student's logits have no label."""
-    unread = torch.zeros(tensor.shape, dtype=torch.bool)
-    for axis in token_axes(name, tensor.dim()):
-        shape = [size if i in (0, axis) else 1 for i, size in enumerate(tensor.shape)]
-        unread |= (MASK == 0).view(shape)
-    if case.row.groups and name.endswith("logits"):
-        unread |= ~documents(tensor, tensors["sizes"]) | ~torch.from_numpy(case.counted(case.loss.unit))[:, None]
-    if name.endswith("vector"):
-        unread |= ~documents(tensor, tensors["sizes"])[..., None]
-        if case.loss.requires.labels:
-            unread |= unlabelled_rows(tensors)[:, None, None]
-    if name == "student.logits" and "labels" in tensors:
-        unlabelled = tensors["labels"] == -100
-        unread |= unlabelled.view(*unlabelled.shape, *[1] * (tensor.dim() - unlabelled.dim()))
-    return unread
-
-
-def token_axes(name: str, dims: int) -> list[int]:
-    kind = name.split(".")[1] if "." in name else name
-    return {
-        "hidden": [1],
-        "states": [1],
-        "ids": [1],
-        "next": [1],
-        "query": [2],
-        "key": [2],
-        "value": [2],
-        "probs": [2, 3],
-    }.get(kind, [])
-
-
-def token_slices(name: str, dims: int) -> tuple[slice, ...]:
-    """Where the original positions lie in a padded tensor."""
-    axes = token_axes(name, dims)
-    return tuple(slice(LEFT, LEFT + T) if axis in axes else slice(None) for axis in range(dims))
-
-
-def pad_tokens(name: str, tensor: Tensor, case: Case) -> Tensor:
-    """`tensor` with garbage positions before and after along its token axes."""
-    shape = [n + (LEFT + RIGHT) * (axis in token_axes(name, tensor.dim())) for axis, n in enumerate(tensor.shape)]
-    if shape == list(tensor.shape):
-        return tensor
-    garbage = torch.tensor(case.rng.uniform(1, 9, size=shape), dtype=tensor.dtype)
-    garbage[token_slices(name, tensor.dim())] = tensor
-    return garbage

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from losses_case import GIVEN, MASK, SHARED, B, Case, batch_axis, bound, grads, masked, pad_tokens, token_slices
+from losses_case import INPUTS, MASK, SHARED, B, Case, batch_axis, bound, grads
+from losses_padding import masked, pad_tokens, token_slices
 from losses_table import ROWS, Row
 
 import mangakd.losses
@@ -118,7 +119,7 @@ def test_content_of_what_is_masked_changes_nothing(row: Row, content: float, dty
     for filled in (0.0, content):
         tensors = case.tensors(dtype)
         with torch.no_grad():
-            for name in set(tensors) - set(GIVEN):
+            for name in set(tensors) - set(INPUTS):
                 tensors[name][masked(case, name, tensors[name], tensors)] = filled
         output = case(tensors)
         case.loss.zero_grad()

@@ -24,6 +24,7 @@ from mangakd.core.requires import Need
 from mangakd.core.spec import Head
 from mangakd.data.encoded import EncodedSplit
 from mangakd.data.loader import TrainLoader
+from mangakd.data.steps import RowSteps
 from mangakd.losses.loss_set import LossSet
 from mangakd.losses.output import OutputLoss
 from mangakd.teachers.base import TeacherProvider
@@ -167,7 +168,7 @@ def losses_by_key(provider: TeacherProvider, data: EncodedSplit, head: Head, siz
     loss.bind(spec, spec)
     found: dict[int, float] = {}
     table = torch.from_numpy(np.random.default_rng(7).normal(size=(256, head.outputs))).float()
-    for batch in TrainLoader(data, size, seed):
+    for batch in TrainLoader(data, RowSteps(size), seed):
         answer, logits = provider(batch), table[batch["key"] % 256]
         for i, key in enumerate(batch["key"].tolist()):
             members = None if answer.members is None else answer.members[:, i : i + 1]

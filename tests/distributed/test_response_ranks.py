@@ -24,6 +24,7 @@ pytestmark = pytest.mark.usefixtures("forked_ranks")
 ONE = Hardware(accelerator="cpu", batch_size=8)
 DDP = replace(ONE, devices=2, strategy="ddp", batch_size=2, accumulate=2)
 FSDP = replace(DDP, strategy="fsdp")
+Ends = tuple[dict[str, torch.Tensor], dict[str, float]]  # weights, scores
 
 
 def texts(rows: int, seed: int) -> EncodedSplit:
@@ -56,16 +57,20 @@ def part(folder: Path, hardware: Hardware) -> None:
     fit(student.train(), losses, LocalTeacher(teacher, teacher.spec.head), plan)
 
 
-def ends(folder: Path, hardware: Hardware) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+def ends(folder: Path, hardware: Hardware) -> Ends:
     folder.mkdir(exist_ok=True)
     if hardware.world == 1:
         part(folder, hardware)
     else:
         launch.start(part, (folder, hardware), hardware, folder, no_user_error)
-    weights = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"], scores_of(folder)
+
+
+def scores_of(folder: Path) -> dict[str, float]:
+    """Of the last validation."""
     with (folder / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["val/perplexity"]]
-    return weights, {name: float(value) for name, value in rows[-1].items() if name.startswith("val/")}
+    return {name: float(value) for name, value in rows[-1].items() if name.startswith("val/")}
 
 
 def no_user_error(error: BaseException) -> str | None:
@@ -73,16 +78,23 @@ def no_user_error(error: BaseException) -> str | None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Ends:
     return ends(tmp_path_factory.mktemp("whole"), ONE)
 
 
 @pytest.mark.parametrize("hardware", [DDP, FSDP], ids=["ddp", "fsdp"])
-def test_two_processes_end_as_one(
-    hardware: Hardware, whole: tuple[dict[str, torch.Tensor], dict[str, float]], tmp_path: Path
-) -> None:
-    weights, scores = ends(tmp_path, hardware)
-    assert {"val/perplexity", "val/kl", "val/agreement", "val/ece"} <= scores.keys()
-    assert scores == pytest.approx(whole[1], rel=1e-4)
+def test_two_processes_end_as_one(hardware: Hardware, whole: Ends, tmp_path: Path) -> None:
+    found = ends(tmp_path, hardware)
+    assert {"val/perplexity", "val/kl", "val/agreement", "val/ece"} <= found[1].keys()
+    compare(found, whole)
+
+
+def test_two_processes_take_the_same_batches_of_tokens(tmp_path: Path) -> None:
+    one = ends(tmp_path / "one", replace(ONE, tokens_per_batch=40, accumulate=4))
+    compare(ends(tmp_path / "two", replace(DDP, tokens_per_batch=40)), one)
+
+
+def compare(found: Ends, whole: Ends) -> None:
+    assert found[1] == pytest.approx(whole[1], rel=1e-4)
     for name, value in whole[0].items():
-        torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-5, msg=name)
+        torch.testing.assert_close(found[0][name], value, rtol=0, atol=1e-5, msg=name)

@@ -23,6 +23,7 @@ from mangakd.models.encoder import Encoder
 from mangakd.teachers.local import LocalTeacher
 from mangakd.training.callbacks.save_last import Interrupted, SaveEvery, SaveLast
 from mangakd.training.fit import fit
+from mangakd.training.hardware import Hardware
 from mangakd.training.loggers import KeptCsv
 from mangakd.training.validation import Validation
 
@@ -110,6 +111,27 @@ def test_interrupted_and_resumed_equals_uninterrupted(
         fit(student, losses, teacher, tiny.plan(tmp_path, workers=workers))
     assert stop.value.checkpoint.is_file()
     assert equal(whole, finish(tmp_path, resume=stop.value.checkpoint, workers=workers))
+
+
+def test_steps_of_tokens_resume_with_the_same_bits(tmp_path: Path) -> None:
+    """Stopped in the middle of the second of three epochs."""
+    hardware = Hardware(accelerator="cpu", tokens_per_batch=60, accumulate=2)
+    student, losses, teacher = world(SignalAt(17))
+    with pytest.raises(Interrupted) as stop:
+        fit(student, losses, teacher, tiny.plan(tmp_path / "cut", hardware=hardware))
+    cut = stop.value.checkpoint
+    steps = hardware.step.count(tiny.split(100, 1).student.lengths)
+    assert steps < torch.load(cut, weights_only=False)["global_step"] < 2 * steps
+    found = finish(tmp_path / "cut", hardware=hardware, resume=cut)
+    assert equal(finish(tmp_path / "whole", hardware=hardware), found)
+    assert torch.load(cut, weights_only=False)["global_step"] == 3 * steps
+
+
+def test_a_row_that_no_batch_of_tokens_holds_is_refused(tmp_path: Path) -> None:
+    student, losses, teacher = world(HardLabelLoss())
+    plan = tiny.plan(tmp_path, hardware=Hardware(accelerator="cpu", tokens_per_batch=10))
+    with pytest.raises(UserError, match=r"takes up to 11 tokens.*tokens_per_batch=10.*tokens_per_batch=11 or more"):
+        fit(student, losses, teacher, plan)
 
 
 def test_sigterm_leaves_a_checkpoint(tmp_path: Path) -> None:

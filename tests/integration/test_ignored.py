@@ -33,6 +33,15 @@ WARNED: dict[str, tuple[list[str], str]] = {
         ["experiment=rerank_quickstart", "hardware.tasks.score.batch_size=9"],
         "hardware.tasks.score.batch_size is ignored: hardware.batch_size=8 wins.",
     ),
+    "batch of rows beside one of tokens": (
+        ["hardware.batch_size=8", "hardware.tokens_per_batch=4096"],
+        "hardware.batch_size is ignored: hardware.tokens_per_batch=4096 wins.",
+    ),
+    "batch of a kind of head beside one of tokens": (
+        ["hardware.tasks.labels.batch_size=9", "hardware.tokens_per_batch=4096"],
+        "hardware.tasks.labels.batch_size is ignored: hardware.tokens_per_batch=4096 wins.",
+    ),
+    "batch of tokens alone": (["hardware.tokens_per_batch=4096"], ""),
     "batch of a kind of head alone": (["hardware.tasks.labels.batch_size=9"], ""),
     "placement": (
         ["teacher=cached", "hardware.teacher.placement=sharded"],
@@ -54,7 +63,14 @@ WARNED: dict[str, tuple[list[str], str]] = {
         ["student=teacher_layers", "+student.sizes.hidden_size=8"],
         "student.sizes.hidden_size is ignored: student.layers=[",
     ),
-    "student": (["models=mangaassist", "student=bert_mini"], "student is ignored: student.path=huawei-noah"),
+    "student beside a path": (
+        ["student=bert_mini", "student.path=there"],
+        "student is ignored: student.path=there wins",
+    ),
+    "student beside layers": (
+        ["student=bert_mini", "student.layers=[2,4]"],
+        "student is ignored: student.layers=[2,4] wins",
+    ),
 }
 
 
@@ -70,6 +86,19 @@ def test_ignored_settings_are_warned_about(
             run_of(config, tmp_path / "run").parts.corpus  # noqa: B018
     told = " ".join(caplog.messages)
     assert expected in told if expected else not told
+
+
+@pytest.mark.parametrize(
+    "words", [["models=mangaassist", "student=bert_mini"], ["student=pretrained", "student.path=there"]]
+)
+def test_a_student_in_place_of_the_pairs_own_is_taken(
+    words: list[str], compose: Compose, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        config = compose(*words)
+        preflight.warn_ignored(config)
+    assert not caplog.messages
+    assert config.student.path in (None, "there") and config.student.layers is None
 
 
 def test_a_knob_that_a_loss_reads_is_not_named_beside_one_that_none_reads(

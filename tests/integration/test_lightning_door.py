@@ -106,7 +106,7 @@ def test_the_same_batches_give_the_command_s_student_bit_for_bit(tmp_path: Path)
     fit(student, ours, LocalTeacher(teacher, HEAD), settings)
 
     own = DistillModule(student=same, teacher=frozen, losses=terms(*names), optim=settings.optim, seed=settings.seed)
-    steps = Steps(BucketSampler(settings.train.student.lengths, settings.hardware.step_rows, settings.seed, {}))
+    steps = Steps(BucketSampler(settings.train.student.lengths, settings.hardware.step, settings.seed, {}))
     trainer(max_epochs=3).fit(own, DataLoader(rows(100, 1), batch_sampler=steps, collate_fn=collate))
     expected = student.model.state_dict()
     for name, weights in same.state_dict().items():

@@ -62,6 +62,10 @@ def test_a_run_in_which_the_student_writes(
         (["distill.alpha=0"], "losses.tokens learns from the targets alone"),
         (["hardware=cpu_fsdp"], "hardware.strategy=fsdp"),
         (["distill.lmbda=2"], "distill.lmbda=2"),
+        (
+            ["hardware.tokens_per_batch=64"],
+            "tokens_per_batch=64 fills batches with the given texts.*tokens_per_batch=null",
+        ),
         (["on_policy.top_p=0"], "on_policy.top_p=0"),
     ],
 )

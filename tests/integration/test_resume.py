@@ -76,7 +76,7 @@ def test_another_batch_on_the_device_keeps_the_step(
     run_here(compose(*typed, "trainer.max_epochs=2"), tmp_path / "run")
     with caplog.at_level(logging.WARNING, "mangakd"):
         run_here(compose(*typed, "hardware.batch_size=4", "resume=auto"), tmp_path / "run")
-    assert any("resumes with 1 × 2: the same 8 rows a step" in message for message in caplog.messages)
+    assert any("resumes with 1 × 2: the same steps of 8 rows" in message for message in caplog.messages)
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=False)
     assert saved["global_step"] == 18 and saved["mangakd"]["step_rows"] == 8
 
@@ -87,7 +87,7 @@ def test_settings_that_would_fine_tune_another_teacher_are_refused_before_it_is(
     typed = [*typed, f"teacher.path={tiny_fresh}", "teacher.fit.epochs=1", "trainer.max_epochs=1"]
     run_here(compose(*typed), tmp_path / "run")
     changed = {
-        "hardware.batch_size makes steps of 4 rows, which were 8": ["hardware.batch_size=4"],
+        "hardware makes steps of 4 rows, which were 8 rows": ["hardware.batch_size=4"],
         r"teacher\.fit\.epochs is 2, which was 1": ["teacher.fit.epochs=2"],
         "the data changed": ["data.train_limit=40"],
     }

@@ -1,7 +1,5 @@
 """Target tokens of conversations: golden masks by hand for templates of every kind, and what is refused."""
 
-import random
-from itertools import groupby
 from typing import Any
 
 import pytest
@@ -15,25 +13,19 @@ from chat_samples import (
     REPLY,
     SYSTEM,
     TALK,
-    blank_tokenizer,
     chat_tokenizer,
     marker,
     plain_tokenizer,
+    shown,
+    text_of,
 )
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
 from mangakd.core.errors import UserError
 from mangakd.data.chat import ChatTemplate
-from mangakd.data.chat_tokens import APART, ENDLESS, LEAD, SPLIT, Marked
+from mangakd.data.chat_tokens import APART, ENDLESS, LEAD, SPLIT
 from mangakd.data.rows import Messages
-
-
-def shown(tokenizer: Any, marked: Marked) -> str:
-    """The text of a sequence with its targets in ⟦⟧."""
-    runs = groupby(zip(marked.ids, marked.targets, strict=True), key=lambda pair: pair[1])
-    parts = ((target, tokenizer.decode([token for token, _ in run])) for target, run in runs)
-    return "".join(f"⟦{text}⟧" if target else text for target, text in parts)
 
 
 def sequences(tokenizer: Any, messages: Messages, **options: Any) -> list[str]:
@@ -122,69 +114,6 @@ def test_first_and_last_token_of_an_answer_are_targets() -> None:
     assert [marked.ids[i] for i in places] == [*answer, reader.eos_token_id]
     assert places == [*range(places[0], len(marked.ids))] and marked.targets[0] == 0
     assert marked.prompt == places[0]
-
-
-END = {"chatml": "<|im_end|>", "marked": "<|im_end|>", "llama3": "<|eot_id|>", "gemma": "<end_of_turn>",
-       "mistral": "</s>", "qwen3": "<|im_end|>"}  # fmt: skip
-PARTS = (
-    "order", " the book", "é", "東京", "🎌", "👩‍👩‍👧", " ", "\n", "\t", "  it is", "?", "<|im_end|>", "</s>", "[INST]", "<s>",
-    "<|eot_id|>", "<end_of_turn>", "assistant", "{% generation %}", "{{ x }}", "\\n", "\r\n", "12.5",
-)  # fmt: skip
-
-
-def written(rng: random.Random) -> str:
-    """A text that is not blank, of words, blanks, scripts and names of special tokens."""
-    text = "".join(rng.choices(PARTS, k=rng.randint(1, 9)))
-    return text if text.strip() else text + "yes"
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_targets_are_the_answers_and_their_ends(kind: str) -> None:
-    """The text of the targets is that of the answers, each with one end-of-turn token; names of special tokens in it are text."""
-    reader, rng = chat_tokenizer(kind), random.Random(0)
-    specials = set(reader.all_special_ids) | {reader.convert_tokens_to_ids(name) for name in KINDS[kind][1]}
-    mark = marker(reader, enable_thinking=False)
-    trimmed = kind in ("llama3", "gemma")
-    for _ in range(60):
-        messages: Messages = tuple(
-            (role, written(rng)) for _ in range(rng.randint(1, 3)) for role in ("user", "assistant")
-        )
-        made = [*mark.conversation(messages)]
-        for marked, (_, answer) in zip(made, messages[1::2], strict=False) if len(made) > 1 else []:
-            assert marked.note & SPLIT and text_of(reader, marked) == expected(kind, answer, trimmed)
-        if len(made) == 1:
-            whole = "".join(expected(kind, answer, trimmed) for _, answer in messages[1::2])
-            assert text_of(reader, made[0]) == whole
-        assert len(made) in (1, len(messages) // 2)
-        for marked in made:
-            ends = [
-                token for token, target in zip(marked.ids, marked.targets, strict=True) if target and token in specials
-            ]
-            assert reader.convert_ids_to_tokens(ends) == [END[kind]] * (1 if len(made) > 1 else len(messages) // 2)
-            assert marked.targets[0] == 0 and marked.targets[-1] == 1
-
-
-@pytest.mark.parametrize("blanks", ["prepend", "first", "always", "never", "unigram"])
-@pytest.mark.parametrize("kind", ["chatml", "mistral"])
-def test_tokenizers_that_write_blanks_as_tokens(kind: str, blanks: str) -> None:
-    """Their decoders add or drop single blanks; letters, ends and names of special tokens are exact."""
-    reader, rng = blank_tokenizer(kind, blanks), random.Random(0)
-    mark, words = marker(reader), ("where", "is", "my", "order", "</s>", "<|im_end|>", "<s>")
-    for _ in range(20):
-        roles = ("user", "assistant") * 2
-        messages: Messages = tuple((role, " ".join(rng.choices(words, k=4))) for role in roles)
-        texts = [text_of(reader, marked) for marked in mark.conversation(messages)]
-        wanted = "".join(expected(kind, answer, False) for _, answer in messages[1::2])
-        assert "".join(texts).replace(" ", "") == wanted.replace(" ", "")
-
-
-def text_of(reader: Any, marked: Marked) -> str:
-    return reader.decode([token for token, target in zip(marked.ids, marked.targets, strict=True) if target])
-
-
-def expected(kind: str, answer: str, trimmed: bool) -> str:
-    answer = answer.strip() if trimmed else answer.lstrip("\n") if kind == "qwen3" else answer
-    return (" " if kind == "mistral" else "") + answer + END[kind]
 
 
 def test_a_token_that_straddles_the_prompt_is_divided() -> None:

@@ -4,11 +4,14 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from mangakd.core.errors import UserError
+from mangakd.data.sampler import BucketSampler, Share
+from mangakd.data.steps import RowSteps, TokenSteps
 from mangakd.training.checkpoints import (
     KEY,
     LAST,
@@ -23,6 +26,8 @@ from mangakd.training.checkpoints import (
     resume_step,
 )  # fmt: skip
 from mangakd.training.hardware import Hardware
+
+LENGTHS = np.array([3, 5, 8, 13, 13, 13, 13, 13, 13, 20] * 4)
 
 
 def content(step: int) -> dict[str, object]:
@@ -139,8 +144,49 @@ def test_other_settings_are_told(caplog: pytest.LogCaptureFixture) -> None:
 )
 def test_a_resumed_step_keeps_its_rows(hardware: Hardware, accumulate: int, caplog: pytest.LogCaptureFixture) -> None:
     found = {"step_rows": 64, "world": 1, "accumulate": 1}
-    assert resume_step(Path("x.ckpt"), found, hardware) == (64, accumulate)
+    assert resume_step(Path("x.ckpt"), found, hardware, LENGTHS) == (RowSteps(64), accumulate)
     assert ("not be equal bit for bit" in caplog.text) == (accumulate > 1 or hardware.world > 1)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "accumulate"),
+    [
+        (Hardware(tokens_per_batch=40, accumulate=4), 4),
+        (Hardware(tokens_per_batch=40, accumulate=2, devices=2), 2),
+        (Hardware(tokens_per_batch=40, accumulate=9), 4),
+        (Hardware(tokens_per_batch=40, devices=3), 2),
+        (Hardware(tokens_per_batch=20), 12),  # of 13 tokens, 3 rows fit into 40 and 1 into 20
+        (Hardware(tokens_per_batch=80), 2),
+    ],
+)
+def test_a_resumed_step_keeps_its_tokens(hardware: Hardware, accumulate: int) -> None:
+    """4 batches of 40 tokens, shared in another way: no micro-batch holds more than the new budget."""
+    found = {"step_tokens": 40, "step_batches": 4, "world": 1, "accumulate": 4}
+    step, parts = resume_step(Path("x.ckpt"), found, hardware, LENGTHS)
+    assert (step, parts) == (TokenSteps(40, 4), accumulate)
+    for rank in range(hardware.world):
+        for micro in BucketSampler(LENGTHS, step, 0, {}, Share(rank, hardware.world, parts)):
+            assert len(micro.rows) * LENGTHS[micro.rows].max() <= hardware.tokens_per_batch  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("record", "hardware", "words"),
+    [
+        (
+            {"step_rows": 64},
+            Hardware(tokens_per_batch=40),
+            "steps of 64 rows, .* steps of a batch of at most 40 tokens.*=null",
+        ),
+        (
+            {"step_tokens": 4096, "step_batches": 2},
+            Hardware(),
+            r"2 batches of at most 4,096 tokens, .* 64 rows.*hardware\.tokens_per_batch=4096",
+        ),
+    ],
+)
+def test_steps_of_rows_do_not_go_on_as_steps_of_tokens(record: dict[str, int], hardware: Hardware, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        resume_step(Path("x.ckpt"), record, hardware, LENGTHS)
 
 
 def test_states_are_named_by_either_numbering() -> None:

@@ -12,6 +12,7 @@ from mangakd.data.encoded import EncodedSplit, Sides, joined
 from mangakd.data.gather import gather_all
 from mangakd.data.loader import EvalBatches, TrainLoader
 from mangakd.data.sampler import Share
+from mangakd.data.steps import RowSteps, TokenSteps
 from mangakd.data.tokens import Tokens
 from mangakd.losses.hard_label import HardLabelLoss
 from mangakd.losses.loss_set import LossSet
@@ -71,10 +72,18 @@ def test_losses_count_what_a_row_holds() -> None:
     assert split.lengths(split.student).tolist() == [each.max() for each in owned]
 
 
+def test_no_row_takes_more_than_its_tokens_in_a_batch() -> None:
+    """Of TokenSteps: rows of up to 4 documents, as if each had 4."""
+    split, step = pairs(), TokenSteps(70, 1)
+    assert split.row_tokens.tolist() == [4 * length for length in split.lengths(split.student)]
+    shapes = [batch["student"]["input_ids"].shape for batch in TrainLoader(split, step, 0)]
+    assert len(shapes) == step.count(split.row_tokens) < 6 and max(rows * width for rows, width in shapes) <= 70
+
+
 def test_every_row_is_trained_on_and_asked_once() -> None:
     split = pairs()
     for share in (Share(), Share(0, 2), Share(1, 2)):
-        rows = [row for batch in TrainLoader(split, 2, 0, share) for row in batch["grade"].tolist()]
+        rows = [row for batch in TrainLoader(split, RowSteps(2), 0, share) for row in batch["grade"].tolist()]
         assert len(rows) == len(set(rows)) == 6 // share.world
     answers = EvalBatches(split, 4)
     sums = gather_all(

@@ -13,6 +13,7 @@ from language_folder import save_language_model
 from mangakd.core.errors import UserError
 from mangakd.data.rows import Rows
 from mangakd.data.sources import Files
+from mangakd.labelling.forms import Answers
 from mangakd.labelling.label import Options, label, read_prompts
 from mangakd.labelling.local import Local
 from mangakd.labelling.provider import Answer, Provider, Request
@@ -58,7 +59,7 @@ def no_bar(title: str, total: int) -> Iterator[Callable[[int], object]]:
 def prompts(folder: Path, rows: Objects = PROMPTS, names: Mapping[str, str] | None = None) -> Rows:
     file = folder / "prompts.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))
-    return read_prompts(str(file), names or {})
+    return read_prompts(str(file), names or {}, Answers())
 
 
 def written(folder: Path, provider: Provider, options: Options = OPTIONS, rows: Objects = PROMPTS) -> Objects:

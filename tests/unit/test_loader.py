@@ -17,6 +17,7 @@ from mangakd.data.encoded import EncodedSplit, Sides
 from mangakd.data.gather import gather, to_device
 from mangakd.data.loader import EvalBatches, TrainLoader
 from mangakd.data.sampler import BucketSampler, Share
+from mangakd.data.steps import RowSteps
 from mangakd.data.tokenising import tokenise
 from mangakd.tasks.classification.encode import labelled
 
@@ -37,20 +38,21 @@ def keys(batches: Iterable[Batch]) -> list[list[int]]:
 
 def test_order_is_a_function_of_seed_and_epoch_alone(data: EncodedSplit) -> None:
     lengths, units = data.student.lengths, data.units
-    first = BucketSampler(lengths, 8, 3, units, epoch=2).order()
+    first = BucketSampler(lengths, RowSteps(8), 3, units, epoch=2).order()
     np.random.seed(99)
     torch.manual_seed(99)
     state = torch.get_rng_state()
-    assert BucketSampler(lengths, 8, 3, units, epoch=2).order() == first
+    assert BucketSampler(lengths, RowSteps(8), 3, units, epoch=2).order() == first
     assert first not in (
-        BucketSampler(lengths, 8, 3, units, epoch=1).order(), BucketSampler(lengths, 8, 4, units, epoch=2).order()
-    )  # fmt: skip
-    list(TrainLoader(data, 8, seed=3))
+        BucketSampler(lengths, RowSteps(8), 3, units, epoch=1).order(),
+        BucketSampler(lengths, RowSteps(8), 4, units, epoch=2).order(),
+    )
+    list(TrainLoader(data, RowSteps(8), seed=3))
     assert torch.equal(torch.get_rng_state(), state), "the loader drew from the generator that dropout uses"
 
 
 def test_every_row_comes_once_each_epoch_and_epochs_differ(data: EncodedSplit) -> None:
-    loader = TrainLoader(data, 8, seed=0)
+    loader = TrainLoader(data, RowSteps(8), seed=0)
     epochs = [keys(loader) for _ in range(3)]
     assert len(loader) == 7
     for epoch in epochs:
@@ -58,13 +60,13 @@ def test_every_row_comes_once_each_epoch_and_epochs_differ(data: EncodedSplit) -
         assert sorted(seen) == sorted(data.teacher.keys.tolist()) and len(set(seen)) == ROWS
         assert sorted(map(len, epoch)) == [5, *[8] * 6]
     assert epochs[0] != epochs[1] != epochs[2]
-    assert keys(TrainLoader(data, 8, seed=0)) == epochs[0]
+    assert keys(TrainLoader(data, RowSteps(8), seed=0)) == epochs[0]
 
 
 def test_bucketing_pads_less_than_random_batches() -> None:
     rng = np.random.default_rng(0)
     lengths = np.minimum(rng.geometric(0.08, 4000) + 2, 64)
-    sampler = BucketSampler(lengths, 32, 0, {})
+    sampler = BucketSampler(lengths, RowSteps(32), 0, {})
 
     def padding(batches: Iterable[Iterable[int]]) -> int:
         return sum(lengths[list(b)].max() * len(list(b)) - lengths[list(b)].sum() for b in batches)
@@ -80,15 +82,15 @@ def test_bucketing_pads_less_than_random_batches() -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_saved_loader_goes_on_with_exactly_the_remaining_batches(data: EncodedSplit, workers: int) -> None:
-    whole = TrainLoader(data, 8, seed=1)
+    whole = TrainLoader(data, RowSteps(8), seed=1)
     epochs = [keys(whole) for _ in range(3)]
-    stopped = TrainLoader(data, 8, seed=1, workers=workers)
+    stopped = TrainLoader(data, RowSteps(8), seed=1, workers=workers)
     keys(stopped)
     passing, seen = iter(stopped), []
     for _ in range(3):
         seen.append(next(passing)["key"].tolist())
     state = stopped.state_dict()
-    resumed = TrainLoader(data, 8, seed=1, workers=workers)
+    resumed = TrainLoader(data, RowSteps(8), seed=1, workers=workers)
     resumed.load_state_dict(state)
     assert seen == epochs[1][:3]
     assert keys(resumed) == epochs[1][3:]
@@ -96,12 +98,12 @@ def test_a_saved_loader_goes_on_with_exactly_the_remaining_batches(data: Encoded
 
 
 def test_a_loader_saved_after_its_last_batch_starts_the_next_epoch(data: EncodedSplit) -> None:
-    whole = TrainLoader(data, 8, seed=1)
+    whole = TrainLoader(data, RowSteps(8), seed=1)
     first, second = keys(whole), keys(whole)
-    stopped = TrainLoader(data, 8, seed=1)
+    stopped = TrainLoader(data, RowSteps(8), seed=1)
     passing = iter(stopped)
     assert [next(passing)["key"].tolist() for _ in range(len(stopped))] == first
-    resumed = TrainLoader(data, 8, seed=1)
+    resumed = TrainLoader(data, RowSteps(8), seed=1)
     resumed.load_state_dict(
         stopped.state_dict()
     )  # the pass was never closed: a trainer that knows the length stops here
@@ -110,11 +112,11 @@ def test_a_loader_saved_after_its_last_batch_starts_the_next_epoch(data: Encoded
 
 def test_a_loader_goes_on_under_another_share(data: EncodedSplit) -> None:
     """Two micro-batches of half a step where there was one of a whole: the same rows remain."""
-    first = TrainLoader(data, 8, seed=1)
+    first = TrainLoader(data, RowSteps(8), seed=1)
     passing = iter(first)
     for _ in range(3):
         next(passing)
-    other = TrainLoader(data, 8, 1, Share(accumulate=2))
+    other = TrainLoader(data, RowSteps(8), 1, Share(accumulate=2))
     other.load_state_dict(first.state_dict())
     rest = [sorted(batch) for batch in keys(passing)]
     halves = keys(other)
@@ -151,12 +153,12 @@ def test_batches_are_made_in_this_process(data: EncodedSplit) -> None:
     try:
         Native()  # garbage from here on
         batches = []
-        for batch in TrainLoader(split, 20, seed=1, workers=2):
+        for batch in TrainLoader(split, RowSteps(20), seed=1, workers=2):
             batches.append(batch)
             assert not multiprocessing.active_children()
     finally:
         gc.enable()
-    assert keys(batches) == keys(TrainLoader(data, 20, seed=1))
+    assert keys(batches) == keys(TrainLoader(data, RowSteps(20), seed=1))
     assert all(batch["teacher"] is batch["student"] for batch in batches), "one tokenizer: one set of tensors"
 
 
@@ -166,11 +168,11 @@ def test_threads_end_with_their_pass(data: EncodedSplit) -> None:
     def threads() -> set[threading.Thread]:
         return set(threading.enumerate()) - before
 
-    passing = iter(TrainLoader(data, 8, seed=1, workers=2))
+    passing = iter(TrainLoader(data, RowSteps(8), seed=1, workers=2))
     next(passing)
     left_early = threads()
     del passing
-    passing = iter(TrainLoader(data, ROWS, seed=1, workers=2))
+    passing = iter(TrainLoader(data, RowSteps(ROWS), seed=1, workers=2))
     next(passing)  # the last: a trainer that knows the length asks for no more
     assert left_early
     for thread in left_early | threads():
@@ -181,7 +183,7 @@ def test_threads_end_with_their_pass(data: EncodedSplit) -> None:
 def test_an_error_of_a_thread_reaches_the_consumer(data: EncodedSplit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EncodedSplit, "collate", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        next(iter(TrainLoader(data, 8, seed=1, workers=2)))
+        next(iter(TrainLoader(data, RowSteps(8), seed=1, workers=2)))
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from mangakd.data.encoded import EncodedSplit, joined
 from mangakd.data.rows import Rows
 from mangakd.data.sampler import BucketSampler, Share
 from mangakd.data.source import Corpus
+from mangakd.data.steps import RowSteps
 from mangakd.evaluation import predictions
 from mangakd.evaluation.predictions import Predictions
 from mangakd.evaluation.randomisation import p_value
@@ -116,7 +117,9 @@ def test_a_step_in_parts_is_the_step_at_once(world: int, accumulate: int, tmp_pa
 
     shares = [Share(rank, world, accumulate) for rank in range(world)]
     lengths = rows.lengths(rows.student)
-    parts = [rows[micro] for share in shares for micro in BucketSampler(lengths, len(rows), 0, rows.units, share)]
+    parts = [
+        rows[micro] for share in shares for micro in BucketSampler(lengths, RowSteps(len(rows)), 0, rows.units, share)
+    ]
     micro = [terms(dict(batch)) for batch in parts]
     assert len(micro) == world * accumulate
     whole = terms(dict(rows.collate(range(len(rows)))))

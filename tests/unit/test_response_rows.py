@@ -22,6 +22,7 @@ from mangakd.data.rows import Rows, identities
 from mangakd.data.sampler import Share
 from mangakd.data.source import Corpus
 from mangakd.data.sources import Files
+from mangakd.data.steps import RowSteps
 from mangakd.runs.texts import Tokeniser
 from mangakd.tasks.response.encode import COLUMNS, chats_of, encoded
 
@@ -257,7 +258,8 @@ def test_joined_splits_pad_targets_with_false(tmp_path: Path) -> None:
 def test_steps_are_weighted_by_their_targets(tmp_path: Path) -> None:
     split, _ = split_of(tmp_path)
     scales = [
-        (batch["scale"]["targets"], len(batch["next"])) for batch in TrainLoader(split, 3, 0, Share(accumulate=3))
+        (batch["scale"]["targets"], len(batch["next"]))
+        for batch in TrainLoader(split, RowSteps(3), 0, Share(accumulate=3))
     ]
     total = sum(count for _, count in scales)
     assert len(scales) == 3 and all(scale == pytest.approx(3 * count / total) for scale, count in scales)

@@ -6,17 +6,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rewrite_rows import row, rows
+import tiny_seq2seq
+from rewrite_rows import rewrite_tokenizer, row, rows
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
+from mangakd.data.seq2seq import SourceOptions
 from mangakd.evaluation import predictions
 from mangakd.evaluation.bootstrap import bootstrap
+from mangakd.evaluation.generations import GREEDY, Text
 from mangakd.evaluation.predictions import Predictions
+from mangakd.runs.texts import Tokeniser
+from mangakd.tasks.base import Samples
+from mangakd.tasks.rewrite.encode import encoded
 from mangakd.tasks.rewrite.judge import RewriteJudge
 from mangakd.tasks.rewrite.measures import gain, of_text
 from mangakd.tasks.rewrite.scores import added_terms, scored, token_f1
 from mangakd.tasks.rewrite.search import Search
+from mangakd.tasks.rewrite.texts import Scorer, first_rows
+from mangakd.training.validation_texts import ValidationTexts
 
 NAN, HEAD = math.nan, Head("tokens", 0, source=True)
 
@@ -47,6 +55,22 @@ def test_several_targets_and_expansions() -> None:
     assert scored(["x", "d"], ["a b", "b c d"], "a")["added_terms"] == pytest.approx(1 / 3)
     assert math.isnan(added_terms(["a"], ["a"], "a b"))
     assert scored([], ["a"], "b") == {"exact_match": 0.0, "token_f1": 0.0, "rouge_l": 0.0, "added_terms": 0.0}
+
+
+def test_texts_on_validation_come_every_other_epoch(tmp_path: Path) -> None:
+    """A student that writes the first target of each row."""
+    given = rows(12)
+    tokeniser = Tokeniser(rewrite_tokenizer(), rewrite_tokenizer(), 64, tmp_path)
+    split = encoded(given, tokeniser, SourceOptions())
+    places, scorer = first_rows(split, None), Scorer.of(split.rows_of(given), Search())
+    ways = [{GREEDY: Text("", scorer.scores(i, scorer.targets[i]))} for i in places.tolist()]
+    texts = ValidationTexts(Samples([], 1, lambda model, advance: ways, places), split, RewriteJudge(), every=2)
+    student = tiny_seq2seq.encoder("t5")
+    each = [texts.scores(student, epoch) for epoch in range(4)]
+    assert each[0] == each[2] == {} and each[1] == each[3] and each[1]["exact_match"] == 1.0 == each[1]["recall@10"]
+    assert {*each[1]} == {*RewriteJudge.generated}
+    half = first_rows(split, 5)
+    assert len(places) == 12 < len(split) and len(half) == 5 and {*half.tolist()} <= {*places.tolist()}
 
 
 # --- search ------------------------------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def _fine_tuned(run: Run) -> None:
     new = teacher.members(parts.teacher, run.models.teacher_tokenizer, parts.task.kind, lambda: run.models.head)
     if new:
         file = checkpoint_of(given.folder, given.resume)
-        teacher.same_fit(file, given.resume, parts.hardware.step_rows, given.settings("teacher"), given.settings_of)
+        teacher.same_fit(file, given.resume, parts.hardware.step, given.settings("teacher"), given.settings_of)
 
 
 def _of_student(run: Run) -> Iterator[Check]:
@@ -77,6 +77,7 @@ def _of_student(run: Run) -> Iterator[Check]:
     yield lambda: language.lengths(
         run.given.max_length, run.parts.task, {"teacher": sizes.teacher_shape, "student": sizes.student_shape}
     )
+    yield lambda: recipe.batches(run.parts.hardware, run.given.max_length)
     yield lambda: late.pairs(
         sizes.late, run.parts.task, {"teacher": sizes.teacher_shape, "student": sizes.student_shape}
     )
@@ -104,6 +105,7 @@ def _of_recipe(run: Run) -> Iterator[Check]:
     yield lambda: on_policy.teachers(parts.on_policy, parts.teacher, parts.stages)
     yield lambda: on_policy.losses(parts.on_policy, material.losses.callbacks, parts.stages)
     yield lambda: on_policy.devices(parts.on_policy, parts.hardware)
+    yield lambda: on_policy.batches(parts.on_policy, parts.hardware)
     yield lambda: recipe.placement(parts.teacher, parts.hardware.teacher.placement)
     yield lambda: recipe.provided(
         parts.teacher, parts.stages, material.losses.callbacks, sizes.teacher_spec, sizes.student_spec
@@ -116,7 +118,9 @@ def _of_recipe(run: Run) -> Iterator[Check]:
     yield lambda: late.losses(sizes.late, parts.stages, material.losses.callbacks)
     yield lambda: late.stages(sizes.late, parts.stages, sizes.config_of)
     yield lambda: late.quantisers(sizes.late, parts.stages)
-    yield lambda: recipe.resumed(checkpoint_of(given.folder, given.resume), parts.stages, lambda: _first_fit(run))
+    yield lambda: recipe.resumed(
+        checkpoint_of(given.folder, given.resume), parts.stages, parts.hardware, lambda: _first_fit(run)
+    )
     yield lambda: _refused_texts(run)
     yield lambda: machine.disk(given.folder, sizes.student_shape, _learning(run))
     yield lambda: recipe.exports(parts.exports, parts.stages, parts.task)

@@ -54,3 +54,13 @@ def devices(options: OnPolicy, hardware: Hardware) -> None:
             f"distill.lmbda={options.share} needs a student that is whole on each device: hardware.strategy=fsdp spreads it over "
             "all of them. Choose a profile with hardware.strategy=ddp or one device, or distill.lmbda=0."
         )
+
+
+def batches(options: OnPolicy, hardware: Hardware) -> None:
+    """Batches that are full before the student writes."""
+    if options.share and (most := hardware.tokens_per_batch) is not None:
+        raise UserError(
+            f"distill.lmbda={options.share}: hardware.tokens_per_batch={most} fills batches with the given texts, and those that "
+            "the student writes in their place may be longer. Use hardware.tokens_per_batch=null and hardware.batch_size, or "
+            "distill.lmbda=0."
+        )

@@ -19,7 +19,7 @@ from mangakd.tasks.base import Task
 from mangakd.teachers.base import all_layers
 from mangakd.teachers.cached import Cached, stored
 from mangakd.teachers.options import TeacherOptions
-from mangakd.training.checkpoints import KEY, Identity, check_same, read
+from mangakd.training.checkpoints import KEY, Identity, check_same, check_steps, read
 from mangakd.training.hardware import Hardware
 from mangakd.training.stages import Stage
 
@@ -91,6 +91,16 @@ def comparing(losses: LossSet, hardware: Hardware) -> None:
     losses.check_ranks(hardware.world, f"Choose a hardware profile of one device, or leave them out: {left_out}.")
 
 
+def batches(hardware: Hardware, max_length: int) -> None:
+    """Batches of fewer tokens than a sequence may have."""
+    most = hardware.tokens_per_batch
+    if most is not None and max_length > most:
+        raise UserError(
+            f"hardware.tokens_per_batch={most} holds no sequence of data.max_length={max_length} tokens. Set "
+            f"hardware.tokens_per_batch={max_length} or more, or lower data.max_length."
+        )
+
+
 def packing(losses: Mapping[str, LossCallback], head: Callable[[], Head], active: bool) -> None:
     """Packed rows beside losses that compare layers token by token, and beside heads whose texts are not packed."""
     if not active:
@@ -159,12 +169,13 @@ def _gives(
     return f"teacher={type(options).__name__.lower()}", options.gives(teacher), options.answer(teacher)
 
 
-def resumed(file: Path | None, stages: Sequence[Stage], identity: Callable[[], Identity]) -> None:
-    """Other data, labels or stages than those of the checkpoint that a run continues from.
+def resumed(file: Path | None, stages: Sequence[Stage], hardware: Hardware, identity: Callable[[], Identity]) -> None:
+    """Other data, labels, stages or kinds of steps than those of the checkpoint that a run continues from.
 
     identity: what the first stage learns from; asked where there is a checkpoint, as texts are tokenised for it.
     """
     if file is None or len(stages) > 1:
         return
     before = read(file)[KEY]
+    check_steps(file, before, hardware)
     check_same(file, before, replace(identity(), teacher=before["teacher"], settings=before["settings"]))

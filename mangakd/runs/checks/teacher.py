@@ -7,6 +7,7 @@ from typing import Any
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head, Kind, ModelSpec
+from mangakd.data.steps import StepSize, step_of
 from mangakd.models import heads, load
 from mangakd.models.labels import alignment
 from mangakd.runs.checks.models import check_answers, check_vocabulary
@@ -62,7 +63,7 @@ def _is_fitted(options: TeacherOptions, member: Member, tokenizer: Any, kind: Ki
 
 
 def same_fit(
-    file: Path | None, resume: bool | str, step_rows: int, settings: dict[str, Any],
+    file: Path | None, resume: bool | str, step: StepSize, settings: dict[str, Any],
     settings_of: Callable[[Path], dict[str, Any] | None],
 ) -> None:  # fmt: skip
     """A resumed run whose teacher would be fine-tuned in another way, after which its checkpoint would be refused.
@@ -71,8 +72,8 @@ def same_fit(
     """
     if file is None:
         return
-    rows = read(file)[KEY]["step_rows"]
-    changes = [] if rows == step_rows else [f"hardware.batch_size makes steps of {step_rows} rows, which were {rows}"]
+    before = step_of(read(file)[KEY])
+    changes = [] if before == step else [f"hardware makes steps of {step}, which were {before}"]
     earlier = next((each for folder in file.parents if (each := settings_of(folder)) is not None), None)
     if earlier is not None:
         old, new = of_teacher(earlier["teacher"]), of_teacher(settings)

@@ -84,7 +84,13 @@ def _index(corpus: str | None, answers: tuple[str, ...], queries: tuple[str, ...
             places[answer] = len(texts)
             texts.append(answer)
         relevant.append(frozenset([places[answer]] if answer.strip() else []))
-    return Index(Bm25(texts), relevant)
+    return Index(_bm25(tuple(texts)), relevant)
+
+
+@lru_cache(maxsize=2)
+def _bm25(texts: tuple[str, ...]) -> Bm25:
+    """Splits whose documents are all in the folder share one index."""
+    return Bm25(texts)
 
 
 def _judged(folder: Collection) -> dict[str, frozenset[int]]:

@@ -1,0 +1,237 @@
+"""How much does distillation gain for a rewriter of queries? QReCC and TREC CAsT, a fine-tuned teacher → a small T5, over seeds.
+
+    python benchmarks/rewriting.py --data ../shared/data --work PATH [--only no-kd sequence] [--seeds 0]
+    python benchmarks/rewriting.py --data … --work PATH --teacher embedded_lm --student embedded_t5 --only no-kd sequence
+
+The first line takes google/flan-t5-base and google/flan-t5-small, or --teacher and --student. The second line needs no network:
+SmolLM2 is fine-tuned with task=response and writes the targets of a T5 whose tokenizer is trained on these conversations. The
+teacher is fine-tuned once; each run is a `python train.py` in PATH/runs/<recipe>_<seed>. All systems write the test by
+scripts/label.py. results/rewriting.json keeps the scores of each test row (seed_runs.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from results_file import table
+from seed_runs import ROOT, by_recipe, command, estimates, keep, parsed, runs_of, text, train
+
+from mangakd.data.rows import Rows
+from mangakd.labelling.forms import Rewrites
+from mangakd.models import embedded_lm, embedded_t5
+from mangakd.tasks.rewrite.scores import scored
+from mangakd.tasks.rewrite.search import Search
+
+LENGTH, EPOCHS = 256, 4
+HUMAN, WRITTEN = "HUMAN", "WRITTEN"  # rewrites of people, and of the teacher, of the same turns
+COMMON = [
+    "task=rewrite", "data=files", "hardware=cpu", "hardware.batch_size=16", "hardware.accumulate=1", f"data.max_length={LENGTH}",
+    "teacher.fit.mode=never", "student=pretrained", "baseline=false", "task.generate=0", f"trainer.max_epochs={EPOCHS}",
+]  # fmt: skip
+ALONE = ["distill.alpha=0"]
+RECIPES: dict[str, tuple[str, list[str]]] = {
+    "no-kd": (HUMAN, ALONE),
+    "sequence": (WRITTEN, ALONE),
+    "token": (HUMAN, []),
+    "sequence-token": (WRITTEN, []),
+    "sequence-token-hidden": (WRITTEN, ["losses=[tokens,hidden]"]),
+}
+SYSTEMS = ("copy", "human", "teacher")
+SOURCES = ("qrecc", "cast 2021")
+SCORES = ("exact_match", "token_f1", "added_terms", "recall@10")
+NOTE = f"""Training: the turns of QReCC's training part and of CAsT 2019 and 2020; test: the later turns of QReCC's test part
+and of CAsT 2021, apart. Sources of at most {LENGTH} tokens, {EPOCHS} epochs in steps of 16, greedy texts. *no-kd*: the same
+student in as many steps, from the rewrites of people; *sequence*: from those that the teacher wrote for the same turns; *token*:
+forward KL with the teacher's distributions, alpha 0.9; *hidden*: hidden states besides. *copy* is the utterance, *human* the
+rewrite of the data. recall@10: whether a BM25 search with the text finds the row's answer among the answers of QReCC's test part;
+CAsT has none. Means over seeds; 95 % intervals of the bootstrap over rows, paired for differences; *gain*: the share of the
+teacher's gain in recall@10 over copying.
+
+"""
+Lines = list[dict[str, Any]]
+
+
+def main() -> None:
+    more = {"teacher": ("google/flan-t5-base", "hub id, folder or embedded_lm"),
+            "student": ("google/flan-t5-small", "hub id, folder or embedded_t5")}  # fmt: skip
+    options = parsed(__doc__, "the folder with qrecc and cast", RECIPES, more)
+    options.work.mkdir(parents=True, exist_ok=True)
+    files = prepared(options)
+    test = _lines(files["test"])
+    index = Search().index(Rows({name: [row.get(name, "") for row in test] for name in ("answer", "query_id")}))
+    student = student_of(options, files)
+    teacher = teacher_of(options, files, student)
+    texts = {"copy": [row["utterance"] for row in test], "human": [row["rewrite"] for row in test]}
+    texts["teacher"] = written(options, teacher, files["test"], options.work / "teacher_test.jsonl")
+    for system, own in texts.items():
+        keep("rewriting", "Rewriters", f"{system}_0", {"rows": measured(test, own, index)}, body)
+    lines = _lines(files["train"])
+    targets = written(options, teacher, files["train"], options.work / "teacher_train.jsonl")
+    places = {HUMAN: files["train"], WRITTEN: options.work / "written.jsonl"}
+    _write(places[WRITTEN], [{**row, "rewrite": own} for row, own in zip(lines, targets, strict=True) if own])
+    for seed in options.seeds:
+        for recipe in options.only:
+            folder = options.work / "runs" / f"{recipe}_{seed}"
+            if folder.name in runs_of("rewriting"):
+                continue
+            data, words = RECIPES[recipe]
+            live = teacher if options.teacher != embedded_lm.NAME else student
+            if live is student and words != ALONE:
+                raise SystemExit(
+                    f"{recipe} reads the teacher's distributions, and embedded_lm has another tokenizer: --only no-kd sequence"
+                )
+            paths = [f"data.path={places[data]}", f"data.val_path={files['dev']}", f"data.test_path={files['dev']}"]
+            paths += [f"teacher.path={live}", f"student.path={student}", f"paths.cache={options.work / 'cache'}"]
+            train(folder, [*COMMON, *words, *paths, f"seed={seed}"], source=options.source)
+            own = written(options, folder / "student", files["test"], folder / "test.jsonl")
+            keep(
+                "rewriting",
+                "Rewriters",
+                folder.name,
+                {"command": command(folder), "rows": measured(test, own, index)},
+                body,
+            )
+
+
+def prepared(options: argparse.Namespace) -> dict[str, Path]:
+    """Files of training, validation and test; source: where a row comes from."""
+    qrecc = [{**row, "source": "qrecc"} for row in _lines(options.data / "qrecc" / "rewrites.jsonl")]
+    cast = [{**row, "source": f"cast {row['year']}"} for row in _lines(options.data / "cast" / "rewrites.jsonl")]
+    recent = [row for row in cast if row["source"] == SOURCES[1]]
+    parts = {name: [row for row in qrecc if row["split"] == name] for name in ("train", "dev", "test")}
+    parts["train"] += [row for row in cast if row["source"] != SOURCES[1]]
+    parts["test"] = [row for row in parts["test"] + recent if row["history"]]
+    columns = ("history", "utterance", "rewrite", "answer", "source")
+    return {
+        name: _write(
+            options.work / f"{name}.jsonl", [{key: row[key] for key in columns if row.get(key)} for row in rows]
+        )
+        for name, rows in parts.items()
+    }
+
+
+def asked() -> Rewrites:
+    """How a language model that is fine-tuned is asked: as conf/label.yaml says, without examples."""
+    return Rewrites(**(yaml.safe_load((ROOT / "conf" / "label.yaml").read_text())["rewriting"] | {"examples": []}))
+
+
+def teacher_of(options: argparse.Namespace, files: Mapping[str, Path], student: Any) -> Path:
+    """The folder of the fine-tuned teacher. embedded_t5 is the student's own folder, so that both have one tokenizer."""
+    path = student if options.teacher == embedded_t5.NAME else options.teacher
+    cache = options.work / "cache_teacher"
+    words = ["task=rewrite", f"data.max_length={LENGTH}", "student=t5_tiny", "task.generate=0"]
+    if options.teacher == embedded_lm.NAME:
+        words = ["task=response", "models=embedded_lm", f"data.max_length={LENGTH + 64}"]
+        files = {
+            name: _write(options.work / f"asked_{name}.jsonl", conversations(_lines(file)))
+            for name, file in files.items()
+        }
+    words += [
+        f"data.path={files['train']}",
+        f"data.val_path={files['dev']}",
+        f"data.test_path={files['dev']}",
+        "data=files",
+    ]
+    words += [f"teacher.path={path}", "teacher.fit.mode=always", "teacher.fit.epochs=2", "teacher.fit.lr=2e-4"]
+    folders = cache / "teachers"
+    if not any(folders.glob("*/config.json")):
+        words += ["hardware=cpu", "hardware.batch_size=16", "hardware.accumulate=1", f"paths.cache={cache}"]
+        train(cache, words, "scripts/cache_teacher.py", options.source)
+    return next(folders.glob("*/config.json")).parent
+
+
+def conversations(rows: Lines) -> Lines:
+    """The same rows as messages, with the rewrite as the answer."""
+    each = [
+        (*asked().messages(row.get("history", []), row["utterance"]), ("assistant", row["rewrite"])) for row in rows
+    ]
+    return [{"messages": [{"role": role, "content": content} for role, content in messages]} for messages in each]
+
+
+def student_of(options: argparse.Namespace, files: Mapping[str, Path]) -> Any:
+    """embedded_t5 has a tokenizer of the training texts; other students are as they were published."""
+    if options.student != embedded_t5.NAME:
+        return options.student
+    rows = _lines(files["train"])
+    return embedded_t5.folder(
+        [each for row in rows for each in (*row.get("history", []), row["rewrite"])], options.work / "cache"
+    )
+
+
+def written(options: argparse.Namespace, model: Path, file: Path, out: Path) -> list[str]:
+    """What a model writes for each row of a file; blank where it writes none."""
+    words = [
+        "writes=rewrites",
+        f"provider.path={model}",
+        f"data.path={file}",
+        f"out={out}",
+        "max_new_tokens=64",
+        "cut=keep",
+    ]
+    if json.loads((model / "config.json").read_text()).get("is_encoder_decoder"):
+        words += ["provider=seq2seq", f"provider.max_length={LENGTH}"]
+    else:
+        words += ["rewriting.examples=[]"]
+    subprocess.run([sys.executable, "scripts/label.py", *words], cwd=options.source, check=True)
+    texts = {row["row"]: row["rewrite"] for row in _lines(out)}
+    return [texts.get(number, "") for number in range(1, len(_lines(file)) + 1)]
+
+
+def measured(test: Lines, texts: Sequence[str], index: Any) -> dict[str, list[Any]]:
+    """score → its value of each test row, None where there is none; and the row's source."""
+    rows = []
+    for i, (row, own) in enumerate(zip(test, texts, strict=True)):
+        scores = scored([own], [row["rewrite"]], row["utterance"]) | index.scores(i, [own])
+        rows.append({name: None if np.isnan(scores[name]) else round(scores[name], 6) for name in SCORES})
+    return {"source": [row["source"] for row in test], **{name: [row[name] for row in rows] for name in SCORES}}
+
+
+def body(runs: Mapping[str, Any]) -> str:
+    head = ["system", "seeds", "source", "score", "value", "− copy", "− no KD", "gain"]
+    return NOTE + table(head, [line for recipe in by_recipe(runs) for line in rows(recipe, runs)])
+
+
+def rows(recipe: str, runs: Mapping[str, Any]) -> Iterator[list[str]]:
+    groups = by_recipe(runs)
+    for source in SOURCES:
+        for score in SCORES:
+            of = {name: _values(groups[name], source, score) for name in {recipe, *SYSTEMS, "no-kd"} & groups.keys()}
+            of = {name: each for name, each in of.items() if len(each)}
+            if recipe not in of or not {"copy"} <= of.keys():
+                continue
+            known = estimates(of)
+            copy, own = known["copy"], known[recipe]
+            plain = text(own - known["no-kd"], "{:+.3f}") if "no-kd" in known and recipe in RECIPES else "–"
+            gain = (own - copy) / (known["teacher"] - copy) if score == "recall@10" and "teacher" in known else None
+            yield [
+                recipe, str(len(groups[recipe])), source, score, text(own), text(own - copy, "{:+.3f}"), plain,
+                "–" if gain is None or recipe not in RECIPES else text(gain),
+            ]  # fmt: skip
+
+
+def _values(own: Sequence[Any], source: str, score: str) -> np.ndarray:
+    """Of the rows of a source that have the score, the mean over seeds."""
+    chosen = [i for i, name in enumerate(own[0]["rows"]["source"]) if name == source]
+    values = [[run["rows"][score][i] for i in chosen] for run in own]
+    return np.array([np.mean(each) for each in zip(*values, strict=True) if None not in each])
+
+
+def _write(file: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+def _lines(file: Path) -> Lines:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+if __name__ == "__main__":
+    main()

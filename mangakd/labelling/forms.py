@@ -1,0 +1,134 @@
+"""What a teacher is asked for, and what is written with its text: answers for `task=response`, or rewrites for `task=rewrite`.
+
+A rewriter that is an encoder–decoder reads the turns of a conversation. A language model is told in words what a rewrite is, with
+examples as turns before: small models follow examples more surely than an instruction (Brown et al. 2020, arXiv:2005.14165).
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+from mangakd.core.errors import UserError
+from mangakd.data.rows import Columns, Messages, Rows
+from mangakd.labelling.provider import Answer
+from mangakd.tasks.response.encode import prompts_of
+from mangakd.tasks.rewrite import encode
+
+HISTORY, UTTERANCE = "{history}", "{utterance}"
+
+
+class Form(ABC):
+    """columns: of the file of prompts. needs: a row has one of them, most often the last."""
+
+    columns: ClassVar[Columns]
+    needs: ClassVar[tuple[str, ...]]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What a text depends on: plain values, written beside each text."""
+        plain: Mapping[str, Any] = json.loads(json.dumps(asdict(self)))  # type: ignore[call-overload]
+        return plain
+
+    @abstractmethod
+    def prompts(self, rows: Rows) -> Iterator[Messages]:
+        """What each row asks. Raises UserError for a row that asks nothing."""
+
+    @abstractmethod
+    def row(self, rows: Rows, i: int, answer: Answer) -> Mapping[str, Any]:
+        """Row i with its text, in columns of the task."""
+
+
+@dataclass(frozen=True)
+class Answers(Form):
+    """system, question: of rows that have no system prompt, or a context (task=response)."""
+
+    columns: ClassVar[Columns] = {"messages": "messages", "prompt": "text", "system": "text", "context": "passages"}
+    needs: ClassVar[tuple[str, ...]] = ("messages", "prompt")
+    system: str = ""
+    question: str = "{context}\n\n{prompt}"
+
+    def prompts(self, rows: Rows) -> Iterator[Messages]:
+        return prompts_of(rows, self.system, self.question)
+
+    def row(self, rows: Rows, i: int, answer: Answer) -> Mapping[str, Any]:
+        cells: dict[str, Any] = {name: rows[name][i] for name in self.columns if rows[name][i]}
+        if "messages" not in cells:
+            return {**cells, "answer": answer.text}
+        turns = cells["messages"]
+        last = max(place for place, (role, _) in enumerate(turns) if role == "user")
+        messages = (*turns[: last + 1], ("assistant", answer.text))
+        return {**cells, "messages": [{"role": role, "content": content} for role, content in messages]}
+
+
+@dataclass(frozen=True)
+class Turns(Form):
+    """The turns of a conversation for an encoder–decoder, which joins them itself (labelling/seq2seq.py)."""
+
+    columns: ClassVar[Columns] = {
+        name: kind for name, kind in encode.COLUMNS.items() if name not in ("rewrite", "target")
+    }
+    needs: ClassVar[tuple[str, ...]] = ("input", "utterance")
+
+    def prompts(self, rows: Rows) -> Iterator[Messages]:
+        for i, (utterance, text) in enumerate(zip(rows["utterance"], rows["input"], strict=True)):
+            if bool(utterance.strip()) == bool(text.strip()):
+                what = "both an utterance and an input" if text.strip() else "neither an utterance nor an input"
+                raise UserError(
+                    f"{rows.where(i)} holds {what}. A row holds one of them; data.columns names the columns."
+                )
+            history = [turn for turn in rows["history"][i] if turn.strip()]
+            yield self.messages(history, utterance if utterance.strip() else text)
+
+    def messages(self, history: Sequence[str], utterance: str) -> Messages:
+        return tuple(("user", turn) for turn in (*history, utterance))
+
+    def row(self, rows: Rows, i: int, answer: Answer) -> Mapping[str, Any]:
+        """Several texts of a row are its expansions."""
+        cells = {name: rows[name][i] for name in self.columns if rows[name][i]}
+        return {**cells, "rewrite": [answer.text, *answer.more] if answer.more else answer.text}
+
+
+@dataclass(frozen=True)
+class Rewrites(Turns):
+    """The same for a language model, in words. instruction: the system prompt, or none. template: of what is asked.
+
+    separator: between the turns of a history. nothing: the history of a first turn. examples: conversations with their rewrites.
+    Raises UserError for a template that does not show the utterance once, and for an example that lacks a text.
+    """
+
+    instruction: str
+    template: str
+    separator: str = "\n"
+    nothing: str = "(none)"
+    examples: Sequence[Mapping[str, Any]] = field(default=())
+
+    def __post_init__(self) -> None:
+        if self.template.count(UTTERANCE) != 1 or self.template.count(HISTORY) > 1:
+            raise UserError(
+                f"rewriting.template={self.template!r} must hold {UTTERANCE} once, and {HISTORY} at most once."
+            )
+        for number, example in enumerate(self.examples):
+            if not {"utterance", "rewrite"} <= example.keys() <= {"history", "utterance", "rewrite"}:
+                raise UserError(
+                    f"rewriting.examples[{number}] has {', '.join(map(str, example)) or 'no entry'}; an example has utterance "
+                    "and rewrite, and history where there is one."
+                )
+
+    def messages(self, history: Sequence[str], utterance: str) -> Messages:
+        """The examples as turns, then what is asked."""
+        system = (("system", self.instruction),) if self.instruction else ()
+        shown = tuple(
+            message
+            for each in self.examples
+            for message in (
+                ("user", self._asked(each.get("history") or (), each["utterance"])), ("assistant", each["rewrite"])
+            )
+        )  # fmt: skip
+        return (*system, *shown, ("user", self._asked(history, utterance)))
+
+    def _asked(self, history: Sequence[str], utterance: str) -> str:
+        before, _, after = self.template.partition(UTTERANCE)  # a text may hold the word {history}
+        turns = self.separator.join(history) or self.nothing
+        return before.replace(HISTORY, turns) + utterance + after.replace(HISTORY, turns)
