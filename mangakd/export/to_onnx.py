@@ -36,7 +36,7 @@ def int8(graph: Traced, calibration: Batches, scratch: Path, folder: Path) -> No
 
     with quiet_logs("root"):
         quantize_dynamic(
-            _base(graph, scratch),
+            _folded(graph, scratch),
             folder / file_of(graph),
             per_channel=True,
             reduce_range=False,
@@ -51,7 +51,7 @@ def int8_static(graph: Traced, calibration: Batches, scratch: Path, folder: Path
 
     with quiet_logs("root"):
         quantize_static(
-            _base(graph, scratch), folder / file_of(graph), _reader(calibration), per_channel=True, reduce_range=False,
+            _folded(graph, scratch), folder / file_of(graph), _reader(calibration), per_channel=True, reduce_range=False,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm", "Gather"],
             extra_options={"MatMulConstBOnly": True},
         )  # fmt: skip
@@ -64,14 +64,17 @@ def int8_weights(graph: Traced, calibration: Batches, scratch: Path, folder: Pat
 
     with quiet_logs("root"):
         quantize_dynamic(
-            _base(graph, scratch), folder / file_of(graph), op_types_to_quantize=["Gather"], weight_type=QuantType.QInt8
+            _folded(graph, scratch),
+            folder / file_of(graph),
+            op_types_to_quantize=["Gather"],
+            weight_type=QuantType.QInt8,
         )
     file = folder / file_of(graph)
     _quantise_blocks(file, file, 8, ("MatMul",))
 
 
 def int4_weights(graph: Traced, calibration: Batches, scratch: Path, folder: Path) -> None:
-    _quantise_blocks(_base(graph, scratch), folder / file_of(graph), 4, ("MatMul", "Gather"))
+    _quantise_blocks(_folded(graph, scratch), folder / file_of(graph), 4, ("MatMul", "Gather"))
 
 
 def _quantise_blocks(file: Path, to: Path, bits: int, operators: tuple[str, ...]) -> None:
@@ -100,6 +103,32 @@ def _base(graph: Traced, scratch: Path) -> Path:
     file = scratch / file_of(graph)
     if not file.is_file():
         _export(graph, file)
+    return file
+
+
+def _folded(graph: Traced, scratch: Path) -> Path:
+    """The fp32 file for quantisers, with transposed weights in place of transpositions.
+
+    torch.onnx folds small ones only. A quantiser would leave the product with a large weight in fp32, and onnxruntime would turn
+    the weight into fp32 and transpose it at each run: of a T5 that is its head, which shares the table of embeddings.
+    """
+    import onnx
+    from onnx.numpy_helper import from_array, to_array
+
+    file = scratch / f"folded_{file_of(graph)}"
+    if file.is_file():
+        return file
+    model = onnx.load(_base(graph, scratch))
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in [node for node in model.graph.node if node.op_type == "Transpose" and node.input[0] in weights]:
+        axes = next((attribute.ints for attribute in node.attribute if attribute.name == "perm"), None)
+        turned = np.ascontiguousarray(to_array(weights[node.input[0]]).transpose(axes))
+        model.graph.initializer.append(from_array(turned, node.output[0]))
+        model.graph.node.remove(node)
+    read = {name for node in model.graph.node for name in node.input}
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in read]:
+        model.graph.initializer.remove(tensor)
+    onnx.save(model, file)
     return file
 
 

@@ -92,7 +92,7 @@ def _openvino(ov: Any, file: Path, inputs: Sequence[str], outputs: Sequence[str]
     def run(arrays: Arrays) -> list[np.ndarray]:
         if not hasattr(own, "request"):
             own.request = model.create_infer_request()
-        own.request.infer(arrays)
+        own.request.infer(arrays, share_inputs=True)  # the caller's memory, which lives as long as the call
         return [
             np.array(own.request.get_tensor(name).data) for name in outputs
         ]  # copies: the next call reuses the memory

@@ -160,7 +160,7 @@ def _check(content: dict[str, Any], folder: Path) -> None:
     head, files = content["head"], content["files"]
     _check_types(head, _HEAD, folder, "head.")
     names = head["names"]
-    output = VECTORS if content.get("late") else OUTPUT.get(head["kind"])
+    output = VECTORS if content.get("late") else OUTPUT.get(head["kind"], content["output"])
     right = {
         "backend": content["backend"] in BACKENDS,
         "head": {*_HEAD, "several"} <= head.keys() <= {*_HEAD, *_SWITCHES}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tiny_seq2seq import AFTER, model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForSeq2SeqLM,
@@ -15,6 +16,9 @@ from transformers import (
     PreTrainedTokenizerFast,
     T5Config,
 )
+
+from mangakd.core.spec import ModelSpec
+from mangakd.models.encoder import Encoder
 
 MAX_LENGTH, NEW = 40, 16
 ARCHITECTURES = ("t5", "bart", "marian")
@@ -47,6 +51,15 @@ def writer(folder: Path, kind: str, steps: int = 120) -> Path:
         model.final_logits_bias.normal_()
     _learn(model, tokenizer, steps)
     model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def random_writer(folder: Path, kind: str) -> Path:
+    """A model of tiny_seq2seq.py with random weights, whose logits are far from uniform."""
+    tokenizer = _tokenizer()
+    built = model(kind, vocab_size=len(tokenizer))
+    Encoder(built, ModelSpec.from_config(built.config, kind, AFTER)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -93,7 +93,7 @@ def test_a_damaged_or_newer_manifest(folder: Path, content: str) -> None:
     [
         ({"backend": "tensorrt"}, "backend is wrong"),
         ({"head": {**WRITTEN, "kind": "poetry"}}, "head.kind is wrong"),
-        ({"head": {**WRITTEN, "kind": "tokens"}}, "head.kind is wrong"),
+        ({"head": {**WRITTEN, "kind": "tokens"}}, "head, output, decoding is wrong"),
         ({"head": {**WRITTEN, "kind": "vector"}}, "output is wrong"),
         ({"head": {**WRITTEN, "outputs": 2}}, "head.names is wrong"),
         ({"head": {**WRITTEN, "several": 1}}, "head is wrong"),
