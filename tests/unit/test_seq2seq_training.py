@@ -1,17 +1,19 @@
 """Ways to train an encoder–decoder: adapters, recomputed activations, frozen parts."""
 
+import logging
 from pathlib import Path
 
 import pytest
 import torch
 from contract.tiny_models import tokenizer
 from tiny_language import logits
-from tiny_seq2seq import FIRST, SECOND, encoder, inputs, own_logits
+from tiny_seq2seq import CONFIGS, FIRST, SECOND, encoder, inputs, own_logits
 from transformers import AutoModelForSeq2SeqLM
 
 from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
-from mangakd.models import adapter_folder, lora, seq2seq
+from mangakd.models import adapter_folder, load, lora, seq2seq
+from mangakd.runs.checks.models import attention
 from mangakd.training.recompute import recomputing
 from mangakd.training.stages import Stage
 
@@ -72,3 +74,13 @@ def test_frozen_parts_do_not_learn(kind: str) -> None:
         assert (student.model.get_output_embeddings().weight.grad is None) == ("untied" not in kind)
     with pytest.raises(UserError, match=rf"this student has embeddings and layers 1…{FIRST + SECOND}"):
         Stage("first", frozen=[FIRST + SECOND + 1]).check_frozen(student.spec.layers)
+
+
+def test_an_attention_that_t5_has_not_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    shapes = {kind: load.shape(CONFIGS[kind](), kind, "tokens") for kind in ("t5", "bart")}
+    with caplog.at_level(logging.WARNING, "mangakd"):
+        attention("flash_attention_2", shapes)
+        attention("eager", shapes)
+    assert [record.getMessage() for record in caplog.records] == [
+        "hardware.attention=flash_attention_2 changes nothing for the t5, a t5, whose attention is eager alone in transformers."
+    ]
