@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,6 @@ from mangakd.data.sources import Files
 from mangakd.runs.texts import Tokeniser
 from mangakd.tasks.rewrite.encode import COLUMNS, encoded
 from mangakd.tasks.rewrite.task import Rewrite
-
-QRECC = Path("/work/shared/data/qrecc/rewrites.jsonl")
 
 
 def tokeniser(cache: Path, most: int = 64) -> Tokeniser:
@@ -200,12 +199,12 @@ def test_a_column_says_the_split_of_each_row(tmp_path: Path) -> None:
         Files(path=str(bad), val_path=str(bad), split_column="split").load(COLUMNS, tuple(COLUMNS))
 
 
-@pytest.mark.skipif(not QRECC.is_file(), reason="needs the data of qrecc")
-def test_qrecc_is_read_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
-    corpus = Rewrite().prepare(Files(path=str(QRECC)).load(COLUMNS, tuple(COLUMNS)))
+def test_qrecc_is_read_as_it_is(public_data: Callable[[str], Path]) -> None:
+    path = str(public_data("qrecc") / "rewrites.jsonl")
+    corpus = Rewrite().prepare(Files(path=path).load(COLUMNS, tuple(COLUMNS)))
     assert sum(map(len, corpus.splits.values())) == 2000
     assert set(corpus.train["source"]) == {"quac", "nq"}
     groups = [set(part["conversation"]) for part in corpus.splits.values()]
     assert sum(map(len, groups)) == len(set.union(*groups)) == 1257
-    given = Files(path=str(QRECC), split_column="split").load(COLUMNS, tuple(COLUMNS))
-    assert [len(part) for part in given.splits.values()] == [1452, 177, 371]
+    split = Files(path=path, split_column="split").load(COLUMNS, tuple(COLUMNS))
+    assert [len(part) for part in split.splits.values()] == [1452, 177, 371]
