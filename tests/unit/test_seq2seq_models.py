@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from contract.tiny_models import tokenizer
 from tiny_language import logits
 from tiny_seq2seq import AFTER, CONFIGS, FIRST, SECOND, VOCAB, encoder, inputs, model, own_logits
 from torch import Tensor
@@ -18,7 +17,7 @@ from mangakd.core.requires import Need
 from mangakd.core.spec import Head
 from mangakd.losses.hidden import HiddenLoss
 from mangakd.losses.tokens import TokensLoss
-from mangakd.models import adapter_folder, lora, seq2seq
+from mangakd.models import seq2seq
 
 each = pytest.mark.parametrize("kind", CONFIGS)
 LAYERS = frozenset(range(FIRST + SECOND + 1))
@@ -244,34 +243,3 @@ def test_a_decoder_without_a_start_token_and_other_configs_are_refused() -> None
     with pytest.raises(UserError, match="key=x is a marian with one vocabulary for the source and another"):
         seq2seq.check_config(two, "key=x")
     assert AFTER.source
-
-
-# --- adapters --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["t5 untied", "bart"])
-def test_adapters_learn_in_both_stacks_and_merge(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MANGAKD_CACHE", str(tmp_path / "cache"))
-    student, given = encoder(kind), inputs()
-    before = logits(student(given)).detach()
-    lora.adapt(student, lora.Lora(2))
-    torch.testing.assert_close(logits(student(given)), before, rtol=1e-5, atol=1e-5)
-    names = {name for name, p in student.named_parameters() if p.requires_grad}
-    layers = [*seq2seq.layers(student.model)[0], *seq2seq.layers(student.model)[1]]
-    assert all(any(p.requires_grad for p in layer.parameters()) for layer in layers)
-    assert not any("lm_head" in name or "shared" in name or "embed_tokens" in name for name in names)
-    with torch.no_grad():
-        for name, parameter in student.named_parameters():
-            if name in names:
-                parameter.add_(torch.randn_like(parameter) * 0.1)
-    assert float((logits(student(given)) - before).abs().max()) > 0.01
-    merged = lora.merge(
-        encoder(kind), student, lora.Lora(2), {name: given[name] for name in ("input_ids", "attention_mask")}
-    )
-    torch.testing.assert_close(logits(merged(given)), logits(student(given)), rtol=1e-4, atol=1e-4)
-    assert seq2seq.is_tied(merged.model) == ("untied" not in kind)
-    encoder(kind).save_pretrained(tmp_path / "base")
-    lora.save_adapter(student, tokenizer(), str(tmp_path / "base"), tmp_path / "adapter")
-    place = adapter_folder.merged(tmp_path / "adapter", "adapter", "student.path", lambda path, key: path)
-    found = AutoModelForSeq2SeqLM.from_pretrained(place).eval()
-    torch.testing.assert_close(own_logits(found, given), logits(merged(given)), rtol=1e-4, atol=1e-4)
