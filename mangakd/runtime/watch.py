@@ -15,7 +15,7 @@ from typing import Any
 from mangakd.runtime import metrics
 
 App = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
-QUESTIONS = ("/predict", "/rerank", "/embed", "/v1/embeddings", "/")  # of routes.py, which a test compares
+QUESTIONS = ("/predict", "/rerank", "/embed", "/rewrite", "/v1/embeddings", "/")  # of routes.py, which a test compares
 PATHS = (*QUESTIONS, "/health", "/metrics")  # all other paths share one label: clients can invent paths
 QUIET = ("/health", "/metrics")  # machines call these every few seconds; only errors are logged
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")

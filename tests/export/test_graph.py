@@ -175,7 +175,7 @@ def test_a_variant_that_answers_one_text_with_no_number_is_refused(
             rows[[text == "broken" for text in texts]] = bad
             return rows
 
-    monkeypatch.setattr("mangakd.export.variants.open_unsealed", lambda manifest: Served())
+    monkeypatch.setattr("mangakd.export.parity.open_unsealed", lambda manifest: Served())
     monkeypatch.setitem(VARIANTS, "onnx_int8", replace(VARIANTS["onnx_int8"], make=lambda *_: None, needs={}))
     with pytest.raises(UserError, match="onnx_int8 answers some texts with NaN or infinity"):
         make(classifier, tmp_path / "export", ("onnx_int8",), [*(f"text {i}" for i in range(9)), "broken"])

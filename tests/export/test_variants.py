@@ -12,7 +12,7 @@ from variants_made import Made
 from mangakd import runtime
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
-from mangakd.export import graph, variants
+from mangakd.export import graph, parity
 from mangakd.export.choose import choose
 from mangakd.export.graph import Graph
 from mangakd.export.manifest import add_metrics, copy, read
@@ -69,7 +69,7 @@ def test_the_tolerance_is_what_was_measured(whole: Whole) -> None:
     source, out = whole("classifier")
     wanted = torch_says(source, "classifier", CALIBRATION)
     for name in ANY_STUDENT:
-        worst = np.abs(runtime.load(out / name, threads=1).outputs(CALIBRATION, variants.BATCH) - wanted).max()
+        worst = np.abs(runtime.load(out / name, threads=1).outputs(CALIBRATION, parity.BATCH) - wanted).max()
         assert worst <= read(out / name).tolerance * 1.1 + 1e-5, name
     assert read(out / "onnx_fp32").tolerance < 1e-4 < read(out / "onnx_int8").tolerance
 
