@@ -23,7 +23,7 @@ class Scorer:
     truth: Mapping[str, Arrays]
 
     def teacher(self, answers: Answers, monitor: str, teaches: bool = True) -> Metrics:
-        """On test. teaches: whether any loss learns from it. Raises UserError when such a teacher is near chance on validation."""
+        """On test. teaches: whether any loss learns from it. Raises UserError where it does, near chance on validation."""
         validation, test = (self._values(answers[name], name) for name in ("validation", "test"))
         if teaches:  # else its texts are the data, and the model beside the student may be untrained
             check_above_chance(self.judge, self.head, validation, self.truth["validation"])
