@@ -47,7 +47,8 @@ def distillation(run: Run) -> None:
         answers["teacher"]["test"] |= run.material.generations.add("teacher", _writers(run, teacher))
     answers["teacher"] = ranks.share(answers["teacher"])
     scorer = Scorer(task.judge, teacher.spec.head, {name: splits[name].columns for name in answers["teacher"]})
-    metrics = scorer.teacher(answers["teacher"], task.monitor) | results.teacher_sizes(run.models.teacher_parameters)
+    metrics = scorer.teacher(answers["teacher"], task.monitor, run.material.losses.needs_teacher)
+    metrics |= results.teacher_sizes(run.models.teacher_parameters)
     recipe = _recipe(run, teacher, answers["teacher"]["validation"])
     distilled = distil(recipe)
     untrained = recipe.students.untrained() if task.shows_untrained else None

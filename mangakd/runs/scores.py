@@ -22,10 +22,11 @@ class Scorer:
     head: Head
     truth: Mapping[str, Arrays]
 
-    def teacher(self, answers: Answers, monitor: str) -> Metrics:
-        """On test. Raises UserError when the teacher is near chance on validation."""
+    def teacher(self, answers: Answers, monitor: str, teaches: bool = True) -> Metrics:
+        """On test. teaches: whether any loss learns from it. Raises UserError where it does, near chance on validation."""
         validation, test = (self._values(answers[name], name) for name in ("validation", "test"))
-        check_above_chance(self.judge, self.head, validation, self.truth["validation"])
+        if teaches:  # else its texts are the data, and the model beside the student may be untrained
+            check_above_chance(self.judge, self.head, validation, self.truth["validation"])
         shown = monitor if monitor in validation and monitor in test else self.judge.main
         print(f"teacher: test {shown} {test[shown]:.4f}, validation {validation[shown]:.4f}", flush=True)
         return {f"teacher/test/{name}": value for name, value in test.items()}

@@ -63,7 +63,12 @@ def offline(tmp_path: Path, tiny_distilbert: Path) -> dict[str, list[str]]:
     keys = ("path", "val_path", "test_path")
     turns = tmp_path / "turns.jsonl"
     said: list[dict[str, Any]] = [
-        {"history": ["who is it?"], "utterance": f"and {i}?", "rewrite": f"who is {i}?", "answer": f"{i} is a person"}
+        {
+            "history": [f"who is {i - 1}?"],
+            "utterance": f"and {i}?",
+            "rewrite": f"who is {i}?",
+            "answer": f"{i} is a person",
+        }
         for i in range(30)
     ]
     turns.write_text("".join(json.dumps({**row, "split": splits[i % 3]}) + "\n" for i, row in enumerate(said)))
@@ -75,6 +80,7 @@ def offline(tmp_path: Path, tiny_distilbert: Path) -> dict[str, list[str]]:
         "clinc150_two_stage": [f"data.path={clinc}"],
         "clinc150_few_labels": [f"data.path={clinc}"],
         "rerank_medquad": groups,
+        "rewrite_sequence": [f"data.path={turns}", f"teacher.path={t5}", f"student.path={t5}"],
         "rewrite_qrecc": [f"data.path={turns}", f"teacher.path={t5}", f"student.path={t5}"],
     }
 
@@ -131,7 +137,7 @@ def test_a_template_trains(
         tiny += ["teacher.path=embedded_tiny", "stages.distil.limit=16"]
     if file.stem == "rewrite_quickstart":
         tiny += ["teacher.path=embedded_t5", "stages.distil.limit=16"]
-    if file.stem == "rewrite_qrecc":
+    if file.stem in ("rewrite_qrecc", "rewrite_sequence"):
         tiny = [word for word in tiny if not word.startswith(("data", "student"))]
         tiny += [*offline[file.stem], "data.max_length=64", "teacher.fit.epochs=1"]
     if file.stem == "embedding_matryoshka":
