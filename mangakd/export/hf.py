@@ -137,6 +137,12 @@ SentenceTransformer("path/to/this/folder").encode(["where is my order?"])""",
         "transformers", "text-generation", """from transformers import pipeline
 pipeline("text-generation", "path/to/this/folder")([{"role": "user", "content": "where is my order?"}])""",
     ),
+    "source": (
+        "transformers", "text2text-generation", """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+model, tokenizer = (each.from_pretrained("path/to/this/folder") for each in (AutoModelForSeq2SeqLM, AutoTokenizer))
+written = model.generate(**tokenizer("where is it?", return_tensors="pt"))
+tokenizer.decode(written[0], skip_special_tokens=True)""",
+    ),
     "labels": (
         "transformers", "text-classification", """from transformers import pipeline
 pipeline("text-classification", "path/to/this/folder")("where is my order?")""",

@@ -27,7 +27,7 @@ from transformers.modeling_utils import load_state_dict
 from mangakd.core.errors import UserError, near
 from mangakd.core.locks import made_once
 from mangakd.core.spec import Kind
-from mangakd.models import heads
+from mangakd.models import heads, seq2seq
 from mangakd.models.adapters import check_installed
 from mangakd.models.configs import read_config
 from mangakd.models.folder import read_json, read_object, write_json
@@ -39,7 +39,8 @@ from mangakd.models.sentence_transformers import MODULES
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 TASKS: dict[str | None, tuple[Kind, ...]] = {
-    "SEQ_CLS": ("labels",), "CAUSAL_LM": ("tokens",), "FEATURE_EXTRACTION": ("vector",), None: ("labels", "tokens", "vector"),
+    "SEQ_CLS": ("labels",), "CAUSAL_LM": ("tokens",), "SEQ_2_SEQ_LM": ("tokens",), "FEATURE_EXTRACTION": ("vector",),
+    None: ("labels", "tokens", "vector"),
 }  # fmt: skip
 """task_type of peft → kinds of head that the model under the adapters may have, in the order in which they are tried."""
 SMALL = ("*.json", "*.txt", "*.model", "*.jinja")  # tokenizers and settings
@@ -113,11 +114,13 @@ def _merge(folder: Path, weights: Path, base: Path, source: str, out: Path) -> N
         stored = load_state_dict(str(weights))
         adapter_config = _read_adapter_config(folder, source)
         config = read_config(str(folder if (folder / "config.json").is_file() else base), source)
+        if config.is_encoder_decoder:
+            seq2seq.keep_tables(config)
         outputs = _outputs(stored)
         if outputs not in (None, config.num_labels):
             config.update({"num_labels": outputs})
         kind = _kind(adapter_config, config, stored.keys(), source)
-        model, info = heads.AUTO[kind].from_pretrained(
+        model, info = heads.auto(kind, config).from_pretrained(
             bare, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
         )
         absent = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])} - _names(stored)
@@ -131,9 +134,11 @@ def _merge(folder: Path, weights: Path, base: Path, source: str, out: Path) -> N
         result.save_pretrained(
             out, state_dict={name: each for name, each in result.state_dict().items() if name not in absent}
         )
+        if seq2seq.writes(result):
+            seq2seq.save_config(result, out)
         if absent:  # the head is new: nothing may say that the folder holds one
             write_json(out / "config.json", read_object(out, "config.json") | {"architectures": config.architectures})
-        again = heads.AUTO[kind].from_pretrained(out, dtype=torch.float32)
+        again = heads.auto(kind, config).from_pretrained(out, dtype=torch.float32)
         apart = float((_answer(again, bool(absent)) - expected).abs().max())
     if not apart <= SAME * max(1.0, float(expected.abs().max())):
         raise UserError(
@@ -215,10 +220,10 @@ def _kind(adapter_config: Any, config: Any, stored: Collection[str], source: str
     apart: list[str] = []
     # The head that the base calls its own first: a Llama has the same layers with each head.
     for kind in sorted(TASKS[adapter_config.task_type], key=lambda kind: not heads.claims(config, kind)):
-        if type(config) not in heads.AUTO[kind]._model_mapping:
+        if type(config) not in heads.auto(kind, config)._model_mapping:
             continue
         with torch.device("meta"), contextlib.suppress(ValueError):  # target_modules that are not in this model
-            model = get_peft_model(heads.AUTO[kind].from_config(config), copy.deepcopy(trial))
+            model = get_peft_model(heads.auto(kind, config).from_config(config), copy.deepcopy(trial))
             wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
             apart = sorted(wanted.keys() ^ {name for name in stored if ".base_layer." not in name})
             if not apart:
@@ -272,7 +277,8 @@ def _answer(model: Any, without_head: bool) -> Tensor:
     size, pad = model.config.vocab_size, model.config.pad_token_id
     ids = torch.tensor([[each for each in range(size // 2, size) if each != pad][:8]])
     body = model.base_model if without_head else model
-    return body.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))[0].float()
+    more = {"decoder_input_ids": ids} if seq2seq.writes(model) else {}
+    return body.eval()(input_ids=ids, attention_mask=torch.ones_like(ids), **more)[0].float()
 
 
 def _copy_small(source: Path, out: Path) -> None:

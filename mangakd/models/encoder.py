@@ -68,7 +68,7 @@ class Encoder(nn.Module):
 
     @property
     def _bodies(self) -> tuple[Any, ...]:
-        """What runs: of a language model the decoder alone, or its encoder and its decoder, one after the other."""
+        """What runs: of a language model the decoder alone, or its encoder and then its decoder."""
         if self.spec.head.source:
             return seq2seq.bodies(self.model)
         return (language.decoder(self.model) if self.spec.head.kind == "tokens" else self.model,)
@@ -116,8 +116,7 @@ class Encoder(nn.Module):
     def require(self, need: Need) -> "Encoder":
         """Put taps on exactly the hidden states and attention layers of `need`, taking earlier ones off.
 
-        Raises UserError for layers of a classifier with an encoder and a decoder: it has two stacks, and `spec.layers` counts
-        one; and for attention of an encoder and a decoder.
+        Raises UserError for what is not read of a model with an encoder and a decoder (`attention.check_readable`).
         """
         attention.check_readable(self.spec, need, self.model.config.is_encoder_decoder)
         self._clear()
@@ -159,12 +158,6 @@ class Encoder(nn.Module):
                 self._run, queries=Queries(self.model(**self._own(queries)).last_hidden_state, queries[SCORED])
             )
             own |= {name: inputs[name] for name in (OWNER, SCORED)}
-        if self.spec.head.source:
-            self._forget()
-            outputs = seq2seq.answer(self.model, self.spec, {**own, TARGETS: inputs[TARGETS]}, self._hidden)
-            self._check_taps()
-            self._forget()
-            return outputs
         if self.spec.head.kind == "tokens":
             return run({**own, TARGETS: inputs[TARGETS]})
         # Each run of a sharded model gathers its weights from all ranks, and ranks would run different numbers of parts.
@@ -188,6 +181,11 @@ class Encoder(nn.Module):
     def _run(self, inputs: Mapping[str, Tensor], queries: Queries | None = None) -> Outputs:
         """queries: of late interaction, whose inputs are documents."""
         self._forget()
+        if self.spec.head.source:
+            outputs = seq2seq.answer(self.model, self.spec, inputs, self._hidden)
+            self._check_taps()
+            self._forget()
+            return outputs
         own, places = self._own(inputs), None
         if self._packs and not (self.need.hidden or self.need.attention):  # layers are compared token by token
             own, places = packed.pack(inputs, self.model.config._attn_implementation == "flash_attention_2")

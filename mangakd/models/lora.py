@@ -35,6 +35,7 @@ TASKS: dict[Kind, str] = {
     "tokens": "CAUSAL_LM",
 }
 """Kind of the head of a model of transformers → how peft calls it."""
+AFTER_SOURCE = "SEQ_2_SEQ_LM"  # of tokens that follow a source
 
 
 @dataclass(frozen=True)
@@ -221,14 +222,13 @@ def save_adapter(trained: Encoder, tokenizer: Any, base: str, folder: Path) -> N
     from peft import get_peft_model_state_dict
 
     assert trained.adapters is not None
-    model, prefix = trained.model, "base_model.model."
+    model, head, prefix = trained.model, trained.spec.head, "base_model.model."
     adapters = {f"{prefix}{name}": each for name, each in get_peft_model_state_dict(model).items()}
-    whole = {
-        name for name in head_parameters(model, trained.spec.head.kind) if f"model.{name}" in trained.adapters.names
-    }
+    whole = {name for name in head_parameters(model, head.kind) if f"model.{name}" in trained.adapters.names}
     weights = adapters | {f"{prefix}{name}": each for name, each in model.state_dict().items() if name in whole}
     config = copy.copy(model.peft_config["default"])
-    config.base_model_name_or_path, config.task_type = base, TASKS[heads.made_as(trained.spec.head.kind, model.config)]
+    config.base_model_name_or_path = base
+    config.task_type = AFTER_SOURCE if head.source else TASKS[heads.made_as(head.kind, model.config)]
     config.modules_to_save = sorted({_module(name) for name in whole}) or None
     config.inference_mode = True
     folder.mkdir(parents=True, exist_ok=True)

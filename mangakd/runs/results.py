@@ -58,7 +58,8 @@ def write_student(
     title = f"{task.name} {kind}, {parameters(student) / 1e6:.1f}M parameters"
     data = f"{corpus.name} ({len(corpus.train)} rows)"
     late = isinstance(student.pooling, TokenHead)
-    use = "late" if late else "pairs" if task.pairs else student.spec.head.kind
+    head = student.spec.head
+    use = "late" if late else "pairs" if task.pairs else "source" if head.source else head.kind
     card = model_card(title, teacher, data, losses, metrics, shlex.join(command), use)
     save_student(
         student.model, tokenizer, folder / "student", card, quantised, student.pooling,

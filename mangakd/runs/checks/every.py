@@ -74,6 +74,9 @@ def _of_student(run: Run) -> Iterator[Check]:
     )
     yield lambda: models.stage_students(run.parts.stages, sizes, run.parts.task.kind, run.parts.hardware)
     yield lambda: models.lengths(run.given.max_length, {"teacher": sizes.teacher_shape, "student": sizes.student_shape})
+    yield lambda: models.attention(
+        run.parts.hardware.attention, {"teacher": sizes.teacher_shape, "student": sizes.student_shape}
+    )
     yield lambda: language.lengths(
         run.given.max_length, run.parts.task, {"teacher": sizes.teacher_shape, "student": sizes.student_shape}
     )

@@ -1,5 +1,6 @@
 """Preflight of models: vocabularies, sizes, a student that cannot be built, and losses that read what a model does not give."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from mangakd.students.build import Student, check_layers
 from mangakd.training.hardware import Hardware
 from mangakd.training.stages import Stage
 
+log = logging.getLogger(__name__)
 ANY_HEAD = Head.of_labels(("a", "b"))  # where only the encoder's weights are looked at, whatever is wrong with the data
 
 
@@ -94,6 +96,16 @@ def lengths(max_length: int, shapes: Mapping[str, Any]) -> None:
                 f"data.max_length={max_length}, but the {name} has positions for {most} tokens. Set data.max_length={most} "
                 "or less."
             )
+
+
+def attention(implementation: str, shapes: Mapping[str, Any]) -> None:
+    """Warns of an attention that an encoder–decoder has not: T5's is eager alone. shapes: as in `lengths`."""
+    for side, model in shapes.items():
+        if implementation == "flash_attention_2" and seq2seq.writes(model) and not model._supports_flash_attn:
+            log.warning(
+                "hardware.attention=%s changes nothing for the %s, a %s, whose attention is eager alone in transformers.",
+                implementation, side, model.config.model_type,
+            )  # fmt: skip
 
 
 def taps(
