@@ -39,7 +39,7 @@ from mangakd.models.language import decoder
 from mangakd.store.manifest import Manifest
 from mangakd.teachers.cached import Cached
 from mangakd.teachers.fill import manifest_of
-from mangakd.teachers.token_kinds import given, taken
+from mangakd.teachers.token_kinds import answer_of, fields_of
 
 ROWS, LAST, WANTED = 8, 3, 0.99  # of a batch; of the layers
 RUN = [
@@ -71,8 +71,8 @@ def renormalised(answer: TopK) -> TopK:
 
 def stored(live: FromStates, batch: Batch, manifest: Manifest) -> TokenLogits:
     codec = manifest.codec
-    return given(
-        codec.decode(codec.encode(taken(live, batch, manifest))), manifest, live.head.ready(), torch.device("cpu")
+    return answer_of(
+        codec.decode(codec.encode(fields_of(live, batch, manifest))), manifest, live.head.ready(), torch.device("cpu")
     )
 
 

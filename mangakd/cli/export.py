@@ -1,7 +1,7 @@
 """`python scripts/export.py student=<folder>`: variants of a student, measured, and the one that ships, in export/ beside it.
 
-Any Hugging Face encoder folder will do. One that lies in a run's folder brings its texts, labels and teacher along; for others
-texts=, validation= and test= are files.
+Any Hugging Face folder of an encoder, or of an encoder–decoder that writes, will do. One that lies in a run's folder brings its
+texts, labels and teacher along; for others texts=, validation= and test= are files.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,12 @@ from mangakd.cli.logs import start_logging
 from mangakd.core.errors import UserError
 from mangakd.core.invocation import command
 from mangakd.data.columns import Column, table_rows
+from mangakd.data.rows import ColumnKind
 from mangakd.data.tables import existing, read_table, read_texts
 from mangakd.evaluation import predictions
 from mangakd.evaluation.report.export import FOLDER
 from mangakd.evaluation.served import Served
-from mangakd.export.checks import KEY, check_encodes
+from mangakd.export.checks import KEY, check_exports, writes
 from mangakd.export.data import Data, Split, of_file, of_run, of_texts
 from mangakd.export.graph import reads_pairs
 from mangakd.export.variants import CALIBRATION
@@ -40,8 +41,9 @@ def run(config: DictConfig) -> None:
     """One export. Raises UserError for a folder, texts or options that cannot be used."""
     start_logging(None)
     student = _student(config.export.student)
-    if (student / "config.json").is_file():
-        check_encodes(load.load_config(str(student), KEY), student)
+    model = load.load_config(str(student), KEY) if (student / "config.json").is_file() else None
+    if model is not None:
+        check_exports(model, student)
     folder = student.absolute().parent
     settings = _of_run(folder)
     exports = exports_of(config, None if settings is None else OmegaConf.select(settings, "data.max_length"))
@@ -49,7 +51,8 @@ def run(config: DictConfig) -> None:
         raise UserError("export=[] makes nothing: export=[openvino,onnx], or one of them.")
     pooling = Pooling(config.pooling, bool(config.normalize)) if config.pooling is not None else None
     pairs = _pairs(config, student)
-    data = _data(config, folder, settings, any(row.calibrated for row in exports.rows), pairs)
+    truth: ColumnKind = "answer" if model is not None and writes(model) else "label"
+    data = _data(config, folder, settings, any(row.calibrated for row in exports.rows), pairs, truth)
     out = Path(str(config.out)).expanduser() if config.out is not None else folder / FOLDER
     export_student(exports.callbacks, student, out, data, exports.options, pooling, pairs)
     print(f"export/best is {out / 'best'}: {command('serve')} {out / 'best'}")
@@ -58,7 +61,7 @@ def run(config: DictConfig) -> None:
 def _student(value: Any) -> Path:
     """The student's folder; of a run's folder, the student in it."""
     if value is None:
-        raise UserError(f"student is not set: {command('export')} student=<folder>, a Hugging Face encoder or a run.")
+        raise UserError(f"student is not set: {command('export')} student=<folder>, a Hugging Face folder or a run.")
     folder = Path(str(value)).expanduser()
     if not folder.is_dir():
         raise UserError(
@@ -81,8 +84,13 @@ def _pairs(config: DictConfig, student: Path) -> bool:
     return reads_pairs(student) if config.pairs is None else config.pairs
 
 
-def _data(config: DictConfig, folder: Path, settings: DictConfig | None, calibrated: bool, pairs: bool) -> Data:
-    """What files give, and the rest from the run; texts alone are shared out between calibration and comparison."""
+def _data(
+    config: DictConfig, folder: Path, settings: DictConfig | None, calibrated: bool, pairs: bool, truth: ColumnKind
+) -> Data:
+    """What files give, and the rest from the run; texts alone are shared out between calibration and comparison.
+
+    truth: the kind of the column of labels.
+    """
     texts: Sequence[Text] | None = None
     if config.texts is not None:
         path = str(config.texts)
@@ -92,7 +100,8 @@ def _data(config: DictConfig, folder: Path, settings: DictConfig | None, calibra
             else read_texts(path, config.text_column, "texts", "text_column")
         )
     validation, test = (
-        None if config[key] is None else _split(str(config[key]), key, config, pairs) for key in ("validation", "test")
+        None if config[key] is None else _split(str(config[key]), key, config, pairs, truth)
+        for key in ("validation", "test")
     )
     if settings is not None:
         data = _data_of_run(folder, settings, calibrated and texts is None)
@@ -108,9 +117,9 @@ def _data(config: DictConfig, folder: Path, settings: DictConfig | None, calibra
     return Data(texts or (), validation, test)
 
 
-def _split(path: str, key: str, config: DictConfig, pairs: bool) -> Split:
+def _split(path: str, key: str, config: DictConfig, pairs: bool, truth: ColumnKind) -> Split:
     if not pairs:
-        return of_file(path, key, config.text_column, config.label_column)
+        return of_file(path, key, config.text_column, config.label_column, truth)
     served = _ranking(path, key, config)
     return Split(served.texts, origin=f"{key}={path}", served=served)
 

@@ -86,8 +86,8 @@ class FromStates:
 
 
 @dataclass(frozen=True)
-class Known:
-    """What is known of a teacher's whole distribution at T = 1 beside what it answers with: for its scores, not for losses.
+class Facts:
+    """What a store holds of a teacher's whole distribution at T = 1 beside what it answers with: for its scores, not for losses.
 
     target: log p of the text's token (P). best: its most probable token (P) int64. best_log_prob: log p of that (P).
     """
@@ -96,8 +96,8 @@ class Known:
     best: Tensor
     best_log_prob: Tensor
 
-    def __getitem__(self, rows: slice) -> "Known":
-        return Known(self.target[rows], self.best[rows], self.best_log_prob[rows])
+    def __getitem__(self, rows: slice) -> "Facts":
+        return Facts(self.target[rows], self.best[rows], self.best_log_prob[rows])
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class TopK:
     """The K most probable tokens, and the exact mass of all others as one more bucket.
 
     ids: (P, K) int64, different within a row. log_probs: (P, K). tail: (P), log(1 − Σ_k p_k); -inf where nothing is left.
-    temperature: at which the teacher's logits were divided before these probabilities were taken. known: from a store. The K + 1
+    temperature: at which the teacher's logits were divided before these probabilities were taken. facts: from a store. The K + 1
     buckets are a coarser distribution: each divergence of them is a true one, and at most that of the whole distribution.
     """
 
@@ -113,7 +113,7 @@ class TopK:
     log_probs: Tensor
     tail: Tensor
     temperature: float = 1.0
-    known: Known | None = None
+    facts: Facts | None = None
 
     def __post_init__(self) -> None:
         if self.ids.dim() != 2 or self.log_probs.shape != self.ids.shape or self.tail.shape != self.ids.shape[:1]:
@@ -127,20 +127,20 @@ class TopK:
         return len(self.ids)
 
     def __getitem__(self, rows: slice) -> "TopK":
-        known = None if self.known is None else self.known[rows]
-        return TopK(self.ids[rows], self.log_probs[rows], self.tail[rows], self.temperature, known)
+        facts = None if self.facts is None else self.facts[rows]
+        return TopK(self.ids[rows], self.log_probs[rows], self.tail[rows], self.temperature, facts)
 
 
 @dataclass(frozen=True)
 class Draws:
     """N tokens drawn from the teacher at each position: ids (P, N) int64, which may repeat.
 
-    temperature: at which the teacher's logits were divided before the tokens were drawn. known: from a store.
+    temperature: at which the teacher's logits were divided before the tokens were drawn. facts: from a store.
     """
 
     ids: Tensor
     temperature: float = 1.0
-    known: Known | None = None
+    facts: Facts | None = None
 
     def __post_init__(self) -> None:
         if self.ids.dim() != 2:
@@ -151,7 +151,7 @@ class Draws:
         return len(self.ids)
 
     def __getitem__(self, rows: slice) -> "Draws":
-        return Draws(self.ids[rows], self.temperature, None if self.known is None else self.known[rows])
+        return Draws(self.ids[rows], self.temperature, None if self.facts is None else self.facts[rows])
 
 
 TokenLogits = FromStates | TopK | Draws

@@ -30,9 +30,9 @@ from mangakd.data.token_files import Part, Progress, cached_file
 from mangakd.data.tokens import Selection, Sequences
 from mangakd.models.load import vocabulary_digest
 from mangakd.runtime.tokenise import whole
+from mangakd.runtime.turns import TURNS, Turns
 
 log = logging.getLogger(__name__)
-TURNS = "{turns}"
 _FORMAT, _CHUNK = 1, 64
 CUT, LONG_SOURCE, LONG_TARGET = (1 << bit for bit in range(3))
 _NOTICES = {
@@ -61,9 +61,14 @@ class SourceOptions:
                 f"task.max_target_length={self.max_target_length} must be a whole number from 2 on: a token and EOS."
             )
 
+    @property
+    def turns(self) -> Turns:
+        """As the served student joins them."""
+        return Turns(self.separator, self.template)
+
     def text(self, turns: Sequence[str]) -> str:
         """A source as the model reads it. Blank turns are left out."""
-        return self.template.replace(TURNS, self.separator.join(turn for turn in turns if turn.strip()))
+        return self.turns.text(turns)
 
 
 class Pair(NamedTuple):

@@ -5,6 +5,7 @@ from typing import Any
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
+from mangakd.models.heads import class_of, has_class
 from mangakd.models.pooling import Pooling
 from mangakd.models.sentence_transformers import SETTINGS, Settings
 
@@ -36,11 +37,27 @@ def check_late(pooling: Pooling | None, pairs: bool | None, folder: Path) -> Non
         )
 
 
+def check_exports(config: Any, folder: Path) -> None:
+    """Raises UserError for a model that is neither an encoder nor an encoder–decoder that writes."""
+    if not writes(config):
+        check_encodes(config, folder)
+
+
 def check_encodes(config: Any, folder: Path) -> None:
     """Raises UserError for a model that generates text."""
     architectures = " ".join(config.architectures or ())
     if config.is_encoder_decoder or any(word in architectures for word in _WRITES):
-        raise UserError(f"{KEY}={folder} is a {config.model_type} that generates text; encoders can be exported.")
+        raise UserError(
+            f"{KEY}={folder} is a {config.model_type} that generates text; encoders can be exported, and encoder–decoders with "
+            "their head (T5, BART, Marian)."
+        )
+
+
+def writes(config: Any) -> bool:
+    """Whether a config is that of an encoder–decoder with the head that writes."""
+    if not config.is_encoder_decoder or not has_class(config, "tokens"):
+        return False
+    return class_of(config, "tokens").__name__ in (config.architectures or ())
 
 
 def check_no_head(config: Any, folder: Path) -> None:

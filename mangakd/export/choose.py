@@ -5,8 +5,8 @@ applies to the drop itself. The report shows the interval, because a validation 
 0.3 points from 0. Test scores do not influence the choice; only the chosen variant is tested, once.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -26,19 +26,21 @@ MAX_DROP = 0.3  # points, a hundredth of the score
 AS_FAST = 1.05  # times the fastest: two measurements of one variant often differ by more
 ROUNDING = 1e-9  # 0.90 − 0.88 is a little more than 0.02
 _STUDENT = ""  # the student's key among the variants' names
-NAMES: dict[Kind, str] = {"labels": "accuracy", "score": "pearson", "vector": "cosine"}
+NAMES: dict[Kind, str] = {"labels": "accuracy", "score": "pearson", "vector": "cosine", "tokens": "exact_match"}
 SCORES = {
     "accuracy": statistics.SCORES["accuracy"], "pearson": Score("Pearson's r", "{:.4f}"), "cosine": Score("cosine", "{:.4f}"),
+    "exact_match": Score("exact match", "{:.1%}"),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Comparison:
     """A variant compared with the student. score: accuracy (several labels: of the set), Pearson's r, cosine to the student, or
-    the main score of the task's judge. measure: its name.
+    the main score of the task's judge; of texts the exact match. measure: its name.
 
-    drop: points by which the variant is worse than the student. agreement_student, agreement_teacher: share of equal answers, r,
-    or mean cosine. difference: largest |Δ output|; infinity if an output is NaN or infinite.
+    drop: points by which the variant is worse than the student. further: those of other scores that count. agreement_student,
+    agreement_teacher: share of equal answers, r, or mean cosine. difference: largest |Δ output|; infinity if an output is NaN or
+    infinite; of texts the share of others.
     """
 
     measurement: Measurement
@@ -49,6 +51,7 @@ class Comparison:
     difference: float
     passed: bool
     measure: str
+    further: Mapping[str, Estimate] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -58,15 +61,19 @@ class Comparison:
         if not np.isfinite(self.difference):
             return f"{self.name} answers some texts with NaN or infinity"
         drop, (low, high) = self.drop.value, self.drop.interval
+        more = "".join(f", {0 - each.value:+.2f} of {name}" for name, each in self.further.items())
         if drop < 0:
-            return f"{self.name} gains {-drop:.2f} points [{0 - high:.2f}, {0 - low:.2f}]"
-        return f"{self.name} loses {drop:.2f} points [{low:.2f}, {high:.2f}]"
+            return f"{self.name} gains {-drop:.2f} points [{0 - high:.2f}, {0 - low:.2f}]{more}"
+        return f"{self.name} loses {drop:.2f} points [{low:.2f}, {high:.2f}]{more}"
 
     def metrics(self) -> dict[str, Any]:
         """The entry in the manifest, under the name of the split."""
         measurement = self.measurement
         return {
             self.measure: self.score.value, "drop_points": self.drop.value, "drop_interval": list(self.drop.interval),
+            "further": {
+                name: {"drop_points": each.value, "drop_interval": list(each.interval)} for name, each in self.further.items()
+            },
             "agreement_student": self.agreement_student, "agreement_teacher": self.agreement_teacher,
             "max_difference": self.difference, "passed": self.passed, "megabytes": measurement.megabytes,
             "load_seconds": measurement.load_seconds, "peak_rss_mb": measurement.peak_rss_mb,
@@ -97,10 +104,10 @@ def choose(
 ) -> Choice:
     """Choose the variant that ships, from answers on validation.
 
-    student, teacher: (N, C) or (N, D), PyTorch's outputs. fp32: names of the variants in full precision; the fastest of them
-    ships if no variant passes. targets: (N) class ids, (N, C) 0 and 1, or (N) or (N, C) values; None for embeddings, which are
-    scored by their cosine to the student's. served: judges in place of targets. Raises UserError if no variant passes and
-    no variant is fp32.
+    student, teacher: (N, C) or (N, D), PyTorch's outputs, or (N) texts that it writes. fp32: names of the variants in full
+    precision; the fastest of them ships if no variant passes. targets: (N) class ids, (N, C) 0 and 1, (N) or (N, C) values, or
+    (N) texts; None for embeddings, which are scored by their cosine to the student's. served: judges in place of targets. Raises
+    UserError if no variant passes and no variant is fp32.
     """
     comparisons = judge(variants, student, head, targets, teacher, max_drop, resamples, served)
     candidates = [each for each in comparisons if each.passed]
@@ -143,19 +150,39 @@ def judge(
         return score(head, own, truth) if served is None else served.statistic(head, own, student)
 
     scores = bootstrap({name: statistic(own) for name, own in outputs.items()}, resamples)
+    more = _further(head, outputs, served, resamples)
     name, scale = measure_of(head, served)
     results = []
     for each in variants:
         drop = scale.gain(scores[_STUDENT], scores[each.name]) * 100
-        difference = largest_difference(each.outputs, student)
+        difference = _difference(head, each.outputs, student)
+        drops = [drop, *more[each.name].values()]
         results.append(
             Comparison(
                 each, scores[each.name], drop, likeness(head, each.outputs, student, served),
-                _like_teacher(head, each.outputs, teacher, served),
-                difference, bool(np.isfinite(difference)) and drop.value <= max_drop + ROUNDING, name,
+                _like_teacher(head, each.outputs, teacher, served), difference,
+                bool(np.isfinite(difference)) and all(own.value <= max_drop + ROUNDING for own in drops), name, more[each.name],
             )
         )  # fmt: skip
     return tuple(results)
+
+
+def _further(
+    head: Head, outputs: Mapping[str, np.ndarray], served: Served | None, resamples: int
+) -> dict[str, dict[str, Estimate]]:
+    """Variant → the drops of the other scores that count, in points."""
+    drops: dict[str, dict[str, Estimate]] = {name: {} for name in outputs}
+    own = {} if served is None else {name: served.further(head, each) for name, each in outputs.items()}
+    for score in own.get(_STUDENT, ()):
+        assert served is not None
+        scores = bootstrap({name: each[score] for name, each in own.items()}, resamples)
+        for name in outputs:
+            drops[name][score] = served.judge.scores[score].gain(scores[_STUDENT], scores[name]) * 100
+    return drops
+
+
+def _difference(head: Head, outputs: np.ndarray, student: np.ndarray) -> float:
+    return float((outputs != student).mean()) if head.kind == "tokens" else largest_difference(outputs, student)
 
 
 def _cheapest(comparisons: Sequence[Comparison]) -> Comparison:
@@ -178,6 +205,8 @@ def score(head: Head, outputs: np.ndarray, truth: np.ndarray) -> Statistic:
         return pearson(outputs, truth)
     if head.kind == "vector":
         return mean(cosine(outputs, truth), most=1)
+    if head.kind == "tokens":
+        return mean((outputs == truth).astype(np.float64), most=1)
     return accuracy(Answers(outputs, truth, several=head.several))
 
 

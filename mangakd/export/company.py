@@ -16,7 +16,7 @@ from mangakd.core.numbers import largest_difference
 from mangakd.core.spec import Head
 from mangakd.runtime.answers import sigmoid, softmax
 
-TEXTS = 512  # measured alone and in batches
+TEXTS, WRITTEN = 512, 128  # measured alone and in batches; of students that write
 SAME, ROUNDING = 1e-5, 1e-2  # largest shift by other texts and by other shapes, in shares of the largest output
 
 
@@ -25,7 +25,8 @@ class Company:
     """texts: their number. shift: largest |Δ output| that other texts cause in a batch of the same shape.
 
     output: largest |Δ output| between a text alone and in batches. probability: largest |Δp|, None without probabilities.
-    independent: shift ≤ SAME · max |output| and output ≤ ROUNDING · max |output|.
+    independent: shift ≤ SAME · max |output| and output ≤ ROUNDING · max |output|. Of a student that writes, shift is of the
+    logits of the first token, and output the share of texts that are others in batches, which must be 0.
     """
 
     texts: int
@@ -41,8 +42,11 @@ class Company:
         }  # fmt: skip
 
 
-def compare(alone: np.ndarray, together: np.ndarray, shift: float, head: Head) -> Company:
-    """alone, together: (N, C) or (N, D), outputs for the same texts. shift: see `Company`."""
+def compare(alone: np.ndarray, together: np.ndarray, shift: float, head: Head, size: float | None = None) -> Company:
+    """alone, together: (N, C) or (N, D), outputs for the same texts. shift: see `Company`. size: of the outputs that shift."""
+    if head.kind == "tokens":
+        others = float((alone != together).any(1).mean()) if len(alone) else 0.0
+        return Company(len(alone), shift, others, None, bool(shift <= SAME * (size or 0.0) and not others))
     probabilities = (sigmoid if head.several else softmax) if head.kind == "labels" else None
     output, largest = largest_difference(alone, together), float(np.abs(alone).max(initial=0.0))
     return Company(

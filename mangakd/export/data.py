@@ -10,7 +10,7 @@ import numpy as np
 from mangakd.core.errors import UserError, near
 from mangakd.data.cells import SEPARATOR, split_joined
 from mangakd.data.columns import Column, table_rows
-from mangakd.data.rows import Rows, whole_texts
+from mangakd.data.rows import ColumnKind, Rows, whole_texts
 from mangakd.data.tables import Table, existing, read_table, read_texts
 from mangakd.evaluation import predictions
 from mangakd.evaluation.predictions import Predictions
@@ -18,13 +18,14 @@ from mangakd.evaluation.served import Served
 from mangakd.export.spread import spread
 from mangakd.runtime.manifest import Manifest
 from mangakd.runtime.tokenise import Text
+from mangakd.runtime.turns import Turns
 
 MOST = 3000  # texts without labels for the comparison: more texts add time for every variant and no information
 
 
 @dataclass(frozen=True)
 class Split:
-    """labels: of each text, names (classifiers) or numbers (regression); None without labels.
+    """labels: of each text, names (classifiers), numbers (regression), or what is to be written; None without labels.
 
     teacher: (N, C) logits of the teacher, in the order of `columns`. joined: several labels of a text are one name, a|b.
     rows: the source of the texts, for messages. served: how the task judges, in place of labels.
@@ -49,13 +50,15 @@ class Split:
         return self.labels is not None or (self.served is not None and self.served.labelled)
 
     def targets(self, manifest: Manifest) -> np.ndarray | None:
-        """(N) class ids, (N, C) 0 and 1, or (N) values, as the variant's head has them; None without labels.
+        """(N) class ids, (N, C) 0 and 1, (N) values or (N) texts, as the variant's head has them; None without labels.
 
         Raises UserError for an unknown label, for several labels if the student gives one, and for a value that is no number.
         """
         head = manifest.head
         if self.labels is None or head.kind == "vector":
             return None
+        if head.kind == "tokens":
+            return np.array([row[0].strip() for row in self.labels], dtype=object)
         if head.kind == "score":
             return np.array([self._number(i, row) for i, row in enumerate(self.labels)])
         place = {label: i for i, label in enumerate(head.names)}
@@ -106,6 +109,15 @@ class Data:
     validation: Split
     test: Split | None = None
 
+    @property
+    def turns(self) -> Turns | None:
+        """How the task joins those of a conversation."""
+        return None if self.validation.served is None else self.validation.served.turns
+
+    @property
+    def max_new_tokens(self) -> int | None:
+        return None if self.validation.served is None else self.validation.served.max_new_tokens
+
 
 def of_run(run: Path, calibration: Sequence[Text], served: Mapping[str, Served | None] = MappingProxyType({})) -> Data:
     """Validation and test of a run: as its task serves them, or from its predictions. Raises UserError if the run has none."""
@@ -133,8 +145,11 @@ def _truth(saved: Predictions) -> list[tuple[str, ...]] | None:
     return [(names[i],) for i in truth]
 
 
-def of_file(path: str, key: str, text_column: str, label_column: str) -> Split:
-    """Read a table with texts and an optional column of labels, or a .txt of texts. Raises UserError that names the row."""
+def of_file(path: str, key: str, text_column: str, label_column: str, truth: ColumnKind = "label") -> Split:
+    """Read a table with texts and an optional column of labels, or a .txt of texts. Raises UserError that names the row.
+
+    truth: the kind of the column of labels; `answer` for texts that should be written.
+    """
     file = existing(path, key)
     table = Table([], lambda name: []) if file.suffix.lower() == ".txt" else read_table(file, key)
     if label_column not in table.names:
@@ -142,13 +157,14 @@ def of_file(path: str, key: str, text_column: str, label_column: str) -> Split:
     origin = f"{key}={path}"
     columns = {
         "text": Column("text", text_column, "text_column"),
-        "label": Column("label", label_column, "label_column"),
+        "label": Column(truth, label_column, "label_column"),
     }
     rows = table_rows(table, columns, origin)
     if not len(rows):
         raise UserError(f"{origin} holds no rows.")
     texts = whole_texts(rows["text"], rows.numbers, origin, rows.unit)
-    return Split(texts, rows["label"], origin=origin, joined=table.joined, rows=rows)
+    labels = [(cell,) if isinstance(cell, str) else cell for cell in rows["label"]]
+    return Split(texts, labels, origin=origin, joined=table.joined, rows=rows)
 
 
 def unlabelled(texts: Sequence[Text], origin: str) -> Split:

@@ -5,13 +5,10 @@ variants differ in backend and precision, never in the model.
 Source: torch.export, https://docs.pytorch.org/docs/stable/export.html
 """
 
-import contextlib
 import copy
 import inspect
 import json
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +24,7 @@ from mangakd.data.tokenising import makes_types
 from mangakd.export.checks import KEY, check_late, check_names, check_no_head, check_pairs
 from mangakd.export.late import Apart
 from mangakd.export.manifest import TOKENIZER_FILE
+from mangakd.export.traced import BATCH, SEQUENCE, Batches, Traced, trace
 from mangakd.models import attention, load
 from mangakd.models.heads import AUTO, states_head
 from mangakd.models.late import of_folder
@@ -34,12 +32,16 @@ from mangakd.models.outline import weights_digest
 from mangakd.models.pooling import Pooling, VectorHead, read_head
 from mangakd.models.sentence_transformers import Settings, kind_of, read_settings
 from mangakd.models.token_head import TokenHead
+from mangakd.runtime.decoding import Decoding
 from mangakd.runtime.late import VECTORS
+from mangakd.runtime.manifest import OUTPUT
+from mangakd.runtime.model import Model
 from mangakd.runtime.tokenise import Text, whole
+from mangakd.runtime.turns import Turns
 from mangakd.store.files import sha256
 
 DEFAULT_LENGTH = 128
-Batches = Sequence[dict[str, np.ndarray]]
+MODEL = "model"  # stem of the file
 _ALWAYS = ("input_ids", "attention_mask")
 
 
@@ -65,6 +67,7 @@ class Graph:
     """A student for the export: its module in eval mode, its inputs and its outputs.
 
     pairs: it scores a query with a document. prompts: what sentence-transformers' settings say. apart: of late interaction.
+    decoding, turns: how it writes (export/seq2seq.py).
     """
 
     folder: Path
@@ -76,10 +79,36 @@ class Graph:
     pairs: bool = False
     prompts: Settings = field(default_factory=Settings)
     apart: Apart | None = None
+    decoding: Decoding | None = None
+    turns: Turns | None = None
 
     @property
     def output(self) -> str:
-        return VECTORS if self.apart else "embedding" if self.head.kind == "vector" else "logits"
+        return VECTORS if self.apart else OUTPUT[self.head.kind]
+
+    @property
+    def stem(self) -> str:
+        """Of the file's name."""
+        return MODEL
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return (self.output,)
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        return self.outputs
+
+    @property
+    def axes(self) -> dict[str, tuple[str, ...]]:
+        """A vector for each token has a sequence, too."""
+        of_output = (BATCH, SEQUENCE) if self.apart else (BATCH,)
+        return {**dict.fromkeys(self.inputs, (BATCH, SEQUENCE)), self.output: of_output}
+
+    @property
+    def parts(self) -> Sequence[Traced]:
+        """Each becomes a file."""
+        return (self,)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -121,8 +150,17 @@ class Graph:
             return self.apart.scores(arrays, self._run)
         return self._run(arrays).numpy()
 
+    @property
+    def numbers(self) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+        """Answers as numbers that vary with the input, such as logits."""
+        return self.answer
+
     def _run(self, arrays: dict[str, np.ndarray]) -> Tensor:
         return self.module(*(torch.from_numpy(arrays[name]) for name in self.inputs))  # type: ignore[no-any-return]
+
+    def compared(self, model: Model, texts: Sequence[Text]) -> tuple[np.ndarray, np.ndarray]:
+        """What PyTorch answers to the texts, and a variant."""
+        return self.answer(self.encode(texts)), model.outputs(texts, len(texts))
 
     def readings(self, texts: Sequence[Text]) -> Batches:
         """What the graph reads of them."""
@@ -157,30 +195,7 @@ class Graph:
         arrays = self.encode([("a b c", "d e"), ("a", "b")] if self.pairs else ["a b c d e", "a b"])
         open_sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
         example = tuple(torch.from_numpy(arrays[name]) for name in self.inputs)
-        shapes = dict.fromkeys(self.inputs, open_sizes)
-        try:
-            with torch.no_grad(), warnings.catch_warnings(), quiet_logs("torch"):
-                warnings.simplefilter("ignore")
-                return torch.export.export(self.module, example, dynamic_shapes=shapes)
-        except Exception as error:  # torch raises a dozen private exception types
-            raise UserError(
-                f"{self.folder} ({self.module.model.config.model_type}) cannot be traced by torch.export: "
-                f"{str(error).strip().splitlines()[0]} Its architecture computes sizes from values; "
-                "serve the Hugging Face folder itself."
-            ) from error
-
-
-@contextlib.contextmanager
-def quiet_logs(*names: str) -> Iterator[None]:
-    """Context in which these loggers log errors only: exporters warn about packages that no encoder needs."""
-    before = {name: logging.getLogger(name).level for name in names}
-    for name in names:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for name, level in before.items():
-            logging.getLogger(name).setLevel(level)
+        return trace(self.module, example, dict.fromkeys(self.inputs, open_sizes), self.folder)
 
 
 def read(
@@ -215,7 +230,7 @@ def read(
     attention.keep_finite(model)
     config.use_cache = False  # the cache of decoders; some of its operators cannot be converted
     module = Answer(model.eval(), own).requires_grad_(False)
-    length = _length(folder, tokenizer, model, max_length)
+    length = length_of(folder, tokenizer, model, max_length)
     inputs = inputs_of(model, tokenizer)
     apart = None if late is None else Apart(late[0], tokenizer, length, inputs)
     return Graph(folder, module, inputs, head, tokenizer, length, pairs, settings, apart)
@@ -266,7 +281,8 @@ def _at_least_one_token(arrays: dict[str, np.ndarray], tokenizer: Any) -> dict[s
     return arrays
 
 
-def _length(folder: Path, tokenizer: Any, model: Any, max_length: int | None) -> int:
+def length_of(folder: Path, tokenizer: Any, model: Any, max_length: int | None) -> int:
+    """Tokens to which a text is cut. Raises UserError for a length that the model does not have."""
     most = load.positions(model)
     if max_length is not None:
         if max_length < 2 or (most is not None and max_length > most):

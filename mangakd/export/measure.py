@@ -15,7 +15,7 @@ import numpy as np
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
-from mangakd.export.company import TEXTS, Company, compare
+from mangakd.export.company import TEXTS, WRITTEN, Company, compare
 from mangakd.export.manifest import read
 from mangakd.export.spread import spread
 from mangakd.runtime.manifest import Manifest
@@ -24,6 +24,7 @@ from mangakd.runtime.tokenise import Text
 LENGTHS = (32, 64, 128)  # tokens
 RUNS, TURNS = 100, 5  # runs of each length, divided over the turns
 TIMED = 128  # texts for the time in batches
+AS_THEY_ARE = 0  # in place of a length: texts that a student reads to write, whose time depends on what it writes
 PERCENTILES = (50, 95, 99)
 PYTORCH = "pytorch"
 
@@ -32,10 +33,10 @@ PYTORCH = "pytorch"
 class Measurement:
     """One variant, or the student, on one split.
 
-    outputs: (N, C) or (N, D) float32 as served: in batches, or text by text if rows depend on each other. megabytes: of the
-    model's files. load_seconds: imports, check of hashes and loading. peak_rss_mb: of the whole process. company: the same texts
-    alone and in batches. latency_ms: tokens → p50, p95, p99 of one text at a time, from token ids to the answer. batch_ms:
-    median time of a text in batches, as served.
+    outputs: (N, C) or (N, D) float32 as served, or token ids (N, max_new_tokens): in batches, or text by text if rows depend on
+    each other. megabytes: of the model's files. load_seconds: imports, check of hashes and loading. peak_rss_mb: of the whole
+    process. company: the same texts alone and in batches. latency_ms: tokens → p50, p95, p99 of one text at a time, from token
+    ids to the answer; AS_THEY_ARE for a student that writes. batch_ms: median time of a text in batches, as served.
     """
 
     name: str
@@ -66,11 +67,16 @@ class Subject:
     head: Head
     megabytes: float
 
+    @property
+    def writes(self) -> bool:
+        return self.head.kind == "tokens"
+
 
 def of_variant(folder: Path) -> Subject:
     """Raises UserError for a folder that is no finished variant."""
     manifest = read(folder)
-    size = sum(path.stat().st_size for path in folder.glob(f"{manifest.model.stem}.*")) / 1e6
+    models = [manifest.model.stem, *([] if manifest.decoding is None else [Path(manifest.decoding.model).stem])]
+    size = sum(path.stat().st_size for stem in models for path in folder.glob(f"{stem}.*")) / 1e6
     job = {"folder": str(folder.resolve())}
     return Subject(manifest.variant, "mangakd.export.worker", job, manifest.max_length, manifest.head, size)
 
@@ -79,7 +85,16 @@ def of_student(folder: Path, like: Manifest) -> Subject:
     """The Hugging Face folder in PyTorch fp32, with the settings of its variant `like`."""
     source = like.content["source"]
     pooling = {key: source[key] for key in ("pooling", "normalize") if key in source}
-    job = {"folder": str(folder.resolve()), "max_length": like.max_length, "pooling": pooling, "pairs": like.pairs}
+    job: dict[str, Any] = {
+        "folder": str(folder.resolve()),
+        "max_length": like.max_length,
+        "pooling": pooling,
+        "pairs": like.pairs,
+    }
+    job |= {
+        "max_new_tokens": like.decoding and like.decoding.max_new_tokens,
+        "turns": like.turns and like.turns.entry(),
+    }
     return Subject(
         PYTORCH, "mangakd.export.worker_torch", job, like.max_length, like.head, source["parameters"] * 4 / 1e6
     )
@@ -108,8 +123,10 @@ def measure(
             each.score(len(texts), batch_size)
         most = min(each.max_length for each in subjects)
         fitting = [length for length in lengths if length <= most] or list(lengths and [most])
+        if fitting and any(each.writes for each in subjects):
+            fitting = [AS_THEY_ARE]
         if fitting:
-            progress(f"latency at {', '.join(map(str, fitting))} tokens")
+            progress(f"latency at {', '.join(map(str, fitting))} tokens" if any(fitting) else "latency")
         latencies = _latencies(workers, fitting, runs)
         batches = _batch_latencies(workers) if fitting else [None for _ in workers]
         return [
@@ -161,9 +178,10 @@ class _Worker:
     def score(self, texts: int, batch_size: int) -> None:
         """Fill `outputs`, `size` and `company`. texts: the number of texts of the process."""
         self.size, self.outputs = batch_size, self._answers(batch_size, texts)
-        together = self.outputs[spread(range(texts), TEXTS)]
-        shift = self.ask(company=max(batch_size, 2), most=TEXTS)["moved"]
-        self.company = compare(self._answers(1, TEXTS), together, shift, self.subject.head)
+        most = WRITTEN if self.subject.writes else TEXTS
+        together = self.outputs[spread(range(texts), most)]
+        told = self.ask(company=max(batch_size, 2), most=most)
+        self.company = compare(self._answers(1, most), together, told["moved"], self.subject.head, told["size"])
         if not self.company.independent:
             self.size, self.outputs = 1, self._answers(1, texts)
 

@@ -7,7 +7,7 @@ finished variants stay, and the next export does not make them again.
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,13 @@ from mangakd.export.data import Data, Split
 from mangakd.export.disk import explain_full_disk
 from mangakd.export.manifest import add_metrics, copy, read
 from mangakd.export.measure import Measurement, Subject, measure, of_student, of_variant
+from mangakd.export.seq2seq import Writing
 from mangakd.export.smooth_quant import OFF
 from mangakd.export.variants import CALIBRATION, VARIANTS, make
 from mangakd.models.pooling import Pooling
 from mangakd.runtime.manifest import Manifest
 from mangakd.runtime.model import BATCH
+from mangakd.runtime.tokenise import Tokeniser
 from mangakd.store.files import write_atomic
 
 BEST = "best"
@@ -42,20 +44,23 @@ class Options:
     """max_drop: points of the score that a variant may lose on validation. batch_size: of the scoring.
 
     threads: of the measurement. max_length: texts are truncated to this number of tokens; None reads the folder's setting.
+    max_new_tokens: of what a student writes for a text; None reads the task's, then the folder's
+    setting.
     """
 
     max_drop: float = MAX_DROP
     batch_size: int = BATCH
     threads: int = 1
     max_length: int | None = None
+    max_new_tokens: int | None = None
 
     def __post_init__(self) -> None:
         drop = self.max_drop
         if isinstance(drop, bool) or not isinstance(drop, int | float) or not 0 <= drop <= 100:
             raise UserError(f"export.max_drop={drop} must be points from 0 to 100, such as {MAX_DROP}.")
-        for key, least in (("batch_size", 1), ("threads", 1), ("max_length", 2)):
+        for key, least in (("batch_size", 1), ("threads", 1), ("max_length", 2), ("max_new_tokens", 1)):
             value = getattr(self, key)
-            if key == "max_length" and value is None:
+            if key.startswith("max_") and value is None:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UserError(f"export.{key}={value} must be a whole number from {least} on.")
@@ -93,24 +98,27 @@ def export(
             pooling,
             lambda name: progress(f"making {name}"),
             pairs,
+            Writing(options.max_new_tokens or data.max_new_tokens, data.turns),
         )
         manifest = read(folders[0])
         targets = data.validation.targets(manifest)
         subjects = [of_student(student, manifest), *map(of_variant, folders)]
         measurements = measure(subjects, data.validation.texts, options.batch_size, options.threads, progress=progress)
+        measurements = as_texts(measurements, manifest)
         progress("choosing")
         choice, pytorch = _choice(measurements, manifest, data.validation, targets, options.max_drop)
         for each in choice.comparisons:
             metrics = {"validation": each.metrics()}
-            add_metrics(
-                out / each.name, metrics, each.difference, rows_independent=each.measurement.company.independent
-            )
+            apart = each.difference if manifest.decoding is None else 0.0  # of texts it is no distance of logits
+            independent = each.measurement.company.independent
+            add_metrics(out / each.name, metrics, apart, rows_independent=independent)
         test = None
         if data.test is not None:
             progress(f"testing {choice.name} on {len(data.test.texts)} texts")
             pair = [subjects[0], of_variant(out / choice.name)]
             test = _test(pair, manifest, data.test, options)
-            add_metrics(out / choice.name, {"test": test.metrics()}, test.difference)
+            apart = test.difference if manifest.decoding is None else 0.0
+            add_metrics(out / choice.name, {"test": test.metrics()}, apart)
         copy(out / choice.name, out / BEST)
         record = _record(out, manifest, data, options, choice, pytorch, test)
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
@@ -132,17 +140,26 @@ def _choice(
 
 
 def _test(subjects: Sequence[Subject], manifest: Manifest, split: Split, options: Options) -> Comparison:
-    student, variant = measure(subjects, split.texts, options.batch_size, options.threads, lengths=())
+    measured = measure(subjects, split.texts, options.batch_size, options.threads, lengths=())
+    student, variant = as_texts(measured, manifest)
     truth = _or_students(split.targets(manifest), student.outputs, manifest.head)
     teacher = split.of_teacher(manifest)
     return judge([variant], student.outputs, manifest.head, truth, teacher, options.max_drop, served=split.served)[0]
+
+
+def as_texts(measurements: list[Measurement], manifest: Manifest) -> list[Measurement]:
+    """With (N) texts in place of token ids, if the student writes: a task judges texts."""
+    if manifest.decoding is None:
+        return measurements
+    tokeniser = Tokeniser.of(manifest)
+    return [replace(each, outputs=np.array(tokeniser.texts(each.outputs), dtype=object)) for each in measurements]
 
 
 def _or_students(targets: np.ndarray | None, answers: np.ndarray, head: Head) -> np.ndarray | None:
     """The targets. Without labels, the student's answers are the targets, and the score is the agreement with the student."""
     if targets is not None or head.kind == "vector":
         return targets
-    if head.kind == "score":
+    if head.kind in ("score", "tokens"):
         return answers
     return (answers > 0).astype(np.float32) if head.several else answers.argmax(-1)
 
@@ -193,7 +210,9 @@ def _record(
         "score": score, "score_format": scale.format,
         "labelled": has_labels, "student": manifest.content["source"],
         "max_drop": options.max_drop, "batch_size": options.batch_size, "threads": options.threads,
-        "max_length": manifest.max_length, "rows": rows, "machine": f"{platform.system()} {platform.machine()}",
+        "max_length": manifest.max_length, "rows": rows,
+        "max_new_tokens": manifest.decoding and manifest.decoding.max_new_tokens,
+        "machine": f"{platform.system()} {platform.machine()}",
         "cpu": cpu.name(), "int8_units": cpu.int8_units(),
         "chosen": choice.name, "reason": choice.reason + _advice(choice.comparisons),
         "pytorch": entry(pytorch, backend="pytorch", how="fp32, as trained"), "variants": variants,

@@ -14,23 +14,23 @@ from typing import Any
 
 import numpy as np
 
-from mangakd.export.graph import Batches, quiet_logs
+from mangakd.export.traced import Batches, quiet_logs
 
 OFF = -1.0  # NNCF's value for no SmoothQuant
 ALPHAS = (0.95, 0.8, 0.65, 0.5, OFF)
 
 
-def best(base: Callable[[], Any], output: str, calibration: Batches) -> tuple[Any, float, dict[str, float]]:
+def best(base: Callable[[], Any], outputs: Sequence[str], calibration: Batches) -> tuple[Any, float, dict[str, float]]:
     """Choose the alpha with the smallest root mean square of Δ output to fp32.
 
     Returns the INT8 model, its alpha, and the root mean square of each alpha. base: returns a fresh fp32 model. All of
     `calibration` calibrates and judges each alpha. With 64 texts instead of 300, another alpha looked best, and the largest
     Δ logit of a student was 1.7 times as large.
     """
-    exact, differences, choice = _outputs(base(), output, calibration), dict[float, float](), None
+    exact, differences, choice = _outputs(base(), outputs, calibration), dict[float, float](), None
     for alpha in ALPHAS:
         model = quantise(base(), calibration, alpha)
-        delta = _outputs(model, output, calibration) - exact
+        delta = _outputs(model, outputs, calibration) - exact
         differences[alpha] = float(np.sqrt(np.mean(delta**2))) if np.isfinite(delta).all() else float("inf")
         if choice is None or differences[alpha] < differences[choice[1]]:
             choice = model, alpha
@@ -50,13 +50,17 @@ def quantise(model: Any, calibration: Batches, alpha: float) -> Any:
         )  # fmt: skip
 
 
-def _outputs(model: Any, output: str, batches: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
-    """(N, C), or a row for each token vector, computed as mangakd.runtime.backends does."""
+def _outputs(model: Any, outputs: Sequence[str], batches: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
+    """(N, C), or a row for each vector of a token or of a key, computed as mangakd.runtime.backends does."""
     import openvino as ov
 
     request = ov.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
-    answers = (np.array(request.infer(batch)[output]) for batch in batches)
-    return np.concatenate([answer.reshape(-1, answer.shape[-1]) for answer in answers])
+    rows = []
+    for batch in batches:
+        request.infer(batch)
+        answers = [np.array(request.get_tensor(output).data) for output in outputs]
+        rows += [answer.reshape(-1, answer.shape[-1]) for answer in answers]
+    return np.concatenate(rows)
 
 
 @contextlib.contextmanager

@@ -17,9 +17,10 @@ from tokenizers import AddedToken
 
 from mangakd.core.errors import UserError
 from mangakd.export import smooth_quant
-from mangakd.export.graph import Batches, Graph, quiet_logs
+from mangakd.export.graph import Graph
+from mangakd.export.traced import Batches, Traced, quiet_logs
 
-MODEL, TOKENIZER = "openvino_model.xml", "openvino_tokenizer.xml"  # optimum-intel's names
+TOKENIZER = "openvino_tokenizer.xml"  # optimum-intel's name
 # In a student's folder: the IR of a student trained with quantisers (export/quantised.py).
 IN_STUDENT, TRAINED = "quantised", "model.xml"
 _PROBES = (
@@ -31,16 +32,21 @@ _NEVER = "\U0010fffe" * 2  # two noncharacters
 log = logging.getLogger(__name__)
 
 
-def fp32(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> None:
+def file_of(graph: Traced) -> str:
+    """openvino_model.xml is optimum-intel's name."""
+    return f"openvino_{graph.stem}.xml"
+
+
+def fp32(graph: Traced, calibration: Batches, scratch: Path, folder: Path) -> None:
     _save(graph, _base(graph, scratch), folder, compress=False)
 
 
-def fp16(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> None:
+def fp16(graph: Traced, calibration: Batches, scratch: Path, folder: Path) -> None:
     """Weights in fp16; CPUs still compute in fp32."""
     _save(graph, _base(graph, scratch), folder, compress=True)
 
 
-def int8_weights(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> None:
+def int8_weights(graph: Traced, calibration: Batches, scratch: Path, folder: Path) -> None:
     import nncf
 
     with smooth_quant.quiet_nncf():
@@ -48,16 +54,22 @@ def int8_weights(graph: Graph, calibration: Batches, scratch: Path, folder: Path
     _save(graph, model, folder, compress=True)
 
 
-def int8(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> dict[str, Any]:
-    """Returns the chosen SmoothQuant alpha and the difference of each alpha, for the manifest."""
+def int8(graph: Traced, calibration: Batches, scratch: Path, folder: Path) -> dict[str, Any] | None:
+    """Returns the chosen SmoothQuant alpha and the difference of each alpha, for the manifest.
+
+    Of a file that nothing calibrates, only the weights are quantised.
+    """
+    if not calibration:
+        int8_weights(graph, calibration, scratch, folder)
+        return None
     start = time.process_time()
-    model, alpha, differences = smooth_quant.best(partial(_base, graph, scratch), graph.output, calibration)
+    model, alpha, differences = smooth_quant.best(partial(_base, graph, scratch), graph.judged, calibration)
     seconds = round(time.process_time() - start, 1)
     _save(graph, model, folder, compress=True)
     return {"smooth_quant_alpha": alpha, "rms_difference": differences, "cpu_seconds": seconds}
 
 
-def int8_qat(graph: Graph, calibration: Batches, scratch: Path, folder: Path) -> None:
+def int8_qat(graph: Traced, calibration: Batches, scratch: Path, folder: Path) -> None:
     """Copies the IR from the student's folder; training has already quantised the model."""
     import openvino as ov
 
@@ -70,11 +82,11 @@ def int8_qat(graph: Graph, calibration: Batches, scratch: Path, folder: Path) ->
     _save(graph, ov.Core().read_model(file), folder, compress=True)
 
 
-def _base(graph: Graph, scratch: Path) -> Any:
+def _base(graph: Traced, scratch: Path) -> Any:
     """The fp32 model. It is converted once and read for each variant, because the quantisers change the model in place."""
     import openvino as ov
 
-    file = scratch / MODEL
+    file = scratch / file_of(graph)
     if not file.is_file():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -83,19 +95,20 @@ def _base(graph: Graph, scratch: Path) -> Any:
     return ov.Core().read_model(file)
 
 
-def set_names(graph: Graph, model: Any) -> Any:
-    """Give the inputs and the output of the converted model the graph's names."""
-    for port, name in zip(model.inputs, graph.inputs, strict=True):
-        port.get_tensor().set_names({name})
-    model.outputs[0].get_tensor().set_names({graph.output})
+def set_names(graph: Traced, model: Any) -> Any:
+    """Give the inputs and the outputs of the converted model the graph's names."""
+    for ports, names in ((model.inputs, graph.inputs), (model.outputs, graph.outputs)):
+        for port, name in zip(ports, names, strict=True):
+            port.get_tensor().set_names({name})
     return model
 
 
-def _save(graph: Graph, model: Any, folder: Path, compress: bool) -> None:
+def _save(graph: Traced, model: Any, folder: Path, compress: bool) -> None:
     import openvino as ov
 
-    ov.save_model(model, folder / MODEL, compress_to_fp16=compress)
-    _save_tokenizer(graph, folder)
+    ov.save_model(model, folder / file_of(graph), compress_to_fp16=compress)
+    if isinstance(graph, Graph):
+        _save_tokenizer(graph, folder)
 
 
 def _save_tokenizer(graph: Graph, folder: Path) -> None:

@@ -10,7 +10,7 @@ import importlib.util
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,26 +20,26 @@ import numpy as np
 from mangakd import __version__
 from mangakd.core.errors import UserError, near
 from mangakd.core.locks import waiting_lock
-from mangakd.core.numbers import largest, largest_difference
-from mangakd.export import graph, to_onnx, to_openvino
+from mangakd.core.spec import Head
+from mangakd.export import student as students
+from mangakd.export import to_onnx, to_openvino
 from mangakd.export.disk import check_space, explain_full_disk
-from mangakd.export.graph import Batches, Graph
+from mangakd.export.graph import Graph
 from mangakd.export.manifest import PARTIAL, draft, place, read, seal
+from mangakd.export.parity import difference
+from mangakd.export.seq2seq import AS_THE_FOLDER_SAYS, Writing
 from mangakd.export.spread import spread
+from mangakd.export.traced import Batches, Traced
 from mangakd.models.pooling import Pooling
-from mangakd.runtime.backends import open_model
-from mangakd.runtime.late_model import reader_of
-from mangakd.runtime.manifest import Manifest
-from mangakd.runtime.model import Model
 from mangakd.runtime.signal_stack import keep_signal_stack
 from mangakd.runtime.tokenise import Text
 
-# (graph, calibration batches, folder that all variants share, folder of this variant): writes the model's files. Returns settings
-# that were chosen by measurement, for the manifest.
-Maker = Callable[[Graph, Batches, Path, Path], dict[str, Any] | None]
+# (what becomes a file, calibration batches, folder that all variants share, folder of this variant): writes the file. Returns
+# settings that were chosen by measurement, for the manifest.
+Maker = Callable[[Traced, Batches, Path, Path], dict[str, Any] | None]
 WORK = f"work{PARTIAL}"  # base files of several variants
 CALIBRATION, LEAST = 300, 16  # texts; ranges of activations settle long before 300, but need more than a handful
-CHECKED, BATCH = 64, 7  # texts for the comparison with PyTorch, in batches of an odd size
+CHECKED = 64  # texts for the comparison with PyTorch
 LAYOUT = "hugging_face"  # of the folder; a variant with another layout is made again
 EXACT = 1e-3  # largest |Δ| of fp32 to PyTorch, in shares of the largest output; fp16 may have ten times as much
 PAIRED = (  # REFERENCES of a student that reads pairs
@@ -50,17 +50,21 @@ REFERENCES = ("The quick brown fox jumps over the lazy dog.", "Yes", "where is m
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the table. needs: package → pip extra. within: largest allowed |Δ|, in shares of the output."""
+    """One row of the table. file: what becomes a file → its name. needs: package → pip extra.
+
+    within: largest allowed |Δ|, in shares of the output.
+    """
 
     name: str
     backend: str
-    model: str
+    file: Callable[[Traced], str]
     how: str
     make: Maker
     needs: Mapping[str, str]
     within: float = np.inf
     calibrated: bool = False
     trained: bool = False  # training makes the variant, so only some students have it
+    answers: bool = False  # not of students that write
 
     @property
     def fp32(self) -> bool:
@@ -70,20 +74,30 @@ class Variant:
 _ORT = {"onnx": "onnx", "onnxscript": "onnx", "onnxruntime": "onnx"}
 _OV = {"openvino": "openvino", "openvino_tokenizers": "openvino"}
 _NNCF = {**_OV, "nncf": "openvino"}
-_O, _V = ("onnxruntime", to_onnx.MODEL), ("openvino", to_openvino.MODEL)
+_O, _V = ("onnxruntime", to_onnx.file_of), ("openvino", to_openvino.file_of)
 VARIANTS = {
     row.name: row
     for row in (
         Variant("onnx_fp32", *_O, "torch.export, torch.onnx", to_onnx.fp32, _ORT, EXACT),
         Variant("onnx_int8", *_O, "dynamic, signed, per channel", to_onnx.int8, _ORT),
-        Variant("onnx_int8_static", *_O, "static, calibrated on text", to_onnx.int8_static, _ORT, calibrated=True),
+        Variant(
+            "onnx_int8_static",
+            *_O,
+            "static, calibrated on text",
+            to_onnx.int8_static,
+            _ORT,
+            calibrated=True,
+            answers=True,
+        ),
         Variant("onnx_int8_weights", *_O, "weights in INT8, by blocks", to_onnx.int8_weights, _ORT),
         Variant("onnx_int4_weights", *_O, "weights in INT4, by blocks", to_onnx.int4_weights, _ORT),
         Variant("openvino_fp32", *_V, "torch.export, convert_model", to_openvino.fp32, _OV, EXACT),
         Variant("openvino_fp16", *_V, "weights in fp16", to_openvino.fp16, _OV, 10 * EXACT),
         Variant("openvino_int8_weights", *_V, "weights in INT8", to_openvino.int8_weights, _NNCF),
         Variant("openvino_int8", *_V, "NNCF PTQ, TRANSFORMER", to_openvino.int8, _NNCF, calibrated=True),
-        Variant("openvino_int8_qat", *_V, "trained with quantisers", to_openvino.int8_qat, _OV, trained=True),
+        Variant(
+            "openvino_int8_qat", *_V, "trained with quantisers", to_openvino.int8_qat, _OV, trained=True, answers=True
+        ),
     )
 }
 ANY_STUDENT = tuple(row.name for row in VARIANTS.values() if not row.trained)
@@ -98,16 +112,20 @@ def make(
     pooling: Pooling | None = None,
     progress: Callable[[str], None] = lambda name: None,
     pairs: bool | None = None,
+    writing: Writing = AS_THE_FOLDER_SAYS,
 ) -> list[Path]:
     """Make the variants `names` of the Hugging Face folder `student` in `out`; returns their folders, in that order.
 
     calibration: training texts that calibrate ranges of activations and serve for the comparison with PyTorch. max_length,
-    pooling, pairs: as in `graph.read`. progress: called with each name before the variant is made. Raises UserError for unknown
-    names, missing packages, too few texts, too little disk space, and a precise variant that answers differently from PyTorch.
+    pooling, pairs, writing: as in export/student.py. progress: called with each name before the variant is made. Raises
+    UserError for unknown names, missing packages, too few texts, too little disk space, and a precise variant that answers
+    differently from PyTorch.
     """
     rows = find_variants(names)
     check_installed(rows)
-    source = graph.read(student, max_length, pooling, pairs)
+    source = students.read(student, max_length, pooling, pairs, writing)
+    if source.decoding is not None:
+        check_has(rows)
     texts = spread(calibration, CALIBRATION)
     _check_texts(rows, texts, source)
     out.mkdir(parents=True, exist_ok=True)
@@ -142,6 +160,15 @@ def find_variants(names: Sequence[str]) -> list[Variant]:
     if twice:
         raise UserError(f"the variant {twice[0]} is named twice; name it once.")
     return [_row(name) for name in names]
+
+
+def check_has(rows: Sequence[Variant]) -> None:
+    """Raises UserError for a variant that a student which writes does not have."""
+    if wrong := [row.name for row in rows if row.answers]:
+        names = ", ".join(row.name for row in VARIANTS.values() if not row.answers)
+        raise UserError(
+            f"{wrong[0]} is no variant of a student that writes texts. Remove it; its variants are {names}."
+        )
 
 
 def _check_texts(rows: Sequence[Variant], texts: Sequence[Text], source: Graph) -> None:
@@ -182,9 +209,12 @@ def _row(name: str) -> Variant:
 
 def _make(row: Variant, source: Graph, texts: Sequence[Text], out: Path) -> Path:
     content = {
-        "variant": row.name, "layout": LAYOUT, "backend": row.backend, "model": row.model, "inputs": list(source.inputs),
-        "output": source.output, "head": {**asdict(source.head), "names": list(source.head.names)}, "tokenizer": source.settings,
-        "pairs": source.pairs, "late": source.apart and source.apart.entry(),
+        "variant": row.name, "layout": LAYOUT, "backend": row.backend, "model": row.file(source.parts[0]),
+        "inputs": list(source.inputs), "output": source.output,
+        "head": _entry(source.head), "tokenizer": source.settings, "pairs": source.pairs,
+        "late": source.apart and source.apart.entry(),
+        "decoding": source.decoding and replace(source.decoding, model=row.file(source.parts[-1])).entry(),
+        "turns": source.turns and source.turns.entry(),
         "prompts": dict(source.prompts.prompts), "default_prompt": source.prompts.default_prompt,
         "dims": list(source.prompts.dims),
         "versions": _versions(row), "source": source.source(), "calibration": _digest(texts) if row.calibrated else None,
@@ -193,12 +223,15 @@ def _make(row: Variant, source: Graph, texts: Sequence[Text], out: Path) -> Path
         return out / row.name
     folder = out / f"{row.name}{PARTIAL}"
     folder.mkdir()
-    batches = [each for text in texts for each in source.readings([text])] if row.calibrated else []
+    quantisation = None
     with _explain_failure(row, source), explain_full_disk(out, sum(p.numel() for p in source.module.parameters())):
-        quantisation = row.make(source, batches, out / WORK, folder)
+        for part in source.parts:
+            batches = [each for text in texts for each in part.readings([text])] if row.calibrated else []
+            quantisation = row.make(part, batches, out / WORK, folder) or quantisation
     source.save_settings(folder)
     references: Sequence[Text] = PAIRED if source.pairs else REFERENCES
-    tolerance = _difference(row, source, draft(folder, content), [*references, *texts[:CHECKED]])
+    asked = [*references, *texts[:CHECKED]]
+    tolerance = difference(row.name, row.within, source, draft(folder, content), asked)
     seal(folder, {**content, "quantisation": quantisation, "tolerance": tolerance, "metrics": {}})
     return place(folder, out / row.name)
 
@@ -218,6 +251,12 @@ def _explain_failure(row: Variant, source: Graph) -> Iterator[None]:
         ) from error
 
 
+def _entry(head: Head) -> dict[str, Any]:
+    """Without `source`, which earlier versions do not know, of the heads that they serve."""
+    entry = {**asdict(head), "names": list(head.names)}
+    return entry if entry.pop("source") is False else {**entry, "source": True}
+
+
 def _there(folder: Path, content: dict[str, Any]) -> bool:
     """Whether the folder holds this very variant, whole, from an earlier export."""
     try:
@@ -230,41 +269,6 @@ def _there(folder: Path, content: dict[str, Any]) -> bool:
 def _digest(texts: Sequence[Text]) -> str:
     parts = [text if isinstance(text, str) else "\1".join(text) for text in texts]
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def _difference(row: Variant, source: Graph, manifest: Manifest, texts: Sequence[Text]) -> float:
-    """The largest |Δ output| to PyTorch, with the runtime's tokenizer and backend.
-
-    Raises UserError if the difference of a precise variant is larger than rounding explains, and for another shape of answers.
-    """
-    model = open_unsealed(manifest)
-    worst, size = 0.0, 1e-6
-    for start in range(0, len(texts), BATCH):
-        part = texts[start : start + BATCH]
-        expected, answer = source.answer(source.encode(part)), model.outputs(part, BATCH)
-        if answer.shape != expected.shape:
-            raise UserError(
-                f"{row.name} answers in shape {answer.shape} where PyTorch answers in {expected.shape}; the variant is removed."
-            )
-        worst, size = max(worst, largest_difference(answer, expected)), largest([size, np.abs(expected).max()])
-    if not np.isfinite(worst):
-        raise UserError(
-            f"{row.name} answers some texts with NaN or infinity, where PyTorch answers up to {size:.3g}; the variant is "
-            "removed. Leave it out, or report it with the model's config.json."
-        )
-    if not worst <= row.within * size:
-        raise UserError(
-            f"{row.name} differs from PyTorch by {worst:.3g} on outputs of up to {size:.3g}; it would not serve what was "
-            "trained. Leave it out, or report it with the model's config.json."
-        )
-    return worst
-
-
-def open_unsealed(manifest: Manifest) -> Model:
-    """Open a variant as mangakd.runtime does, on one thread. The folder may be unsealed."""
-    model = Model(manifest, reader_of(manifest), open_model(manifest, 1))
-    model.check()
-    return model
 
 
 def _sweep(out: Path) -> None:

@@ -24,6 +24,7 @@ from mangakd.runtime.late import OWNER, QUERY, SCORED
 from mangakd.runtime.late_model import reader_of
 from mangakd.runtime.manifest import read
 from mangakd.runtime.tokenise import Text, characters
+from mangakd.runtime.writer import Writer
 
 WARM_UP = 5  # runs of each turn: before it, the caches hold another model
 Arrays = dict[str, np.ndarray]
@@ -31,26 +32,30 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class OpenModel:
-    """batch: texts → named arrays (B, T). run: named arrays → float32 (B, C)."""
+    """batch: texts → named arrays (B, T). run: named arrays → float32 (B, C), or token ids (B, N).
+
+    numbers: what tells whether rows depend on each other; None: `run`. Token ids hide small differences.
+    """
 
     batch: Callable[[list[Text]], Arrays]
     run: Run
+    numbers: Run | None = None
 
 
 def variant(job: dict[str, Any]) -> OpenModel:
     manifest = read(job["folder"])
-    tokeniser = reader_of(manifest)
-    return OpenModel(
-        lambda texts: tokeniser.pad(tokeniser(texts), manifest.inputs), open_model(manifest, job["threads"])
-    )
+    tokeniser, run = reader_of(manifest), open_model(manifest, job["threads"])
+    numbers = run.first_logits if isinstance(run, Writer) else None
+    return OpenModel(lambda texts: tokeniser.pad(tokeniser(texts), manifest.inputs), run, numbers)
 
 
 def serve(file: Path, opener: Callable[[dict[str, Any]], OpenModel]) -> None:
     """Answer each line of stdin with one line on stdout.
 
     {"score": batch size, "most": n} writes outputs.npy (N, C), of at most n texts, beside the job. {"company": batch size,
-    "most": n} gives the largest shift of an answer by other texts of a batch. {"length": tokens, "runs": n} gives the
-    milliseconds of one text at a time. {"batch": size, "most": n} gives the milliseconds of a text in batches.
+    "most": n} gives the largest shift of an answer by other texts of a batch, and the largest answer. {"length": tokens,
+    "runs": n} gives the milliseconds of one text at a time; with length 0 those of n texts as they are. {"batch": size,
+    "most": n} gives the milliseconds of a text in batches.
     """
     # Redirect the prints of libraries to stderr, so that stdout holds answers only.
     with os.fdopen(os.dup(1), "w") as answers:
@@ -67,9 +72,11 @@ def serve(file: Path, opener: Callable[[dict[str, Any]], OpenModel]) -> None:
             if "score" in question:
                 np.save(file.with_name("outputs.npy"), outputs(model, texts, question["score"]))
             elif "company" in question:
-                answer["moved"] = largest_shift(model, texts, question["company"])
+                answer["moved"], answer["size"] = largest_shift(model, texts, question["company"])
             elif "batch" in question:
                 answer["ms"] = batch_latency(model, texts, question["batch"])
+            elif not question["length"]:
+                answer["ms"] = latencies(model, spread(job["texts"], question["runs"]))
             else:
                 answer["ms"] = latency(model.run, row(model, job["texts"], question["length"]), question["runs"])
             print(json.dumps({**answer, "peak_rss_mb": peak_rss_mb()}), file=answers, flush=True)
@@ -81,12 +88,12 @@ def outputs(model: OpenModel, texts: list[Text], size: int) -> np.ndarray:
     return np.concatenate([model.run(batch) for batch in batches])
 
 
-def largest_shift(model: OpenModel, texts: list[Text], size: int) -> float:
-    """The largest |Δ output| of the first half of each batch if copies of the first row replace the second half.
+def largest_shift(model: OpenModel, texts: list[Text], size: int) -> tuple[float, float]:
+    """The largest |Δ output| of the first half of each batch if copies of the first row replace the second half; max |output|.
 
     Shapes stay the same, and so do kernels and rounding. If no text influences another text's answer, the shift is 0.
     """
-    largest = 0.0
+    shift, most, run = 0.0, 0.0, model.numbers or model.run
     for start in range(0, len(texts) - 1, size):
         batch = model.batch(texts[start : start + size])
         half, rest = len(batch["input_ids"]) // 2, -(-len(batch["input_ids"]) // 2)
@@ -95,8 +102,9 @@ def largest_shift(model: OpenModel, texts: list[Text], size: int) -> float:
             for name, rows in batch.items()
         }
         if half:
-            largest = max(largest, largest_difference(model.run(batch)[:half], model.run(other)[:half]))
-    return largest
+            own = run(batch)[:half]
+            shift, most = max(shift, largest_difference(own, run(other)[:half])), max(most, float(np.abs(own).max()))
+    return shift, most
 
 
 def row(model: OpenModel, texts: list[Text], length: int) -> Arrays:
@@ -111,12 +119,19 @@ def row(model: OpenModel, texts: list[Text], length: int) -> Arrays:
 
 def latency(run: Run, arrays: Arrays, runs: int) -> list[float]:
     """Milliseconds from token ids to the answer, of one text at a time."""
-    times = []
-    for _ in range(WARM_UP + runs):
-        start = time.perf_counter()
-        run(arrays)
-        times.append(1000 * (time.perf_counter() - start))
-    return times[WARM_UP:]
+    return [_milliseconds(run, arrays) for _ in range(WARM_UP + runs)][WARM_UP:]
+
+
+def latencies(model: OpenModel, texts: list[Text]) -> list[float]:
+    """Milliseconds from token ids to the answer of each text."""
+    batches = [model.batch([text]) for text in texts]
+    return [_milliseconds(model.run, batch) for batch in (batches[0], *batches)][1:]  # the first one warms up
+
+
+def _milliseconds(run: Run, arrays: Arrays) -> float:
+    start = time.perf_counter()
+    run(arrays)
+    return 1000 * (time.perf_counter() - start)
 
 
 def batch_latency(model: OpenModel, texts: list[Text], size: int) -> float:

@@ -27,7 +27,7 @@ class GradientNorms:
             flat = share * _flat(_gradients(term, weights), weights)
             self._sums[name] = self._sums[name] + flat if name in self._sums else flat
 
-    def taken(self, mean: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    def take(self, mean: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """name → norm, and begins anew. mean: over ranks, of a tensor."""
         sums, self._sums = self._sums, {}
         return {name: mean(gradient).norm() for name, gradient in sums.items()}

@@ -46,10 +46,14 @@ def handler(event: dict[str, Any], context: Any = None) -> Any:
 
 
 def _route_of(event: Any) -> Route:
-    """The route whose required keys the event has; of several the one with most keys."""
+    """The route whose required keys the event has; of several the one with most keys, and then one that the student answers."""
     keys = set(event) if isinstance(event, dict) else set()
     fitting = [route for route in ROUTES.values() if keys.issuperset(route.schema["required"])]
-    return max(fitting, key=lambda route: len(route.schema["required"]), default=ROUTES[MAIN[MODEL.use]])
+
+    def fit(route: Route) -> tuple[int, bool]:
+        return len(route.schema["required"]), MODEL.use in route.uses
+
+    return max(fitting, key=fit, default=ROUTES[MAIN[MODEL.use]])
 
 
 def _body(event: dict[str, Any]) -> bytes:

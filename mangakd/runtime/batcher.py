@@ -33,10 +33,12 @@ class _Job:
 
 
 class Batcher:
-    """compute: texts → (N, C) rows; called once at a time. waiting, computing: numbers of texts."""
+    """compute: texts → (N, C) rows; called once at a time. waiting, computing: numbers of texts. short: see SHORT; -1 where even
+    one word takes long.
+    """
 
-    def __init__(self, compute: Callable[[list[Text]], np.ndarray], max_batch: int, capacity: int):
-        self._compute, self._max_batch, self._capacity = compute, max_batch, capacity
+    def __init__(self, compute: Callable[[list[Text]], np.ndarray], max_batch: int, capacity: int, short: int = SHORT):
+        self._compute, self._max_batch, self._capacity, self._short = compute, max_batch, capacity, short
         self._jobs: deque[_Job] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self.waiting = self.computing = 0
@@ -59,7 +61,7 @@ class Batcher:
 
     def _begin(self) -> None:
         jobs = self._take()
-        if len(jobs) == 1 and sum(map(characters, jobs[0].texts)) <= SHORT:
+        if len(jobs) == 1 and sum(map(characters, jobs[0].texts)) <= self._short:
             self._compute_here(jobs)
         else:
             self._compute_aside(jobs)

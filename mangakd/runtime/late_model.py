@@ -15,7 +15,7 @@ from tokenizers import Encoding
 from mangakd.core.errors import UserError
 from mangakd.runtime.late import OWNER, QUERY, SCORED, Late
 from mangakd.runtime.manifest import Manifest
-from mangakd.runtime.tokenise import Tokeniser, whole
+from mangakd.runtime.tokenise import Tokeniser, TurnsTokeniser, whole
 
 Arrays = dict[str, np.ndarray]
 Run = Callable[[Arrays], np.ndarray]
@@ -23,6 +23,8 @@ Run = Callable[[Arrays], np.ndarray]
 
 def reader_of(manifest: Manifest) -> Tokeniser:
     """What turns the texts that a student is asked about into its arrays."""
+    if manifest.turns is not None:
+        return TurnsTokeniser(manifest, manifest.turns)
     return Tokeniser.of(manifest) if manifest.late is None else LateTokeniser(manifest, manifest.late)
 
 

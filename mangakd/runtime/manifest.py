@@ -14,30 +14,36 @@ from typing import Any
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head, Kind
+from mangakd.runtime.decoding import TOKENS, Decoding
 from mangakd.runtime.late import VECTORS, Late
+from mangakd.runtime.turns import Turns
 
 FORMAT, READ = 3, (2, 3)  # format 2 knows no pairs and no prompts
 PARTIAL = ".partial"  # ends the name of a folder that is being written
 BACKENDS = ("onnxruntime", "openvino")
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-SERVED: tuple[Kind, ...] = ("labels", "score", "vector")
+OUTPUT: dict[Kind, str] = {"labels": "logits", "score": "logits", "vector": "embedding", "tokens": TOKENS}
 _REQUIRED = {
     "variant": str, "backend": str, "files": dict, "model": str, "inputs": list, "output": str, "head": dict,
     "tokenizer": dict, "tolerance": float,
 }  # fmt: skip
 _HEAD = {"kind": str, "outputs": int, "names": list}
+_SWITCHES = ("several", "source")  # of a head
 _TOKENIZER = {"file": str, "max_length": int, "pad_id": int, "pad_type_id": int}
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """folder: of the variant. head: of the model. content: the whole manifest, in this version's format.
+    """folder: of the variant. model: its file; of a student that writes, the encoder's. content: the whole manifest, in this
+    version's format.
 
     pairs: whether the model scores a query with a document. late: how it reads the two apart, if it does. prompts: name → what
     stands before each text. default_prompt: the name of the prompt that is used unless another one is asked for. dims: sizes to
-    which vectors have learned to be cut.
+    which vectors have learned to be cut. decoding: how a student writes, if it does. turns: how it reads
+    those of a conversation, if it does.
     rows_independent: whether a row of an answer depends on its own text only, not on other texts of the batch. tolerance:
-    largest distance of a logit (or of an entry of an embedding) to the PyTorch student's.
+    largest distance of a logit (or of an entry of an embedding) to the PyTorch student's; of a student that writes, of the
+    logits of the next token in a few texts.
     """
 
     folder: Path
@@ -60,6 +66,8 @@ class Manifest:
     default_prompt: str | None = None
     dims: tuple[int, ...] = ()
     late: Late | None = None
+    decoding: Decoding | None = None
+    turns: Turns | None = None
 
 
 def read(folder: str | Path) -> Manifest:
@@ -97,6 +105,8 @@ def questions(content: Mapping[str, Any]) -> dict[str, Any]:
         "pairs": content.get("pairs", False), "prompts": content.get("prompts", {}),
         "default_prompt": content.get("default_prompt"), "dims": tuple(content.get("dims", ())),
         "late": content.get("late") and Late.read(content["late"]),
+        "decoding": content.get("decoding") and Decoding.read(content["decoding"]),
+        "turns": content.get("turns") and Turns.read(content["turns"]),
     }  # fmt: skip
 
 
@@ -150,11 +160,13 @@ def _check(content: dict[str, Any], folder: Path) -> None:
     head, files = content["head"], content["files"]
     _check_types(head, _HEAD, folder, "head.")
     names = head["names"]
-    output = VECTORS if content.get("late") else "embedding" if head["kind"] == "vector" else "logits"
+    output = VECTORS if content.get("late") else OUTPUT.get(head["kind"])
     right = {
         "backend": content["backend"] in BACKENDS,
-        "head": head.keys() == {*_HEAD, "several"} and isinstance(head["several"], bool),
-        "head.kind": head["kind"] in SERVED,
+        "head": {*_HEAD, "several"} <= head.keys() <= {*_HEAD, *_SWITCHES}
+        and all(isinstance(head.get(name, False), bool) for name in _SWITCHES)
+        and head.get("source", False) == (head["kind"] == "tokens"),
+        "head.kind": head["kind"] in OUTPUT,
         "head.outputs": head["outputs"] >= 0,
         "head.names": all(isinstance(name, str) for name in names)
         and len(set(names)) == len(names) in (0, head["outputs"]),
@@ -163,6 +175,10 @@ def _check(content: dict[str, Any], folder: Path) -> None:
         "rows_independent": isinstance(content.get("rows_independent", True), bool),
         "pairs": isinstance(pairs := content.get("pairs", False), bool) and (not pairs or _scores(head)),
         "late": content.get("late") is None or (content.get("pairs") is True and _reads_apart(content["late"])),
+        "decoding": _is_decoding(content.get("decoding"), files)
+        if head["kind"] == "tokens"
+        else content.get("decoding") is None,
+        "turns": content.get("turns") is None or (content.get("decoding") is not None and _joins(content["turns"])),
         "prompts": _are_texts(content.get("prompts", {})),
         "default_prompt": content.get("default_prompt") in (None, *content.get("prompts", {})),
         "dims": isinstance(dims := content.get("dims", []), list)
@@ -185,6 +201,20 @@ def _reads_apart(late: Any) -> bool:
     try:
         return bool(Late.read(late))
     except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _is_decoding(entry: Any, files: Mapping[str, str]) -> bool:
+    try:
+        return Decoding.read(entry).model in files
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _joins(entry: Any) -> bool:
+    try:
+        return bool(Turns.read(entry))
+    except (AttributeError, TypeError, ValueError):
         return False
 
 

@@ -1,4 +1,4 @@
-"""An exported student: texts in, answers out; or a query with documents in, their ranking out.
+"""An exported student: texts in, answers or texts out; or a query with documents in, their ranking out.
 
 Texts are batched by length, so that short texts are not padded to the longest. The answers keep the order of the texts.
 """
@@ -19,6 +19,7 @@ from mangakd.runtime.grouping import groups
 from mangakd.runtime.late_model import once, reader_of
 from mangakd.runtime.manifest import Manifest, read
 from mangakd.runtime.tokenise import Text, Tokeniser
+from mangakd.runtime.writer import Writer
 
 log = logging.getLogger(__name__)
 BATCH = 32  # on a CPU larger batches are no faster, and have more padding
@@ -97,17 +98,49 @@ class Model:
         self.check_dims(dims)
         return shortened(self.outputs(self.prompted(texts, prompt), batch_size), dims)
 
+    def rewrite(self, texts: Sequence[str | Sequence[str]], batch_size: int = BATCH) -> list[str]:
+        """What the student writes for each text: the most probable token at each step, up to its end or max_new_tokens of the
+        manifest.
+
+        texts: each a str, or the turns of a conversation, the oldest first, joined as in training; turns that do not fit are left
+        out, and never the last one. Raises UserError for what is none of them, for turns where the manifest does not say how they
+        are joined, and for a student that writes nothing.
+        """
+        if self.use != "rewrite(texts)":
+            raise UserError(f"{self.manifest.folder} answers with {self.gives}: use {self.use}.")
+        if not isinstance(texts, list | tuple):
+            _check_texts(texts)
+        asked: list[Text] = []
+        for i, text in enumerate(texts):
+            if isinstance(text, list | tuple):
+                self.check_turns()
+                _check_texts(text, f"texts[{i}]")
+            else:
+                _check_texts([text])
+            asked.append(text if isinstance(text, str) else tuple(text))
+        return self.texts(self.outputs(asked, batch_size))
+
+    def check_turns(self) -> None:
+        """Raises UserError for a student that does not read turns of conversations."""
+        if self.manifest.turns is None:
+            raise UserError(
+                f"{self.manifest.folder} reads texts, and its manifest does not say how turns are joined. Join them as in "
+                "training."
+            )
+
     @property
     def use(self) -> str:
         """The method that asks this student."""
         if self.manifest.pairs:
             return "rank(query, documents)"
-        return "embed(texts)" if self.manifest.head.kind == "vector" else "predict(texts)"
+        return {"vector": "embed(texts)", "tokens": "rewrite(texts)"}.get(self.manifest.head.kind, "predict(texts)")
 
     @property
     def gives(self) -> str:
-        """For messages: `3 labels (order, …)`, `384 dimensions`, `the score of a query with a document`."""
-        return "the score of a query with a document" if self.manifest.pairs else str(self.manifest.head)
+        """For messages: `3 labels (order, …)`, `384 dimensions`, `the score of a query with a document`, `a text`."""
+        if self.manifest.pairs:
+            return "the score of a query with a document"
+        return str(self.manifest.head) if self.manifest.decoding is None else "a text"
 
     def check_query(self, query: str) -> None:
         self._tokeniser.check_query(query)
@@ -144,8 +177,13 @@ class Model:
         """Rows of `outputs` as dicts."""
         return answers(rows, self.manifest.head, top)
 
+    def texts(self, rows: np.ndarray) -> list[str]:
+        """Rows of `outputs` of a student that writes."""
+        return self._tokeniser.texts(rows)
+
     def outputs(self, texts: Sequence[Text], batch_size: int = BATCH) -> np.ndarray:
-        """The model's raw outputs: logits (N, C) or embeddings (N, D), float32. texts: pairs for a student that ranks.
+        """The model's raw outputs: logits (N, C) or embeddings (N, D), float32; or token ids (N, max_new_tokens), int64, -1
+        after the end of a text. texts: pairs for a student that ranks.
 
         A row depends on its text only. If the model's rows depend on each other, each text is a batch, whatever batch_size is.
         """
@@ -153,15 +191,25 @@ class Model:
             raise UserError(f"batch_size={batch_size!r}: give how many texts to compute at a time, from 1 on.")
         size = batch_size if self.manifest.rows_independent else 1
         encodings, run = self._tokeniser(texts), once(self._run)
-        rows = np.empty((len(texts), self._width), dtype=np.float32)
+        rows = np.empty((len(texts), self._width), dtype=np.float32 if self.manifest.decoding is None else np.int64)
         for some in groups([len(encoding) for encoding in encodings], size):
             rows[some] = run(self._tokeniser.pad([encodings[i] for i in some], self.manifest.inputs))
         return rows
 
+    def logits(self, texts: Sequence[Text], ids: np.ndarray) -> np.ndarray:
+        """(N, T, V) of a student that writes: the logits of each of the token ids (N, T) after those before it."""
+        assert isinstance(self._run, Writer)
+        return self._run.logits(self._tokeniser.pad(self._tokeniser(texts), self.manifest.inputs), ids)
+
     def check(self) -> None:
-        """Compute one text. Raises UserError if the answer does not have the shape (1, C) of the head, or is not finite."""
+        """Compute one text. Raises UserError if the answer does not have the shape (1, C) of the head, or is not finite.
+
+        Of a student that writes the logits of the first token are computed.
+        """
         text: Text = ("hello", "hello") if self.manifest.pairs else "hello"
-        row = np.asarray(self._run(self._tokeniser.pad(self._tokeniser([text]), self.manifest.inputs)))
+        arrays = self._tokeniser.pad(self._tokeniser([text]), self.manifest.inputs)
+        run = self._run.first_logits if isinstance(self._run, Writer) else self._run
+        row = np.asarray(run(arrays))
         head = self.manifest.head
         columns = row.shape[-1] if head.kind == "vector" and not head.outputs else head.outputs  # format 1 has no width
         if row.shape != (1, columns) or not np.isfinite(row).all():
@@ -170,7 +218,7 @@ class Model:
                 f"{'' if np.isfinite(row).all() else ' that is not finite'}; its manifest promises "
                 f"{self.manifest.output} [1, {columns}]. Export the student again."
             )
-        self._width = row.size
+        self._width = row.size if self.manifest.decoding is None else self.manifest.decoding.max_new_tokens
 
 
 def _check_texts(texts: Any, name: str = "texts") -> None:

@@ -4,7 +4,7 @@
 
 `top` is optional; without it the answer shows all labels. `Refused` says in one sentence what is wrong with a body, and has the
 HTTP status: 400 no JSON in UTF-8, 413 too many bytes, 422 JSON that is no question or exceeds a limit. The shapes of other APIs
-are in inference_api.py and openai_api.py.
+are in inference_api.py, openai_api.py and rewrite_api.py.
 """
 
 import json
@@ -88,7 +88,7 @@ def question(content: Any, model: Model, limits: Limits) -> Prediction:
     for key in content:
         if key not in SCHEMA["properties"]:
             raise Refused(422, f"unknown key {show(key)}{near(key[:20], SCHEMA['properties'])}")
-    return Prediction(_texts(content.get("texts"), limits), _top(content.get("top")))
+    return Prediction(check_texts(content.get("texts"), limits), _top(content.get("top")))
 
 
 def check_object(content: Any, example: str) -> None:
@@ -96,16 +96,17 @@ def check_object(content: Any, example: str) -> None:
         raise Refused(422, f"the body is {kind_of(content)}; send an object: {example}.")
 
 
-def _texts(texts: Any, limits: Limits) -> list[Text]:
+def check_texts(texts: Any, limits: Limits, name: str = "texts") -> list[Text]:
+    """Raises Refused for what is no list of strings, and over a limit."""
     if not isinstance(texts, list):
-        raise Refused(422, f"texts is {kind_of(texts)}; send a list of strings.")
+        raise Refused(422, f"{name} is {kind_of(texts)}; send a list of strings.")
     if not 1 <= len(texts) <= limits.texts:
-        raise Refused(422, f"texts holds {len(texts):,} texts; send 1 to {limits.texts:,} at a time.")
+        raise Refused(422, f"{name} holds {len(texts):,} texts; send 1 to {limits.texts:,} at a time.")
     for i, text in enumerate(texts):
         if not isinstance(text, str):
-            raise Refused(422, f"texts[{i}] is {kind_of(text)}; send strings.")
+            raise Refused(422, f"{name}[{i}] is {kind_of(text)}; send strings.")
         if len(text) > limits.characters:
-            raise Refused(422, f"texts[{i}] has {len(text):,} characters; at most {limits.characters:,} are read.")
+            raise Refused(422, f"{name}[{i}] has {len(text):,} characters; at most {limits.characters:,} are read.")
     return texts
 
 

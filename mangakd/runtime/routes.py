@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mangakd.runtime import inference_api, openai_api, question
+from mangakd.runtime import inference_api, openai_api, question, rewrite_api
 from mangakd.runtime.model import Model
 from mangakd.runtime.question import Limits, Question, Refused
 
-PREDICT, RANK, EMBED = "predict(texts)", "rank(query, documents)", "embed(texts)"  # Model.use
+# Model.use
+PREDICT, RANK, EMBED, REWRITE = "predict(texts)", "rank(query, documents)", "embed(texts)", "rewrite(texts)"
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,15 @@ ROUTES = {
     "/predict": Route((PREDICT, EMBED), question.SCHEMA, question.question, _error),
     "/rerank": Route((RANK,), inference_api.RERANK, inference_api.rerank, inference_api.error),
     "/embed": Route((EMBED,), inference_api.EMBED, inference_api.embed, inference_api.error),
+    "/rewrite": Route((REWRITE,), rewrite_api.SCHEMA, rewrite_api.rewriting, _error),
     "/v1/embeddings": Route((EMBED,), openai_api.SCHEMA, openai_api.embeddings, openai_api.error),
 }
-MAIN = {PREDICT: "/predict", RANK: "/rerank", EMBED: "/embed"}  # answers at / too, where Hugging Face's clients ask
+MAIN = {
+    PREDICT: "/predict",
+    RANK: "/rerank",
+    EMBED: "/embed",
+    REWRITE: "/rewrite",
+}  # answers at / too, where Hugging Face's clients ask
 
 
 def path_of(path: str, model: Model) -> str | None:

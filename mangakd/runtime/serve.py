@@ -22,7 +22,8 @@ def main(words: Sequence[str] | None = None) -> None:
 def parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(
         prog="mangakd serve",
-        description="Serve an exported student: POST /predict, /rerank, /embed or /v1/embeddings, GET /health, GET /metrics.",
+        description="Serve an exported student: POST /predict, /rerank, /embed, /rewrite or /v1/embeddings, GET /health and "
+        "/metrics.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     arguments.add_argument("folder", help="of an exported variant, such as export/best")

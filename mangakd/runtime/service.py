@@ -17,7 +17,7 @@ import numpy as np
 
 from mangakd.core.errors import UserError
 from mangakd.runtime import metrics
-from mangakd.runtime.batcher import Batcher, Full
+from mangakd.runtime.batcher import SHORT, Batcher, Full
 from mangakd.runtime.model import Model
 from mangakd.runtime.question import Limits, Refused, check_size, parse
 from mangakd.runtime.routes import MAIN, ROUTES, Route, path_of
@@ -59,7 +59,10 @@ class Service:
 
     def __init__(self, model: Model, settings: Settings):
         self.model, self.settings, self.draining = model, settings, False
-        self.batcher = Batcher(self._compute, settings.max_batch, settings.queue)
+        short = (
+            SHORT if model.manifest.decoding is None else -1
+        )  # the time of writing does not depend on the text's length
+        self.batcher = Batcher(self._compute, settings.max_batch, settings.queue, short)
         self.watch = Watch()
         self._texts = metrics.Counter("mangakd_texts_total", "Texts answered.")
         self._batches = metrics.Histogram("mangakd_batch_texts", "Texts in a computed batch.", metrics.SIZES)

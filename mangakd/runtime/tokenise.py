@@ -17,9 +17,10 @@ from tokenizers.pre_tokenizers import Sequence as Steps
 
 from mangakd.core.errors import UserError
 from mangakd.runtime.manifest import Manifest
+from mangakd.runtime.turns import Turns
 
-Text = str | tuple[str, str]
-"""What a model is asked about: a text, or a query with a document."""
+Text = str | tuple[str, ...]
+"""What a model is asked about: a text, a query with a document, or the turns of a conversation, the oldest first."""
 
 
 class Tokeniser:
@@ -65,7 +66,7 @@ class Tokeniser:
 
     def __call__(self, texts: Sequence[Text]) -> list[Encoding]:
         """Raises UserError for a pair whose query leaves no room for a document."""
-        clean = [whole(text) if isinstance(text, str) else (whole(text[0]), whole(text[1])) for text in texts]
+        clean = [whole(text) if isinstance(text, str) else tuple(map(whole, text)) for text in texts]
         try:
             return self._tokenizer.encode_batch_fast(clean)
         except Exception as error:  # tokenizers raises plain Exceptions
@@ -77,6 +78,11 @@ class Tokeniser:
         """Raises UserError for a query that leaves no room for one token of a document."""
         if len(self([(query, "")])[0]) >= self._max_length:
             raise UserError(self._too_long)
+
+    def texts(self, rows: np.ndarray) -> list[str]:
+        """(N, T) token ids, padded with negative numbers, as texts without special tokens and without blanks around them."""
+        texts = self._tokenizer.decode_batch([row[row >= 0].tolist() for row in rows], skip_special_tokens=True)
+        return [text.strip() for text in texts]
 
     @property
     def _too_long(self) -> str:
@@ -99,8 +105,26 @@ class Tokeniser:
         return arrays
 
 
+class TurnsTokeniser(Tokeniser):
+    """Texts, and turns of conversations, of which the oldest are left out where all of them do not fit."""
+
+    def __init__(self, manifest: Manifest, turns: Turns) -> None:
+        super().__init__(
+            manifest.tokenizer, manifest.max_length, manifest.pad_id, manifest.pad_type_id, manifest.truncation_side
+        )
+        self._turns = turns
+
+    def __call__(self, texts: Sequence[Text]) -> list[Encoding]:
+        return super().__call__(
+            [text if isinstance(text, str) else self._turns.newest(text, self._fits) for text in texts]
+        )
+
+    def _fits(self, text: str) -> bool:
+        return not self._tokenizer.encode(whole(text)).overflowing
+
+
 def characters(text: Text) -> int:
-    """Of a text, or of both texts of a pair."""
+    """Of a text, of both texts of a pair, or of all turns."""
     return len(text) if isinstance(text, str) else sum(map(len, text))
 
 

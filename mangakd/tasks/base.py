@@ -195,7 +195,7 @@ class Task(ABC):
         """What a served student is asked about the rows, and how its outputs are judged.
 
         By default None: a student reads the first input of a row, and the kind of its head says how variants are compared. A task
-        whose rows own several sequences says it here.
+        whose rows own several sequences says it here, and so does a task whose students write: its outputs are then texts.
         """
         return None
 

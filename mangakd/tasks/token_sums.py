@@ -8,7 +8,7 @@
     agreement  Σ [the most probable token of both models is the same]
 
 A stored teacher answers with its K best tokens or with drawn ones. Its own scores, and the agreement with it, are exact, because
-the store also holds what they need (`Known`). Drawn tokens, and best tokens at a temperature other than 1, give no KL.
+the store also holds what they need (`Facts`). Drawn tokens, and best tokens at a temperature other than 1, give no KL.
 
 Shapes: B rows, P target tokens of the batch, V vocabulary, D hidden size. Logits exist for one chunk of tokens at a time.
 """
@@ -62,9 +62,9 @@ def _of_chunk(own: TokenLogits, targets: Tensor, teacher: TokenLogits | None) ->
 
 def _of_store(own: TopK | Draws, targets: Tensor) -> Values:
     """The scores of a teacher that answers from a store."""
-    assert own.known is not None
-    right, sure = own.known.best == targets, own.known.best_log_prob.exp()
-    return {name: each.cpu() for name, each in {"nll": -own.known.target, "right": right, "confidence": sure}.items()}
+    assert own.facts is not None
+    right, sure = own.facts.best == targets, own.facts.best_log_prob.exp()
+    return {name: each.cpu() for name, each in {"nll": -own.facts.target, "right": right, "confidence": sure}.items()}
 
 
 def _beside(logits: Tensor, first: Tensor, teacher: TokenLogits) -> Values:
@@ -82,8 +82,8 @@ def _beside(logits: Tensor, first: Tensor, teacher: TokenLogits) -> Values:
 
 def _best(teacher: TopK | Draws) -> Tensor | None:
     """Its most probable tokens (C); None for drawn tokens alone."""
-    if teacher.known is not None:
-        return teacher.known.best
+    if teacher.facts is not None:
+        return teacher.facts.best
     if isinstance(teacher, Draws):
         return None
     return teacher.ids.gather(1, teacher.log_probs.argmax(-1, keepdim=True))[:, 0]

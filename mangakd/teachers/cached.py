@@ -33,7 +33,7 @@ from mangakd.teachers.lm_head_file import read_head
 from mangakd.teachers.options import TeacherContext, TeacherOptions
 from mangakd.teachers.several import CONCATENATED, EnsembleOptions
 from mangakd.teachers.standard import Scale
-from mangakd.teachers.token_kinds import ANSWERS, given
+from mangakd.teachers.token_kinds import ANSWERS, answer_of
 
 log = logging.getLogger(__name__)
 SAMPLE, MUCH = 64, 0.1  # sequences; share of the probability (benchmarks/results/stored_kinds.md)
@@ -83,7 +83,7 @@ class CachedTeacher(TeacherProvider):
         key, mask = batch["key"], batch["teacher"]["attention_mask"]
         arrays = self._reader.lookup(key.cpu().numpy())
         if self._reader.manifest.of_tokens:
-            return Outputs(None, mask, tokens=given(arrays, self._reader.manifest, self._head, key.device))
+            return Outputs(None, mask, tokens=answer_of(arrays, self._reader.manifest, self._head, key.device))
         # (B, M, C)
         records = torch.from_numpy(arrays["logits"]).to(key.device, non_blocking=True)
         if self.members == 1:
@@ -115,8 +115,8 @@ class Cached(EnsembleOptions):
         for name, choices in (("stored_as", (None, *OF_TOKENS)), ("stored_dtype", (None, *FLOATS))):
             value = getattr(self, name)
             if value not in choices:
-                known = ", ".join(str(choice) for choice in choices if choice)
-                raise UserError(f"teacher.{name}={value}; known: {known}{near(str(value), known.split(', '))}")
+                names = ", ".join(str(choice) for choice in choices if choice)
+                raise UserError(f"teacher.{name}={value}; known: {names}{near(str(value), names.split(', '))}")
         for name in ("k", "draws"):
             if not isinstance(value := getattr(self, name), int) or value < 1:
                 raise UserError(f"teacher.{name}={value} must be a whole number above 0.")
@@ -208,7 +208,7 @@ def _note_tail(reader: StoreReader, context: TeacherContext) -> None:
     """Warn where the tokens beside the K best have much of the teacher's probability: of them the loss sees the sum alone."""
     split = context.splits["train"]
     keys = split.teacher.keys[split.sequences.units["targets"] > 0][:SAMPLE]
-    answer = given(reader.lookup(keys), reader.manifest, None, torch.device("cpu"))
+    answer = answer_of(reader.lookup(keys), reader.manifest, None, torch.device("cpu"))
     assert isinstance(answer, TopK)
     if (share := float(answer.tail.exp().mean())) > MUCH:
         log.warning(

@@ -37,7 +37,7 @@ from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.ensemble import member_logits
 from mangakd.teachers.lm_head_file import head_file, save_head
 from mangakd.teachers.options import TeacherContext
-from mangakd.teachers.token_kinds import taken
+from mangakd.teachers.token_kinds import fields_of
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ class Fill:
             outputs = self.teacher(batch)
             if self.manifest.of_tokens:
                 assert isinstance(outputs.tokens, FromStates)
-                return taken(outputs.tokens, batch, self.manifest)
+                return fields_of(outputs.tokens, batch, self.manifest)
             return {"logits": member_logits(outputs).float().cpu().numpy()}
 
     def _head(self) -> LmHead:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from mangakd.core.outputs import TARGETS, Batch
-from mangakd.core.token_logits import Draws, FromStates, Known, LmHead, TokenLogits, TopK
+from mangakd.core.token_logits import Draws, Facts, FromStates, LmHead, TokenLogits, TopK
 from mangakd.losses.chunked import chunk_size
 from mangakd.store.manifest import Manifest
 
@@ -31,7 +31,7 @@ ANSWERS: dict[str, type[TokenLogits]] = {"topk": TopK, "draws": Draws, "states":
 Arrays = Mapping[str, np.ndarray]
 
 
-def taken(answer: FromStates, batch: Batch, manifest: Manifest) -> dict[str, np.ndarray]:
+def fields_of(answer: FromStates, batch: Batch, manifest: Manifest) -> dict[str, np.ndarray]:
     """What a store of `manifest` keeps of an answer to `batch`: fields of the codec, (P, …)."""
     if manifest.kind == "states":
         return {"states": answer.states.float().cpu().numpy()}
@@ -42,23 +42,23 @@ def taken(answer: FromStates, batch: Batch, manifest: Manifest) -> dict[str, np.
         logits = head.logits(answer.states[rows])
         log_p = torch.log_softmax(logits / t, -1)
         part = _best(log_p, manifest.size) if uniform is None else _drawn(log_p, uniform[rows])
-        part |= _known(log_p if t == 1 else torch.log_softmax(logits, -1), batch["next"][rows])
+        part |= _facts(log_p if t == 1 else torch.log_softmax(logits, -1), batch["next"][rows])
         parts.append({name: each.cpu().numpy() for name, each in part.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def given(arrays: Arrays, manifest: Manifest, head: LmHead | None, device: torch.device) -> TokenLogits:
+def answer_of(arrays: Arrays, manifest: Manifest, head: LmHead | None, device: torch.device) -> TokenLogits:
     """The teacher's answer at P positions, of a store's records. head: the teacher's, beside states."""
     each = {name: torch.from_numpy(values).to(device, non_blocking=True) for name, values in arrays.items()}
     if manifest.kind == "states":
         assert head is not None
         return FromStates(each["states"], head)
-    known = Known(each["target"], each["best"], each["best_log_prob"])
+    facts = Facts(each["target"], each["best"], each["best_log_prob"])
     if manifest.kind == "draws":
-        return Draws(each["ids"], manifest.temperature, known)
+        return Draws(each["ids"], manifest.temperature, facts)
     # Rounding to 16 bits moves the sum of the probabilities by up to 3e-4.
     total = torch.logaddexp(each["log_probs"].logsumexp(-1), each["tail"])
-    return TopK(each["ids"], each["log_probs"] - total[:, None], each["tail"] - total, manifest.temperature, known)
+    return TopK(each["ids"], each["log_probs"] - total[:, None], each["tail"] - total, manifest.temperature, facts)
 
 
 def difference(live: FromStates, stored: TokenLogits, batch: Batch) -> float:
@@ -92,7 +92,7 @@ def _best(log_p: Tensor, k: int) -> dict[str, Tensor]:
     return {"ids": ids, "log_probs": best, "tail": log_p.scatter(1, ids, -torch.inf).logsumexp(-1)}
 
 
-def _known(log_p: Tensor, targets: Tensor) -> dict[str, Tensor]:
+def _facts(log_p: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """log_p: at T = 1."""
     best_log_prob, best = log_p.max(-1)
     return {"target": log_p.gather(1, targets[:, None])[:, 0], "best": best, "best_log_prob": best_log_prob}

@@ -19,7 +19,7 @@ from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.fill import Fill
 from mangakd.teachers.lm_head_file import read_head
 from mangakd.teachers.options import TeacherContext
-from mangakd.teachers.token_kinds import difference, given
+from mangakd.teachers.token_kinds import answer_of, difference
 
 
 def verify(
@@ -51,7 +51,7 @@ def _gap(live: Tensor, stored: Tensor, head: Head) -> float:
 def _of_tokens(reader: StoreReader, teacher: TeacherProvider, batch: Batch, context: TeacherContext) -> float:
     batch = to_device(batch, context.device)
     head = read_head(reader.folder, context.device) if reader.manifest.kind == "states" else None
-    stored = given(reader.lookup(batch["key"].cpu().numpy()), reader.manifest, head, context.device)
+    stored = answer_of(reader.lookup(batch["key"].cpu().numpy()), reader.manifest, head, context.device)
     with torch.no_grad(), autocast(context.device, context.precision):
         live = teacher.prepare(context.device, Need(answer=True))(batch).tokens
         assert isinstance(live, FromStates)

@@ -210,7 +210,7 @@ class DistillModule(L.LightningModule):
         whole = self._mean(self._loss_sum)
         weights = {f"train/weight/{name}": value for name, value in result.weights.items()}
         self.log_dict({**dict(zip(values, whole, strict=True)), **weights}, batch_size=1)
-        pulls = self._norms.taken(self._mean) if self._norms is not None else {}
+        pulls = self._norms.take(self._mean) if self._norms is not None else {}
         # Lightning's log() would write the norms again at later steps.
         for logger in self.loggers if pulls else ():
             norms = {f"train/gradient_norm/{name}": value.item() for name, value in pulls.items()}

@@ -222,8 +222,8 @@ def test_a_template_in_a_package_trains(tiny_run: list[str], command: Command, t
         (["hydra.searchpath=[file:///nowhere]", "experiment=shop_intent"], ["file:///nowhere is not there"]),
     ],
 )
-def test_a_misspelt_template_is_told_what_there_is(words: list[str], expected: list[str]) -> None:
-    done = python("train.py", *words, **INSTALLED)
+def test_a_misspelt_template_is_told_what_there_is(words: list[str], expected: list[str], command: Command) -> None:
+    done = command("train.py", *words, **INSTALLED)
     assert done.returncode == 1
     assert all(part in done.stderr for part in expected), done.stderr
     assert ("shop_intent." in done.stderr) == (words[0] == SEARCH and "experiment" in words[1])

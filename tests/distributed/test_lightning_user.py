@@ -1,26 +1,22 @@
 """The Lightning user's door with two DDP processes, which Lightning starts."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import REPO
 from transformers import AutoModelForSequenceClassification
+from warm import Command
 
 Trained = tuple[Path, dict[str, dict[str, torch.Tensor]]]
 
 
 @pytest.fixture(scope="module")
-def states(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """`<devices>_<rank>` → what was trained there."""
+def states(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """`<devices>_<rank>` → what was trained there. Lightning starts the second process as a new interpreter."""
     folder = tmp_path_factory.mktemp("door")
-    env = {**os.environ, "PYTHONPATH": str(REPO)}
     for devices in ("1", "2"):
-        command = [sys.executable, str(Path(__file__).with_name("lightning_user.py")), devices, str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=env)
+        done = command("tests/distributed/lightning_user.py", devices, folder, PYTHONPATH=str(REPO))
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return folder, {file.stem: torch.load(file) for file in folder.glob("*.pt")}
 

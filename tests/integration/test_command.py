@@ -90,7 +90,8 @@ def test_ctrl_c_then_resume_ends_with_the_same_student(world: World, command: Co
     small, whole, _ = world
     typed = [*small, "baseline=true", f"hydra.run.dir={tmp_path / 'run'}"]
     steps = int(json.loads((whole / "metrics.json").read_text())["train/steps"])
-    stopped = by_python(*typed, TROUBLE=f"0:{steps * 3 // 4}:CTRL-C")  # in the second of two epochs
+    trouble = {"TROUBLE": f"0:{steps * 3 // 4}:CTRL-C"}  # in the second of two epochs
+    stopped = command("train.py", *typed, **TESTS, **trouble)
     assert stopped.returncode == 130 and "resume=auto" in stopped.stdout, stopped.stdout + stopped.stderr
     printed = printed_by(command("train.py", *typed, "resume=auto", **TESTS))
     assert "student without KD" in printed

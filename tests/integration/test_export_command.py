@@ -3,14 +3,12 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LABELS, REPO, save_tiny
+from conftest import LABELS, save_tiny
 from omegaconf import DictConfig
 from transformers import AutoModelForSequenceClassification
 from warm import Command
@@ -46,13 +44,11 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def test_a_student_that_mangakd_did_not_train(student: Path, rows: Path, tmp_path: Path) -> None:
+def test_a_student_that_mangakd_did_not_train(student: Path, rows: Path, command: Command, tmp_path: Path) -> None:
     out = tmp_path / "out"
     columns = ["text_column=question", "label_column=intent"]
     typed = [student, f"out={out}", f"validation={rows}", f"test={rows}", *columns, "export=[onnx]", ONLY]
-    done = subprocess.run(
-        [sys.executable, REPO / SCRIPT, *typed], capture_output=True, text=True, timeout=600, check=False, cwd=REPO
-    )
+    done = command(SCRIPT, *typed)
     assert done.returncode == 0, done.stderr[-3000:]
     for words in (
         "accuracy",

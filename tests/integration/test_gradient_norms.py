@@ -96,7 +96,7 @@ def test_only_written_steps_pay_for_them(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_term_that_only_watches_pulls_at_nothing() -> None:
     norms = GradientNorms(student := torch.nn.Linear(2, 1))
     norms.add({"watches": torch.tensor(3.0), "pulls": student.weight.sum()}, 1.0)
-    assert norms.taken(lambda each: each) == {"watches": torch.tensor(0.0), "pulls": torch.tensor(2.0).sqrt()}
+    assert norms.take(lambda each: each) == {"watches": torch.tensor(0.0), "pulls": torch.tensor(2.0).sqrt()}
 
 
 def test_the_report_shows_their_shares(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import checked
 from omegaconf import DictConfig
-from tiny_language import CONFIGS
+from response_run import save_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from warm import Command
 
@@ -20,51 +20,18 @@ from mangakd.data.chat_tokens import Marker
 from mangakd.evaluation import predictions
 from mangakd.models.embedded_tiny import train_tokenizer
 from mangakd.runs.texts import stage_rows
-from mangakd.shop.manga_answers import make_split
 
 Compose = Callable[..., DictConfig]
 RunHere = Callable[[DictConfig, Path], None]
-COUNTS = {"path": 48, "val_path": 16, "test_path": 20}
 
 
-def save_model(folder: Path, **entries: object) -> str:
-    """A Llama of 3 layers of 16, with the template and a tokenizer of the shop."""
-    reader = train_tokenizer(each.answer for each in make_split("train", 60))
-    settings = CONFIGS["llama"]()
-    ids = {name: getattr(reader, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    settings.update({"vocab_size": len(reader), "max_position_embeddings": 256, **ids, **entries})
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(settings).save_pretrained(folder)
-    reader.save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_model(tmp_path_factory.mktemp("models") / "llama")
-
-
-@pytest.fixture
-def typed(model: str, tmp_path: Path) -> list[str]:
-    """A run that takes seconds."""
-    for i, (key, count) in enumerate(COUNTS.items()):
-        lines = [
-            json.dumps({"prompt": a.prompt, "answer": a.answer}) for a in make_split("train", 300)[100 * i :][:count]
-        ]
-        (tmp_path / f"{key}.jsonl").write_text("\n".join(lines) + "\n")
-    files = [f"data.{key}={tmp_path / f'{key}.jsonl'}" for key in COUNTS]
-    return [
-        "task=response", "data=files", *files, f"teacher.path={model}", "teacher.fit={mode: always, epochs: 8, lr: 0.02}",
-        "student.layers=[1,3]", "hardware=cpu", "hardware.precision=32-true", "trainer.max_epochs=2", "hardware.batch_size=8",
-        "hardware.accumulate=2", "data.max_length=256", "task.system=be kind",
-    ]  # fmt: skip
-
-
-def test_a_run_from_lines_to_a_report(typed: list[str], command: Command, tmp_path: Path) -> None:
+def test_a_run_from_lines_to_a_report(
+    response_run: list[str], response_files: Path, command: Command, tmp_path: Path
+) -> None:
     """The student's perplexity is what transformers makes of its folder, answer by answer."""
     folder = tmp_path / "run"
     done = command(
-        "train.py", *typed, f"paths.cache={tmp_path / 'cache'}", f"hydra.run.dir={folder}", "+trainer.log_every_n_steps=1"
+        "train.py", *response_run, f"paths.cache={tmp_path / 'cache'}", f"hydra.run.dir={folder}", "+trainer.log_every_n_steps=1"
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     metrics, test = json.loads((folder / "metrics.json").read_text()), predictions.load(folder, "test")
@@ -76,7 +43,7 @@ def test_a_run_from_lines_to_a_report(typed: list[str], command: Command, tmp_pa
     reader = AutoTokenizer.from_pretrained(folder / "student")
     student = AutoModelForCausalLM.from_pretrained(folder / "student").eval()
     marker = Marker(reader, ChatTemplate.of(reader), 512)
-    nll, rows = [], list(map(json.loads, (tmp_path / "test_path.jsonl").read_text().splitlines()))
+    nll, rows = [], list(map(json.loads, (response_files / "test_path.jsonl").read_text().splitlines()))
     for row in rows:
         talk = (("system", "be kind"), ("user", row["prompt"]), ("assistant", row["answer"]))
         (marked,) = marker.conversation(talk)
@@ -111,18 +78,9 @@ def test_a_run_from_lines_to_a_report(typed: list[str], command: Command, tmp_pa
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(
-    typed: list[str], compose: Compose, run_here: Callable[..., None], stopped_at: Callable[..., None], tmp_path: Path
+    response_run: list[str], ends_alike: Callable[..., None]
 ) -> None:
-    own = [*typed, "logger=[]", "checkpoint.every_steps=1", "baseline=false"]
-
-    def weights(folder: Path) -> dict[str, torch.Tensor]:
-        return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
-
-    run_here(compose(*own), tmp_path / "whole")
-    stopped_at(4, lambda: run_here(compose(*own), tmp_path / "cut"), within="cut")
-    run_here(compose(*own, "resume=auto"), tmp_path / "cut")
-    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "cut")
-    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+    ends_alike(*response_run)
 
 
 @pytest.mark.parametrize(
@@ -148,19 +106,19 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(
     ],
 )  # fmt: skip
 def test_mistakes_are_told_before_training(
-    change: list[str], words: str, typed: list[str], model: str, compose: Compose, tmp_path: Path
+    change: list[str], words: str, response_run: list[str], response_model: str, compose: Compose, tmp_path: Path
 ) -> None:
     if change[0].startswith("student.path={"):
         name = change[0].removeprefix("student.path={").removesuffix("}")
-        change = [f"student.path={_student(name, model, tmp_path / name)}"]
-        typed = [*typed, f"teacher.path={tmp_path / name}"] if name == "mute" else typed
+        change = [f"student.path={_student(name, response_model, tmp_path / name)}"]
+        response_run = [*response_run, f"teacher.path={tmp_path / name}"] if name == "mute" else response_run
     with pytest.raises(UserError, match=words):
-        checked(compose(*typed, *change), tmp_path / "run")
+        checked(compose(*response_run, *change), tmp_path / "run")
 
 
-def _student(name: str, model: str, folder: Path) -> str:
+def _student(name: str, source: str, folder: Path) -> str:
     """other: with another tokenizer. wide: with more tokens than the teacher. mute: that cannot end an answer."""
-    reader = AutoTokenizer.from_pretrained(model)
+    reader = AutoTokenizer.from_pretrained(source)
     save_model(folder, **({"vocab_size": len(reader) + 8} if name == "wide" else {}))
     if name == "other":
         train_tokenizer(["another language"] * 9).save_pretrained(folder)
@@ -172,24 +130,26 @@ def _student(name: str, model: str, folder: Path) -> str:
 
 
 def test_a_student_that_names_reserved_tokens_reads_with_its_teacher(
-    typed: list[str], model: str, compose: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    response_run: list[str], response_model: str, compose: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As Llama 3.1 and Llama 3."""
     paths = {"teacher": "<|eom_id|>", "student": "<|reserved_special_token_2|>"}
     for name, token in paths.items():
-        reader = AutoTokenizer.from_pretrained(model)
+        reader = AutoTokenizer.from_pretrained(response_model)
         reader.add_special_tokens({"extra_special_tokens": [token]})
         save_model(tmp_path / name, vocab_size=len(reader))
         reader.save_pretrained(tmp_path / name)
     own = [f"{name}.path={tmp_path / name}" for name in paths]
-    run = checked(compose(*typed, *own, "student.layers=null"), tmp_path / "run")
+    run = checked(compose(*response_run, *own, "student.layers=null"), tmp_path / "run")
     assert "saved with it" in caplog.text and "<|eom_id|>" in run.models.student_tokenizer.get_vocab()
 
 
-def test_packed_rows_teach_the_same(typed: list[str], run_here: RunHere, compose: Compose, tmp_path: Path) -> None:
+def test_packed_rows_teach_the_same(
+    response_run: list[str], run_here: RunHere, compose: Compose, tmp_path: Path
+) -> None:
     for packing in ("false", "true"):
         own = [f"hardware.packing={packing}", "trainer.max_epochs=1", "data.max_length=200"]
-        run_here(compose(*typed, *own), tmp_path / packing)
+        run_here(compose(*response_run, *own), tmp_path / packing)
     plain, packed = (
         torch.load(tmp_path / packing / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
         for packing in ("false", "true")
@@ -198,10 +158,12 @@ def test_packed_rows_teach_the_same(typed: list[str], run_here: RunHere, compose
         torch.testing.assert_close(packed[name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_unlabelled_texts_are_learnt_beside_answers(typed: list[str], compose: Compose, tmp_path: Path) -> None:
+def test_unlabelled_texts_are_learnt_beside_answers(response_run: list[str], compose: Compose, tmp_path: Path) -> None:
     (tmp_path / "more.txt").write_text("\n".join(f"volume {i} of the manga is here" for i in range(9)))
     own = [f"data.unlabelled_path={tmp_path / 'more.txt'}", "data.labelled_share=0.5"]
-    run = checked(compose(*typed, *own, "+stages.distil={texts: [labelled,unlabelled], limit: 30}"), tmp_path / "run")
+    run = checked(
+        compose(*response_run, *own, "+stages.distil={texts: [labelled,unlabelled], limit: 30}"), tmp_path / "run"
+    )
     splits = run.material.splits
     assert len(splits["train"]) == 24 and len(splits["unlabelled"]) == 9
     assert splits["unlabelled"].units["targets"].min() > 2

@@ -1,4 +1,3 @@
-# ruff: noqa: F811 - pytest takes fixtures by their imported names
 """`task=response` beside a stored teacher: what the tables have, a stopped run, and what is refused."""
 
 import json
@@ -8,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from conftest import checked
 from omegaconf import DictConfig
-from test_response import model, typed  # noqa: F401 - fixtures
 from warm import Command
 
 from mangakd.core.errors import UserError
@@ -26,7 +23,11 @@ def scores(folder: Path) -> dict[str, Any]:
 
 
 def test_scores_beside_each_kind_of_store(
-    typed: list[str], compose: Compose, run_here: Callable[..., None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    response_run: list[str],
+    compose: Compose,
+    run_here: Callable[..., None],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The teacher's own scores are exact for each kind; the KL is exact, a lower bound, or left out with a warning."""
     folders = {}
@@ -34,7 +35,7 @@ def test_scores_beside_each_kind_of_store(
         own = ["data.max_length=256"] if kind == "live" else [*STORED, f"teacher.stored_as={kind}"]
         folders[kind] = tmp_path / kind
         with caplog.at_level(logging.WARNING):
-            run_here(compose(*typed, "logger=[]", "baseline=false", "trainer.max_epochs=1", *own), folders[kind])
+            run_here(compose(*response_run, "logger=[]", "baseline=false", "trainer.max_epochs=1", *own), folders[kind])
     live, topk, draws, states = (scores(folder) for folder in folders.values())
     for other in (topk, draws, states):
         for name in ("perplexity", "nll", "accuracy", "ece"):
@@ -49,25 +50,20 @@ def test_scores_beside_each_kind_of_store(
 
 
 def test_a_stopped_run_with_a_store_ends_with_the_same_bits(
-    typed: list[str], compose: Compose, run_here: Callable[..., None], stopped_at: Callable[..., None], tmp_path: Path
+    response_run: list[str],
+    ends_alike: Callable[..., None],
+    compose: Compose,
+    run_here: Callable[..., None],
+    tmp_path: Path,
 ) -> None:
-    own = [*typed, *STORED, "checkpoint.every_steps=1"]
-
-    def weights(folder: Path) -> dict[str, torch.Tensor]:
-        return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
-
-    run_here(compose(*own), tmp_path / "whole")
-    stopped_at(4, lambda: run_here(compose(*own), tmp_path / "cut"), within="cut")
-    run_here(compose(*own, "resume=auto"), tmp_path / "cut")
-    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "cut")
-    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+    own = [*response_run, *STORED, "checkpoint.every_steps=1"]
+    ends_alike(*own)
     with pytest.raises(UserError, match="the teacher"):
-        stopped_at(4, lambda: run_here(compose(*own), tmp_path / "other_cut"), within="other_cut")
-        run_here(compose(*own, "teacher.k=9", "resume=auto"), tmp_path / "other_cut")
+        run_here(compose(*own, "teacher.k=9", "resume=auto", "trainer.max_epochs=3"), tmp_path / "cut")
 
 
-def test_the_command_fills_and_verifies(typed: list[str], command: Command, tmp_path: Path) -> None:
-    words = [*typed, "data.max_length=256", "teacher=cached", "teacher.k=8", f"paths.cache={tmp_path / 'cache'}"]
+def test_the_command_fills_and_verifies(response_run: list[str], command: Command, tmp_path: Path) -> None:
+    words = [*response_run, "data.max_length=256", "teacher=cached", "teacher.k=8", f"paths.cache={tmp_path / 'cache'}"]
     filled = command("scripts/cache_teacher.py", *words)
     assert filled.returncode == 0, filled.stderr
     assert "84 of 84 rows written, 46 bytes a target token" in filled.stdout
@@ -75,8 +71,8 @@ def test_the_command_fills_and_verifies(typed: list[str], command: Command, tmp_
     assert "max |Δp| = " in verified.stdout, verified.stderr
 
 
-def test_a_plan_says_how_large_the_store_will_be(typed: list[str], compose: Compose, tmp_path: Path) -> None:
-    run = checked(compose(*typed, *STORED), tmp_path / "run")
+def test_a_plan_says_how_large_the_store_will_be(response_run: list[str], compose: Compose, tmp_path: Path) -> None:
+    run = checked(compose(*response_run, *STORED), tmp_path / "run")
     splits = run.material.splits.values()
     counts = {
         key: n for each in splits for key, n in zip(each.teacher.keys.tolist(), each.units["targets"], strict=True)
@@ -100,10 +96,10 @@ def test_a_plan_says_how_large_the_store_will_be(typed: list[str], compose: Comp
     ],
 )  # fmt: skip
 def test_mistakes_are_refused_before_training(
-    change: list[str], words: str, typed: list[str], compose: Compose, tmp_path: Path
+    change: list[str], words: str, response_run: list[str], compose: Compose, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=words):
-        checked(compose(*typed, *STORED, *change), tmp_path / "run")
+        checked(compose(*response_run, *STORED, *change), tmp_path / "run")
 
 
 def test_kinds_for_tokens_are_refused_for_classifiers(base: list[str], compose: Compose, tmp_path: Path) -> None:

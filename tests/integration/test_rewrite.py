@@ -1,6 +1,7 @@
 """`task=rewrite` by the command: a tiny T5 is fine-tuned and teaches some of its layers, whose texts are scored and reported."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,6 +123,17 @@ def test_a_run_from_lines_to_a_report(typed: list[str], command: Command, tmp_pa
     ):  # fmt: skip
         assert words in report, words
     assert "val/token_f1" in (folder / "logs" / "metrics.csv").read_text().splitlines()[0]
+    shutil.copytree(folder, tmp_path / "copy")
+    typed_again = [str(folder), str(tmp_path / "copy"), "resamples=200", f"out={tmp_path / 'two'}"]
+    done = command("scripts/compare_runs.py", *typed_again)
+    assert done.returncode == 0, done.stderr
+    assert "| exact match, points | +0.0 [+0.0, +0.0] |" in (tmp_path / "two.md").read_text()
+    done = command("scripts/gate.py", f"run={folder}")
+    assert "lines pass" in done.stdout and "exact_match" in done.stdout, done.stderr
+    done = command(
+        "train.py", *typed, f"paths.cache={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / 'planned'}", "plan=true"
+    )
+    assert done.returncode == 0 and "planning estimate: rewrite" in done.stdout, done.stderr
 
 
 def test_a_stored_teacher_writes_too(typed: list[str], run_here: RunHere, compose: Compose, tmp_path: Path) -> None:
@@ -153,6 +165,11 @@ def test_a_stored_teacher_writes_too(typed: list[str], run_here: RunHere, compos
         (["task.template=abc"], r"task\.template='abc' must hold \{turns\} once"),
         (["task.monitor=recall@10"], r"set task\.generate_every=1, or task\.monitor=perplexity"),
         (["task.monitor=kl"], r"task\.monitor='kl' is no metric.*exact_match"),
+        (
+            ["task.generate_every=1", "hardware.strategy=fsdp", "hardware.devices=2"],
+            r"task\.generate_every=1 needs a student that is whole on each device",
+        ),
+        (["data.columns.rewrite=url"], r"data\.columns\.rewrite=url names a column that no file has"),
         (["distill.lmbda=0.5"], r"distill\.lmbda=0\.5: the student writes texts"),
         (
             ["teacher.path={bart}", "data.max_length=40", "task.max_target_length=60"],

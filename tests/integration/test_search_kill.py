@@ -1,11 +1,8 @@
 """A run of task=rerank or task=embedding that SIGKILL ends goes on where its last checkpoint was, and ends with the same bits."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 from ranking_rows import TOPICS, rows, written
+from warm import Command
 
-ROOT = Path(__file__).resolve().parents[2]
 SPLITS = ("path", "val_path", "test_path")
 STEPS = 40
 
@@ -38,7 +35,12 @@ LOSSES = {"rerank": "losses=[listwise_kl,list_net,hidden]", "embedding": "losses
 
 @pytest.mark.parametrize("task", CONTENT)
 def test_killed_and_resumed(
-    task: str, tiny_fresh: Path, compose: Callable[..., Any], run_here: Callable[..., None], tmp_path: Path
+    task: str,
+    tiny_fresh: Path,
+    compose: Callable[..., Any],
+    run_here: Callable[..., None],
+    command: Command,
+    tmp_path: Path,
 ) -> None:
     files = [f"data.{key}={written(tmp_path / f'{key}.jsonl', CONTENT[task](i))}" for i, key in enumerate(SPLITS)]
     words = [
@@ -48,7 +50,7 @@ def test_killed_and_resumed(
     ]  # fmt: skip
     run_here(compose(*words), tmp_path / "whole")
     killed = tmp_path / "killed"
-    kill_after_a_step(killed, *words, f"paths.cache={tmp_path / 'cache'}")
+    kill_after_a_step(command, killed, *words, f"paths.cache={tmp_path / 'cache'}")
     assert 0 < last(killed)["global_step"] < STEPS == last(tmp_path / "whole")["global_step"]
     run_here(compose(*words, "resume=auto"), killed)
     for part in ("state_dict", "optimizer_states"):
@@ -57,18 +59,15 @@ def test_killed_and_resumed(
     assert scores[0] == scores[1] and "test/retention" in scores[0]
 
 
-def kill_after_a_step(folder: Path, *words: str) -> None:
+def kill_after_a_step(command: Command, folder: Path, *words: str) -> None:
     """A process of its own, killed as soon as it has written a checkpoint."""
-    quiet = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    with (folder.with_suffix(".log")).open("w") as log:
-        child = subprocess.Popen(
-            [sys.executable, "train.py", *words, f"hydra.run.dir={folder}"], cwd=ROOT, env=quiet, stdout=log, stderr=log
-        )
-        end = time.monotonic() + 300
-        while not (folder / "checkpoints" / "last.ckpt").exists() and child.poll() is None and time.monotonic() < end:
-            time.sleep(0.002)
-        child.kill()
-    assert child.wait() == -signal.SIGKILL, folder.with_suffix(".log").read_text()[-3000:]
+    child = command.start("train.py", *words, f"hydra.run.dir={folder}")
+    end = time.monotonic() + 300
+    while not (folder / "checkpoints" / "last.ckpt").exists() and child.poll() is None and time.monotonic() < end:
+        time.sleep(0.002)
+    child.kill()
+    done = child.end()
+    assert done.returncode == -signal.SIGKILL, (done.stdout + done.stderr)[-3000:]
 
 
 def last(run: Path) -> dict[str, Any]:

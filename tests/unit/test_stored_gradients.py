@@ -15,7 +15,7 @@ from mangakd.core.token_logits import FromStates, LmHead, TokenLogits, TopK
 from mangakd.losses.chunked import Terms, token_terms
 from mangakd.losses.token_divergence import forward_kl
 from mangakd.store.manifest import Manifest
-from mangakd.teachers.token_kinds import given, taken
+from mangakd.teachers.token_kinds import answer_of, fields_of
 
 V, P, D = 8192, 40, 32
 SPREAD = 5.0  # of the logits: the 64 best tokens have nine tenths of the mass, and the teacher an entropy of 2.7 nats
@@ -41,8 +41,8 @@ def stored(live: FromStates, batch: Batch, kind: str, size: int) -> TokenLogits:
         "t", "v", Head("tokens", V), kind=kind, size=size, dtype="float32" if kind == "draws" else "float16"
     )
     codec = manifest.codec
-    arrays = codec.decode(codec.encode(taken(live, batch, manifest)))
-    return given(arrays, manifest, live.head, torch.device("cpu"))
+    arrays = codec.decode(codec.encode(fields_of(live, batch, manifest)))
+    return answer_of(arrays, manifest, live.head, torch.device("cpu"))
 
 
 def gradient(student: FromStates, batch: Batch, answer: TokenLogits) -> Tensor:

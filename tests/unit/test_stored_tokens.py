@@ -85,7 +85,7 @@ def test_what_the_teachers_own_scores_need_is_exact(kind: str, tmp_path: Path) -
     """At T = 1, whatever the store's temperature."""
     given = context(tmp_path, Teachers())
     batch = given.splits["train"].collate([7, 2, 19])
-    known, exact = answer(options(kind).provider(given), batch).known, log_p(given, batch)
+    known, exact = answer(options(kind).provider(given), batch).facts, log_p(given, batch)
     best_log_prob, best = exact.max(-1)
     assert torch.equal(known.best, best)
     torch.testing.assert_close(known.best_log_prob.double(), best_log_prob, rtol=0, atol=1e-5)

@@ -63,7 +63,7 @@ def test_gradient_norms_and_the_step_read_the_same_gradient() -> None:
     norms.add(out.weighted, 1.0)
     out.total.backward()
     squares = sum(each.grad.square().sum() for each in module.values())  # type: ignore[union-attr]
-    torch.testing.assert_close(norms.taken(lambda each: each)["tokens"], torch.as_tensor(squares).sqrt())
+    torch.testing.assert_close(norms.take(lambda each: each)["tokens"], torch.as_tensor(squares).sqrt())
 
 
 def test_a_head_made_under_autocast_multiplies_in_bf16() -> None:

@@ -79,9 +79,10 @@ def quality(record: Record) -> Table:
         "how",
         record["score"],
         "drop, points",
+        *(f"{name}, drop" for name in _further(record["pytorch"])),
         *agrees,
         "with teacher",
-        "largest Δ",
+        "other texts" if _writes(record) else "largest Δ",
         "in company",
         "",
     ]
@@ -90,13 +91,20 @@ def quality(record: Record) -> Table:
         teacher = row["agreement_teacher"]
         with_teacher = "–" if teacher is None else _likeness(record, teacher)
         if name == "pytorch":
-            own: list[str | Value] = ["–", *("–" for _ in agrees), with_teacher, "–", _company(row), ""]
+            own: list[str | Value] = [
+                "–",
+                *("–" for _ in (*_further(row), *agrees)),
+                with_teacher,
+                "–",
+                _company(record, row),
+                "",
+            ]
         else:
-            low, high = row["drop_interval"]
             own = [
-                Value(_points(row["drop_points"]), f"[{_points(low)}, {_points(high)}]"),
+                _drop(row),
+                *(_drop(each) for each in _further(row).values()),
                 *(_likeness(record, row["agreement_student"]) for _ in agrees),
-                with_teacher, f"{row['max_difference']:.2g}", _company(row), "pass" if row["passed"] else "FAIL",
+                with_teacher, _difference(record, row), _company(record, row), "pass" if row["passed"] else "FAIL",
             ]  # fmt: skip
         cells.append([BACKENDS.get(name, name), row["how"], _score(record, row), *own])
     return Table(headers, cells)
@@ -107,7 +115,7 @@ def cost(record: Record) -> Table:
     all_rows = rows(record)
     base = all_rows["pytorch"]
     lengths = list(base["latency_ms"])
-    time_headers = [f"ms at {length} tokens" for length in lengths] + ["ms a text, in batches"]
+    time_headers = [_at(length) for length in lengths] + ["ms a text, in batches"]
     headers = ["", "MB", "load, s", "peak memory, MB", *time_headers]
     cells: list[Sequence[str | Value]] = []
     for name, row in all_rows.items():
@@ -122,10 +130,17 @@ def cost(record: Record) -> Table:
 
 def notes(record: Record) -> str:
     count = record["rows"]["validation"]
+    writes = ""
+    if _writes(record):
+        writes = (
+            f" A text is written greedily, with at most {record['max_new_tokens']} tokens. Other texts: the share that differs "
+            "from the student's; in company: the share that is another text in a batch than alone."
+        )
     slow = f" {record.get('cpu')} has no units for INT8, which gains more where there are some (VNNI, AMX)."
     threads = f"{record['threads']} thread{'s' if record['threads'] > 1 else ''}"
     return (
-        f"{count:,} validation rows in batches of {record['batch_size']} texts, truncated to {record['max_length']} tokens. "
+        f"{count:,} validation rows in batches of {record['batch_size']} texts, truncated to {record['max_length']} tokens."
+        f"{writes} "
         f"A variant passes if it loses no more than {record['max_drop']:g} points; brackets are 95 % of paired bootstrap "
         "resamples. In company: how far the other texts of a batch move an answer. A variant whose answers move by more than "
         "rounding is served and measured text by text. Below: p50 / p95 / p99 milliseconds from token ids to the answer, one "
@@ -146,7 +161,7 @@ def figure(record: Record) -> Figure:
             series.append(Series(title, [x for x, _ in own], [y for _, y in own]))
     best = all_rows[record["chosen"]]
     series.append(Series(f"ships: {record['chosen']}", [best["megabytes"]], [_p50(best, length)], [1.0]))
-    title = f"size and latency, {length} tokens"
+    title = f"size and latency, {length} tokens" if int(length) else "size and latency"
     numbers = Table(
         ["", "MB", "p50, ms"],
         [
@@ -155,6 +170,30 @@ def figure(record: Record) -> Figure:
         ],
     )
     return Figure(chart(title, series, Axis("MB", low=0), Axis("p50, ms", low=0)), title, numbers)
+
+
+def _writes(record: Record) -> bool:
+    return record["kind"] == "tokens"
+
+
+def _at(length: str) -> str:
+    """Students that write are timed on texts as they are: the time depends on what they write."""
+    return f"ms at {length} tokens" if int(length) else "ms a text, alone"
+
+
+def _difference(record: Record, row: Record) -> str:
+    return f"{row['max_difference']:.1%}" if _writes(record) else f"{row['max_difference']:.2g}"
+
+
+def _further(row: Record) -> Mapping[str, Record]:
+    """Other scores that count. A record of an older version has none."""
+    further: Mapping[str, Record] = row.get("further", {})
+    return further
+
+
+def _drop(row: Record) -> Value:
+    low, high = row["drop_interval"]
+    return Value(_points(row["drop_points"]), f"[{_points(low)}, {_points(high)}]")
 
 
 def _p50(row: Record, length: str) -> float:
@@ -173,12 +212,14 @@ def _batches(row: Record, base: Record) -> str | Value:
     return Value(f"{row['batch_ms']:.2f}", f"{row['batch_ms'] / base['batch_ms']:.2f} ×")
 
 
-def _company(row: Record) -> str:
+def _company(record: Record, row: Record) -> str:
     """The largest difference that the other texts of a batch cause: of a probability if there are any, else of an output."""
     company = row.get("company")
     if company is None:
         return "–"
     output, probability = company["max_difference"], company["max_probability_difference"]
+    if _writes(record):
+        return f"{output:.1%}" if company["independent"] else f"{output:.1%}: text by text"
     text = f"Δ {output:.1g}" if probability is None else f"Δp {probability:.1g}"
     return text if company["independent"] else f"{text}: text by text"
 

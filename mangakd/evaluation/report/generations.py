@@ -37,9 +37,9 @@ def _statistics(
     for model in models:
         for name in scores:
             values = np.array([each.texts[model][GREEDY].scores[name] for each in generations])
-            known = ~np.isnan(values)
-            if known.any():
-                features = np.stack([np.where(known, values, 0.0), known.astype(float)], 1)
+            present = ~np.isnan(values)
+            if present.any():
+                features = np.stack([np.where(present, values, 0.0), present.astype(float)], 1)
                 statistics[f"{model}/{name}"] = Statistic(features, _mean, np.inf)
     return statistics
 

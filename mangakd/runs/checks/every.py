@@ -89,7 +89,7 @@ def _of_student(run: Run) -> Iterator[Check]:
 def _of_recipe(run: Run) -> Iterator[Check]:
     given, parts, sizes, material = run.given, run.parts, run.models, run.material
     yield lambda: language.vocabularies(parts.task, sizes.student_spec, sizes.teacher_spec)
-    yield lambda: language.made_of_classifiers(parts.task.kind, parts.teacher, parts.exports, parts.stages)
+    yield lambda: language.made_of_classifiers(parts.task, parts.teacher, parts.exports, parts.stages)
     yield lambda: material.losses
     yield lambda: recipe.stages(
         parts.stages, material.losses.callbacks, sizes.student_spec,
@@ -126,7 +126,7 @@ def _of_recipe(run: Run) -> Iterator[Check]:
     )
     yield lambda: _refused_texts(run)
     yield lambda: machine.disk(given.folder, sizes.student_shape, _learning(run))
-    yield lambda: recipe.exports(parts.exports, parts.stages)
+    yield lambda: recipe.exports(parts.exports, parts.stages, parts.task)
 
 
 def _refused_texts(run: Run) -> object:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mangakd.core.errors import UserError
-from mangakd.core.spec import Kind, ModelSpec
+from mangakd.core.spec import ModelSpec
 from mangakd.models import load
 from mangakd.runs.exports import Exports
 from mangakd.tasks.base import Task
@@ -60,16 +60,16 @@ def writing(task: Task, hardware: Hardware) -> None:
         )
 
 
-def made_of_classifiers(kind: Kind, teacher: TeacherOptions, exports: Exports, stages: Sequence[Stage]) -> None:
-    """Ensembles, exports and quantisers, none of which language models have yet."""
-    if kind != "tokens":
+def made_of_classifiers(task: Task, teacher: TeacherOptions, exports: Exports, stages: Sequence[Stage]) -> None:
+    """Ensembles and quantisers, which language models do not have yet, and exports, which only encoder–decoders have."""
+    if task.kind != "tokens":
         return
     if len(teacher.models) > 1:
         raise UserError(
             f"the teacher has {len(teacher.models)} members, and the answers of several language models are not put together. "
             "Give one: teacher=local."
         )
-    if exports.callbacks:
+    if exports.callbacks and task.max_target_length is None:
         raise UserError(
             "export=[…] makes files of encoders, not of language models. Leave it out: student/ in the run's folder is a folder "
             "of transformers, which loads with AutoModelForCausalLM."

@@ -10,6 +10,7 @@ from mangakd.core.requires import Need
 from mangakd.core.spec import Head, ModelSpec
 from mangakd.core.token_logits import TokenAnswer
 from mangakd.data.rows import Rows
+from mangakd.export.variants import check_has
 from mangakd.losses.base import ALWAYS, LossCallback
 from mangakd.losses.loss_set import LossSet
 from mangakd.runs.exports import Exports
@@ -48,9 +49,11 @@ def stages(
                 raise UserError(f"{stage.key('texts')} reads {kind} texts and there are none: set {KEYS[kind]}.")
 
 
-def exports(exports: Exports, stages: Sequence[Stage]) -> None:
-    """Variants that cannot be made, and those that no stage of this run trains."""
+def exports(exports: Exports, stages: Sequence[Stage], task: Task) -> None:
+    """Variants that cannot be made, those that no stage of this run trains, and those that students which write do not have."""
     rows = exports.rows if exports.callbacks else []
+    if task.kind == "tokens":
+        check_has(rows)
     trained = [row.name for row in rows if row.trained]
     if trained and stages[-1].quantise is None:
         raise UserError(

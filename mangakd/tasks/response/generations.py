@@ -42,7 +42,7 @@ def prompts_of(rows: Rows, shown: list[str], split: EncodedSplit, tokenizer: Any
     ]
 
 
-def written(
+def write_answers(
     student: Encoder, prompts: list[Prompt], tokenizer: Any, writer: Writer, sampling: Sampling, longest: int,
     advance: Callable[[int], object],
 ) -> list[Mapping[str, Text]]:  # fmt: skip

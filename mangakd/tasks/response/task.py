@@ -23,7 +23,7 @@ from mangakd.models.generation import Sampling, Writer
 from mangakd.tasks.base import Author, Model, OwnText, Samples, Task
 from mangakd.tasks.meters import Meters
 from mangakd.tasks.response.encode import COLUMNS, chats_of, encoded, shown
-from mangakd.tasks.response.generations import prompts_of, written
+from mangakd.tasks.response.generations import prompts_of, write_answers
 from mangakd.tasks.response.judge import ResponseJudge
 from mangakd.tasks.response.own_text import own_text
 from mangakd.tasks.token_meters import meters
@@ -110,7 +110,7 @@ class Response(Task):
 
         def write(model: Encoder, advance: Callable[[int], object]) -> list[Mapping[str, Text]]:
             writer = Writer.of(model.model, tokenizer, ends)
-            return written(model, prompts, tokenizer, writer, self.sampling, max_length, advance)
+            return write_answers(model, prompts, tokenizer, writer, self.sampling, max_length, advance)
 
         return Samples([prompt.example for prompt in prompts], 2, write)
 

@@ -14,6 +14,7 @@ from mangakd.data.rows import Columns, Rows
 from mangakd.data.seq2seq import TURNS, SourceOptions, end_of
 from mangakd.data.source import Corpus
 from mangakd.evaluation.judge import Judge
+from mangakd.evaluation.served import Served
 from mangakd.losses.tokens import TokensLoss
 from mangakd.tasks.base import Model, Samples, Task
 from mangakd.tasks.meters import Meters
@@ -21,6 +22,7 @@ from mangakd.tasks.rewrite import encode
 from mangakd.tasks.rewrite.judge import RewriteJudge
 from mangakd.tasks.rewrite.measures import COPY, HUMAN
 from mangakd.tasks.rewrite.search import Search
+from mangakd.tasks.rewrite.served import served
 from mangakd.tasks.rewrite.texts import Options, Scorer, first_rows, samples
 from mangakd.tasks.token_meters import meters
 from mangakd.tasks.token_sums import row_sums
@@ -132,6 +134,9 @@ class Rewrite(Task):
         scorer, places = Scorer.of(split.rows_of(rows), self.search), first_rows(split, self.generate)
         systems = {COPY: lambda i: [scorer.utterances[i]], HUMAN: lambda i: scorer.targets[i]}
         return {name: scorer.answers(places, texts) for name, texts in systems.items()}
+
+    def served(self, rows: Rows) -> Served:
+        return served(rows, self.search, self._source)
 
     def meters(self, head: Head, teacher: bool, together: bool) -> Meters:
         return meters(teacher, together)
