@@ -124,7 +124,7 @@ def _warn_of_student(student: DictConfig, keys: set[str]) -> None:
     lost = {key for key in keys if key.split(".")[:2] == ["student", "sizes"] or (student.sizes and key == "student")}
     if wins == "path":
         lost |= keys & {"student.layers"}
-    value = student.path if wins == "path" else "[" + ",".join(map(str, student.layers)) + "]"
+    value = str(student[wins]).replace(" ", "")
     for key in sorted(lost):
         log.warning("%s is ignored: student.%s=%s wins. To use it, add student.%s=null.", key, wins, value, wins)
 

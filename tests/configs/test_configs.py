@@ -108,6 +108,9 @@ def test_options_are_commented(compose: Compose) -> None:
     assert not [name for name in bare if name not in ("logger/csv", "optim/adamw")]
 
 
+EXPORT_OPTIONS = ("max_drop", "batch_size", "threads", "max_length", "max_new_tokens")
+
+
 @pytest.mark.parametrize(
     ("overrides", "key", "expected"),
     [
@@ -116,7 +119,11 @@ def test_options_are_commented(compose: Compose) -> None:
         (["losses=output"], "losses", {"output"}),
         (["losses=[hard_label,output,hidden,attention]"], "losses", {"hard_label", "output", "hidden", "attention"}),
         (["losses=[relation]"], "losses", {"relation"}),
-        (["export=[openvino,onnx]"], "export", {"openvino", "onnx", "max_drop", "batch_size", "threads", "max_length"}),
+        (
+            ["export=[openvino,onnx]"],
+            "export",
+            {"openvino", "onnx", "max_drop", "batch_size", "threads", "max_length", "max_new_tokens"},
+        ),
     ],
 )
 def test_one_or_several_of_a_group(overrides: list[str], key: str, expected: set[str], compose: Compose) -> None:

@@ -211,7 +211,7 @@ def test_a_template_in_a_package_trains(tiny_run: list[str], command: Command, t
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([SEARCH, "experiment=shop_intnt"], ["did you mean shop_intent?", "quickstart, shop_intent."]),
+        ([SEARCH, "experiment=shop_intnt"], ["did you mean shop_intent?", "rewrite_sequence, shop_intent."]),
         (
             [SEARCH, "losses=[hard_label,margn]"],
             ["losses=margn is unknown; did you mean margin, margin_mse, margin_hinge?"],

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,14 +51,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "writer.lock"}
 
 
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def small_shards() -> Iterator[None]:
     """Brings the writer back that `part` replaces in this process."""
-    monkeypatch.setattr(fill, "StoreWriter", fill.StoreWriter)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fill, "StoreWriter", fill.StoreWriter)
+        yield
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(small_shards: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     part(folder, KINDS)
     return folder

@@ -16,7 +16,6 @@ from made_variant import _ROOT, MAX_LENGTH, copied, save_tokenizer, weights, wri
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
 from mangakd.runtime import Model, load
-from mangakd.runtime.answers import ranking
 from mangakd.runtime.late_model import max_sim
 from mangakd.runtime.manifest import read
 
@@ -104,7 +103,9 @@ def test_documents_are_ranked_by_their_scores(backend: str, batch_size: int) -> 
     for query in (QUERY, "", "a " * 20):
         right = np.array([[expected(model, query, document)] for document in DOCUMENTS])
         answer = model.rank(query, DOCUMENTS, batch_size)
-        assert [each["index"] for each in answer] == [each["index"] for each in ranking(right.round(5))]
+        order = [each["index"] for each in answer]
+        assert sorted(order) == [*range(len(DOCUMENTS))]
+        assert (np.diff(right[order, 0]) < 1e-5).all()  # equal scores are in any order of their rounding
         assert [each["score"] for each in answer] == pytest.approx(sorted(right[:, 0], reverse=True), abs=1e-4)
     assert model.rank(QUERY, []) == []
 

@@ -184,7 +184,7 @@ def test_the_log_is_json_and_holds_no_text(process: Process, client: httpx.Clien
 class Broken:
     """A model that fails when asked."""
 
-    manifest = type("Manifest", (), {"variant": "x", "backend": "y", "head": HEAD})
+    manifest = type("Manifest", (), {"variant": "x", "backend": "y", "head": HEAD, "decoding": None})
     use = "predict(texts)"
 
     def outputs(self, texts: list[str], batch_size: int) -> Any:

@@ -31,7 +31,8 @@ def test_random_weights_copy_what_followed_a_token(folder: Path) -> None:
     """The first decoder layer's attention, for a decoder that has written the first tokens of the source: on the next token."""
     model = AutoModelForSeq2SeqLM.from_pretrained(folder, attn_implementation="eager").eval()
     assert model.config.decoder_start_token_id == 0 and model.config.tie_word_embeddings
-    source = torch.randperm(2000, generator=torch.Generator().manual_seed(0))[None, :20] + 3
+    words = model.config.vocab_size - 3
+    source = torch.randperm(words, generator=torch.Generator().manual_seed(0))[None, :20] + 3
     with torch.no_grad():
         seen = model(input_ids=source, decoder_input_ids=source[:, :19], output_attentions=True).cross_attentions[0]
     assert (seen[0, 0].argmax(-1) == torch.arange(1, 20)).float().mean() > 0.9

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from contract.tiny_models import HEAD, LABELS, SEVERAL, VOCAB, WORDS, config, encoder, inputs, model, texts, tokenizer
-from transformers import BertConfig, DistilBertConfig
+from transformers import AutoConfig, BertConfig, DistilBertConfig
 
 from mangakd.core.errors import UserError
 from mangakd.core.requires import Need
@@ -52,7 +52,7 @@ def test_the_sizes_of_the_config_are_the_students(name: str) -> None:
         built = student.build(taught, tokenizer(), HEAD)
     spec = student.spec(taught.model.config, tokenizer(), HEAD)
     assert built.spec == spec, "preflight checks the student that will be built"
-    wanted = BertConfig(**SIZED[name]) if SIZED[name]["model_type"] == "bert" else DistilBertConfig(**SIZED[name])
+    wanted = AutoConfig.for_model(**SIZED[name])
     assert (spec.layers, spec.hidden, spec.heads) == (
         wanted.num_hidden_layers, wanted.hidden_size, wanted.num_attention_heads,
     )  # fmt: skip

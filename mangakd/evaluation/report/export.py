@@ -173,7 +173,7 @@ def figure(record: Record) -> Figure:
 
 
 def _writes(record: Record) -> bool:
-    return record["kind"] == "tokens"
+    return record.get("kind") == "tokens"  # reports of before name no kind
 
 
 def _at(length: str) -> str:
