@@ -16,13 +16,23 @@ Shapes: B rows, P target tokens of the batch, V vocabulary, D hidden size. Logit
 import torch
 from torch import Tensor
 
+from mangakd.core.outputs import TARGETS, Batch
 from mangakd.core.token_logits import Draws, FromStates, TokenLogits, TopK
 from mangakd.evaluation.statistics import BINS, EDGES
 from mangakd.losses.chunked import chunk_size
 from mangakd.losses.token_divergence import forward_kl
 from mangakd.losses.token_views import view
+from mangakd.tasks.base import Model
 
 Values = dict[str, Tensor]
+
+
+def sums_of(model: Model, batch: Batch, teacher: Model | None) -> Values:
+    """The sums of a model's answer, beside the teacher's where it is asked."""
+    own, targets = model(batch).tokens, batch["student"][TARGETS]
+    assert own is not None
+    other = None if teacher is None else teacher(batch).tokens
+    return row_sums(own, batch["next"], targets.nonzero()[:, 0], len(targets), other)
 
 
 @torch.no_grad()

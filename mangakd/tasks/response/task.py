@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from mangakd.core.errors import UserError
-from mangakd.core.outputs import TARGETS, Batch
+from mangakd.core.outputs import Batch
 from mangakd.core.spec import Head, Kind
 from mangakd.data.chat import ChatTemplate
 from mangakd.data.chat_tokens import TooLong
@@ -27,7 +27,7 @@ from mangakd.tasks.response.generations import prompts_of, write_answers
 from mangakd.tasks.response.judge import ResponseJudge
 from mangakd.tasks.response.own_text import own_text
 from mangakd.tasks.token_meters import meters
-from mangakd.tasks.token_sums import row_sums
+from mangakd.tasks.token_sums import sums_of
 
 
 @dataclass
@@ -89,10 +89,7 @@ class Response(Task):
 
     def ask(self, model: Model, batch: Batch, teacher: Model | None = None) -> dict[str, Tensor]:
         """Sums over the target tokens of each row (tasks/token_sums.py)."""
-        own, targets = model(batch).tokens, batch["student"][TARGETS]
-        assert own is not None
-        other = None if teacher is None else teacher(batch).tokens
-        return row_sums(own, batch["next"], targets.nonzero()[:, 0], len(targets), other)
+        return sums_of(model, batch, teacher)
 
     def author(self, tokenizer: Any, max_length: int) -> Author:
         ends = self._ends(tokenizer)

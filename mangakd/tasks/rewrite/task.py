@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from mangakd.core.errors import UserError
-from mangakd.core.outputs import TARGETS, Batch
+from mangakd.core.outputs import Batch
 from mangakd.core.spec import Head, Kind
 from mangakd.data.encoded import EncodedSplit, Tokenise
 from mangakd.data.rows import Columns, Rows
@@ -25,7 +25,7 @@ from mangakd.tasks.rewrite.search import Search
 from mangakd.tasks.rewrite.served import served
 from mangakd.tasks.rewrite.texts import Options, Scorer, first_rows, samples
 from mangakd.tasks.token_meters import meters
-from mangakd.tasks.token_sums import row_sums
+from mangakd.tasks.token_sums import sums_of
 
 
 @dataclass
@@ -117,10 +117,7 @@ class Rewrite(Task):
 
     def ask(self, model: Model, batch: Batch, teacher: Model | None = None) -> dict[str, Tensor]:
         """Sums over the target tokens of each row (tasks/token_sums.py)."""
-        own, targets = model(batch).tokens, batch["student"][TARGETS]
-        assert own is not None
-        other = None if teacher is None else teacher(batch).tokens
-        return row_sums(own, batch["next"], targets.nonzero()[:, 0], len(targets), other)
+        return sums_of(model, batch, teacher)
 
     def samples(self, rows: Rows, split: EncodedSplit, tokenizer: Any, max_length: int) -> Samples | None:
         if self.generate == 0:
