@@ -119,14 +119,14 @@ class Rewrites(Turns):
     def messages(self, history: Sequence[str], utterance: str) -> Messages:
         """The examples as turns, then what is asked."""
         system = (("system", self.instruction),) if self.instruction else ()
-        shown = tuple(
+        examples = tuple(
             message
             for each in self.examples
             for message in (
                 ("user", self._asked(each.get("history") or (), each["utterance"])), ("assistant", each["rewrite"])
             )
         )  # fmt: skip
-        return (*system, *shown, ("user", self._asked(history, utterance)))
+        return (*system, *examples, ("user", self._asked(history, utterance)))
 
     def _asked(self, history: Sequence[str], utterance: str) -> str:
         before, _, after = self.template.partition(UTTERANCE)  # a text may hold the word {history}

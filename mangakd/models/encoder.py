@@ -83,8 +83,8 @@ class Encoder(nn.Module):
         """Layers 1…L, an encoder's before a decoder's; None for a model without a list of them."""
         if self.spec.head.source:
             return [layer for stack in seq2seq.layers(self.model) for layer in stack]
-        found = hidden.layer_list(self.model, self.spec.layers)
-        return None if found is None else [*found]
+        stack = hidden.layer_list(self.model, self.spec.layers)
+        return None if stack is None else [*stack]
 
     @classmethod
     def of(cls, model: Any, role: str) -> "Encoder":

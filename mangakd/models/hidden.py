@@ -13,17 +13,17 @@ def layer_list(model: nn.Module, depth: int) -> nn.ModuleList | None:
 
 
 def tap(
-    layers: nn.ModuleList, whole: Any, wanted: Collection[int], sink: dict[int, Tensor], before: int = 0
+    layers: nn.ModuleList, whole: Any, numbers: Collection[int], sink: dict[int, Tensor], before: int = 0
 ) -> list[Any]:
-    """Hooks that keep the states (B, T, D) of the `wanted` layers in `sink`: 0 is what enters the first layer, then 1…L.
+    """Hooks that keep the states (B, T, D) of the layers `numbers` in `sink`: 0 is what enters the first layer, then 1…L.
 
     whole: the model without its head. The last layer's states are its own: ModernBERT and its like end in a norm, as in
     output_hidden_states. before: how many layers another stack has before these, whose numbers go on from there.
     """
     hooks: list[Any] = []
-    if 0 in wanted:
+    if 0 in numbers:
         hooks.append(layers[0].register_forward_pre_hook(partial(_keep_input, sink), with_kwargs=True))
-    for i in {*wanted} - {0}:
+    for i in {*numbers} - {0}:
         source = whole if i == before + len(layers) else layers[i - before - 1]
         hooks.append(source.register_forward_hook(partial(_keep_output, sink, i)))
     return hooks

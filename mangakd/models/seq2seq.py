@@ -166,13 +166,13 @@ def keep_tables(config: Any) -> Any:
     return config
 
 
-def name_tokens(config: Any, given: Mapping[str, Any], tokenizer: Any) -> None:
-    """Complete the config of a new model, in place. given: the entries that a user gave."""
+def name_tokens(config: Any, sizes: Mapping[str, Any], tokenizer: Any) -> None:
+    """Complete the config of a new model, in place. sizes: the entries that a user set."""
     keep_tables(config)
-    if given.get("decoder_start_token_id") is None:
+    if sizes.get("decoder_start_token_id") is None:
         config.decoder_start_token_id = tokenizer.pad_token_id  # as T5 and Marian begin
     check_start(config, "student.sizes")
-    if "forced_eos_token_id" not in given and hasattr(config, "forced_eos_token_id"):
+    if "forced_eos_token_id" not in sizes and hasattr(config, "forced_eos_token_id"):
         config.forced_eos_token_id = tokenizer.eos_token_id  # BART's default is the id in its own vocabulary
     if hasattr(config, "decoder_vocab_size"):  # Marian's
         config.decoder_vocab_size = config.vocab_size
@@ -263,12 +263,12 @@ def answer(model: Any, spec: ModelSpec, inputs: Mapping[str, Tensor], recorded: 
     )
 
 
-def tap(model: Any, wanted: Collection[int], sink: dict[int, Tensor]) -> list[Any]:
+def tap(model: Any, numbers: Collection[int], sink: dict[int, Tensor]) -> list[Any]:
     """Hooks as models/hidden sets them: layers of the encoder, then those of the decoder."""
     (encode, decode), (first, second) = bodies(model), layers(model)
-    of_encoder = {i for i in wanted if i <= len(first)}
+    of_encoder = {i for i in numbers if i <= len(first)}
     hooks = hidden.tap(first, encode, of_encoder, sink)
-    return hooks + hidden.tap(second, decode, {*wanted} - of_encoder, sink, len(first))
+    return hooks + hidden.tap(second, decode, {*numbers} - of_encoder, sink, len(first))
 
 
 def run(encode: Any, decode: Any, ids: Tensor, mask: Tensor, decoder: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class Seq2SeqWriter(Writer):
         if not 1 <= best <= beams:
             raise UserError(f"best={best} must be a whole number from 1 to the number of beams, {beams}.")
         most, positions = self._rooms(model, sources, max_new_tokens, longest or sys.maxsize)
-        found: list[list[Written]] = [[]] * len(sources)
+        texts: list[list[Written]] = [[]] * len(sources)
         with writing(model):
             for rows in in_batches([len(source) for source in sources], most, tokens // beams, positions):
                 ids = self._generate(
@@ -53,12 +53,12 @@ class Seq2SeqWriter(Writer):
                     LogitsProcessorList([Known(self.vocabulary)]), max_new_tokens=max(most[i] for i in rows),
                     num_beams=beams, num_return_sequences=best,
                 )  # fmt: skip
-                texts = ids[:, START:].tolist()
+                new = ids[:, START:].tolist()
                 for place, i in enumerate(rows):
-                    own = texts[place * best : (place + 1) * best]
-                    found[i] = [self._until_stop(text[: most[i]]) for text in own]
+                    own = new[place * best : (place + 1) * best]
+                    texts[i] = [self._until_stop(text[: most[i]]) for text in own]
                 advance(len(rows))
-        return found
+        return texts
 
     def _rooms(self, model: Any, prompts: Sequence[Sequence[int]], new: int, longest: int) -> tuple[list[int], int]:
         """A target has positions of its own, and as many as the source."""

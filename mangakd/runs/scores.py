@@ -27,8 +27,8 @@ class Scorer:
         validation, test = (self._values(answers[name], name) for name in ("validation", "test"))
         if teaches:  # else its texts are the data, and the model beside the student may be untrained
             check_above_chance(self.judge, self.head, validation, self.truth["validation"])
-        shown = monitor if monitor in validation and monitor in test else self.judge.main
-        print(f"teacher: test {shown} {test[shown]:.4f}, validation {validation[shown]:.4f}", flush=True)
+        score = monitor if monitor in validation and monitor in test else self.judge.main
+        print(f"teacher: test {score} {test[score]:.4f}, validation {validation[score]:.4f}", flush=True)
         return {f"teacher/test/{name}": value for name, value in test.items()}
 
     def members(self, answers: Sequence[Rows]) -> Metrics:

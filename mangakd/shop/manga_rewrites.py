@@ -64,21 +64,21 @@ def _stream(split: str) -> Iterator[Turn]:
 
 def _conversation(speaker: Speaker, split: str, number: int) -> Iterator[Turn]:
     rng, history = speaker.rng, list[str]()
-    said = _new_question(speaker, split)
+    question = _new_question(speaker, split)
     for place in range(rng.randint(2, LONGEST)):
-        said = _next_question(speaker, split, said) if place else said
+        question = _next_question(speaker, split, question) if place else question
 
-        def write(phrase: str, slots: Slots = said.slots) -> str:
+        def write(phrase: str, slots: Slots = question.slots) -> str:
             return speaker.expand(parse(phrase), slots)
 
-        utterance, answer = write(said.phrase), write(said.ask.answer)
+        utterance, answer = write(question.phrase), write(question.ask.answer)
         yield Turn(
             number,
             tuple(history),
             utterance,
-            tuple(map(write, (said.ask.full, *said.ask.more))),
+            tuple(map(write, (question.ask.full, *question.ask.more))),
             answer,
-            said.subject.name,
+            question.subject.name,
         )
         history += [utterance, answer]
 

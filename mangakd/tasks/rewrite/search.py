@@ -41,9 +41,9 @@ class Index:
         for text in texts:
             for rank, document in enumerate(self.bm25.best(text, DEPTH).tolist(), 1):
                 ranks[document] = min(rank, ranks.get(document, rank))
-        found = sorted(ranks[document] for document in self.relevant[i] if document in ranks)
-        recalls = {f"recall@{k}": sum(rank <= k for rank in found) / len(self.relevant[i]) for k in (10, 100)}
-        return {**recalls, "mrr@10": 1 / found[0] if found and found[0] <= 10 else 0.0}
+        places = sorted(ranks[document] for document in self.relevant[i] if document in ranks)
+        recalls = {f"recall@{k}": sum(rank <= k for rank in places) / len(self.relevant[i]) for k in (10, 100)}
+        return {**recalls, "mrr@10": 1 / places[0] if places and places[0] <= 10 else 0.0}
 
 
 @dataclass(frozen=True)
