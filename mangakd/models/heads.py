@@ -106,15 +106,15 @@ def states_head(kind: Kind, config: Any) -> VectorHead | TokenHead | None:
     return read_head(config.name_or_path) if kind == "vector" else None
 
 
-def own(head: Head, config: Any) -> Head:
-    """The head that a model of `config` gets for a task's.
+def own(head: Head, config: Any, source: str = "") -> Head:
+    """The head that a model of `config` gets for a task's. source: the key that names the model, with its value, for messages.
 
     A vector is as wide as the model and its pooling make it. A vocabulary has as many tokens as the model embeds, which may be
     more than its tokenizer has. Raises UserError for tokens of the other kind of model, with a source or without.
     """
     if not head.is_models_own:
         return head
-    check_source(head, config, config.name_or_path or config.model_type)
+    check_source(head, config, source or config.name_or_path or config.model_type)
     of_vectors = head.kind == "vector"
     return replace(
         head, outputs=of_folder(config.name_or_path).width(config.hidden_size) if of_vectors else config.vocab_size

@@ -121,7 +121,8 @@ class Models:
     @lazy
     def teacher_spec(self) -> ModelSpec:
         teacher = self._parts.teacher
-        own = {path: heads.own(self.head, load.load_config(path)) for path in {each.path for each in teacher.models}}
+        paths = {each.path for each in teacher.models}
+        own = {path: heads.own(self.head, load.load_config(path), f"teacher.path={path}") for path in paths}
         head = teacher.head(self.head, [own[member.path] for member in teacher.models])
         vocabulary = load.vocabulary_digest(self.teacher_tokenizer)
         if not teacher.models:

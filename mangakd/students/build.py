@@ -98,7 +98,7 @@ class Student:
         else:
             config = self.config(teacher and teacher.model.config, tokenizer)
             config.update(heads.entries(head))
-            source = f"student.{'layers' if self.takes_layers else 'sizes'}"
+            source = self._source
             if head.kind == "tokens":
                 heads.check_source(head, config, source)
                 load.of_tokens(config).check_config(config, source)
@@ -112,6 +112,15 @@ class Student:
         # from_pretrained answers in eval mode and Lightning leaves it so.
         return load.encoder(model, head, f"student {model.config.model_type}", tokenizer).train()
 
+    @property
+    def _source(self) -> str:
+        """For messages."""
+        return (
+            f"student.{'layers' if self.takes_layers else 'sizes'}"
+            if self.path is None
+            else f"student.path={self.path}"
+        )
+
     def _ties(self, teacher: Encoder | None) -> bool:
         """Whether a new model has one table for embeddings and head: as the teacher whose layers it takes, or as sizes say."""
         if self.takes_layers:
@@ -122,7 +131,7 @@ class Student:
         """The sizes without the weights: what preflight checks."""
         config = self.config(teacher, tokenizer)
         config.update(heads.entries(head))
-        own = heads.own(head, config)
+        own = heads.own(head, config, self._source)
         return ModelSpec.from_config(config, f"student {config.model_type}", own, load.vocabulary_digest(tokenizer))
 
 

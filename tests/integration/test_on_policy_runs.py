@@ -77,5 +77,5 @@ def test_what_nobody_could_score_is_refused(
 
 
 def test_tasks_without_texts_to_write_are_refused(base: list[str], compose: Compose, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="rows of task=intent have none to write"):
+    with pytest.raises(UserError, match="which task=intent does not have it do"):
         checked(compose(*base, "distill.lmbda=0.5"), tmp_path / "run")

@@ -289,3 +289,12 @@ def test_logits_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     own = options("topk")
     with pytest.raises(UserError, match=r"NaN or inf as float16 for \d+ of 30 examples"):
         module.fill(tmp_path / "store", own.manifest(live, given), live, given)
+
+
+@pytest.mark.parametrize(("k", "much"), [(1, True), (VOCAB - 1, False)])
+def test_a_store_says_where_the_other_tokens_have_much(
+    k: int, much: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING"):
+        Cached(path="lm", store=str(tmp_path / "store"), k=k).provider(context(tmp_path, Teachers()))
+    assert ("and all others have" in caplog.text) == much

@@ -15,8 +15,8 @@ def writes(options: OnPolicy, task: Task) -> None:
     """Tasks whose targets are no texts."""
     if options.share and type(task).author is Task.author:
         raise UserError(
-            f"distill.lmbda={options.share}: the student writes texts, and rows of task={task.name} have none to write. Set "
-            "distill.lmbda=0."
+            f"distill.lmbda={options.share}: the student would write its own targets, which task={task.name} does not have it "
+            "do. Set distill.lmbda=0."
         )
 
 
