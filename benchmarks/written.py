@@ -3,7 +3,7 @@
     python benchmarks/written.py --work PATH [--seeds 0 1 2]
 
 The teacher learns all 4,000 human rewrites of the made-up shop. *few*: its student learns from 300 of them; *written*: also
-from what the teacher wrote to the other 3,700 turns (`scripts/label.py`). Both take nearly as many steps. Runs are `python
+from what the teacher wrote to the other 3,700 turns (`scripts/label.py`). The latter takes fewer steps. Runs are `python
 train.py` in PATH/runs; results/written.json keeps each test row's scores of texts (seed_runs.py).
 """
 
@@ -35,7 +35,7 @@ COMMON = [
     "task.generate=null",
     "stages.distil.limit=null",
 ]
-RECIPES = {  # data, epochs; 494 and 492 steps
+RECIPES = {  # data, epochs; 546 and 492 steps
     "few": ("human", ["stages.distil.epochs=26", "baseline=true"]),
     "written": ("both", ["stages.distil.epochs=2", "baseline=false"]),
 }
