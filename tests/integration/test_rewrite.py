@@ -170,7 +170,7 @@ def test_a_stored_teacher_writes_too(typed: list[str], run_here: RunHere, compos
             r"task\.generate_every=1 needs a student that is whole on each device",
         ),
         (["data.columns.rewrite=url"], r"data\.columns\.rewrite=url names a column that no file has"),
-        (["distill.lmbda=0.5"], r"distill\.lmbda=0\.5: the student writes texts"),
+        (["distill.lmbda=0.5"], r"distill\.lmbda=0\.5: the student would write its own targets"),
         (
             ["teacher.path={bart}", "data.max_length=40", "task.max_target_length=60"],
             r"task\.max_target_length=60, but the teacher is a bart that writes 48 tokens at most",
