@@ -3,34 +3,51 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from mangakd.data.rows import Messages
 from mangakd.models.generation import Sampling
 
-Reason = Literal["ended", "cut", "too long"]
-"""ended: the model ended the text. cut: max_new_tokens did. too long: the prompt leaves no room for an answer."""
+Reason = Literal["ended", "cut", "too long", "refused", "failed"]
+"""ended: the model ended the text. cut: max_new_tokens did. too long: the prompt leaves no room for an answer. refused: the
+provider says that the model or a content filter declined. failed: no answer came after all attempts."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """prompt: a conversation that ends with a question; of an encoder–decoder its turns. seed: of its random numbers."""
+    """prompt: a conversation that ends with a question; of an encoder–decoder its turns. seed: of its random numbers.
+
+    schema: JSON schema that the answer follows. choices: texts of which the answer is one, such as names of labels; their
+    log-probabilities are wanted.
+    """
 
     prompt: Messages
     seed: int
+    schema: Mapping[str, Any] | None = None
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """tokens: how many the answer has. more: other texts of a beam, the better first."""
+    """tokens: how many the answer has. more: other texts of a beam, the better first.
+
+    thought: what a reasoning model wrote before its answer, where the provider gives it apart. logprobs: for each token of the
+    answer its likeliest alternatives, token text → log-probability in nats; empty where the provider offers none.
+    """
 
     text: str
     reason: Reason
     tokens: int
     more: tuple[str, ...] = ()
+    thought: str = ""
+    logprobs: tuple[Mapping[str, float], ...] = ()
 
 
 class Provider(ABC):
+    """remembers: it keeps its answers itself, so that asking again costs nothing and `out` is written anew by each command."""
+
+    remembers: ClassVar[bool] = False
+
     @property
     @abstractmethod
     def identity(self) -> Mapping[str, Any]:
