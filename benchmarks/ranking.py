@@ -38,6 +38,7 @@ PRETRAINED = [*KD, "student=pretrained", f"student.path={OWN}", "optim.lr=2e-4",
 TINY = [*KD, "student=tinybert_4l_312d", "trainer.max_epochs=2"]
 SCORES = ["losses=[listwise_kl,margin_mse]", "teacher=cached"]
 BASELINE = "baseline=true"
+START = [*KD, "student=tinybert_4l_312d", "student.start=teacher", "optim.lr=3e-4", "trainer.max_epochs=1"]
 STAGED = [
     "losses=[hidden,attention,listwise_kl,margin_mse]", "~stages.distil",
     "+stages.features={losses:[hidden,attention],epochs:3,lr:1e-3}",
@@ -55,6 +56,8 @@ RECIPES: dict[str, list[str]] = {
     "pretrained-few": [*PRETRAINED, *FEW, *SCORES, BASELINE],
     "tiny": [*TINY, *SCORES, BASELINE],
     "tiny_hidden": [*TINY, "losses=[listwise_kl,margin_mse,hidden]"],
+    "tiny-start": [*START, *SCORES, BASELINE],
+    "tiny-start-few": [*START, *FEW, *SCORES, BASELINE],
     "tiny-staged": [*KD, "student=tinybert_4l_312d", *STAGED, BASELINE],
 }  # of one family (before the first underscore), the first also trains the student without KD that all are compared with
 MODELS = {"teacher": "teacher", "KD": "student", "no KD": "baseline", "BM25": "BM25", "untrained": "untrained student"}
@@ -66,7 +69,8 @@ teacher, MiniLM-L6, was fine-tuned for one epoch of 4,068 queries of five docume
 queries. *no KD*: the same student, from the same weights, in as many steps, from the grades alone. *layers*: layers 1,
 3, 5, 6 of the teacher, so that a student without KD starts from what the teacher learnt; *pretrained*: these layers of
 MiniLM-L6 as it was published; both one epoch; *-few*: grades for 250 of the queries alone, and the teacher's scores for
-all; *tiny*: random weights of TinyBERT's shape (4 layers of 312), two epochs; *tiny-staged*:
+all; *tiny*: random weights of TinyBERT's shape (4 layers of 312), two epochs; *tiny-start*: of this
+shape, but started from the teacher (`student.start=teacher`), one epoch; *tiny-staged*:
 three epochs of hidden states and attention scores, then three of the teacher's scores. Losses are listwise KL and margin-MSE, or
 those of the name; *hidden* and *relation* are added to them; *ensemble*: the mean of the standardised scores of this
 teacher and of one that was fine-tuned with another seed. *bi-encoder*: cosines of MiniLM-L6's vectors as it was
