@@ -49,7 +49,7 @@ class _Norm(NamedTuple):
 
     @property
     def normal(self) -> Tensor:
-        return F.layer_norm(self.sums, self.sums.shape[-1:])
+        return _normal(self.sums)
 
     @property
     def spread(self) -> Tensor:
@@ -86,6 +86,17 @@ class _Start:
         """(N, d): the teacher's last hidden states in the basis."""
         norm = self.norms[self.source.blocks[-1].norm_2]
         return (norm.normal * norm.gain + norm.offset) @ self.basis
+
+    @property
+    def _last_normal(self) -> Tensor:
+        """(N, d): what the last norm gets. Nothing reads its output as n: it gives the teacher's states in the basis, whose
+        length differs from token to token more or less with another origin and scale. The better of two is taken."""
+        final = self._final
+        choices = (
+            self.norms[self.source.blocks[-1].norm_2].normal @ self.basis,
+            (final - final.mean(0)) / final.std(0),
+        )
+        return min(choices, key=lambda each: _affine(_normal(each), final)[2])
 
     def _norms(self) -> dict[nn.LayerNorm, _Norm]:
         """Of the embeddings and the layers that are used; those before them give their gain and offset alone."""
@@ -132,7 +143,8 @@ class _Start:
             block.key.weight[own], block.value.weight[own] = _solve(k, spread) * scale, _solve(v, spread)
         block.key.bias.zero_(), block.value.bias.zero_()
         read = [self._attend(block, *each) for each in zip(stream, self.masks, strict=True)]
-        target = self._sums(self.norms[taught.norm_1], before) - states
+        norm = self.norms[taught.norm_1]
+        target = norm.spread / before.gain.mean() * (norm.normal @ self.basis) - states
         _fit(block.out, self._flat(read), target)
         _no_affine(block.norm_1)
         return [block.norm_1(block.out(new) + old) for new, old in zip(read, stream, strict=True)]
@@ -145,11 +157,13 @@ class _Start:
         force = active.square().mean(0) * taught.down.weight.float().square().sum(0)
         keep = force.topk(min(len(block.up.weight), len(weight))).indices
         block.up.weight[: len(keep)], block.up.bias[: len(keep)] = weight[keep], bias[keep]
-        _fit(block.down, block.activation(block.up(states)), self._sums(norm, before) - states)
+        normal = self._last_normal if last else norm.normal @ self.basis
+        _fit(block.down, block.activation(block.up(states)), norm.spread / before.gain.mean() * normal - states)
         _no_affine(block.norm_2)
         new = [block.down(block.activation(block.up(each))) + each for each in stream]
         if last:
-            _fit_affine(block.norm_2, self._flat([block.norm_2(each) for each in new]), self._final)
+            gain, offset, _ = _affine(self._flat([block.norm_2(each) for each in new]), self._final)
+            block.norm_2.weight.copy_(gain), block.norm_2.bias.copy_(offset)
         return [block.norm_2(each) for each in new]
 
     def _head(self, target: tuple[nn.Linear, nn.Linear], source: tuple[nn.Linear, nn.Linear], rows: Any) -> None:
@@ -167,10 +181,6 @@ class _Start:
         """Weight and bias that read n_s as `linear` reads x = γ n + β."""
         weight = linear.weight.float()
         return (weight * norm.gain) @ self.basis, linear.bias.float() + weight @ norm.offset
-
-    def _sums(self, norm: _Norm, before: _Norm) -> Tensor:
-        """(N, d) sums whose norm is that of the teacher in the basis, in the scale in which `before` is normalised."""
-        return norm.spread / before.gain.mean() * (norm.normal @ self.basis)
 
     def _attend(self, block: Block, states: Tensor, mask: Tensor) -> Tensor:
         q, k, v = (
@@ -246,11 +256,15 @@ def _fit(linear: nn.Linear, features: Tensor, target: Tensor) -> None:
     linear.weight.copy_(weight), linear.bias.copy_(centre - weight @ mean)
 
 
-def _fit_affine(norm: nn.LayerNorm, normal: Tensor, target: Tensor) -> None:
-    """Gain and offset of each coordinate by least squares. normal, target: (N, d)."""
-    centred = normal - normal.mean(0)
-    gain = (centred * (target - target.mean(0))).sum(0) / centred.square().sum(0)
-    norm.weight.copy_(gain), norm.bias.copy_(target.mean(0) - gain * normal.mean(0))
+def _affine(normal: Tensor, target: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Gain and offset (d) of each coordinate by least squares, and the squares that are left. normal, target: (N, d)."""
+    centred, wanted = normal - normal.mean(0), target - target.mean(0)
+    gain = (centred * wanted).sum(0) / centred.square().sum(0)
+    return gain, target.mean(0) - gain * normal.mean(0), (wanted - gain * centred).square().sum().item()
+
+
+def _normal(sums: Tensor) -> Tensor:
+    return F.layer_norm(sums, sums.shape[-1:])
 
 
 def _no_affine(norm: nn.LayerNorm) -> None:

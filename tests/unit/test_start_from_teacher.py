@@ -17,7 +17,13 @@ from mangakd.students.build import Student
 from mangakd.students.checks import check_start
 from mangakd.students.least_squares import _factors, _fit, start_from
 
-BERT = {"model_type": "bert", "num_hidden_layers": 2, "hidden_size": 12, "num_attention_heads": 2, "intermediate_size": 20}
+BERT = {
+    "model_type": "bert",
+    "num_hidden_layers": 2,
+    "hidden_size": 12,
+    "num_attention_heads": 2,
+    "intermediate_size": 20,
+}
 DISTILBERT = {"model_type": "distilbert", "n_layers": 2, "dim": 12, "n_heads": 2, "hidden_dim": 20}
 ROBERTA = {**BERT, "model_type": "roberta", "max_position_embeddings": 40}
 
@@ -128,7 +134,11 @@ def test_outputs_in_another_order_are_the_teachers() -> None:
     [
         (Student(sizes=BERT, start="theacher"), "labels", r"student\.start=theacher must be one of random, teacher"),
         (Student(sizes=ROBERTA, start="teacher"), "labels", r"makes a roberta of a bert; both must be of one family"),
-        (Student(sizes={**BERT, "hidden_size": 64}, start="teacher"), "labels", r"hidden_size=64 is above the teacher's"),
+        (
+            Student(sizes={**BERT, "hidden_size": 64}, start="teacher"),
+            "labels",
+            r"hidden_size=64 is above the teacher's",
+        ),
         (Student(sizes=BERT, start="teacher"), "tokens", r"student\.start=teacher fits classifiers"),
     ],
 )
