@@ -6,10 +6,9 @@ Each run is `python train.py …` in PATH/<recipe>_<seed>: one that was stopped 
 each, its scores and which test rows it got right are kept in results/recipes.json, so that all intervals can be computed again
 without the runs, and results/recipes.md is written anew. Two of these may run side by side on the same PATH, with other recipes.
 The student: BERT of 4 layers of 312, random weights (`start_…`: started from the teacher). Recipes take about 4,700 steps of 64
-texts (`short_…`, `start_…`: 1,410;
-`few_…`: 2,350; `adaptive_…`: 940; `manga_…`: 1,564 of 32), as many as the runs without KD that they are compared with; learning
-rates are tuned on validation with seed 0 (`--tune`). Intervals are of the bootstrap over test rows, each row's value being the
-mean over seeds.
+texts (`short_…` and `start_…`: 1,410; `few_…`: 2,350; `adaptive_…`: 940; `manga_…`: 1,564 of 32), as many as the runs without KD
+that they are compared with; learning rates are tuned on validation with seed 0 (`--tune`). Intervals are of the bootstrap over
+test rows, each row's value being the mean over seeds.
 """
 
 from __future__ import annotations
