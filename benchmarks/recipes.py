@@ -5,10 +5,10 @@
 Each run is `python train.py …` in PATH/<recipe>_<seed>: one that was stopped goes on, one in the results is left out. After
 each, its scores and which test rows it got right are kept in results/recipes.json, so that all intervals can be computed again
 without the runs, and results/recipes.md is written anew. Two of these may run side by side on the same PATH, with other recipes.
-The student: BERT of 4 layers of 312, random weights. Recipes take about 4,700 steps of 64 texts (`short_…`, the ablation: 1,410;
-`few_…`: 2,350; `adaptive_…`: 940; `manga_…`: 1,564 of 32), as many as the runs without KD that they are compared with; learning
-rates are tuned on validation with seed 0 (`--tune`). Intervals are of the bootstrap over test rows, each row's value being the
-mean over seeds.
+The student: BERT of 4 layers of 312, random weights (`start_…`: started from the teacher). Recipes take about 4,700 steps of 64
+texts (`short_…` and `start_…`: 1,410; `few_…`: 2,350; `adaptive_…`: 940; `manga_…`: 1,564 of 32), as many as the runs without KD
+that they are compared with; learning rates are tuned on validation with seed 0 (`--tune`). Intervals are of the bootstrap over
+test rows, each row's value being the mean over seeds.
 """
 
 from __future__ import annotations
@@ -69,6 +69,12 @@ RECIPES |= {
         "stages.features.epochs=2", "stages.soft_targets.epochs=3",
     ],
 }  # fmt: skip
+START = ["student.start=teacher", "optim.lr=5e-4"]
+RECIPES |= {
+    "start_no_kd": [*START, *RECIPES["short_no_kd"]],
+    "start_output_only": [*START, *RECIPES["short_output_only"]],
+    "start_output_new_texts": [*START, *RECIPES["short_output_new_texts"]],
+}
 ADAPTIVE = [*FEW, "augment.copies=0", "trainer.max_epochs=4", STORED, "+stages.distil.texts=[labelled,unlabelled]"]
 RECIPES |= {
     "adaptive_t1": ADAPTIVE,
@@ -102,6 +108,7 @@ BASELINES = {
     "adaptive_": "adaptive_t1",
     "few_": "few_no_kd",
     "short_": "short_no_kd",
+    "start_": "start_no_kd",
     "manga_": "manga_no_kd",
     "": "no_kd",
 }

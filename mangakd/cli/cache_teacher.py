@@ -56,8 +56,8 @@ def cache(config: DictConfig, this: Run) -> None:
         return
     count = fill(folder, manifest, teacher, context)
     if ranks.is_first():
-        rows = sum(len(split) for split in context.splits.values())
-        print(f"{count} of {rows} rows written, {manifest.bytes_each}: {folder}")
+        examples = sum(len(split.sequences) for split in context.splits.values())
+        print(f"{count} of {examples} examples written, {manifest.bytes_each}: {folder}")
 
 
 def check(folder: Path, manifest: Manifest, teacher: TeacherProvider, context: TeacherContext) -> None:

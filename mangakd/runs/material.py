@@ -113,7 +113,7 @@ class Material:
             fit_teacher, options=parts.teacher.fit, names=parts.teacher.labels, task=parts.task, head=self._models.head,
             data=self.digest, splits=self.splits, tokenizer=tokenizer, hardware=hardware, cache=self._given.cache,
         )  # fmt: skip
-        source = parts.teacher.models[0] if parts.student.takes_layers and parts.teacher.models else None
+        source = parts.teacher.models[0] if parts.student.needs_teacher and parts.teacher.models else None
         return Members(fit, tokenizer, hardware.teacher.weights, hardware.attention, source, hardware.packing)
 
     @lazy
@@ -157,7 +157,8 @@ class Material:
         return Students(
             parts.student, source, self._models.student_tokenizer, self._models.head,
             hardware.attention, hardware.packing, self._given.seed,
-            1 + self._given.baseline + (parts.task.shows_untrained and parts.student.adapters is None), hardware.frozen,
+            1 + self._given.baseline + (parts.task.shows_untrained and parts.student.adapters is None),
+            partial(texts.some_inputs, self.splits), hardware.frozen,
         )  # fmt: skip
 
     @lazy

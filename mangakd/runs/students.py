@@ -14,7 +14,7 @@ from mangakd.models import lora
 from mangakd.models.encoder import Encoder
 from mangakd.models.location import locate
 from mangakd.models.trial import check_numbers, two_texts
-from mangakd.students.build import Student
+from mangakd.students.build import Student, Texts
 
 
 @dataclass
@@ -22,7 +22,8 @@ class Students:
     """options: of the run's student. source: reads the teacher's member that a student takes layers from; None where the
     teacher has no model.
 
-    times: how often the run's student is needed; copies spare the further readings of weights. frozen: the dtype of the weights
+    texts: batches of training texts for a student that starts from the teacher. times: how often the run's student is needed;
+    copies spare the further readings of weights. frozen: the dtype of the weights
     under adapters while they learn.
     """
 
@@ -34,6 +35,7 @@ class Students:
     packing: bool
     seed: int
     times: int
+    texts: Texts
     frozen: torch.dtype = torch.float32
     _copies: list[Encoder] = field(default_factory=list, init=False)
 
@@ -78,11 +80,12 @@ class Students:
         return student
 
     def _build(self, options: Student) -> Encoder:
-        if options.takes_layers and self.source is None:
-            raise UserError("student.layers takes layers of the teacher, which has no model here: set student.path.")
-        source = self.source() if options.takes_layers and self.source else None
+        if options.needs_teacher and self.source is None:
+            key = "student.layers" if options.takes_layers else "student.start=teacher"
+            raise UserError(f"{key} takes weights of the teacher, which has no model here: set student.path.")
+        source = self.source() if options.needs_teacher and self.source else None
         torch.manual_seed(self.seed)  # the same random weights, whether or not the teacher was fine-tuned just now
-        student = options.build(source, self.tokenizer, self.head)
+        student = options.build(source, self.tokenizer, self.head, self.texts)
         if options.path is not None:
             check_numbers(student, self.tokenizer, f"student.path={options.path}").train()
         return student.attend_with(self.attention).pack(self.packing)

@@ -1,12 +1,13 @@
 """Texts of a run as tokens: train, validation and test, and the texts without labels that a stage reads."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
@@ -14,6 +15,7 @@ from mangakd.data.apart import tokenise_apart
 from mangakd.data.augment import Augment, Neighbours, from_cache
 from mangakd.data.chats import Chat, ChatOptions, tokenise_chats
 from mangakd.data.encoded import EncodedSplit, Sides, joined
+from mangakd.data.loader import EvalBatches
 from mangakd.data.pairs import Template, Where, tokenise_pairs
 from mangakd.data.rows import Rows, inputs
 from mangakd.data.seq2seq import Pair, SourceOptions, tokenise_targets
@@ -32,6 +34,8 @@ log = logging.getLogger(__name__)
 Splits = Mapping[str, EncodedSplit]
 # Kind of texts without labels → what gives such texts.
 KEYS = {"unlabelled": "data.unlabelled_path or data.labelled_share", "augmented": "augment.copies"}
+
+FIT_TOKENS, FIT_BATCH = 60_000, 64  # a GB of hidden states of MiniLM, a minute of a core
 
 
 @dataclass(frozen=True)
@@ -166,3 +170,12 @@ def augmented_texts(augment: Augment, corpus: Corpus, head: Head, path: str, tok
         return augment.made(texts, words, held_out)
 
     return from_cache(cache / f"{digest(augment, path, texts, held_out)}.json", make)
+
+
+def some_inputs(splits: Mapping[str, EncodedSplit]) -> Iterator[Mapping[str, Tensor]]:
+    """Batches of the student's inputs: training texts, spread evenly, of some FIT_TOKENS tokens together."""
+    train = [split.sequences for name, split in splits.items() if name not in ("validation", "test")]
+    share = min(1.0, FIT_TOKENS / sum(int(split.student.lengths.sum()) for split in train))
+    for split in train:
+        places = np.linspace(0, len(split) - 1, max(1, int(share * len(split))), dtype=np.int64)
+        yield from (batch["student"] for batch in EvalBatches(split, FIT_BATCH, places))

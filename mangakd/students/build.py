@@ -1,23 +1,22 @@
 """Build a student: from a hub id or folder, from sizes, or from the teacher's own layers.
 
-A student from sizes starts from random weights and takes the teacher's vocabulary. A student from layers takes any subset
-of the teacher's layers in any order, with its embeddings, pooler and head (as DistilBERT was initialised: Sanh et al. 2019).
+A student from sizes takes the teacher's vocabulary and starts from random weights, or from weights that are fitted to the
+teacher's (least_squares.py). A student from layers takes any subset of the teacher's layers in any order, with its embeddings,
+pooler and head (as DistilBERT was initialised: Sanh et al. 2019).
 """
 
 import copy
-import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig
-from transformers import __version__ as version
 
 from mangakd.core.errors import UserError, near
-from mangakd.core.spec import Head, Kind, ModelSpec
+from mangakd.core.spec import Head, ModelSpec
 from mangakd.models import heads, load, seq2seq
 from mangakd.models.configs import SIZES, size_problem
 from mangakd.models.encoder import Encoder
@@ -25,7 +24,9 @@ from mangakd.models.late import AS_IT_IS, Interaction
 from mangakd.models.lora import Lora
 from mangakd.models.outline import drop_pooler, in_pooler, prefix_of
 from mangakd.students import stacks
+from mangakd.students.least_squares import start_from
 
+Texts = Callable[[], Iterable[Mapping[str, torch.Tensor]]]
 EACH_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type")
 """Entries of configs that hold a value for each layer, such as local or global attention."""
 log = logging.getLogger(__name__)
@@ -36,15 +37,16 @@ class Student:
     """What conf/student holds. One of `path`, `layers`, `sizes` says where the student comes from; `path` wins.
 
     layers: teacher layers 1…L in the order the student shall have them; an encoder's before a decoder's (students/stacks.py).
-    sizes: entries of a Hugging Face config with its `model_type`. lr: the peak learning rate that suits it; conf/optim reads
-    it, nothing here does. interaction: how it reads a query and a document (models/late.py); null: as its folder, or the
-    teacher that it takes layers from. lora: entries of models/lora.py; without a rank every weight learns. quantise_base:
-    4bit keeps the weights under the adapters in 4 bits.
+    sizes: entries of a Hugging Face config with its `model_type`. start: random, or teacher, of a student of sizes. lr: the
+    peak learning rate that suits it; conf/optim reads it, nothing here does. interaction: how it reads a query and a document
+    (models/late.py); null: as its folder, or the teacher that it takes layers from. lora: entries of models/lora.py; without a
+    rank every weight learns. quantise_base: 4bit keeps the weights under the adapters in 4 bits.
     """
 
     path: str | None = None
     layers: Sequence[int] | None = None
     sizes: dict[str, Any] = field(default_factory=dict)
+    start: str = "random"
     lr: float = 5e-4
     interaction: Any = None
     lora: Any = None
@@ -84,13 +86,22 @@ class Student:
 
     @property
     def takes_layers(self) -> bool:
-        """Whether it is built from the weights of the teacher."""
         return self.path is None and self.layers is not None
 
-    def build(self, teacher: Encoder | None, tokenizer: Any, head: Head) -> Encoder:
+    @property
+    def fits(self) -> bool:
+        """Whether its weights are fitted to the teacher's."""
+        return self.path is None and self.layers is None and self.start == "teacher"
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether it is built from the weights of the teacher."""
+        return self.takes_layers or self.fits
+
+    def build(self, teacher: Encoder | None, tokenizer: Any, head: Head, texts: Texts = tuple) -> Encoder:
         """The student with this head, in train mode, without adapters. Random parts follow torch's seed.
 
-        teacher: None unless the student takes layers of it.
+        teacher: None unless the student needs it. texts: batches of training texts, asked for by a student that fits.
         """
         if self.path is not None:
             outline = load.outline_for(self.path, head, "student.path", self.reads)
@@ -109,8 +120,13 @@ class Student:
                 copy_layers(teacher.model, model, self.layers, _head_rows(teacher.spec.head, heads.own(head, config)))
             if head.kind == "tokens" and model.device.type != "meta":
                 load.of_tokens(config).check_logits(model, source)
+        student = load.encoder(model, head, f"student {model.config.model_type}", tokenizer)
+        if self.fits and teacher is not None:
+            rows = _head_rows(teacher.spec.head, student.spec.head)
+            share = start_from(teacher, student, texts(), rows)
+            log.info("the student starts from the teacher: it explains %.0f %% of its last hidden states.", 100 * share)
         # from_pretrained answers in eval mode and Lightning leaves it so.
-        return load.encoder(model, head, f"student {model.config.model_type}", tokenizer).train()
+        return student.train()
 
     @property
     def _source(self) -> str:
@@ -154,57 +170,6 @@ def layers_config(teacher: Any, layers: Sequence[int], interaction: Interaction 
         if getattr(config, name, None):
             setattr(config, name, [getattr(config, name)[i - 1] for i in layers])
     return interaction.mark(config)
-
-
-def check_layers(
-    teacher: Any, layers: Sequence[int], kind: Kind = "labels", interaction: Interaction = AS_IT_IS
-) -> None:
-    """Raises UserError for layers that make no student, or none that can be loaded again, and names others that do.
-
-    teacher: its model with a head of this kind, without weights (on the meta device).
-    """
-    stacks.stacks_of(teacher)
-    layers_config(teacher.config, layers, interaction)
-    reason = _misfit(teacher, layers, kind, interaction)
-    if reason:
-        depth = stacks.depth(teacher.config)
-        others = (choice for choice in _nearby(list(layers), depth) if not _misfit(teacher, choice, kind, interaction))
-        choice = next(others, None)
-        cure = (
-            f"student.layers=[{','.join(map(str, choice))}] works."
-            if choice
-            else "Choose a student of sizes or student.path."
-        )
-        raise UserError(f"{reason} {cure}")
-
-
-def _misfit(teacher: Any, layers: Sequence[int], kind: Kind, interaction: Interaction) -> str:
-    """Why these layers make no student; empty where they do."""
-    try:
-        config = layers_config(teacher.config, layers, interaction)
-    except UserError as error:
-        return str(error)
-    try:
-        type(config).from_dict(json.loads(config.to_json_string()))
-    except Exception:  # each architecture checks its config with errors of its own
-        kinds = ", ".join(dict.fromkeys(getattr(config, "layer_types", None) or ()))
-        what = f" with {kinds} alone" if kinds else ""
-        return f"student.layers={list(layers)} makes a {config.model_type}{what}, which transformers {version} cannot load."
-    try:
-        copy_layers(teacher, load.shape(config, "student.layers", kind), layers, slice(None))
-    except UserError as error:
-        return str(error)
-    return ""
-
-
-def _nearby(layers: list[int], depth: int) -> Iterator[list[int]]:
-    """Other choices: with one layer moved, near ones first and the last layer before the first; then with one more."""
-    for far in range(1, depth):
-        for place in reversed(range(len(layers))):
-            for layer in (layers[place] - far, layers[place] + far):
-                if 1 <= layer <= depth and layer not in layers:
-                    yield [*layers[:place], layer, *layers[place + 1 :]]
-    yield from (sorted([*layers, layer]) for layer in range(1, depth + 1) if layer not in layers)
 
 
 def _from_sizes(sizes: dict[str, Any]) -> Any:

@@ -118,7 +118,7 @@ def test_the_command_fills_with_all_devices_of_the_profile(base: list[str], comm
     words = [*base, SMALL, "hardware=cpu_ddp", f"teacher.store={tmp_path / 'two' / 'store'}"]
     two = command("scripts/cache_teacher.py", *words)
     assert two.returncode == 0, two.stderr
-    assert two.stdout.count(", by 2 processes") == 4 and two.stdout.count(" rows written, ") == 1
+    assert two.stdout.count(", by 2 processes") == 4 and two.stdout.count(" examples written, ") == 1
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
     verified = command("scripts/cache_teacher.py", *words, "verify=true")
     assert verified.stdout.count("verified: ") == 1, verified.stderr

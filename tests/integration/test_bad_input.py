@@ -169,6 +169,8 @@ TABLE: dict[str, tuple[list[str], list[str]]] = {
     "heads that do not divide": ([*SIZES, "student.sizes.num_attention_heads=3"], ["student.sizes", "256", "heads (3)"]),
     "architecture": ([*SIZES, "student.sizes.model_type=brt"], ["model_type='brt' is unknown; did you mean bert"]),
     "size of no use": ([*SIZES, "+student.sizes.hidden_sise=9"], ["['hidden_sise']", "did you mean hidden_size"]),
+    "start": ([*SIZES, "student.start=teachr"], ["student.start=teachr must be one of random, teacher"]),
+    "larger than its start": ([*SIZES, "student.start=teacher", "student.sizes.hidden_size=512"], ["hidden_size=512 is above"]),
     "no sizes": (["student.layers=null"], ["neither student.path, student.layers nor student.sizes.model_type"]),
     "student's weights": (["student.path={weightless}"], ["student.path=", "could not be loaded from this folder"]),
     "text too long": (["data.max_length=129"], ["data.max_length=129", "positions for 128 tokens"]),

@@ -123,16 +123,18 @@ def test_texts_without_labels_teach_a_student_of_the_teacher_s_layers(
 def test_pairs_teach_a_narrower_student_and_its_baseline(
     questions: list[str], command: Command, compose: Compose, tmp_path: Path
 ) -> None:
-    """A student of sizes: its vectors are narrower, so `vector` learns a projection, which stays out of the student.
+    """A student of sizes, started from the teacher: its vectors are narrower, so `vector` learns a projection, which stays out of
+    the student.
 
     The teacher mines negatives once: a run that goes on from a checkpoint finds them, and is not taken for another run.
     """
     sizes = ["num_hidden_layers=1", "hidden_size=16", "num_attention_heads=2", "intermediate_size=32"]
     typed = [*questions, "student=bert_mini", *(f"student.sizes.{one}" for one in sizes), "losses=[contrastive]",
              "losses.contrastive.soft=0.5", "+trainer.log_every_n_steps=1", "task.prompts.student.query='query: '",
-             "task.hard_negatives.count=2"]  # fmt: skip
+             "task.hard_negatives.count=2", "student.start=teacher"]  # fmt: skip
     run(command, *typed, "baseline=true")
     folder = tmp_path / "run"
+    assert "the student starts from the teacher: it explains" in (folder / "logs" / "run.log").read_text()
     (mined,) = (tmp_path / "cache" / "mined").glob("*.npy")
     assert np.load(mined).shape == (60, 2) and "hard negatives: " in (folder / "logs" / "run.log").read_text()
     checked(compose(*typed, f"resume={folder / 'checkpoints' / 'last.ckpt'}"), tmp_path / "again")

@@ -66,7 +66,7 @@ def test_the_command_fills_and_verifies(response_run: list[str], command: Comman
     words = [*response_run, "data.max_length=256", "teacher=cached", "teacher.k=8", f"paths.cache={tmp_path / 'cache'}"]
     filled = command("scripts/cache_teacher.py", *words)
     assert filled.returncode == 0, filled.stderr
-    assert "84 of 84 rows written, 46 bytes a target token" in filled.stdout
+    assert "84 of 84 examples written, 46 bytes a target token" in filled.stdout
     verified = command("scripts/cache_teacher.py", *words, "verify=true")
     assert "max |Δp| = " in verified.stdout, verified.stderr
 

@@ -14,7 +14,8 @@ from mangakd.core.spec import Head
 from mangakd.models import load
 from mangakd.models.attention import keep_soft_cap
 from mangakd.models.encoder import Encoder
-from mangakd.students.build import Student, check_layers
+from mangakd.students.build import Student
+from mangakd.students.checks import check_layers
 
 SIZES = {
     "model_type": "llama", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2,

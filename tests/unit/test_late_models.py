@@ -22,7 +22,8 @@ from mangakd.models.pooling import Dense, save_dense
 from mangakd.models.sentence_transformers import Settings, kind_of, read_settings
 from mangakd.models.token_head import TokenHead
 from mangakd.models.trial import answer_two_texts
-from mangakd.students.build import Student, check_layers
+from mangakd.students.build import Student
+from mangakd.students.checks import check_layers
 from mangakd.teachers.local import LocalTeacher
 
 SCORE = Head("score", 1)

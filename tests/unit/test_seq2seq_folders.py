@@ -21,7 +21,8 @@ from mangakd.models.encoder import Encoder
 from mangakd.models.heads import own
 from mangakd.models.outline import weights_digest
 from mangakd.planning.sizes import Model
-from mangakd.students.build import Student, check_layers
+from mangakd.students.build import Student
+from mangakd.students.checks import check_layers
 from mangakd.students.stacks import example
 
 KEY = "teacher.path"

@@ -15,7 +15,8 @@ from mangakd.models.late import AS_IT_IS, Interaction
 from mangakd.models.outline import Outline
 from mangakd.models.trial import answer_two_texts
 from mangakd.runs.models import Models
-from mangakd.students.build import Student, check_layers
+from mangakd.students.build import Student
+from mangakd.students.checks import check_layers, check_start
 from mangakd.training.hardware import Hardware
 from mangakd.training.stages import Stage
 
@@ -42,6 +43,7 @@ def check_vocabulary(key: str, path: str, tokenizer: Any, config: Any) -> None:
 
 def student(options: Student, models: Models, kind: Kind) -> None:
     """A student that cannot be built, or whose folder lacks weights."""
+    check_start(options, models.teacher_config, models.student_tokenizer, kind)
     if options.path is None:
         if options.layers is not None:
             check_layers(models.teacher_shape, options.layers, kind, options.reads)
@@ -79,6 +81,7 @@ def stage_students(stages: Sequence[Stage], models: Models, kind: Kind, hardware
         key = stage.key("student")
         try:
             options = Student(**stage.student)
+            check_start(options, models.teacher_config, models.student_tokenizer, kind)
             if options.path is None and options.layers is not None:
                 check_layers(models.teacher_shape, options.layers, kind, options.reads)
             shape = load.shape(options.config(models.teacher_config, models.student_tokenizer), key, kind)
