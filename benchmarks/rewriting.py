@@ -1,7 +1,7 @@
 """How much does distillation gain for a rewriter of queries? QReCC and TREC CAsT, a fine-tuned teacher → a small T5, over seeds.
 
     python benchmarks/rewriting.py --data ../shared/data --work PATH [--only no-kd sequence] [--seeds 0]
-    python benchmarks/rewriting.py --data … --work PATH --teacher embedded_lm --student embedded_t5 --only no-kd sequence
+    python benchmarks/rewriting.py --data … --work PATH --teacher embedded_lm --student embedded_t5 --only no-kd sequence more
     python benchmarks/rewriting.py --data … --work PATH --teacher embedded_t5 --student embedded_t5 --name rewriting_t5
 
 The first line takes google/flan-t5-base and google/flan-t5-small, or --teacher and --student. The other lines need no network:
@@ -34,7 +34,8 @@ from mangakd.tasks.rewrite.scores import scored
 from mangakd.tasks.rewrite.search import Search
 
 LARGER = {**embedded_t5.SIZES, "d_ff": 1024, "num_layers": 4, "num_decoder_layers": 4}  # the teacher embedded_t5, 8M
-HUMAN, WRITTEN = "HUMAN", "WRITTEN"  # rewrites of people, and of the teacher, of the same turns
+# rewrites of people; of the teacher, of the same turns; of people and of the teacher, of the turns that --rows left out
+HUMAN, WRITTEN, BOTH = "HUMAN", "WRITTEN", "BOTH"
 COMMON = [
     "task=rewrite", "data=files", "hardware=cpu", "hardware.batch_size=16", "hardware.accumulate=1",
     "teacher.fit.mode=never", "student=pretrained", "baseline=false", "task.generate=0",
@@ -43,6 +44,7 @@ ALONE = ["distill.alpha=0"]
 RECIPES: dict[str, tuple[str, list[str]]] = {
     "no-kd": (HUMAN, ALONE),
     "sequence": (WRITTEN, ALONE),
+    "more": (BOTH, ALONE),
     "token": (HUMAN, []),
     "sequence-token": (WRITTEN, []),
     "sequence-token-hidden": (WRITTEN, ["losses=[tokens,hidden]"]),
@@ -53,10 +55,11 @@ SCORES = ("exact_match", "token_f1", "added_terms", "recall@10")
 NOTE = """Training: {rows} turns of QReCC's training part and of CAsT 2019 and 2020; test: {tests} later turns of QReCC's test
 part and of CAsT 2021, apart. Teacher {teacher}, student {student}. Sources of at most {length} tokens, {epochs} epochs in steps
 of 16, greedy texts. *no-kd*: the same student in as many steps, from the rewrites of people; *sequence*: from those that the
-teacher wrote for the same turns; *token*: forward KL with the teacher's distributions, alpha 0.9; *hidden*: hidden states
-besides. *copy* is the utterance, *human* the rewrite of the data. recall@10: whether a BM25 search with the text finds the row's
-answer among the answers of QReCC's test part; CAsT has none. Means over seeds; 95 % intervals of the bootstrap over rows, paired
-for differences; *gain*: the share of the teacher's gain in recall@10 over copying.
+teacher wrote for the same turns; *more*: from those of people and from those that the teacher wrote for {others} other turns of
+the training part, in about as many steps; *token*: forward KL with the teacher's distributions, alpha 0.9; *hidden*: hidden
+states besides. *copy* is the utterance, *human* the rewrite of the data. recall@10: whether a BM25 search with the text finds the
+row's answer among the answers of all QReCC turns; CAsT has none. Means over seeds; 95 % intervals of the bootstrap
+over rows, paired for differences; *gain*: the share of the teacher's gain in recall@10 over copying.
 
 """
 Lines = list[dict[str, Any]]
@@ -80,13 +83,14 @@ def main() -> None:
     files = prepared(options)
     test = _lines(files["test"])
     settings = {name: getattr(options, name) for name in ("teacher", "student", "length", "epochs")}
-    settings |= {"rows": len(_lines(files["train"])), "tests": len(test)}
+    settings |= {"rows": len(_lines(files["train"])), "others": len(_lines(files["others"])), "tests": len(test)}
     finished = runs_of(options.name)
     if any(run["settings"] != settings for run in finished.values()):
         raise SystemExit(
             f"results/{options.name}.json has runs of other settings: take another --name, or remove the file."
         )
-    index = Search().index(Rows({name: [row.get(name, "") for row in test] for name in ("answer", "query_id")}))
+    answers = [row.get("answer", "") for row in (*test, *_lines(options.data / "qrecc" / "rewrites.jsonl"))]
+    index = Search().index(Rows({"answer": answers, "query_id": [""] * len(answers)}))
     student = student_of(options, files)
     teacher = teacher_of(options, files)
     texts = {"copy": [row["utterance"] for row in test], "human": [row["rewrite"] for row in test]}
@@ -94,10 +98,7 @@ def main() -> None:
     for system, own in texts.items():
         record = {"settings": settings, "rows": measured(test, own, index)}
         keep(options.name, "Rewriters", f"{system}_0", record, body)
-    lines = _lines(files["train"])
-    targets = written(options, teacher, files["train"], options.work / "teacher_train.jsonl")
-    places = {HUMAN: files["train"], WRITTEN: options.work / "written.jsonl"}
-    _write(places[WRITTEN], [{**row, "rewrite": own} for row, own in zip(lines, targets, strict=True) if own])
+    places, epochs = data_of(options, files, teacher)
     for seed in options.seeds:
         for recipe in options.only:
             folder = options.work / "runs" / f"{recipe}_{seed}"
@@ -107,11 +108,11 @@ def main() -> None:
             live = teacher if options.teacher != embedded_lm.NAME else student
             if live is student and words != ALONE:
                 raise SystemExit(
-                    f"{recipe} reads the teacher's distributions, and embedded_lm has another tokenizer: --only no-kd sequence"
+                    f"{recipe} reads the teacher's distributions, and embedded_lm has another tokenizer: --only no-kd more"
                 )
             paths = [f"data.path={places[data]}", f"data.val_path={files['dev']}", f"data.test_path={files['dev']}"]
             paths += [f"teacher.path={live}", f"student.path={student}", f"paths.cache={options.work / 'cache'}"]
-            paths += [f"data.max_length={options.length}", f"trainer.max_epochs={options.epochs}", f"seed={seed}"]
+            paths += [f"data.max_length={options.length}", f"trainer.max_epochs={epochs[data]}", f"seed={seed}"]
             paths += ["student.lr=1e-3"] if options.student == embedded_t5.NAME else []
             train(folder, [*COMMON, *words, *paths], source=options.source)
             own = written(options, folder / "student", files["test"], folder / "test.jsonl")
@@ -119,17 +120,35 @@ def main() -> None:
             keep(options.name, "Rewriters", folder.name, record, body)
 
 
+def data_of(
+    options: argparse.Namespace, files: Mapping[str, Path], teacher: Path
+) -> tuple[dict[str, Path], dict[str, int]]:
+    """Training files and epochs of the recipes that are to be run."""
+    places, epochs = {HUMAN: files["train"]}, dict.fromkeys((HUMAN, WRITTEN), options.epochs)
+    human, wanted = _lines(files["train"]), {RECIPES[recipe][0] for recipe in options.only}
+    for data, name, others in ((WRITTEN, "train", []), (BOTH, "others", human)):
+        if data in wanted:
+            lines = _lines(files[name])
+            texts = written(options, teacher, files[name], options.work / f"teacher_{name}.jsonl") if lines else []
+            own = [{**row, "rewrite": text} for row, text in zip(lines, texts, strict=True) if text]
+            places[data] = _write(options.work / f"written_{name}.jsonl", [*others, *own])
+            epochs[BOTH] = max(1, round(options.epochs * len(human) / (len(human) + len(own))))
+    return places, epochs
+
+
 def prepared(options: argparse.Namespace) -> dict[str, Path]:
-    """Files of training, validation and test; source: where a row comes from."""
+    """Files of training, validation, test, and of the turns that --rows and --tests left out; source: where a row comes from."""
     qrecc = [{**row, "source": "qrecc"} for row in _lines(options.data / "qrecc" / "rewrites.jsonl")]
     cast = [{**row, "source": f"cast {row['year']}"} for row in _lines(options.data / "cast" / "rewrites.jsonl")]
     recent = [row for row in cast if row["source"] == SOURCES[1]]
     parts = {name: [row for row in qrecc if row["split"] == name] for name in ("train", "dev", "test")}
     parts["train"] += [row for row in cast if row["source"] != SOURCES[1]]
     parts["test"] = [row for row in parts["test"] + recent if row["history"]]
-    for name, count in (("train", options.rows), ("test", options.tests)):
+    parts["others"] = []
+    for name, rest, count in (("train", "others", options.rows), ("test", "rest", options.tests)):
+        drawn = random.Random(0).sample(parts[name], len(parts[name]))
         if count:
-            parts[name] = random.Random(0).sample(parts[name], count)
+            parts[name], parts[rest] = drawn[:count], drawn[count:]
     columns = ("history", "utterance", "rewrite", "answer", "source")
     return {
         name: _write(
@@ -157,8 +176,8 @@ def teacher_of(options: argparse.Namespace, files: Mapping[str, Path]) -> Path:
     if options.teacher == embedded_lm.NAME:
         words = ["task=response", "models=embedded_lm", f"data.max_length={options.length + 64}"]
         files = {
-            name: _write(options.work / f"asked_{name}.jsonl", conversations(_lines(file)))
-            for name, file in files.items()
+            name: _write(options.work / f"asked_{name}.jsonl", conversations(_lines(files[name])))
+            for name in ("train", "dev")
         }
     words += [
         f"data.path={files['train']}",
@@ -191,7 +210,9 @@ def student_of(options: argparse.Namespace, files: Mapping[str, Path]) -> Any:
 
 def texts_of(files: Mapping[str, Path]) -> list[str]:
     """What embedded_t5's tokenizer is trained on."""
-    return [each for row in _lines(files["train"]) for each in (*row.get("history", []), row["rewrite"])]
+    own = [row["rewrite"] for row in _lines(files["train"])]
+    rows = [row for name in ("train", "others") for row in _lines(files[name])]
+    return own + [turn for row in rows for turn in (*row.get("history", []), row["utterance"])]
 
 
 def written(options: argparse.Namespace, model: Path, file: Path, out: Path) -> list[str]:
