@@ -174,7 +174,10 @@ def _placement(losses: LossSet, teacher: TeacherOptions, hardware: Hardware) -> 
 def _micro_batches(train: EncodedSplit, hardware: Hardware, seed: int) -> list[list[int]]:
     """The rows of each forward pass of the first device in an epoch."""
     share = Share(0, hardware.world, hardware.accumulate)
-    return [micro.rows for micro in BucketSampler(train.row_tokens, hardware.step, seed, {}, share)]
+    return [
+        micro.rows
+        for micro in BucketSampler(train.row_tokens, hardware.step, seed, {}, share, targets=train.decoder_tokens)
+    ]
 
 
 def _batch(hardware: Hardware, train: EncodedSplit, micro: Sequence[Sequence[int]], each: float) -> int:
