@@ -7,7 +7,7 @@
 The first line takes google/flan-t5-base and google/flan-t5-small, or --teacher and --student. The other lines need no network:
 SmolLM2 is fine-tuned with task=response and writes the targets of a T5 whose tokenizer is trained on these conversations; or a T5
 of twice the layers and the same tokenizer is fine-tuned. --rows, --tests and --length make the same experiment smaller. The
-teacher is fine-tuned once; each run is a `python train.py` in PATH/runs/<recipe>_<seed>. All systems write the test by
+teacher is fine-tuned once; each run is a `python train.py` in PATH/<--name>/<recipe>_<seed>. All systems write the test by
 scripts/label.py. results/<--name>.json keeps the scores of each test row (seed_runs.py).
 """
 
@@ -18,13 +18,14 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 from results_file import table
+from rewriting_t5 import lines, t5_of, write_lines
 from seed_runs import ROOT, by_recipe, command, estimates, keep, parsed, runs_of, text, train
 
 from mangakd.data.rows import Rows
@@ -53,13 +54,14 @@ SYSTEMS = ("copy", "human", "teacher")
 SOURCES = ("qrecc", "cast 2021")
 SCORES = ("exact_match", "token_f1", "added_terms", "recall@10")
 NOTE = """Training: {rows} turns of QReCC's training part and of CAsT 2019 and 2020; test: {tests} later turns of QReCC's test
-part and of CAsT 2021, apart. Teacher {teacher}, student {student}. Sources of at most {length} tokens, {epochs} epochs in steps
-of 16, greedy texts. *no-kd*: the same student in as many steps, from the rewrites of people; *sequence*: from those that the
-teacher wrote for the same turns; *more*: from those of people and from those that the teacher wrote for {others} other turns of
-the training part, in about as many steps; *token*: forward KL with the teacher's distributions, alpha 0.9; *hidden*: hidden
-states besides. *copy* is the utterance, *human* the rewrite of the data. recall@10: whether a BM25 search with the text finds the
-row's answer among the answers of all QReCC turns; CAsT has none. Means over seeds; 95 % intervals of the bootstrap
-over rows, paired for differences; *gain*: the share of the teacher's gain in recall@10 over copying.
+part and of CAsT 2021, apart. Teacher {teacher}, student {student} ({copies} sentences that a random T5 learnt to copy before).
+Sources of at most {length} tokens, {epochs} epochs in steps of 16, greedy texts. *no-kd*: the same student in as many steps, from
+the rewrites of people; *sequence*: from those that the teacher wrote for the same turns; *more*: from those of people and from
+those that the teacher wrote for {others} other turns of the training part, in about as many steps; *token*: forward KL with the
+teacher's distributions, alpha 0.9; *hidden*: hidden states besides. *copy* is the utterance, *human* the rewrite of the data.
+recall@10: whether a BM25 search with the text finds the row's answer among the answers of all QReCC turns; CAsT has none. Means
+over seeds; 95 % intervals of the bootstrap over rows, paired for differences; *gain*: the share of the teacher's gain in
+recall@10 over copying.
 
 """
 Lines = list[dict[str, Any]]
@@ -76,20 +78,24 @@ def main() -> None:
         "tests": (0, "turns of the test part, drawn at random; 0: all"),
         "length": (256, "tokens of a source"),
         "epochs": (4, "of the student"),
+        "copies": (
+            0,
+            "sentences of wiki that embedded_t5 learns to copy before (rewriting_copies.py); 0: it stays random",
+        ),
         "name": ("rewriting", "of the file of results"),
     }
     options = parsed(__doc__, "the folder with qrecc and cast", RECIPES, more)
     options.work.mkdir(parents=True, exist_ok=True)
     files = prepared(options)
-    test = _lines(files["test"])
-    settings = {name: getattr(options, name) for name in ("teacher", "student", "length", "epochs")}
-    settings |= {"rows": len(_lines(files["train"])), "others": len(_lines(files["others"])), "tests": len(test)}
+    test = lines(files["test"])
+    settings = {name: getattr(options, name) for name in ("teacher", "student", "length", "epochs", "copies")}
+    settings |= {"rows": len(lines(files["train"])), "others": len(lines(files["others"])), "tests": len(test)}
     finished = runs_of(options.name)
     if any(run["settings"] != settings for run in finished.values()):
         raise SystemExit(
             f"results/{options.name}.json has runs of other settings: take another --name, or remove the file."
         )
-    answers = [row.get("answer", "") for row in (*test, *_lines(options.data / "qrecc" / "rewrites.jsonl"))]
+    answers = [row.get("answer", "") for row in (*test, *lines(options.data / "qrecc" / "rewrites.jsonl"))]
     index = Search().index(Rows({"answer": answers, "query_id": [""] * len(answers)}))
     student = student_of(options, files)
     teacher = teacher_of(options, files)
@@ -101,7 +107,7 @@ def main() -> None:
     places, epochs = data_of(options, files, teacher)
     for seed in options.seeds:
         for recipe in options.only:
-            folder = options.work / "runs" / f"{recipe}_{seed}"
+            folder = options.work / options.name / f"{recipe}_{seed}"
             if folder.name in finished:
                 continue
             data, words = RECIPES[recipe]
@@ -125,21 +131,21 @@ def data_of(
 ) -> tuple[dict[str, Path], dict[str, int]]:
     """Training files and epochs of the recipes that are to be run."""
     places, epochs = {HUMAN: files["train"]}, dict.fromkeys((HUMAN, WRITTEN), options.epochs)
-    human, wanted = _lines(files["train"]), {RECIPES[recipe][0] for recipe in options.only}
+    human, wanted = lines(files["train"]), {RECIPES[recipe][0] for recipe in options.only}
     for data, name, others in ((WRITTEN, "train", []), (BOTH, "others", human)):
         if data in wanted:
-            lines = _lines(files[name])
-            texts = written(options, teacher, files[name], options.work / f"teacher_{name}.jsonl") if lines else []
-            own = [{**row, "rewrite": text} for row, text in zip(lines, texts, strict=True) if text]
-            places[data] = _write(options.work / f"written_{name}.jsonl", [*others, *own])
+            turns = lines(files[name])
+            texts = written(options, teacher, files[name], options.work / f"teacher_{name}.jsonl") if turns else []
+            own = [{**row, "rewrite": text} for row, text in zip(turns, texts, strict=True) if text]
+            places[data] = write_lines(options.work / f"written_{name}.jsonl", [*others, *own])
             epochs[BOTH] = max(1, round(options.epochs * len(human) / (len(human) + len(own))))
     return places, epochs
 
 
 def prepared(options: argparse.Namespace) -> dict[str, Path]:
     """Files of training, validation, test, and of the turns that --rows and --tests left out; source: where a row comes from."""
-    qrecc = [{**row, "source": "qrecc"} for row in _lines(options.data / "qrecc" / "rewrites.jsonl")]
-    cast = [{**row, "source": f"cast {row['year']}"} for row in _lines(options.data / "cast" / "rewrites.jsonl")]
+    qrecc = [{**row, "source": "qrecc"} for row in lines(options.data / "qrecc" / "rewrites.jsonl")]
+    cast = [{**row, "source": f"cast {row['year']}"} for row in lines(options.data / "cast" / "rewrites.jsonl")]
     recent = [row for row in cast if row["source"] == SOURCES[1]]
     parts = {name: [row for row in qrecc if row["split"] == name] for name in ("train", "dev", "test")}
     parts["train"] += [row for row in cast if row["source"] != SOURCES[1]]
@@ -151,7 +157,7 @@ def prepared(options: argparse.Namespace) -> dict[str, Path]:
             parts[name], parts[rest] = drawn[:count], drawn[count:]
     columns = ("history", "utterance", "rewrite", "answer", "source")
     return {
-        name: _write(
+        name: write_lines(
             options.work / f"{name}.jsonl", [{key: row[key] for key in columns if row.get(key)} for row in rows]
         )
         for name, rows in parts.items()
@@ -170,13 +176,13 @@ def teacher_of(options: argparse.Namespace, files: Mapping[str, Path]) -> Path:
     words = ["task=rewrite", f"data.max_length={options.length}", "student=t5_tiny", "task.generate=0"]
     if options.teacher == embedded_t5.NAME:
         path, fit = (
-            embedded_t5.folder(texts_of(files), cache, sizes=LARGER),
+            t5_of(options, files, cache / "larger", LARGER),
             ["teacher.fit.epochs=10", "teacher.fit.lr=1e-3"],
         )
     if options.teacher == embedded_lm.NAME:
         words = ["task=response", "models=embedded_lm", f"data.max_length={options.length + 64}"]
         files = {
-            name: _write(options.work / f"asked_{name}.jsonl", conversations(_lines(files[name])))
+            name: write_lines(options.work / f"asked_{name}.jsonl", conversations(lines(files[name])))
             for name in ("train", "dev")
         }
     words += [
@@ -205,14 +211,7 @@ def student_of(options: argparse.Namespace, files: Mapping[str, Path]) -> Any:
     """embedded_t5 has a tokenizer of the training texts; other students are as they were published."""
     if options.student != embedded_t5.NAME:
         return options.student
-    return embedded_t5.folder(texts_of(files), options.work / "cache")
-
-
-def texts_of(files: Mapping[str, Path]) -> list[str]:
-    """What embedded_t5's tokenizer is trained on."""
-    own = [row["rewrite"] for row in _lines(files["train"])]
-    rows = [row for name in ("train", "others") for row in _lines(files[name])]
-    return own + [turn for row in rows for turn in (*row.get("history", []), row["utterance"])]
+    return t5_of(options, files, options.work / "cache", embedded_t5.SIZES)
 
 
 def written(options: argparse.Namespace, model: Path, file: Path, out: Path) -> list[str]:
@@ -230,8 +229,8 @@ def written(options: argparse.Namespace, model: Path, file: Path, out: Path) -> 
     else:
         words += ["rewriting.examples=[]"]
     subprocess.run([sys.executable, "scripts/label.py", *words], cwd=options.source, check=True)
-    texts = {row["row"]: row["rewrite"] for row in _lines(out)}
-    return [texts.get(number, "") for number in range(1, len(_lines(file)) + 1)]
+    texts = {row["row"]: row["rewrite"] for row in lines(out)}
+    return [texts.get(number, "") for number in range(1, len(lines(file)) + 1)]
 
 
 def measured(test: Lines, texts: Sequence[str], index: Any) -> dict[str, list[Any]]:
@@ -272,15 +271,6 @@ def _values(own: Sequence[Any], source: str, score: str) -> np.ndarray:
     chosen = [i for i, name in enumerate(own[0]["rows"]["source"]) if name == source]
     values = [[run["rows"][score][i] for i in chosen] for run in own]
     return np.array([np.mean(each) for each in zip(*values, strict=True) if None not in each])
-
-
-def _write(file: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return file
-
-
-def _lines(file: Path) -> Lines:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 if __name__ == "__main__":

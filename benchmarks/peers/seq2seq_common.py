@@ -1,8 +1,8 @@
 """What the peers of encoder–decoders share: a model, rows of a conversation and its rewrite, and the clock of common.py.
 
 The model is a folder, of T5's shape and random weights. The rows are JSON lines with `turns` and `rewrite`; a source is the
-turns, joined by SEPARATOR, and all of them fit. All sides take the same number of steps, each of as many rows. They differ in the rows
-that share a step, so the tokens of the steps inside the window are counted.
+turns, joined by SEPARATOR, and all of them fit. All sides take steps of as many rows. They differ in the rows that share a step,
+so the tokens of the steps inside the window are counted.
 """
 
 from __future__ import annotations
