@@ -95,7 +95,7 @@ def _base(title: str) -> str:
 
 
 def main() -> None:
-    options = parse(__doc__.splitlines()[0], "with qrecc and cast", "accelerate", 0, "seq2seq_peers")
+    options = parse(__doc__.splitlines()[0], "with qrecc and cast", "accelerate", None, "seq2seq_peers")
     titles = {
         f"{model}: {variant}{mark}": (model, variant, mark)
         for model in MODELS
