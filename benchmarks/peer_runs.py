@@ -19,13 +19,17 @@ Line = dict[str, Any]
 QUIET = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def parse(description: str, data: str, peer: str, rows: int, name: str) -> argparse.Namespace:
-    """The command line. data: the folder that it names. peer: the package of the other Python. name: of the result."""
+def parse(description: str, data: str, peer: str, rows: int | None, name: str) -> argparse.Namespace:
+    """The command line. data: the folder that it names. peer: the package of the other Python. name: of the result.
+
+    rows: the default of --rows; None where there is no such option.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", required=True, help=f"the folder {data}")
     parser.add_argument("--peers-python", required=True, help=f"a Python with {peer}")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=rows)
+    if rows is not None:
+        parser.add_argument("--rows", type=int, default=rows)
     parser.add_argument("--name", default=f"{name}_{date.today().isoformat()}", help="writes results/NAME.json and .md")
     options = parser.parse_args()
     print(f"{machine()['cpu']}, {machine()['cores']} cores", flush=True)

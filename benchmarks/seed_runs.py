@@ -36,7 +36,7 @@ PATHS = (
 
 
 def parsed(
-    doc: str | None, data: str, recipes: Collection[str], more: Mapping[str, tuple[str, str]] | None = None
+    doc: str | None, data: str, recipes: Collection[str], more: Mapping[str, tuple[Any, str]] | None = None
 ) -> argparse.Namespace:
     """The words of such a benchmark. data: what --data is. more: words of its own → default and help."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -46,7 +46,7 @@ def parsed(
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--source", type=Path, default=ROOT, help="folder of train.py: a copy, when this one is edited")
     for name, (default, what) in (more or {}).items():
-        parser.add_argument(f"--{name}", default=default, help=what)
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=what)
     return parser.parse_args()
 
 

@@ -10,6 +10,7 @@ from mangakd.core.errors import UserError
 from mangakd.core.invocation import command
 from mangakd.labelling.forms import Answers, Form, Rewrites, Turns
 from mangakd.labelling.label import Options, label, read_prompts
+from mangakd.labelling.machine import OnThisMachine
 from mangakd.models.generation import Sampling
 from mangakd.training.callbacks.progress import progress
 
@@ -24,13 +25,18 @@ def run(config: DictConfig) -> None:
     out = Path(str(config.out)).expanduser()
     if out.suffix.lower() not in (".jsonl", ".ndjson"):
         raise UserError(f"out={out} must end with .jsonl: answers are written line by line.")
-    sampling = Sampling(float(config.temperature), float(config.top_p), config.max_new_tokens)
+    sampling = Sampling(float(config.temperature), float(config.top_p), config.max_new_tokens, config.min_new_tokens)
     form = _form(config)
     options = Options(sampling, config.samples, config.seed, form, config.cut)
     rows = read_prompts(config.data.path, OmegaConf.to_container(config.data.columns), form)  # type: ignore[arg-type]
     if OmegaConf.is_missing(config.provider, "path"):
         raise UserError("provider.path is not set: give the model that writes, a folder, a hub id or embedded_lm.")
     provider = instantiate(config.provider, _convert_="all")
+    if sampling.min_new_tokens and not isinstance(provider, OnThisMachine):
+        raise UserError(
+            f"min_new_tokens={sampling.min_new_tokens} is for models on this machine: set provider=local or provider=seq2seq, or "
+            "leave it out."
+        )
     label(rows, provider, options, out, Path(config.paths.cache).expanduser(), progress)
 
 

@@ -22,12 +22,16 @@ from mangakd.data.tokens import Concatenation, Selection, Sequences
 
 
 class Sides(NamedTuple):
-    """Sequences as both models read them. `teacher` is `student` again when one tokenizer serves both. pads: padding ids."""
+    """Sequences as both models read them. `teacher` is `student` again when one tokenizer serves both. pads: padding ids.
+
+    sources: whether an encoder reads the tokens before the targets, and a decoder the targets.
+    """
 
     student: Sequences
     teacher: Sequences
     student_pad: int
     teacher_pad: int
+    sources: bool = False
 
     @property
     def shared(self) -> bool:
@@ -36,7 +40,7 @@ class Sides(NamedTuple):
     @property
     def of_teacher(self) -> "Sides":
         """The teacher's reading on both sides, for a teacher that is fine-tuned."""
-        return Sides(self.teacher, self.teacher, self.teacher_pad, self.teacher_pad)
+        return Sides(self.teacher, self.teacher, self.teacher_pad, self.teacher_pad, self.sources)
 
 
 class Tokenise(Protocol):
@@ -140,6 +144,11 @@ class EncodedSplit:
         Rows that own several sequences count as if each had as many as the row with the most.
         """
         return self.lengths(self.student).astype(np.int64) * self.units["sequences"].max(initial=1)
+
+    @property
+    def decoder_tokens(self) -> np.ndarray | None:
+        """(N) how many of a row's tokens a decoder reads, apart from those that an encoder reads; None without an encoder."""
+        return self.units["targets"] if self.sides.sources else None
 
     @property
     def sequences(self) -> "EncodedSplit":

@@ -25,7 +25,7 @@ class TrainLoader:
         pin_memory: bool = False,
     ) -> None:  # fmt: skip
         share = share or Share()
-        self._sampler = BucketSampler(split.row_tokens, step, seed, split.units, share)
+        self._sampler = BucketSampler(split.row_tokens, step, seed, split.units, share, targets=split.decoder_tokens)
         self._accumulate = share.accumulate
         self._given = 0  # micro-batches
         self._split, self._workers = split, workers

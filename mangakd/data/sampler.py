@@ -47,7 +47,7 @@ class MicroBatch(NamedTuple):
 
 @dataclass
 class BucketSampler:
-    """Micro-batches of one epoch from step `start` on, for one process."""
+    """Micro-batches of one epoch from step `start` on, for one process. targets: as of `RowSteps.cut`."""
 
     lengths: np.ndarray
     step: StepSize
@@ -56,6 +56,7 @@ class BucketSampler:
     share: Share = Share()
     epoch: int = 0
     start: int = 0
+    targets: np.ndarray | None = None
 
     @cached_property
     def steps(self) -> int:
@@ -72,7 +73,7 @@ class BucketSampler:
     def order(self) -> list[list[int]]:
         """The rows of each step of the epoch, for all processes together."""
         rng = np.random.default_rng([self.seed, self.epoch])
-        steps = self.step.cut(self.lengths, rng)
+        steps = self.step.cut(self.lengths, rng, self.targets)
         return [steps[i].tolist() for i in rng.permutation(len(steps))]
 
     def dealt(self, rows: list[int]) -> Iterator[MicroBatch]:

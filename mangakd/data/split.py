@@ -34,7 +34,7 @@ def split_off(rows: Rows, names: Sequence[str], seed: int, columns: Columns) -> 
     for name in names:
         part = _draw(order, size, together, left, classes, used_rows) if len(order) > size * len(names) else []
         if not part:
-            raise UserError(_too_few(rows, len(groups), names))
+            raise UserError(_too_few(rows, len(groups), names, columns))
         parts[name] = rows.take(sorted(part))
     parts["train"] = rows.take([i for i in range(len(rows)) if i not in used_rows])
     copies = len(rows) - len(equal_texts(rows, columns))
@@ -72,12 +72,16 @@ def _draw(
     return part
 
 
-def _too_few(rows: Rows, different: int, names: Sequence[str]) -> str:
+def _too_few(rows: Rows, different: int, names: Sequence[str], columns: Columns) -> str:
     keys = " and ".join(KEYS[name] for name in names)
-    texts = "" if different == len(rows) else f" of {different} different texts"
+    alike = different == len(equal_texts(rows, columns))
+    texts = (
+        "" if different == len(rows) else f" of {different} {'different texts' if alike else 'conversations or groups'}"
+    )
+    left = " with every class left in train" if strata(columns) else ""
+    count = "1 row" if len(rows) == 1 else f"{len(rows)} rows"
     return (
-        f"{rows.origin} has {len(rows)} rows{texts}, too few to split {' and '.join(names)} off with every class left in train. "
-        f"Add rows, or set {keys}."
+        f"{rows.origin} has {count}{texts}, too few to split {' and '.join(names)} off{left}. Add rows, or set {keys}."
     )
 
 

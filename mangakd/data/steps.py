@@ -3,6 +3,10 @@
 Bucketing by rows: the epoch's permutation is cut into pools, each pool is sorted by length and cut into steps. On CLINC150 at
 batch 64 a text is padded to 11.3 tokens, in random order to 21.5 (benchmarks/results).
 
+An encoder–decoder pads sources and targets apart. Its pools are sorted by the source, groups of about GROUP rows of a pool are
+sorted by the target, and then cut into steps. On QReCC and CAsT at batch 16 this computes 1.09 times the tokens that there are,
+sorted by the sum of both lengths 1.14, in random order 2.07.
+
 Bucketing by tokens: all rows of the epoch are sorted by length and cut where the next row would not fit. The number of steps must
 be the same in every epoch, because the learning rate's schedule and Lightning read it before training. Pools would change it with
 the permutation. So lengths are rounded up by at most a sixteenth, rows of one rounded length come in random order, and the cuts
@@ -17,6 +21,7 @@ from typing import Any
 import numpy as np
 
 POOL = 100  # steps sorted together: more pads less, fewer mixes more
+GROUP = 64  # rows of similar sources that are sorted by their targets
 FINENESS = 16  # a length is rounded up by less than its 16th part
 
 
@@ -42,15 +47,20 @@ class RowSteps:
         """The steps of an epoch. lengths: tokens of each row, (N)."""
         return -(-len(lengths) // self.rows)
 
-    def cut(self, lengths: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-        """The rows of each step of an epoch; the steps themselves are in the order of their pools and lengths."""
-        rows = rng.permutation(len(lengths))
-        pool = POOL * self.rows
-        return [step for i in range(0, len(rows), pool) for step in self._bucket(rows[i : i + pool], lengths)]
+    def cut(self, lengths: np.ndarray, rng: np.random.Generator, targets: np.ndarray | None = None) -> list[np.ndarray]:
+        """The rows of each step of an epoch; the steps themselves are in the order of their pools and lengths.
 
-    def _bucket(self, rows: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
-        rows = rows[np.argsort(lengths[rows], kind="stable")]
-        return [rows[i : i + self.rows] for i in range(0, len(rows), self.rows)]
+        targets (N): how many of a row's tokens a decoder reads, apart from those of the encoder; None without an encoder.
+        """
+        rows = rng.permutation(len(lengths))
+        sources = lengths if targets is None else lengths - targets
+        groups = [
+            group
+            for pool in _parts(rows, POOL * self.rows)
+            for group in _parts(_sorted(pool, sources), max(GROUP // self.rows, 1) * self.rows)
+        ]
+        ordered = groups if targets is None else [_sorted(group, targets) for group in groups]
+        return [step for group in ordered for step in _parts(group, self.rows)]
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,8 @@ class TokenSteps:
     def count(self, lengths: np.ndarray) -> int:
         return len(self._starts(np.sort(_rounded(lengths))))
 
-    def cut(self, lengths: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    def cut(self, lengths: np.ndarray, rng: np.random.Generator, targets: np.ndarray | None = None) -> list[np.ndarray]:
+        """By the sum of all lengths, which bounds a batch."""
         rounded, rows = _rounded(lengths), rng.permutation(len(lengths))
         rows = rows[np.argsort(rounded[rows], kind="stable")]
         return np.split(rows, self._starts(rounded[rows])[1:])
@@ -94,6 +105,14 @@ class TokenSteps:
         """The place after the step that begins at `start`: each further row makes room for fewer, as it is as long or longer."""
         places = range(start, len(lengths))
         return start + bisect_right(places, 0, key=lambda place: place + 1 - start - self.most(int(lengths[place])))
+
+
+def _sorted(rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    return rows[np.argsort(lengths[rows], kind="stable")]
+
+
+def _parts(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
 StepSize = RowSteps | TokenSteps

@@ -119,7 +119,8 @@ def _log(lacking: Mapping[str, int], sampling: Sampling) -> None:
 
 def _settings(options: Options) -> dict[str, Any]:
     plain = {name: value for name, value in vars(options).items() if name not in ("sampling", "form")}
-    return {**vars(options.sampling), **plain, **options.form.settings}
+    sampling = {name: value for name, value in vars(options.sampling).items() if name != "min_new_tokens" or value}
+    return {**sampling, **plain, **options.form.settings}
 
 
 def _hash(value: Messages | str) -> str:

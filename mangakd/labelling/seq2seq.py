@@ -89,7 +89,10 @@ class Seq2Seq(OnThisMachine):
             return [[each] for each in writer.write(self._model, sources, sampling, seeds, self.tokens)]
         # Twice the texts that are wanted, where there are as many beams: some differ in their tokens alone.
         count = min(2 * self.best, self.beams)
-        return writer.beams(self._model, sources, self.beams, count, sampling.max_new_tokens, self.tokens)
+        least = sampling.min_new_tokens
+        return writer.beams(
+            self._model, sources, self.beams, count, sampling.max_new_tokens, self.tokens, min_new_tokens=least
+        )
 
     def _answer(self, texts: Sequence[Written]) -> Answer:
         """The `best` different texts that ended, or the first text where none did."""

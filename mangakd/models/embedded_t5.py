@@ -11,7 +11,7 @@ Sources: Olsson et al. 2022, arXiv:2209.11895 (the circuit); Trockman and Kolter
 trained models have).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +41,15 @@ def of_shop(cache: Path) -> Path:
     return folder([text for turn in turns for text in (turn.utterance, *turn.rewrites, turn.answer)], cache)
 
 
-def folder(texts: Sequence[str], cache: Path, seed: int = 0) -> Path:
-    """A folder with config, weights and the tokenizer of `texts` in `cache`, made at the first call."""
+def folder(texts: Sequence[str], cache: Path, seed: int = 0, sizes: Mapping[str, Any] | None = None) -> Path:
+    """A folder with config, weights and the tokenizer of `texts` in `cache`, made at the first call. sizes: null, SIZES."""
+    sizes = SIZES if sizes is None else sizes
 
     def make(folder: Path) -> None:
         tokenizer = train_tokenizer(texts)
-        save(lambda: copying(AutoModelForSeq2SeqLM.from_config(config(tokenizer))), tokenizer, seed, folder)
+        save(lambda: copying(AutoModelForSeq2SeqLM.from_config(config(tokenizer, sizes))), tokenizer, seed, folder)
 
-    place = cache / "models" / f"t5-{digest(texts, SIZES, _SURE, _MATCH, seed)}"
+    place = cache / "models" / f"t5-{digest(texts, sizes, _SURE, _MATCH, seed)}"
     return made_once(place, "making a tiny encoder–decoder", make)
 
 
@@ -62,11 +63,11 @@ def train_tokenizer(texts: Sequence[str]) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=LONGEST, **MARKS)
 
 
-def config(tokenizer: Any) -> T5Config:
+def config(tokenizer: Any, sizes: Mapping[str, Any] = SIZES) -> T5Config:
     """Of a model that reads with this tokenizer."""
     ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "eos_token_id")}
     start = tokenizer.pad_token_id
-    return T5Config(**{**SIZES, **ids, "decoder_start_token_id": start, "vocab_size": len(tokenizer)})
+    return T5Config(**{**sizes, **ids, "decoder_start_token_id": start, "vocab_size": len(tokenizer)})
 
 
 @torch.no_grad()

@@ -37,12 +37,14 @@ class Sampling:
     """temperature: 0 takes the most probable token; above 0, tokens are drawn from softmax(logits / temperature).
 
     top_p: tokens are drawn from the most probable ones, whose probabilities add up to it, in (0, 1].
-    max_new_tokens: a text ends here if the model has not ended it. Raises UserError for an option outside its range.
+    max_new_tokens: a text ends here if the model has not ended it. min_new_tokens: a text does not end before it has so many.
+    Raises UserError for an option outside its range.
     """
 
     temperature: float = 0.0
     top_p: float = 1.0
     max_new_tokens: int = 256
+    min_new_tokens: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
@@ -51,10 +53,17 @@ class Sampling:
             raise UserError(f"top_p={self.top_p} must be in (0, 1].")
         if not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
             raise UserError(f"max_new_tokens={self.max_new_tokens} must be a whole number from 1 on.")
+        check_least(self.min_new_tokens, self.max_new_tokens)
 
     @property
     def draws(self) -> bool:
         return self.temperature > 0
+
+
+def check_least(least: int, most: int, key: str = "min_new_tokens", of_most: str = "max_new_tokens") -> None:
+    """Raises UserError for a minimum of new tokens that is no number, or that no text can have. key, of_most: their options."""
+    if not isinstance(least, int) or isinstance(least, bool) or not 0 <= least <= most:
+        raise UserError(f"{key}={least} must be a whole number from 0 to {of_most}={most}.")
 
 
 GREEDY = Sampling()
@@ -142,7 +151,7 @@ class Writer:
 
     def _choice(self, sampling: Sampling, seeds: list[int], width: int, most: int) -> LogitsProcessorList:
         """How the next token is chosen from the logits: `generate` then takes the largest score."""
-        processors: list[Any] = [Known(self.vocabulary)]
+        processors: list[Any] = self._rules(sampling.min_new_tokens, width)
         if sampling.draws:
             processors.append(TemperatureLogitsWarper(float(sampling.temperature)))
             if sampling.top_p < 1:
@@ -150,6 +159,10 @@ class Writer:
             numbers = np.stack([np.random.default_rng(seed).random(most) for seed in seeds])
             processors.append(_Draw(torch.from_numpy(numbers), width))
         return LogitsProcessorList(processors)
+
+    def _rules(self, least: int, width: int) -> list[Any]:
+        """What no text may have: unknown tokens, and an end before `least` tokens after the first `width`."""
+        return [Known(self.vocabulary), *([_AtLeast(self.stops, width + least)] if least else [])]
 
 
 def positions_of(model: Any) -> int:
@@ -175,6 +188,18 @@ class Known(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         scores[:, self._vocabulary :] = float("-inf")
+        return scores
+
+
+class _AtLeast(LogitsProcessor):
+    """Rules out the tokens that end a text until it has `width` tokens, those before the new ones included."""
+
+    def __init__(self, stops: Sequence[int], width: int) -> None:
+        self._stops, self._width = [*stops], width
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if input_ids.shape[1] < self._width:
+            scores[:, self._stops] = float("-inf")
         return scores
 
 

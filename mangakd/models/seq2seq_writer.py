@@ -1,8 +1,8 @@
 """Targets that a model with an encoder and a decoder writes after sources: in batches, with a cache, or by beam search.
 
 As models/generation.py has it, a row's text depends on its source, its seed and the options alone, in fp32. Sources are padded on
-the right and read once. Of the model's generation_config only the tokens that end a text are read; a length penalty, a minimum or
-tokens that are forced would make another distribution. Beams are ranked by the mean log-probability of their tokens.
+the right and read once. Of the model's generation_config only the tokens that end a text are read; its length penalty, its
+minimum or tokens that are forced would make another distribution. Beams are ranked by the mean log-probability of their tokens.
 """
 
 import sys
@@ -15,7 +15,6 @@ from transformers import DynamicCache, EncoderDecoderCache, LogitsProcessorList
 from mangakd.core.errors import UserError
 from mangakd.models.generation import (
     TOKENS,
-    Known,
     Sampling,
     Writer,
     Written,
@@ -37,6 +36,7 @@ class Seq2SeqWriter(Writer):
     def beams(
         self, model: Any, sources: Sequence[Sequence[int]], beams: int, best: int, max_new_tokens: int,
         tokens: int = TOKENS, advance: Callable[[int], object] = lambda rows: None, longest: int | None = None,
+        min_new_tokens: int = 0,
     ) -> list[list[Written]]:  # fmt: skip
         """For each source the `best` texts of a search with `beams` beams, the best one first; texts may be alike.
 
@@ -50,7 +50,7 @@ class Seq2SeqWriter(Writer):
             for rows in in_batches([len(source) for source in sources], most, tokens // beams, positions):
                 ids = self._generate(
                     model, padded([sources[i] for i in rows], self.pad, left=False),
-                    LogitsProcessorList([Known(self.vocabulary)]), max_new_tokens=max(most[i] for i in rows),
+                    LogitsProcessorList(self._rules(min_new_tokens, START)), max_new_tokens=max(most[i] for i in rows),
                     num_beams=beams, num_return_sequences=best,
                 )  # fmt: skip
                 new = ids[:, START:].tolist()

@@ -104,7 +104,8 @@ class Job:
     in 4 bits with four_bit); null trains everything. eval_examples: run through student and teacher after each epoch.
     teacher_length: tokens of an example as the teacher reads it; 0: `length`. student_queries, teacher_queries: texts of
     `query_length` tokens that a model of late interaction reads beside each example. mined: texts that the teacher reads
-    once, before the training.
+    once, before the training. target: how many tokens of `length` a decoder reads, apart from the encoder's; longest_target: of
+    the longest batch.
     """
 
     name: str
@@ -130,6 +131,8 @@ class Job:
     student_queries: float = 0.0
     teacher_queries: float = 0.0
     mined: int = 0
+    target: int = 0
+    longest_target: int = 0
 
     def __post_init__(self) -> None:
         one_of("hardware.precision", self.precision, PRECISIONS)
@@ -156,6 +159,11 @@ class Job:
     def tokens(self) -> int:
         """Of one micro-batch on one device, as the student reads it."""
         return self.batch * self.length + math.ceil(self.batch * self.student_queries * self.query_length)
+
+    @property
+    def targets(self) -> int:
+        """Of these tokens, those that a decoder reads."""
+        return self.batch * self.target
 
     @property
     def in_memory(self) -> bool:

@@ -42,7 +42,8 @@ def memory(student: Model, teacher: Model | None, machine: Machine, job: Job) ->
 def _longest(job: Job) -> Job:
     """The job with all batches as large as the longest one."""
     length = max(job.length, job.longest)
-    return replace(job, length=length, batch=max(job.budget // length, 1) if job.budget else job.batch)
+    target = max(job.target, job.longest_target)
+    return replace(job, length=length, target=target, batch=max(job.budget // length, 1) if job.budget else job.batch)
 
 
 def usable(machine: Machine) -> float:
@@ -69,7 +70,7 @@ def states(student: Model, job: Job) -> dict[str, float]:
 def _frozen(student: Model, job: Job) -> float:
     """Bytes of the weights under adapters (training/hardware.py `frozen`); matrices in 4 bits if asked."""
     size, count = 2 if job.precision.startswith("bf16") else 4, student.parameters - student.whole
-    return size * count if not job.four_bit else FOUR_BIT * student.matrices + size * (count - student.matrices)
+    return size * count if not job.four_bit else FOUR_BIT * student.multiplied + size * (count - student.multiplied)
 
 
 def _copies(student: Model, machine: Machine, job: Job) -> float:
@@ -78,21 +79,50 @@ def _copies(student: Model, machine: Machine, job: Job) -> float:
         return 0.0
     if job.lora is not None:
         return 2 * job.lora * student.adapter
-    return 2 * (student.matrices + student.head)
+    return 2 * (student.multiplied + student.head)
 
 
 def activations(student: Model, machine: Machine, job: Job) -> float:
     """Kept for backward, and the gradients of the layer that backward is in."""
-    each = job.tokens * activation_bytes(student, machine, job)
-    working = job.tokens * job.width * (4 * student.hidden + 2 * student.intermediate)
+    layers = _layers(student, machine, job)
+    working = _working(student, job)
     if not job.checkpointing:
-        return student.layers * each + working
+        return sum(count * each for count, _, each in layers) + working
     # The input of each layer, and one layer computed again.
-    return student.layers * job.tokens * _residual(machine, job) * student.hidden + each + working
+    inputs = sum(count * tokens for count, tokens, _ in layers) * _residual(machine, job) * student.hidden
+    return inputs + max(each for *_, each in layers) + working
 
 
-def activation_bytes(model: Model, machine: Machine, job: Job) -> float:
-    """Bytes that one layer keeps for one token, per number `width` but where said.
+def _layers(model: Model, machine: Machine, job: Job) -> list[tuple[int, int, float]]:
+    """Of each stack of layers (how many, tokens that they read, bytes that one layer keeps)."""
+    if model.decoder is None:
+        return [(model.layers, job.tokens, job.tokens * activation_bytes(model, machine, job))]
+    sources, targets, source = job.tokens - job.targets, job.targets, job.length - job.target
+    own = activation_bytes(replace(model, intermediate=model.decoder.intermediate), machine, job, job.target)
+    keys = sources * job.width * 2 * model.heads * model.head_size
+    return [
+        (model.layers, sources, sources * activation_bytes(model, machine, job, source)),
+        (model.decoder.layers, targets, targets * (own + _cross_bytes(model, machine, job, source)) + keys),
+    ]
+
+
+def _cross_bytes(model: Model, machine: Machine, job: Job, keys: int) -> float:
+    """What a decoder's layer keeps more for one target token: its norm, the query's input, the query, attention's output."""
+    residual, attended = _residual(machine, job), model.heads * model.head_size
+    copy = 1 if residual > job.width else 0
+    maps = MAPS * model.heads * keys if model.eager or machine.accelerator != "gpu" else 0
+    return job.width * ((1 + copy) * model.hidden + 2 * attended) + residual * model.hidden + maps
+
+
+def _working(model: Model, job: Job) -> float:
+    """Of the layer that a pass is in: the larger one of encoder and decoder."""
+    stacks = [(job.tokens - job.targets if model.decoder else job.tokens, model.intermediate)]
+    stacks += [(job.targets, model.decoder.intermediate)] if model.decoder else []
+    return max(tokens * job.width * (4 * model.hidden + 2 * intermediate) for tokens, intermediate in stacks)
+
+
+def activation_bytes(model: Model, machine: Machine, job: Job, keys: int = 0) -> float:
+    """Bytes that one layer keeps for one token, per number `width` but where said. keys: tokens that it attends to; 0: all.
 
     BERT: inputs of the matrices (query, key and value share one), query, key, value, attention's output, GELU's input
     and output; LayerNorm's inputs, as wide as the residual stream; masks of two dropouts, a byte each on a GPU.
@@ -106,9 +136,11 @@ def activation_bytes(model: Model, machine: Machine, job: Job) -> float:
     autocast = residual > width
     if model.gated:
         inputs = 2 + (3 if autocast else 0)
-        return width * (inputs * hidden + 4 * attended + 4 * model.intermediate) + 2 * (4 + residual) * hidden
+        maps = MAPS * model.heads * (keys or job.length) if model.eager else 0
+        return width * (inputs * hidden + 4 * attended + 4 * model.intermediate) + 2 * (4 + residual) * hidden + maps
     inputs = 2 + (2 if autocast else 0)
-    masks = 2 * hidden if machine.accelerator == "gpu" else 2 * width * hidden + MAPS * model.heads * job.length
+    fused = machine.accelerator == "gpu" and not model.eager
+    masks = 2 * hidden if fused else 2 * width * hidden + MAPS * model.heads * (keys or job.length)
     return width * (inputs * hidden + 4 * attended + 2 * model.intermediate) + 2 * residual * hidden + masks
 
 
@@ -125,7 +157,8 @@ def logits(student: Model, job: Job) -> float:
     and the teacher's log-probabilities, the teacher's probabilities and logits. Stored ones are a few for each token,
     and add the student's log-probabilities alone. For a vocabulary of 128k this is gigabytes.
     """
-    cells = student.outputs * (job.tokens if student.per_token else job.batch)
+    tokens = job.targets if student.decoder else job.tokens
+    cells = student.outputs * (tokens if student.per_token else job.batch)
     hard = job.width + 4 + (4 + job.width)
     soft = 0
     if job.soft_targets and job.teacher != "none":
@@ -152,7 +185,7 @@ def _teacher(teacher: Model | None, machine: Machine, job: Job) -> float:
         weights = weights / machine.devices + (2 * teacher.layer + teacher.outside) * size
     elif job.mixed and job.teacher_dtype == "float32":
         weights += 2 * teacher.layer  # autocast does not keep copies of weights that do not learn
-    return weights + job.tokens * job.width * (4 * teacher.hidden + 2 * teacher.intermediate)
+    return weights + _working(teacher, job)
 
 
 def _communication(student: Model, machine: Machine, job: Job) -> float:

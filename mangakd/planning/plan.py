@@ -71,8 +71,13 @@ class Estimate:
 def estimate(student: Model, teacher: Model | None, machine: Machine, job: Job) -> Estimate:
     """The plan of one run. teacher: null where it is not a model here (an API, or no distillation).
 
-    Raises UserError where the job has a teacher in memory and none is given.
+    Raises UserError where the job has a teacher in memory and none is given, and where target tokens and models do not fit.
     """
+    if any((each.decoder is not None) != (0 < job.target < job.length) for each in (student, teacher) if each):
+        raise UserError(
+            f"the plan of {job.name} has {job.target} target tokens of {job.length}: a student and a teacher with an encoder "
+            "need some (workload.target), and fewer than workload.length; others need 0."
+        )
     if teacher is None and job.in_memory:
         raise UserError(
             f"the plan of {job.name} has a {job.teacher} teacher but no sizes of it; give its sizes, or plan "
@@ -108,6 +113,7 @@ def _assumptions(machine: Machine, job: Job) -> list[str]:
         f"peak {machine.peak(job.precision) / 1e12:g} TFLOP/s a device on paper, {bad:.0%}–{good:.0%} of it reached; "
         f"{machine.bandwidth_gb_s:g} GB/s of memory",
         f"{job.length} tokens an example on average, padding included"
+        + (f", {job.target} of them in the target" if job.target else "")
         + (f"; memory for batches as long as the longest, {job.longest}" if job.longest > job.length else ""),
         f"fused AdamW, SDPA attention, eager PyTorch; memory alive all at once, {1 - USABLE:.0%} of a device left free",
         f"{machine.hourly:g} USD an hour for all devices"

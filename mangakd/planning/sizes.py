@@ -23,15 +23,27 @@ ADAPTERS = lora.Lora(1)  # in every linear layer but the head
 
 
 @dataclass(frozen=True)
+class Decoder:
+    """Of a model whose encoder reads the source. matrices: weights that multiply every target token, in all layers. cross: those
+    that multiply every source token, the keys and values of cross-attention. intermediate: of the feed-forward part."""
+
+    matrices: int
+    cross: int
+    layers: int
+    intermediate: int
+
+
+@dataclass(frozen=True)
 class Model:
-    """Counts of one model. `matrices`: weights that multiply every token, in all layers; embeddings only look up. Of an encoder
-    and a decoder, a token passes one of them: `layers` and `matrices` are those of the larger one.
+    """Counts of one model. `matrices`: weights that multiply every token, in all layers; embeddings only look up. Of a model with
+    a `decoder` of its own, `matrices`, `layers` and `intermediate` are the encoder's, and the head runs on target tokens.
 
     parameters: all, tied weights once. outside: parameters beside the layers (embeddings, pooler, head). head:
     weights of the head that multiply. outputs: C classes, D of a vector, or V of a language model, whose head runs on every token
     (`per_token`), as that of late interaction does. adapter: Σ (in + out) over the matrices that get adapters; a LoRA of rank r
     has r times as many parameters. whole: parameters that learn beside adapters, those of the task's head.
-    heads, keys (key-value heads) and head_size shape attention; intermediate and gated shape the feed-forward part.
+    heads, keys (key-value heads) and head_size shape attention; intermediate and gated shape the feed-forward part. eager: it
+    has no attention but the one that keeps its maps.
     """
 
     name: str
@@ -50,6 +62,8 @@ class Model:
     gated: bool
     outputs: int
     per_token: bool
+    decoder: Decoder | None = None
+    eager: bool = False
 
     @classmethod
     def from_sizes(cls, sizes: Mapping[str, Any], name: str, kind: Kind, key: str) -> "Model":
@@ -66,7 +80,7 @@ class Model:
         one_of("task.kind", kind, PLANNED)
         model = shape(config, key, kind)
         two = seq2seq.layers(model) if seq2seq.writes(model) else None
-        stack = max(two, key=_numbers) if two else layer_list(model, config.num_hidden_layers)
+        stack = two[0] if two else layer_list(model, config.num_hidden_layers)
         repeats = 1
         if stack is None:  # ALBERT runs the same layers again and again
             groups = getattr(config, "num_hidden_groups", None)
@@ -76,7 +90,7 @@ class Model:
             raise UserError(
                 f"{key}: {config.model_type} has no list of layers, so this run cannot be planned. Use plan=false."
             )
-        inside = [p for p in stack.parameters() if p.dim() == 2]
+        inside = _matrices(stack)
         tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
         within = {id(p) for each in two or (stack,) for p in each.parameters()}
         heads = config.num_attention_heads
@@ -102,6 +116,8 @@ class Model:
             gated=sum(largest in p.shape for p in stack[0].parameters() if p.dim() == 2) == 3,
             outputs={"tokens": config.vocab_size, "vector": config.hidden_size}.get(kind, config.num_labels),
             per_token=language,
+            decoder=_decoder(two[1]) if two else None,
+            eager=bool(two) and not model._supports_sdpa,
         )
 
     def with_head(self, weights: int, outputs: int, per_token: bool) -> "Model":
@@ -113,20 +129,61 @@ class Model:
         """An ensemble of such models, run one after another: as deep as all of them together."""
         if members == 1:
             return self
-        sums = ("parameters", "outside", "matrices", "head", "adapter", "layers")
-        return replace(self, name=f"{members} × {self.name}", **{name: members * getattr(self, name) for name in sums})
+        sums = {name: members * getattr(self, name) for name in _SUMS}
+        two = self.decoder
+        decoder = two and replace(
+            two, **{name: members * getattr(two, name) for name in ("matrices", "cross", "layers")}
+        )
+        return replace(self, name=f"{members} × {self.name}", decoder=decoder, **sums)
+
+    @property
+    def depth(self) -> int:
+        """Layers of encoder and decoder together."""
+        return self.layers + (self.decoder.layers if self.decoder else 0)
+
+    @property
+    def multiplied(self) -> int:
+        """Weights of all layers that multiply tokens."""
+        return self.matrices + (self.decoder.matrices + self.decoder.cross if self.decoder else 0)
 
     @property
     def layer(self) -> int:
-        """Parameters of one layer: what FSDP gathers at a time."""
-        return (self.parameters - self.outside) // self.layers
+        """Parameters of one layer, on average: what FSDP gathers at a time."""
+        return (self.parameters - self.outside) // self.depth
 
-    def forward_flops(self, samples: float, length: int) -> float:
-        """Of one pass over texts of `length` tokens: 2 a weight and token; attention 4·T·D a token and layer."""
-        tokens = samples * length
-        attention = 4 * length * self.heads * self.head_size * self.layers
-        return tokens * (2 * self.matrices + attention) + 2 * self.head * (tokens if self.per_token else samples)
+    def forward_flops(self, samples: float, length: int, target: int = 0) -> float:
+        """Of one pass over texts of `length` tokens: 2 a weight and token; attention 4·T·D a token and layer.
+
+        target: how many of the tokens a decoder reads; they attend to each other and to all others.
+        """
+        width = 4 * self.heads * self.head_size
+        if self.decoder is None:
+            tokens = samples * length
+            attention = length * width * self.layers
+            return tokens * (2 * self.matrices + attention) + 2 * self.head * (tokens if self.per_token else samples)
+        source, two = length - target, self.decoder
+        encoder = source * (2 * (self.matrices + two.cross) + width * source * self.layers)
+        return samples * (encoder + target * (2 * (two.matrices + self.head) + width * length * two.layers))
 
 
-def _numbers(stack: nn.ModuleList) -> int:
-    return sum(p.numel() for p in stack.parameters())
+_SUMS = ("parameters", "outside", "matrices", "head", "adapter", "layers")
+
+
+def _decoder(stack: nn.ModuleList) -> Decoder:
+    """Cross-attention is named EncDecAttention in T5 and its kin, encoder_attn in BART's."""
+    cross = sum(
+        p.numel()
+        for name, p in stack.named_parameters()
+        if p.dim() == 2 and _CROSS & {*name.split(".")} and name.split(".")[-2] in ("k", "v", "k_proj", "v_proj")
+    )
+    inside = _matrices(stack)
+    return Decoder(sum(p.numel() for p in inside) - cross, cross, len(stack), max(max(p.shape) for p in inside))
+
+
+_CROSS = {"EncDecAttention", "encoder_attn"}
+
+
+def _matrices(stack: nn.ModuleList) -> list[nn.Parameter]:
+    """Without the tables of T5's relative positions, which are looked up."""
+    tables = {id(m.weight) for m in stack.modules() if isinstance(m, nn.Embedding)}
+    return [p for p in stack.parameters() if p.dim() == 2 and id(p) not in tables]

@@ -70,7 +70,7 @@ def _passes(job: Job) -> int:
 def _ahead(student: Model, job: Job, samples: float) -> float:
     """FLOP of the student's forward pass over examples, and over the queries that it reads apart."""
     queries = student.forward_flops(samples * job.student_queries, job.query_length)
-    return student.forward_flops(samples, job.length) + queries
+    return student.forward_flops(samples, job.length, job.target) + queries
 
 
 def _taught(teacher: Model | None, job: Job, samples: float) -> float:
@@ -78,7 +78,7 @@ def _taught(teacher: Model | None, job: Job, samples: float) -> float:
     if teacher is None or not job.in_memory:
         return 0.0
     queries = teacher.forward_flops(samples * job.teacher_queries, job.query_length)
-    return teacher.forward_flops(samples, job.teacher_length or job.length) + queries
+    return teacher.forward_flops(samples, job.teacher_length or job.length, job.target) + queries
 
 
 def _streams(size: float, speed: float) -> Range:
@@ -88,8 +88,8 @@ def _streams(size: float, speed: float) -> Range:
 
 def _kernels(student: Model, teacher: Model | None, job: Job) -> int:
     passes = (3 + (1 if job.checkpointing else 0)) * (2 if job.student_queries else 1)
-    taught = teacher.layers * (2 if job.teacher_queries else 1) if teacher is not None and job.in_memory else 0
-    return KERNELS * (passes * student.layers + taught) + KERNELS_ELSE
+    taught = teacher.depth * (2 if job.teacher_queries else 1) if teacher is not None and job.in_memory else 0
+    return KERNELS * (passes * student.depth + taught) + KERNELS_ELSE
 
 
 def _traffic(student: Model, teacher: Model | None, machine: Machine, job: Job) -> float:
@@ -100,7 +100,9 @@ def _traffic(student: Model, teacher: Model | None, machine: Machine, job: Job) 
     each = 2 * states(student, job)["weights"] + 4 * activations(student, machine, job)
     if teacher is not None and job.in_memory:
         each += TEACHER_BYTES[job.teacher_dtype] * teacher.parameters
-        each += job.tokens * job.width * teacher.layers * 2 * (8 * teacher.hidden + 2 * teacher.intermediate)
+        passed = (job.tokens - job.targets) * teacher.layers
+        passed += job.targets * teacher.decoder.layers if teacher.decoder else 0
+        each += passed * job.width * 2 * (8 * teacher.hidden + 2 * teacher.intermediate)
     return update + job.accumulation * each
 
 

@@ -46,6 +46,7 @@ class Workload:
     soft_targets: bool = True
     lora: int | None = None
     sequences: int = 1
+    target: int = 0
 
     def __post_init__(self) -> None:
         for name, kind in (("student", Sizes), ("teacher", Teacher)):  # Hydra hands over plain mappings
@@ -74,6 +75,7 @@ class Workload:
             batch=max(budget // self.length, 1) if budget else batch * self.sequences,
             budget=budget,
             length=self.length,
+            target=self.target,
             teacher=self.teacher.placement,
             teacher_dtype="float32" if self.teacher.dtype == "auto" else self.teacher.dtype,
             soft_targets=self.soft_targets,

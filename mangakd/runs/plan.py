@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from mangakd.core.spec import Head
 from mangakd.data.apart import Apart
 from mangakd.data.encoded import EncodedSplit
 from mangakd.data.sampler import BucketSampler, Share
+from mangakd.data.tokens import Sequences
 from mangakd.losses.loss_set import LossSet
 from mangakd.models import heads
 from mangakd.models.lora import Lora
@@ -105,15 +106,14 @@ def _job(run: Run, machine: Machine) -> Job:
     spread = batches(parts.hardware, given.settings("hardware.precision"), machine)
     needs = [loss.requires.teacher for loss in losses.callbacks.values()]
     micro = _micro_batches(train, parts.hardware, given.seed)
-    lengths = {side: train.lengths(tokens) for side, tokens in sides.items()}
+    lengths = {side: _lengths(train, tokens, micro) for side, tokens in sides.items()}
     adapters = parts.student.adapters
     return Job(
         f"{parts.task.name} as configured{f', {each:.1f} sequences a row' if each > 1 else ''}",
         len(train.student) + added,
         given.trainer["max_epochs"],
-        length=_padded(lengths["student"], micro),
-        longest=int(lengths["student"].max()),
-        teacher_length=_padded(lengths["teacher"], micro),
+        **lengths["student"]._asdict(),
+        teacher_length=lengths["teacher"].length,
         query_length=max((_query_tokens(own) for own in apart.values()), default=0),
         mined=mined,
         teacher=_placement(losses, parts.teacher, parts.hardware),
@@ -174,7 +174,10 @@ def _placement(losses: LossSet, teacher: TeacherOptions, hardware: Hardware) -> 
 def _micro_batches(train: EncodedSplit, hardware: Hardware, seed: int) -> list[list[int]]:
     """The rows of each forward pass of the first device in an epoch."""
     share = Share(0, hardware.world, hardware.accumulate)
-    return [micro.rows for micro in BucketSampler(train.row_tokens, hardware.step, seed, {}, share)]
+    return [
+        micro.rows
+        for micro in BucketSampler(train.row_tokens, hardware.step, seed, {}, share, targets=train.decoder_tokens)
+    ]
 
 
 def _batch(hardware: Hardware, train: EncodedSplit, micro: Sequence[Sequence[int]], each: float) -> int:
@@ -185,6 +188,25 @@ def _batch(hardware: Hardware, train: EncodedSplit, micro: Sequence[Sequence[int
     if hardware.tokens_per_batch is None:
         return math.ceil(hardware.batch_size * each)
     return max(round(len(train.student) / (len(micro) * hardware.world)), 1)
+
+
+class _Lengths(NamedTuple):
+    """Of a batch's sequences, as in planning.job.Job."""
+
+    length: int
+    longest: int
+    target: int = 0
+    longest_target: int = 0
+
+
+def _lengths(train: EncodedSplit, tokens: Sequences, micro: Sequence[Sequence[int]]) -> _Lengths:
+    """Sources and targets are padded apart."""
+    every, targets = train.lengths(tokens), train.decoder_tokens
+    if targets is None:
+        return _Lengths(_padded(every, micro), int(every.max()))
+    sources = every - targets
+    target, longest = _padded(targets, micro), int(targets.max())
+    return _Lengths(_padded(sources, micro) + target, int(sources.max()) + longest, target, longest)
 
 
 def _padded(lengths: np.ndarray, micro: Sequence[Sequence[int]]) -> int:

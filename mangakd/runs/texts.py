@@ -85,7 +85,7 @@ class Tokeniser:
         tokenizer = self.student_tokenizer
         each = tokenise_targets(pairs, rows, tokenizer, options, self.max_length, self.cache, progress)
         pad = tokenizer.pad_token_id
-        return Sides(each.tokens, each.tokens, pad, pad), each.owners, each.targets
+        return Sides(each.tokens, each.tokens, pad, pad, sources=True), each.owners, each.targets
 
     @property
     def chat_tokenizer(self) -> Any:

@@ -256,3 +256,16 @@ def test_the_page_shows_what_is_printed(workload: str, compose: Compose) -> None
     assert plans.compared(config) in PAGE, f"print {workload} into docs/how-to/planning.md again"
     if workload == "response":
         assert plans.plan_of(config, run_of(config, Path())) in PAGE
+
+
+def test_a_run_of_a_rewriter_is_planned_by_source_and_target(compose: Compose, tmp_path: Path) -> None:
+    config = compose(
+        "task=rewrite", "plan=true", "hardware=a100", "data.train_limit=64", "data.val_limit=5", "data.test_limit=5"
+    )
+    run = run_of(config, tmp_path / "run")
+    plan = plans.estimated(config, run)
+    train = run.material.splits["train"]
+    targets, sources = train.decoder_tokens, train.student.lengths - train.decoder_tokens
+    assert plan.student.decoder and plan.student.decoder.layers == 1
+    assert (plan.job.longest_target, plan.job.longest) == (targets.max(), sources.max() + targets.max())
+    assert targets.mean() <= plan.job.target <= targets.max() and sources.mean() <= plan.job.length - plan.job.target

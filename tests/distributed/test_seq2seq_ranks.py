@@ -11,20 +11,27 @@ import pytest
 import tiny
 import torch
 from lightning.pytorch.loggers import CSVLogger
+from rewrite_rows import rewrite_tokenizer, rows
 from test_response_ranks import DDP, FSDP, ONE, no_user_error, scores_of, texts
 from tiny_seq2seq import encoder
 
 from mangakd.core.outputs import Batch, Outputs
+from mangakd.data.seq2seq import SourceOptions
 from mangakd.losses.base import LossOutput
 from mangakd.losses.hidden import HiddenLoss
 from mangakd.losses.tokens import TokensLoss
 from mangakd.models import seq2seq
+from mangakd.runs.texts import Tokeniser
 from mangakd.tasks.response.task import Response
+from mangakd.tasks.rewrite.encode import encoded
+from mangakd.tasks.rewrite.task import Rewrite
 from mangakd.teachers.local import LocalTeacher
 from mangakd.training import launch
 from mangakd.training.callbacks.save_last import SaveEvery
 from mangakd.training.fit import fit
 from mangakd.training.hardware import Hardware
+from mangakd.training.optim import Optim
+from mangakd.training.validation_texts import ValidationTexts
 
 pytestmark = pytest.mark.usefixtures("forked_ranks")
 Weights = dict[str, torch.Tensor]
@@ -119,3 +126,37 @@ def test_a_killed_fit_ends_with_the_same_bits(kind: str, tmp_path: Path) -> None
     train(tmp_path / "cut", ONE, kind, TokensLoss(alpha=0.5), 0.1, save_every=SaveEvery(1), resume=last)
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert whole.keys() == resumed.keys() and all(torch.equal(resumed[name], each) for name, each in whole.items())
+
+
+def write(folder: Path, hardware: Hardware) -> None:
+    """A fit whose student writes texts for the validation rows after each epoch. Some rows have two targets."""
+    torch.set_num_threads(1)
+    tokenizer, task = rewrite_tokenizer(), Rewrite(monitor="token_f1", generate_every=1, max_target_length=24)
+    tokeniser = Tokeniser(tokenizer, tokenizer, 64, folder / "tokens")
+    given = {"train": rows(40), "validation": rows(9)}
+    splits = {name: encoded(each, tokeniser, SourceOptions()) for name, each in given.items()}
+    student = encoder("t5", 2, vocab_size=len(tokenizer), dropout_rate=0.0)
+    split = splits["validation"]
+    samples = task.samples(split.rows_of(given["validation"]), split, tokenizer, 64)
+    assert samples is not None
+    plan = replace(
+        tiny.plan(folder, hardware=hardware, epochs=4, optim=Optim(lr=2e-2)),
+        task=task,
+        texts=ValidationTexts(samples, split, task.judge, task.generate_every),
+        loggers=[CSVLogger(folder, name="", version="")],
+        **splits,
+    )
+    fit(student.train(), tiny.bound(student, None, tokens=TokensLoss(alpha=0.0)), None, plan)
+
+
+def test_two_processes_write_what_one_writes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    write(tmp_path / "one", ONE)
+    launch.start(write, (tmp_path / "two", DDP), DDP, tmp_path / "two", no_user_error)
+    whole, scores = scores_of(tmp_path / "one"), scores_of(tmp_path / "two")
+    assert scores == pytest.approx(whole, rel=1e-4)
+    assert whole["val/token_f1"] > 0 and {"val/exact_match", "val/recall@10"} <= whole.keys()
+    best = [torch.load(tmp_path / name / "checkpoints" / "best.ckpt", weights_only=False) for name in ("one", "two")]
+    for key, value in best[0]["state_dict"].items():
+        torch.testing.assert_close(best[1]["state_dict"][key], value, rtol=0, atol=2e-4, msg=key)

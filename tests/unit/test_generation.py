@@ -171,3 +171,18 @@ def test_batches_keep_to_their_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_options_outside_their_range_are_refused(options: dict[str, Any], word: str) -> None:
     with pytest.raises(UserError, match=word):
         Sampling(**options)
+
+
+def test_an_answer_does_not_end_before_its_minimum() -> None:
+    built, stops = model("llama"), tuple(range(1, 60))
+    writer = Writer(stops, 0, VOCAB)
+    for prompt, text in zip(PROMPTS, writer.write(built, PROMPTS, Sampling(0.0, 1.0, 9, 3)), strict=True):
+        ids = list(prompt)
+        while len(ids) < len(prompt) + 9 and not set(ids[len(prompt) :]) & {*stops}:
+            with torch.no_grad():
+                scores = built(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
+            if len(ids) < len(prompt) + 3:
+                scores[[*stops]] = -torch.inf
+            ids.append(int(scores.argmax()))
+        assert text.ids == ids[len(prompt) :] and len(text.ids) > 3
+    assert any(len(text.ids) <= 3 for text in writer.write(built, PROMPTS, Sampling(max_new_tokens=9)))

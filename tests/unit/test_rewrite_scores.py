@@ -164,6 +164,30 @@ def test_a_row_drawn_twice_counts_twice() -> None:
     np.testing.assert_allclose(statistic.resample(counts, counts @ statistic.features), [2 / 3, np.nan])
 
 
+def test_expansions_of_a_source_are_one_unit_of_an_interval() -> None:
+    """Source 7 has three sequences of 2 tokens, of 1 nat each; source 9 has one, of 4 nats. So nll is 1, 2 or 10 / 8."""
+    truth = {"tokens": np.array([2, 2, 2, 2]), "later": np.ones(4), "source_row": np.array([7, 7, 9, 7])}
+    own = {
+        "nll": np.array([2.0, 2.0, 4.0, 2.0]), "exact_match": np.array([1.0, NAN, 0.0, NAN]),
+        "recall@10": np.array([1.0, NAN, 1.0, NAN]),
+    }  # fmt: skip
+    statistics = RewriteJudge().statistics(HEAD, own, truth)
+    assert statistics["nll"].features.tolist() == [[6.0, 6.0], [4.0, 2.0]]
+    assert statistics["exact_match"].features.tolist() == [[1.0, 1.0], [0.0, 1.0]]
+    draws = bootstrap({"nll": statistics["nll"], "exact": statistics["exact_match"]}, 4000)
+    values, counts = np.unique(draws["nll"].draws.round(6), return_counts=True)
+    assert values.tolist() == [1.0, 1.25, 2.0] and counts / 4000 == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
+    assert {*draws["exact"].draws.tolist()} == {0.0, 0.5, 1.0} and draws["nll"].value == 1.25
+    rows_alone = RewriteJudge().statistics(HEAD, own, {n: each for n, each in truth.items() if n != "source_row"})
+    assert len(np.unique(bootstrap({"nll": rows_alone["nll"]}, 4000)["nll"].draws.round(6))) == 5
+    copy = {"exact_match": np.array([0.0, NAN, 0.0, NAN]), "recall@10": np.array([0.0, NAN, 1.0, NAN])}
+    test = Predictions(HEAD, ["a", "a", "b", "a"], truth, {"student": own, "teacher": own, "copy": copy})
+    assert RewriteJudge().details(test).statistics["student", "recall_gain"].features.tolist() == [
+        [1.0, 1.0],
+        [0.0, 0.0],
+    ]
+
+
 def test_the_share_of_the_gain_by_hand() -> None:
     """Copy finds 1 of 4, the teacher 3, the student 2: one half. The last row is no later turn, the first has no teacher."""
     sides = [np.array(each) for each in ([1.0, 0, 1, 0, 0, 1], [NAN, 0, 1, 1, 1, 1], [1.0, 0, 0, 0, 1, 0])]

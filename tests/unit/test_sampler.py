@@ -97,3 +97,16 @@ def test_batches_of_tokens_are_full_and_as_many_in_every_epoch() -> None:
     assert padded > 0.95 * len(epochs[0]) * 2 * 4096, "batches are full"
     company = [{frozenset(rows) for rows in order} for order in epochs]
     assert not company[0] & company[1], "each epoch mixes rows of similar length anew"
+
+
+def test_sources_and_targets_of_a_step_are_alike() -> None:
+    """32 source lengths, 10 tokens apart, each with targets of 1 to 32 tokens. A group of 64 rows has two source lengths, so each
+    of its two steps of 32 rows has 16 target lengths. By the sum of both, targets of more lengths share a step."""
+    rows = np.random.default_rng(0).permutation(1024)
+    sources, targets = (rows // 32) * 10 + 20, rows % 32 + 1
+    widths = {}
+    for name, own in (("apart", targets), ("together", None)):
+        steps = BucketSampler(sources + targets, RowSteps(32), 1, {}, targets=own).order()
+        assert sorted(i for step in steps for i in step) == [*range(1024)] and len(steps) == 32
+        widths[name] = [max(int(np.ptp(lengths[step])) for step in steps) for lengths in (sources, targets)]
+    assert widths["apart"] == [10, 15] and widths["together"][1] > 15

@@ -42,6 +42,27 @@ def test_the_most_probable_tokens_are_written_until_one_ends_the_text(kind: str)
 
 @each
 @torch.no_grad()
+def test_a_text_does_not_end_before_its_minimum(kind: str) -> None:
+    built, least = model(kind), 4
+    short = WRITER.write(built, SOURCES, Sampling(max_new_tokens=MOST))
+    texts = WRITER.write(built, SOURCES, Sampling(max_new_tokens=MOST, min_new_tokens=least))
+    for source, text in zip(SOURCES, texts, strict=True):
+        ids: list[int] = []
+        while len(ids) < MOST and not set(ids) & set(WRITER.stops):
+            scores = log_probs(built, source, ids)[-1]
+            if len(ids) < least:
+                scores[[*WRITER.stops]] = -torch.inf
+            ids.append(int(scores.argmax()))
+        assert text.ids == ids and len(ids) > least
+    assert kind == "marian" or any(len(text.ids) <= least for text in short)
+    seeds = [*range(len(SOURCES))]
+    drawn = WRITER.write(built, SOURCES, Sampling(1.0, 0.9, MOST, least), seeds)
+    beams = WRITER.beams(built, SOURCES, 4, 3, MOST, min_new_tokens=least)
+    assert all(len(text.ids) > least for text in (*drawn, *itertools.chain(*beams)))
+
+
+@each
+@torch.no_grad()
 def test_a_text_depends_on_its_source_alone(kind: str) -> None:
     built, seeds = model(kind), [*range(len(SOURCES))]
     drawn = Sampling(1.0, 0.9, MOST)
@@ -88,5 +109,7 @@ def test_what_cannot_be_written_is_refused() -> None:
             WRITER.write(built, sources)
     with pytest.raises(UserError, match="best=5 must be a whole number from 1 to the number of beams, 4"):
         WRITER.beams(built, SOURCES, 4, 5, MOST)
+    with pytest.raises(UserError, match="min_new_tokens=11 must be a whole number from 0 to max_new_tokens=10"):
+        Sampling(max_new_tokens=10, min_new_tokens=11)
     assert all(len(text.ids) <= 40 for text in WRITER.write(built, [[5] * 40], Sampling(max_new_tokens=90)))
     assert CONFIGS

@@ -90,3 +90,17 @@ def test_texts_of_train_in_another_file_are_counted(tmp_path: Path, caplog: pyte
         "test.csv: texts that train has, too, so that their scores are too good: 4; first: line 3, 'text 0'"
         in caplog.text
     )
+
+
+def test_too_few_conversations_are_told_without_classes() -> None:
+    columns = {"history": "turns", "utterance": "text", "rewrite": "answers"}
+    history = [("who wrote Nana?",), ("who wrote Nana?", "Ai Yazawa"), ("who wrote Mao?",)]
+    data = Rows({"history": history, "utterance": ["a", "b", "c"], "rewrite": [("d",)] * 3}, origin="data.path=a.jsonl")
+    with pytest.raises(
+        UserError, match=r"has 3 rows of 2 conversations or groups, too few to split validation and test off\. Add"
+    ):
+        split_off(data, NAMES, 0, columns)
+    with pytest.raises(
+        UserError, match=r"a.jsonl has 1 row, too few to split test off\. Add rows, or set data.test_path"
+    ):
+        split_off(data.take([0]), ["test"], 0, columns)

@@ -10,7 +10,7 @@ from mangakd.evaluation.predictions import Predictions
 from mangakd.evaluation.report.blocks import Block, Section, Table, Value
 from mangakd.evaluation.report.measure import RunResult
 from mangakd.evaluation.report.sections import NAMES, cell, difference, model_title
-from mangakd.tasks.rewrite.measures import COPY, GAIN, HUMAN, gain, of_text
+from mangakd.tasks.rewrite.measures import COPY, GAIN, HUMAN, by_source, gain, of_text
 
 EXAMPLES, LONGEST = 50, 400
 GROUPED = ("exact_match", "token_f1", "recall@10")
@@ -42,7 +42,7 @@ class RewriteDetails(Details):
             for name in ("student", "baseline")
             if name in answers
         }
-        return {(name, GAIN): each for name, each in gains.items() if each is not None}
+        return {(name, GAIN): by_source(each, self.test.truth) for name, each in gains.items() if each is not None}
 
     def _notes(self) -> list[str]:
         if not self._systems:

@@ -89,12 +89,19 @@ def is_later(rows: Rows) -> np.ndarray:
 
 
 def encoded(rows: Rows, tokenise: Tokenise, options: SourceOptions) -> EncodedSplit:
-    """A split of S sequences, which counts `targets`. tokens (S): the number of target tokens. later (S): see `is_later`."""
+    """A split of S sequences, which counts `targets`. tokens (S): the number of target tokens. later (S): see `is_later`.
+
+    source_row (S): the place of the row, so that the expansions of one source count as one unit of an interval.
+    """
     pairs = [
         Pair(read, target, i)
         for i, (read, own) in enumerate(zip(turns(rows), targets(rows), strict=True))
         for target in own
     ]
     sides, owners, counts = tokenise.targets(pairs, rows, options)
-    columns = {"tokens": counts, "later": is_later(rows)[owners].astype(np.int64)}
+    columns = {
+        "tokens": counts,
+        "later": is_later(rows)[owners].astype(np.int64),
+        "source_row": owners.astype(np.int64),
+    }
     return EncodedSplit(sides, columns, {"targets": counts}, owners=owners)

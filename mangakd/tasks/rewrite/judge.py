@@ -15,7 +15,7 @@ from mangakd.evaluation.judge import Arrays, Details, Judge, Score
 from mangakd.evaluation.predictions import Predictions
 from mangakd.tasks import token_scores
 from mangakd.tasks.rewrite.details import RewriteDetails
-from mangakd.tasks.rewrite.measures import GAIN, of_text
+from mangakd.tasks.rewrite.measures import GAIN, by_source, of_text
 
 _TEXTS = "train again with task.generate=null, which writes a text for each test row"
 _SEARCH = f"{_TEXTS}, and with data.columns.answer or task.search.corpus"
@@ -36,7 +36,7 @@ GENERATED = ("exact_match", "token_f1", "rouge_l", "added_terms", "recall@10", "
 class RewriteJudge(Judge):
     """Answers hold the sums of a row's tokens and, where the model wrote texts, their scores (N), NaN for other rows.
 
-    Truth holds `tokens` and `later` (N).
+    Truth holds `tokens`, `later` and `source_row` (N). Intervals draw sources, each with all its expansions.
     """
 
     scores = SCORES
@@ -49,9 +49,9 @@ class RewriteJudge(Judge):
         self, head: Head, answers: Arrays, truth: Arrays, teacher: Arrays | None = None
     ) -> dict[str, Statistic]:
         own = {name: of_text(answers[name], truth["later"] > 0) for name in GENERATED if name in answers}
-        return token_scores.statistics(answers, truth) | {
-            name: each for name, each in own.items() if each.features.any()
-        }
+        of_texts = {name: each for name, each in own.items() if each.features.any()}
+        every = token_scores.statistics(answers, truth) | of_texts
+        return {name: by_source(each, truth) for name, each in every.items()}
 
     def details(self, test: Predictions, validation: Predictions | None = None) -> Details:
         return RewriteDetails(test, self.scores)

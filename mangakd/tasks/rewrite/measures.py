@@ -1,4 +1,6 @@
-"""Statistics of scores of texts: means over the rows that have them. Imports no torch."""
+"""Statistics of scores. Those of texts are means over the rows that have them. Imports no torch."""
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,6 +16,19 @@ def of_text(values: np.ndarray, rows: np.ndarray) -> Statistic:
     """The mean of values (N), NaN where they have no meaning, over some rows (N) bool."""
     known = rows & ~np.isnan(values)
     return Statistic(np.stack([np.where(known, values, 0.0), known], 1).astype(np.float64), mean, most=1.0)
+
+
+def by_source(statistic: Statistic, truth: Arrays) -> Statistic:
+    """The same score with a row for each of M sources, so that resamples draw sources: expansions of a source are alike.
+
+    truth: holds source_row (N), the source of each row; without it (runs of earlier versions) each row is a unit.
+    """
+    if "source_row" not in truth:
+        return statistic
+    _, places = np.unique(truth["source_row"], return_inverse=True)
+    sums = np.zeros((places.max(initial=-1) + 1, statistic.features.shape[1]))
+    np.add.at(sums, places, statistic.features)
+    return replace(statistic, features=sums)
 
 
 def mean(sums: np.ndarray) -> np.ndarray:

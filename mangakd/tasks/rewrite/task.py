@@ -33,9 +33,9 @@ class Rewrite(Task):
     """A row is a conversation with its rewrite, or an input with its target (encode.py).
 
     separator, template: how the turns become the text that the encoder reads (data/seq2seq.py). max_target_length: tokens of a
-    rewrite. generate: how many rows of test, and of validation, models write texts for; None for all, 0 for none.
-    generate_every: the student also writes them on validation, every so many epochs; 0 for never. expansions: texts that a model
-    writes for a row, the best different ones of `beams` beams. search: what the texts are searched in.
+    rewrite. min_new_tokens: of a text that a model writes. generate: how many rows of test, and of validation, models write texts
+    for; None for all, 0 for none. generate_every: the student also writes them on validation, every so many epochs; 0 for never.
+    expansions: texts that a model writes for a row, the best different ones of `beams` beams. search: what they are searched in.
     """
 
     units: ClassVar[tuple[str, ...]] = ("targets",)
@@ -49,6 +49,7 @@ class Rewrite(Task):
     separator: str = " ||| "
     template: str = TURNS
     max_target_length: int = 64
+    min_new_tokens: int = 0
     generate: int | None = None
     generate_every: int = 0
     expansions: int = 1
@@ -57,7 +58,7 @@ class Rewrite(Task):
 
     def __post_init__(self) -> None:
         self._source = SourceOptions(self.separator, self.template, self.max_target_length)
-        self._writing = Options(self.expansions, self.beams, self.max_target_length)
+        self._writing = Options(self.expansions, self.beams, self.max_target_length, self.min_new_tokens)
         for name, none in (("generate", "0 for none"), ("generate_every", "0 for never")):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):

@@ -13,7 +13,7 @@ from mangakd.data.encoded import EncodedSplit
 from mangakd.data.rows import Rows
 from mangakd.evaluation.generations import GREEDY, Example, Text
 from mangakd.models.encoder import Encoder
-from mangakd.models.generation import Sampling
+from mangakd.models.generation import Sampling, check_least
 from mangakd.models.seq2seq_writer import Seq2SeqWriter
 from mangakd.tasks.base import Samples
 from mangakd.tasks.rewrite import encode
@@ -23,17 +23,19 @@ from mangakd.tasks.rewrite.search import Index, Search
 
 @dataclass(frozen=True)
 class Options:
-    """expansions: different texts for a row. beams: of the search for them. most: new tokens of a text."""
+    """expansions: different texts for a row. beams: of the search for them. most, least: new tokens of a text."""
 
     expansions: int = 1
     beams: int = 1
     most: int = 64
+    least: int = 0
 
     def __post_init__(self) -> None:
         for name in ("expansions", "beams"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UserError(f"task.{name}={value} must be a whole number from 1 on.")
+        check_least(self.least, self.most, "task.min_new_tokens", "task.max_target_length")
         if self.expansions > self.beams:
             raise UserError(
                 f"task.expansions={self.expansions} texts cannot come out of task.beams={self.beams}: set task.beams to "
@@ -98,10 +100,13 @@ def _written(
     """The different texts for each source, the best first."""
     writer = Seq2SeqWriter.of(model.model, tokenizer)
     if options.beams == 1:
-        sampling = Sampling(max_new_tokens=options.most)
+        sampling = Sampling(max_new_tokens=options.most, min_new_tokens=options.least)
         texts = [[text] for text in writer.write(model.model, sources, sampling, advance=advance)]
     else:
-        texts = writer.beams(model.model, sources, options.beams, options.beams, options.most, advance=advance)
+        beams = options.beams
+        texts = writer.beams(
+            model.model, sources, beams, beams, options.most, advance=advance, min_new_tokens=options.least
+        )
     return [[*dict.fromkeys(_decoded(tokenizer, text.ids) for text in each)][: options.expansions] for each in texts]
 
 
