@@ -6,6 +6,7 @@ from pathlib import Path
 COMMAND = "command.txt"  # the run's command
 ERROR = "error.txt"  # why a run of a sweep failed
 METRICS = "metrics.json"
+PROVENANCE, PROVENANCE_PARTS = "provenance.json", "provenance_parts.json"  # what made the run, with hashes
 LAST = "run/seconds"  # the metric that is written last
 
 

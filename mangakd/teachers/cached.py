@@ -61,6 +61,11 @@ class CachedTeacher(TeacherProvider):
         return Need(answer=True)
 
     @property
+    def folder(self) -> Path:
+        """Of the store."""
+        return self._reader.folder
+
+    @property
     def fingerprint(self) -> str:
         """That of the live teacher, where the store gives the same answers."""
         manifest = self._reader.manifest
