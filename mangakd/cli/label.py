@@ -31,7 +31,7 @@ def run(config: DictConfig) -> None:
     if OmegaConf.is_missing(config.provider, "path"):
         raise UserError("provider.path is not set: give the model that writes, a folder, a hub id or embedded_lm.")
     provider = instantiate(config.provider, _convert_="all")
-    label(rows, provider, options, out, Path(config.paths.cache).expanduser(), progress)
+    label(rows, provider, options, out, Path(config.paths.cache).expanduser(), progress, Path(str(config.data.path)))
 
 
 def _form(config: DictConfig) -> Form:

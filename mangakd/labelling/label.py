@@ -17,9 +17,11 @@ from mangakd.data.tables import existing, read_table
 from mangakd.data.token_files import Progress
 from mangakd.labelling.answers import ASKED, ROW, SAMPLE, AnswerFile, Row
 from mangakd.labelling.forms import Answers, Form
+from mangakd.labelling.label_manifest import file_entry, now, versions, write_manifest
 from mangakd.labelling.provider import Answer, Provider, Request
 from mangakd.models.generation import Sampling, seed_of
 
+PACKAGES = ("torch", "transformers", "openai", "anthropic", "boto3")  # that a text may depend on
 CUT = ("leave_out", "keep")
 log = logging.getLogger(__name__)
 
@@ -61,8 +63,20 @@ def read_prompts(path: str | None, names: Mapping[str, str | int], form: Form) -
     return Rows({**cells, **empty}, rows.numbers, origin, rows.unit)
 
 
-def label(rows: Rows, provider: Provider, options: Options, out: Path, cache: Path, progress: Progress) -> None:
-    """Write what `out` lacks. A second process with the same file waits for the first."""
+def label(
+    rows: Rows,
+    provider: Provider,
+    options: Options,
+    out: Path,
+    cache: Path,
+    progress: Progress,
+    data: Path | None = None,
+) -> None:
+    """Write what `out` lacks, and its manifest. A second process with the same file waits for the first.
+
+    data: the file of the rows.
+    """
+    source = file_entry(data, out, len(rows))
     prompts = [*options.form.prompts(rows)]
     keys = [
         {ROW: number, SAMPLE: sample, ASKED: _hash(prompt)}
@@ -89,8 +103,25 @@ def label(rows: Rows, provider: Provider, options: Options, out: Path, cache: Pa
                     }
                 )
                 done += len(answers)
+        write_manifest(out, _manifest(out, file.rows, source, provider, options))
     _log(lacking, options.sampling)
     print(f"{file.rows} answers to {len(requests)} requests: {out}")
+
+
+def _manifest(out: Path, rows: int, data: Row | None, provider: Provider, options: Options) -> Row:
+    form = options.form
+    return {
+        "out": file_entry(out, out, rows),
+        "data": data,
+        "form": {"name": type(form).__name__.lower(), **form.settings},
+        "template": file_entry(getattr(form, "template_file", None), out),
+        "teacher": dict(provider.identity),
+        "sampling": vars(options.sampling),
+        **{name: getattr(options, name) for name in ("seed", "samples", "cut")},
+        "ledger": None,
+        "versions": versions(PACKAGES),
+        "date": now(),
+    }
 
 
 def _usable(answers: Sequence[Answer], first: int, cut: str, lacking: Counter[str]) -> Iterator[tuple[int, Answer]]:
