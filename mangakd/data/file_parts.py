@@ -51,7 +51,9 @@ class Parts:
             return self._changes_of_names(now)
         before, after = self.digests, now.digests
         if len(before) == len(after):
-            return self._words({"changed": [i for i, pair in enumerate(zip(before, after, strict=True)) if len({*pair}) > 1]})
+            return self._words(
+                {"changed": [i for i, pair in enumerate(zip(before, after, strict=True)) if len({*pair}) > 1]}
+            )
         start = _alike(before, after)
         end = _alike(before[start:][::-1], after[start:][::-1])
         if max(len(before), len(after)) - start - end > MOST_APART:
@@ -130,6 +132,8 @@ def _tensors(file: Path) -> Parts:
     """Of the layout of safetensors: the length of the header, the header as JSON, the bytes of the tensors."""
     with file.open("rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
+        if size > file.stat().st_size:
+            raise ValueError("no header")
         header = json.loads(stream.read(size))
         tensors = {name: entry for name, entry in sorted(header.items()) if name != "__metadata__"}
         digests = []

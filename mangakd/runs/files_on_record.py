@@ -23,19 +23,22 @@ def record_of(file: Path, folder: Path, **more: Any) -> dict[str, Any]:
     return {**more, **path, "relative": relative, "bytes": file.stat().st_size, "sha256": sha256(file)}
 
 
-def places(record: Record, folder: Path, search: Iterable[Path] = ()) -> Iterator[Path]:
-    """Where the file of a record may be: where it was, at the same place seen from `folder`, beside, and in `search`."""
+def own_places(record: Record, folder: Path) -> list[Path]:
+    """Where the file of a record was: seen from `folder`, and by its path."""
+    known = (folder / record["relative"] if record.get("relative") else None, record.get("path"))
+    return [_plain(Path(place)) for place in known if place]
+
+
+def other_places(record: Record, folder: Path, search: Iterable[Path]) -> Iterator[Path]:
+    """Where a file that was moved may be: beside `folder`, in it, and in the folders of `search`."""
     path = Path(record.get("path") or record["relative"])
-    relative = Path(record.get("relative") or path)
-    seen: set[Path] = set()
-    for place in (
-        folder / relative, path, folder / path.name, folder.absolute().parent / path.name,
-        *(each / name for each in search for name in (relative, path.name) if not Path(name).is_absolute()),
-    ):  # fmt: skip
-        place = Path(os.path.normpath(place.absolute()))
-        if place not in seen:
-            seen.add(place)
-            yield place
+    relative = record.get("relative") or path.name
+    for place in (folder, folder.absolute().parent, *search):
+        yield from (_plain(place / name) for name in (relative, path.name) if not Path(name).is_absolute())
+
+
+def _plain(path: Path) -> Path:
+    return Path(os.path.normpath(path.absolute()))
 
 
 def all_files(path: Path) -> list[Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 LABEL, CURATED = ".label.json", "curated.json"  # the first one ends the name of the file that it describes
+PARTS = "parts"  # of a manifest
 BY = "written_by"  # of a row that label wrote
 
 
@@ -24,12 +25,14 @@ def read_object(file: Path) -> dict[str, Any] | None:
 
 
 def origin_of(file: Path) -> dict[str, Any]:
-    """label: the manifest of the file. curated: that of its folder. written_by: who wrote its rows, each once.
+    """label: the manifest of the file, without its digests of rows. curated: that of its folder. written_by: who wrote its rows,
+    each once.
 
     Only entries that exist. A file that people made has none.
     """
     label, curated = read_object(label_file(file)), read_object(file.with_name(CURATED))
     writers = writers_of(file)
+    label = {name: value for name, value in (label or {}).items() if name != PARTS}
     entries = {"label": label, "curated": curated, BY: list(writers.values())}
     return {name: content for name, content in entries.items() if content}
 

@@ -46,7 +46,9 @@ def write_inputs(run: Run, teacher: TeacherProvider) -> None:
         "command": shlex.join(run.given.command),
         "code": code_version(),
         "versions": package_versions(PACKAGES),
-        "seeds": {key: value for key, value in flat(settings).items() if key.rpartition(".")[2].endswith(("seed", "seeds"))},
+        "seeds": {
+            key: value for key, value in flat(settings).items() if key.rpartition(".")[2].endswith(("seed", "seeds"))
+        },
         "data": _data(run, settings),
         "teacher": _teacher(run, teacher, settings["teacher"]),
         "student": _student(run),
@@ -57,7 +59,9 @@ def write_inputs(run: Run, teacher: TeacherProvider) -> None:
 def write_outputs(folder: Path) -> None:
     """What the run wrote, beside its inputs. Called on the first rank at the end."""
     content = read_object(folder / PROVENANCE) or {"format": FORMAT}
-    outputs = [record_of(file, folder) for name in OUTPUTS for file in all_files(folder / name) if (folder / name).exists()]
+    outputs = [
+        record_of(file, folder) for name in OUTPUTS for file in all_files(folder / name) if (folder / name).exists()
+    ]
     _write(folder, {**content, "finished": _now(), "outputs": outputs})
 
 
@@ -92,7 +96,9 @@ def _teacher(run: Run, teacher: TeacherProvider, settings: Mapping[str, Any]) ->
     known = {member.path for member in options.models}
     paths = [settings.get("path"), settings.get("texts"), *(settings.get("paths") or ())]
     others = [Path(path).expanduser() for path in paths if isinstance(path, str) and path not in known]
-    files = [record_of(file, folder) for path in others if not _is_model(path) and path.exists() for file in all_files(path)]
+    files = [
+        record_of(file, folder) for path in others if not _is_model(path) and path.exists() for file in all_files(path)
+    ]
     store = _store(teacher, folder) if isinstance(teacher, CachedTeacher) else None
     return {
         "kind": type(options).__name__, "name": teacher.spec.name, "fingerprint": teacher.fingerprint, "models": models,
@@ -108,7 +114,7 @@ def _store(teacher: CachedTeacher, folder: Path) -> dict[str, Any]:
     """Shards are never changed; later runs add others."""
     place = record_of(teacher.folder / "manifest.json", folder)
     shards = {entry.name: entry.sha256 for entry in journal.read(teacher.folder)}
-    path = {name: str(Path(place[name]).parent) for name in ("path", "relative") if name in place}
+    path: dict[str, Any] = {name: str(Path(place[name]).parent) for name in ("path", "relative") if name in place}
     return {**path, "teacher": teacher.fingerprint, "shards": shards}
 
 

@@ -1,6 +1,5 @@
 """An exported variant: its files, the student that it was made of, and the run that made the student."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from mangakd.core.run_folder import PROVENANCE, PROVENANCE_PARTS
@@ -41,8 +40,10 @@ def _source(source: dict[str, str], look: Look, digests: Digests) -> Finding:
     run = student.parent
     parts = (audit_run(run, look, digests),) if (run / PROVENANCE).is_file() else _no_run(student)
     if len(digest) != WHOLE or not (student / WEIGHTS).is_file():
-        return Finding(f"student {student}", State.UNRECORDED, f"the weights are in several files; digest {digest}", parts)
-    look = replace(look.at(student), parts=read_object(run / PROVENANCE_PARTS) or {})
+        return Finding(
+            f"student {student}", State.UNRECORDED, f"the weights are in several files; digest {digest}", parts
+        )
+    look = look.at(student, read_object(run / PROVENANCE_PARTS))
     weights = look.file({"relative": WEIGHTS, "sha256": digest})
     changed = f": the export was made of other weights, {weights.words}" if weights.state is State.CHANGED else ""
     return Finding(f"student {student}", weights.state, f"{WEIGHTS}{changed}", parts)

@@ -42,8 +42,14 @@ class Finding:
 
 def group(name: str, parts: Sequence[Finding], words: str = "") -> Finding:
     """Files as one finding. Those that are verified are counted; the others are listed."""
+    if parts and all(part.state is State.MISSING for part in parts):
+        return Finding(
+            name, State.MISSING, "; ".join(filter(None, (words, f"none of its {len(parts)} files is there")))
+        )
     wrong = tuple(part for part in parts if part.state is not State.VERIFIED or part.parts)
     verified = sum(part.state is State.VERIFIED for part in parts)
-    count = f"{verified} of {len(parts)} files verified" if wrong else f"{len(parts)} file{'s' if len(parts) > 1 else ''}"
+    count = (
+        f"{verified} of {len(parts)} files verified" if wrong else f"{len(parts)} file{'s' if len(parts) > 1 else ''}"
+    )
     state = State.VERIFIED if parts and not wrong else State.NOTE
     return Finding(name, state, "; ".join(filter(None, (words, count))), wrong)

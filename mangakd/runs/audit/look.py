@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mangakd.data.file_parts import Parts, parts_of
 from mangakd.runs.audit.finding import Finding, State
-from mangakd.runs.files_on_record import Record, places
+from mangakd.runs.files_on_record import Record, other_places, own_places
 from mangakd.store.files import sha256
 
 SHOWN = 12  # hex digits of a hash in a message
@@ -24,36 +25,48 @@ class Look:
     search: Sequence[Path] = ()
     parts: Mapping[str, Any] = field(default_factory=dict)
 
-    def at(self, folder: Path) -> "Look":
-        return replace(self, folder=folder)
+    def at(self, folder: Path, parts: Mapping[str, Any] | None = None) -> "Look":
+        """parts: more of them."""
+        return replace(self, folder=folder, parts={**self.parts, **(parts or {})})
 
     def place(self, record: Record) -> Path | None:
-        """Where the file is: the first place with the recorded hash, else the first with a file."""
-        found = [place for place in places(record, self.folder, self.search) if place.is_file()]
-        same = (place for place in found if sha256(place) == record.get("sha256"))
-        return next(same, found[0] if found else None)
+        """Where the file is: where it was, with whatever content, else a place of moved files with the recorded hash."""
+        if (place := next((each for each in own_places(record, self.folder) if each.is_file()), None)) is not None:
+            return place
+        moved = (each for each in other_places(record, self.folder, self.search) if each.is_file())
+        return next((each for each in moved if record.get("sha256") in (None, digest_of(each))), None)
 
     def file(self, record: Record, name: str = "") -> Finding:
         """record: path, relative, sha256. name: of the finding; the path where it is left out."""
-        path = record.get("path") or record.get("relative")
+        path, digest = record.get("path") or record.get("relative"), record.get("sha256")
         name = name or str(path)
-        digest = record.get("sha256")
         if not path or not digest:
             return Finding(name, State.UNRECORDED, "no hash")
         place = self.place(record)
         if place is None:
-            return Finding(name, State.MISSING, f"{path} is not there, nor beside; search=[…] names folders to look in")
-        moved = "" if _same(place, self.folder, str(path)) else f"at {place}"
-        if (now := sha256(place)) == digest:
+            others = [each for each in other_places(record, self.folder, self.search) if each.is_file()]
+            words = f"not there, and {others[0]} has another hash" if others else "not there, nor beside"
+            return Finding(name, State.MISSING, f"{words}; search=[…] names folders to look in")
+        moved = "" if place in own_places(record, self.folder) else f"at {place}"
+        if (now := digest_of(place)) == digest:
             return Finding(name, State.VERIFIED, moved)
-        return Finding(name, State.CHANGED, "; ".join(filter(None, (moved, self.change(digest, place, now)))))
-
-    def change(self, digest: str, file: Path, now: str) -> str:
-        """Which parts of a file changed; its hashes where no parts were recorded."""
-        entry, parts = self.parts.get(digest), parts_of(file)
-        words = Parts.read(entry).changes(parts) if entry and parts else ""
-        return words or f"sha256 is {now[:SHOWN]}…, {digest[:SHOWN]}… recorded"
+        entry = self.parts.get(digest)
+        return Finding(name, State.CHANGED, _change(entry, digest, place, now))
 
 
-def _same(place: Path, folder: Path, path: str) -> bool:
-    return place in (Path(path).absolute(), (folder / path).absolute())
+def digest_of(file: Path) -> str:
+    """sha256, once for each content: several records may name one file."""
+    status = file.stat()
+    return _digest(file, status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _digest(file: Path, time: int, size: int) -> str:
+    return sha256(file)
+
+
+def _change(entry: Any, digest: str, file: Path, now: str) -> str:
+    """Which parts of a file changed; its hashes where no parts were recorded."""
+    parts = parts_of(file) if entry else None
+    words = Parts.read(entry).changes(parts) if parts else ""
+    return words or f"sha256 is {now[:SHOWN]}…, {digest[:SHOWN]}… recorded"

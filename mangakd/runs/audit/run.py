@@ -9,8 +9,8 @@ from mangakd.core.code_version import code_version
 from mangakd.core.run_folder import PROVENANCE, PROVENANCE_PARTS
 from mangakd.runs.audit.finding import Finding, State, group
 from mangakd.runs.audit.look import Look
-from mangakd.runs.audit.origin import origin
-from mangakd.runs.origins import read_object
+from mangakd.runs.audit.origin import audit_curated, origin
+from mangakd.runs.origins import CURATED, read_object
 
 Content = Mapping[str, Any]
 Digests = Callable[[Path], Mapping[str, str] | None]
@@ -24,7 +24,7 @@ def audit_run(folder: Path, look: Look, digests: Digests) -> Finding:
         damaged = (folder / PROVENANCE).is_file()
         words = "is no JSON object" if damaged else "the run was made by a version of mangakd that wrote none"
         return Finding(name, State.CHANGED if damaged else State.UNRECORDED, f"{PROVENANCE}: {words}")
-    look = replace(look.at(folder), parts={**look.parts, **(read_object(folder / PROVENANCE_PARTS) or {})})
+    look = look.at(folder, read_object(folder / PROVENANCE_PARTS))
     dates = ", ".join(f"{word} {content[word]}" for word in ("started", "finished") if content.get(word))
     parts = [
         *_outputs(content, look), _data(content, look, digests), _teacher(content.get("teacher") or {}, look),
@@ -41,18 +41,24 @@ def _outputs(content: Content, look: Look) -> list[Finding]:
     for record in content["outputs"]:
         records.setdefault(record["relative"].split("/")[0], []).append(record)
     return [
-        look.file(each[0]) if len(each) == 1 and each[0]["relative"] == name else group(f"{name}/", [*map(look.file, each)])
+        look.file(each[0])
+        if len(each) == 1 and each[0]["relative"] == name
+        else group(f"{name}/", [*map(look.file, each)])
         for name, each in records.items()
     ]
 
 
 def _data(content: Content, look: Look, digests: Digests) -> Finding:
     data = content.get("data") or {}
-    files = []
+    files, places = [], []
     for record in data.get("files", ()):
         finding = look.file(record, f"{record.get('key', '')}={record.get('path') or record.get('relative')}")
-        place = look.place(record)
-        files.append(replace(finding, parts=tuple(origin(place, record, look))))
+        places.append(look.place(record))
+        files.append(replace(finding, parts=tuple(origin(places[-1], record, look))))
+    curated = dict.fromkeys(
+        place.parent for place in places if place is not None and (place.parent / CURATED).is_file()
+    )
+    files += [audit_curated(each, look) for each in curated]
     rows = ", ".join(f"{name} {split['rows']}" for name, split in (data.get("splits") or {}).items())
     source = str(data.get("source") or "").rpartition(".")[2]
     parts = files if files else [_made_again(data, digests(look.folder))]
@@ -63,7 +69,9 @@ def _made_again(data: Content, now: Mapping[str, str] | None) -> Finding:
     """Data without a file."""
     splits = {name: split["digest"] for name, split in (data.get("splits") or {}).items()}
     if now is None:
-        return Finding("rows", State.UNRECORDED, "no file of this machine holds them; their digests are in provenance.json")
+        return Finding(
+            "rows", State.UNRECORDED, "no file of this machine holds them; their digests are in provenance.json"
+        )
     wrong = [name for name, digest in splits.items() if now.get(name) != digest]
     if wrong:
         return Finding("rows", State.CHANGED, f"the code makes other rows now: {', '.join(wrong)}")
@@ -72,7 +80,11 @@ def _made_again(data: Content, now: Mapping[str, str] | None) -> Finding:
 
 def _teacher(teacher: Content, look: Look) -> Finding:
     parts = [
-        group(f"model {model['path']}", [*map(look.file, model["files"])], f"weights {model['weights']}, seed {model['seed']}")
+        group(
+            f"model {model['path']}",
+            [*map(look.file, model["files"])],
+            f"weights {model['weights']}, seed {model['seed']}",
+        )
         for model in teacher.get("models", ())
     ]
     if files := teacher.get("files"):
@@ -98,9 +110,13 @@ def _student(student: Content, look: Look) -> list[Finding]:
 
 def _code(code: Content) -> Finding:
     """A note: a student stays what it is when mangakd is updated."""
-    commit = f", commit {code['commit'][:12]}{' with changes' if code.get('dirty') else ''}" if code.get("commit") else ""
+    commit = (
+        f", commit {code['commit'][:12]}{' with changes' if code.get('dirty') else ''}" if code.get("commit") else ""
+    )
     here = code_version()
-    same = "the same code is here" if here["digest"] == code.get("digest") else f"here: {here['mangakd']} {here['digest']}"
+    same = (
+        "the same code is here" if here["digest"] == code.get("digest") else f"here: {here['mangakd']} {here['digest']}"
+    )
     return Finding("code", State.NOTE, f"mangakd {code.get('mangakd')} {code.get('digest')}{commit}; {same}")
 
 

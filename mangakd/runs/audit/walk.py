@@ -12,9 +12,7 @@ from mangakd.runs.audit.origin import audit_curated, audit_file
 from mangakd.runs.audit.run import Digests, audit_run
 from mangakd.runs.origins import CURATED, LABEL
 
-KINDS = (
-    "a run folder, its student/, an exported folder such as export/best, a folder of mangakd curate, or a file of mangakd label"
-)
+KINDS = "a run folder, its student/, an exported folder such as export/best, a folder of curate, or a file of label"
 
 
 def audit(path: Path, search: Sequence[Path], digests: Digests) -> Finding:
