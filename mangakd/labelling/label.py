@@ -19,7 +19,7 @@ from mangakd.labelling.answers import ASKED, ROW, SAMPLE, AnswerFile, Row
 from mangakd.labelling.forms import Answers, Form
 from mangakd.labelling.label_manifest import file_entry, now, versions, write_manifest
 from mangakd.labelling.provider import Answer, Provider, Request
-from mangakd.models.generation import Sampling, seed_of
+from mangakd.models.sampling import Sampling, seed_of
 
 PACKAGES = ("torch", "transformers", "openai", "anthropic", "boto3")  # that a text may depend on
 CUT = ("leave_out", "keep")
