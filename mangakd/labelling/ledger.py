@@ -8,7 +8,7 @@ cost is counted as uncertain. Totals are sums over rows; there is no counter tha
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +91,9 @@ class Ledger:
         self._connection = sqlite3.connect(file, timeout=60, isolation_level=None, check_same_thread=False)
         try:
             version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-            tables = {name for (name,) in self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            tables = {
+                name for (name,) in self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            }
             if (version or tables) and version != VERSION:
                 raise UserError(f"ledger={file} is no ledger of this version of mangakd. Give another file: ledger=….")
             self._connection.execute("PRAGMA journal_mode = WAL")
@@ -133,7 +135,8 @@ class Ledger:
                     connection.execute("INSERT INTO bodies VALUES (?, ?)", (each.key, each.body))
                 else:  # a price may have been learnt since
                     connection.execute(
-                        "UPDATE requests SET estimate = ? WHERE key = ? AND state != 'answered'", (each.estimate, each.key)
+                        "UPDATE requests SET estimate = ? WHERE key = ? AND state != 'answered'",
+                        (each.estimate, each.key),
                     )
             connection.execute(
                 "UPDATE requests SET state = 'waiting', error = NULL, final = 0 "

@@ -1,16 +1,11 @@
 """The flow of `label` for a provider whose ledger keeps its answers: ask what it lacks, then write `out` anew."""
 
-import json
 import logging
-import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
 from mangakd.core.errors import UserError
-from mangakd.core.files import sync_folder
 from mangakd.data.json_text import parse
 from mangakd.labelling.answers import BY
 from mangakd.labelling.api.provider import Api, Halt
@@ -66,39 +61,33 @@ def check_out(out: Path) -> None:
     except (ValueError, KeyError, TypeError):
         known = False
     if not known:
-        raise UserError(f"out={out} was not written by an API's answers, and would be overwritten. Give another file: out=….")
+        raise UserError(
+            f"out={out} was not written by an API's answers, and would be overwritten. Give another file: out=…."
+        )
 
 
-def write_out(out: Path, by: Mapping[str, Any], rows: Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> int:
-    """rows: cells of a row with its answer, and its key. The file is replaced when all rows are on the disk."""
-    partial, count = out.with_name(out.name + f".{os.getpid()}.partial"), 0
-    try:
-        with partial.open("w", encoding="utf-8") as stream:
-            for cells, key in rows:
-                stream.write(json.dumps({**cells, **key, BY: by}, ensure_ascii=False) + "\n")
-                count += 1
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(out)
-        sync_folder(out.parent)
-    finally:
-        partial.unlink(missing_ok=True)
-    return count
-
-
-def usable(
-    api: Api, ledger: Ledger, choose: Callable[[Sequence[Answer], int, Counter[str]], Iterator[tuple[int, Answer]]],
-    lacking: Counter[str],
-) -> Iterator[tuple[int, Answer]]:  # fmt: skip
-    """Places of requests with answers that a model can learn from; the others are counted by reason."""
+def answers(api: Api, ledger: Ledger) -> Iterator[tuple[int, list[Answer]]]:
+    """The place of a first request, with the answers from it on, until one that nobody has asked; `failed` for failed ones."""
     first = 0
     for chunk in api.recorded(ledger):
+        start: int | None = None
+        part: list[Answer] = []
         for place, answer in enumerate(chunk, first):
-            if answer is None:
-                lacking["open"] += 1
-            else:
-                yield from choose([answer], place, lacking)
+            if answer is None and part:
+                yield start or 0, part
+                start, part = None, []
+            elif answer is not None:
+                start = place if start is None else start
+                part.append(answer)
+        if part:
+            yield start or 0, part
         first += len(chunk)
+
+
+def report(api: Api, ledger: Ledger) -> None:
+    """What the ledger holds of this job, and why requests have failed."""
+    _log_failures(ledger)
+    print(summary(ledger, api.currency))
 
 
 def summary(ledger: Ledger, currency: str) -> str:
@@ -115,7 +104,7 @@ def summary(ledger: Ledger, currency: str) -> str:
     return f"ledger {ledger.file}: " + "; ".join(parts)
 
 
-def log_failures(ledger: Ledger) -> None:
+def _log_failures(ledger: Ledger) -> None:
     """The commonest errors of failed requests."""
     rows = ledger.query(
         "SELECT substr(error, 1, 200), count(*), max(final) FROM requests WHERE state = 'failed' AND key IN (SELECT key FROM job) "
@@ -137,7 +126,7 @@ def raise_halt(halt: Halt | None, ledger: Ledger, currency: str) -> None:
         raise SystemExit(128 + halt.signal)
     whole = totals(ledger, job=False)
     spent = "" if whole.cost is None else f" ({ledger.file} holds {whole.cost:.6g} {currency}"
-    spent += f", and {whole.cost_uncertain:.4g} that may have been paid)" if whole.cost_uncertain else ")" if spent else ""
+    spent += (
+        f", and {whole.cost_uncertain:.4g} that may have been paid)" if whole.cost_uncertain else ")" if spent else ""
+    )
     raise UserError(f"{halt.reason}{spent}: {way}. Raise the budget, or leave it out.")
-
-

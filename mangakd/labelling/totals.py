@@ -1,7 +1,9 @@
 """Sums over the rows of a ledger: for progress, for messages and for the manifest of a file of answers."""
 
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from mangakd.labelling.ledger import Ledger
@@ -53,11 +55,22 @@ def totals(ledger: Ledger, job: bool = True) -> Totals:
     return Totals(*map(int, values[:10]), *values[10:])  # type: ignore[arg-type]
 
 
-def manifest_entry(ledger: Ledger, path: str, currency: str) -> dict[str, Any]:
+def manifest_entry(ledger: Ledger, file: Path, out: Path, currency: str) -> dict[str, Any]:
     """What `<out>.label.json` says of the ledger, of the requests of this file alone."""
     each = totals(ledger)
-    names = ("requests", "answers", "refused", "failed", "uncertain", "tokens_in", "tokens_out", "cost", "cost_uncertain")
+    names = (
+        "requests",
+        "answers",
+        "refused",
+        "failed",
+        "uncertain",
+        "tokens_in",
+        "tokens_out",
+        "cost",
+        "cost_uncertain",
+    )
     times = {name: _time(getattr(each, name)) for name in ("first", "last")}
+    path = file.name if file.resolve().parent == out.resolve().parent else os.fspath(file)
     return {"path": path, **{name: getattr(each, name) for name in names}, "currency": currency, **times}
 
 

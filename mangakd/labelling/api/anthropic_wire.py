@@ -33,7 +33,9 @@ class AnthropicWire(Wire):
     def __post_init__(self) -> None:
         if self.extra.get("stream"):
             raise UserError("provider.extra cannot set stream: answers come whole.")
-        self.address = plain_address(self.base_url or os.environ.get("ANTHROPIC_BASE_URL") or OFFICIAL, "provider.base_url")
+        self.address = plain_address(
+            self.base_url or os.environ.get("ANTHROPIC_BASE_URL") or OFFICIAL, "provider.base_url"
+        )
 
     def body(self, request: Request, sampling: Sampling) -> Plain:
         """System messages become the one system prompt, which is apart."""

@@ -64,9 +64,7 @@ class BedrockWire(Wire):
                 "Use provider=openai or anthropic."
             )
         system = [{"text": content} for role, content in request.prompt if role == "system"]
-        turns = [
-            {"role": role, "content": [{"text": content}]} for role, content in request.prompt if role != "system"
-        ]
+        turns = [{"role": role, "content": [{"text": content}]} for role, content in request.prompt if role != "system"]
         inference: dict[str, Any] = {"maxTokens": sampling.max_new_tokens, "temperature": sampling.temperature}
         if sampling.top_p < 1:
             inference["topP"] = sampling.top_p
@@ -97,7 +95,9 @@ class BedrockWire(Wire):
     def read(self, reply: Plain) -> Reading:
         blocks, finish = reply["output"]["message"]["content"], str(reply.get("stopReason"))
         text = "".join(block["text"] for block in blocks if "text" in block)
-        reasoning = [block["reasoningContent"].get("reasoningText") or {} for block in blocks if "reasoningContent" in block]
+        reasoning = [
+            block["reasoningContent"].get("reasoningText") or {} for block in blocks if "reasoningContent" in block
+        ]
         thought = "".join(each.get("text") or "" for each in reasoning)
         reason: Reason = "refused" if finish in REFUSED else "ended" if finish in ENDED else "cut"
         usage = _usage(reply.get("usage"))
@@ -131,8 +131,6 @@ class BedrockWire(Wire):
             f"Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_BEARER_TOKEN_BEDROCK), provider.region={self.region} "
             f"and the account's access to provider.model={self.model}."
         )
-
-
 
 
 def _call_error(error: Exception) -> CallError:

@@ -231,7 +231,9 @@ def outcome_of(
         reading = wire.read(json.loads(raw))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         short = raw if len(raw) < 200 else f"{raw[:200]}…"
-        raise CallError("again", f"a reply that is no answer ({type(error).__name__}): {short}", uncertain=True) from error
+        raise CallError(
+            "again", f"a reply that is no answer ({type(error).__name__}): {short}", uncertain=True
+        ) from error
     tokens_in, cached, tokens_out, estimated = counted(
         reading.usage, size, reading.answer.text + reading.answer.thought, most
     )

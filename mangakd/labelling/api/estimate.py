@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mangakd.labelling.api.prices import tokens_of
 from mangakd.labelling.api.provider import Api
 from mangakd.labelling.ledger import Ledger
+from mangakd.labelling.owners import Owner
 from mangakd.labelling.provider import Request
 from mangakd.models.sampling import Sampling
-from mangakd.labelling.owners import Owner
-from pathlib import Path
 
 
 @dataclass(frozen=True)

@@ -38,12 +38,16 @@ class OpenAIWire(Wire):
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.address = plain_address(self.base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL, "provider.base_url")
+        self.address = plain_address(
+            self.base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL, "provider.base_url"
+        )
         self._tokens_key = self.tokens_key or TOKENS_KEYS[self.address == OFFICIAL]
         if self._tokens_key not in TOKENS_KEYS:
             raise UserError(f"provider.tokens_key={self.tokens_key} must be {' or '.join(TOKENS_KEYS)}.")
         if self.extra.get("stream") or self.extra.get("n", 1) != 1:
-            raise UserError("provider.extra can set neither stream nor n: answers come whole, and samples=… draws more.")
+            raise UserError(
+                "provider.extra can set neither stream nor n: answers come whole, and samples=… draws more."
+            )
 
     def body(self, request: Request, sampling: Sampling) -> Plain:
         body: dict[str, Any] = {
@@ -142,5 +146,3 @@ def _logprobs(content: Any) -> tuple[Mapping[str, float], ...]:
             row[each["token"]] = max(float(each["logprob"]), row.get(each["token"], float("-inf")))
         rows.append(row)
     return tuple(rows)
-
-

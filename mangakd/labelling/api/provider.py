@@ -85,7 +85,9 @@ class Api(Provider):
         with self.opened(requests, sampling) as ledger:
             halt = self.ask(ledger, sampling)
             if halt is not None:
-                raise UserError(f"{halt.reason}. The same command goes on; answers that are paid for are in {ledger.file}.")
+                raise UserError(
+                    f"{halt.reason}. The same command goes on; answers that are paid for are in {ledger.file}."
+                )
             for chunk in self.recorded(ledger):
                 answers = [each or Answer("", "failed", 0) for each in chunk]
                 skip = min(done, len(answers))

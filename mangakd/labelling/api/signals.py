@@ -23,7 +23,9 @@ class Signals:
             for number in NUMBERS:
                 loop.add_signal_handler(number, self._receive, number)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         loop = asyncio.get_running_loop()
         for number in NUMBERS:
             with contextlib.suppress(ValueError, RuntimeError):
@@ -32,7 +34,10 @@ class Signals:
     def _receive(self, number: int) -> None:
         self._count += 1
         if self._count == 1:
-            print("stopping: waiting for the answers of requests that are on their way; once more ends at once", flush=True)
+            print(
+                "stopping: waiting for the answers of requests that are on their way; once more ends at once",
+                flush=True,
+            )
             self._first(number)
         else:
             self._second()
