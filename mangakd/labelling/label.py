@@ -108,7 +108,8 @@ def label(
     keys, requests = _requests(rows, options)
     lock = cache / "locks" / f"label-{_hash(str(out.resolve()))}"
     if isinstance(provider, Api):
-        return _label_remembered(rows, provider, options, out, lock, (keys, requests), source, notes)
+        _label_remembered(rows, provider, options, out, lock, (keys, requests), source, notes)
+        return
     file, unusable = AnswerFile(out, {**provider.identity, **options.settings}, keys), UnusableFile(out, keys)
     with waiting_lock(lock, f"writing {out}"):
         done = file.resume()

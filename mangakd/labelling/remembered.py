@@ -29,7 +29,7 @@ def no_notes(title: str, total: int) -> Iterator[Callable[[int, str], object]]:
     yield lambda done, note: None
 
 
-def ask(api: Api, ledger: Ledger, requests: Sequence[Request], sampling: Sampling, notes: Notes) -> Halt | None:
+def ask(api: Api, ledger: Ledger, sampling: Sampling, notes: Notes) -> Halt | None:
     """Ask, with the cost beside the bar."""
     count = totals(ledger).requests
     with notes("label", count) as show:
@@ -107,8 +107,8 @@ def summary(ledger: Ledger, currency: str) -> str:
 def _log_failures(ledger: Ledger) -> None:
     """The commonest errors of failed requests."""
     rows = ledger.query(
-        "SELECT substr(error, 1, 200), count(*), max(final) FROM requests WHERE state = 'failed' AND key IN (SELECT key FROM job) "
-        "GROUP BY 1 ORDER BY 2 DESC LIMIT 3"
+        "SELECT substr(error, 1, 200), count(*), max(final) FROM requests WHERE state = 'failed' "
+        "AND key IN (SELECT key FROM job) GROUP BY 1 ORDER BY 2 DESC LIMIT 3"
     )
     for error, count, final in rows:
         again = "provider.ask_rejected=true asks them again" if final else "the same command asks them again"

@@ -40,8 +40,8 @@ class Totals:
 
 
 _QUERY = """
-SELECT count(*), total(state = 'answered'), total(state = 'answered' AND refused), total(state = 'failed'), total(state = 'asked'),
-    total(uncertain), total(estimated), total(tokens_in), total(tokens_cached), total(tokens_out),
+SELECT count(*), total(state = 'answered'), total(state = 'answered' AND refused), total(state = 'failed'),
+    total(state = 'asked'), total(uncertain), total(estimated), total(tokens_in), total(tokens_cached), total(tokens_out),
     CASE WHEN total(state = 'answered' AND cost IS NULL) = 0 THEN total(cost) END,
     CASE WHEN total(uncertain > 0 AND estimate IS NULL) = 0 THEN total(uncertain * estimate) END,
     avg(latency), min(CASE WHEN state = 'answered' THEN answered_at END), max(CASE WHEN state = 'answered' THEN answered_at END)

@@ -20,9 +20,10 @@ TOKENS_KEYS = ("max_tokens", "max_completion_tokens")
 
 @dataclass(kw_only=True)
 class OpenAIWire(Wire):
-    """tokens_key: the parameter that limits an answer; None for OpenAI's new name at OpenAI, and the old one elsewhere. top_logprobs: of requests with choices. send_seed: where texts are drawn.
+    """tokens_key: the parameter that limits an answer; None for OpenAI's new name at OpenAI, and the old one elsewhere.
 
-    omit: parameters that the model refuses, such as temperature. extra: further parameters. Raises UserError for what is no option.
+    top_logprobs: of requests with choices. send_seed: where texts are drawn. omit: parameters that the model refuses, such as
+    temperature. extra: further parameters. Raises UserError for what is no option.
     """
 
     name = "openai"

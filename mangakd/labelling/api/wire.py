@@ -64,11 +64,12 @@ class Reading:
 
 
 class Wire(ABC):
-    """name: of the provider. model: as the provider names it. address: where requests go."""
+    """name: of the provider. model: as the provider names it. address: where requests go. timeout: seconds of an attempt."""
 
     name: str
     model: str
     address: str
+    timeout: float
 
     @abstractmethod
     def body(self, request: Request, sampling: Sampling) -> Plain:
@@ -82,7 +83,7 @@ class Wire(ABC):
     def read(self, reply: Plain) -> Reading:
         """Raises KeyError, TypeError, IndexError or ValueError for a reply that is no answer."""
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027 — a wire may have nothing to close
         """Close the connections."""
 
     @property
