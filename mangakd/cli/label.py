@@ -10,7 +10,7 @@ from mangakd.core.errors import UserError
 from mangakd.core.invocation import command
 from mangakd.labelling.forms import Answers, Form, Rewrites, Turns
 from mangakd.labelling.label import Options, label, read_prompts
-from mangakd.models.generation import Sampling
+from mangakd.models.sampling import Sampling
 from mangakd.training.callbacks.progress import progress
 
 

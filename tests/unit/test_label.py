@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,11 @@ def test_seeds_differ_by_prompt_and_sample_and_follow_the_seed(tmp_path: Path) -
 def test_texts_that_teach_nothing_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     wrong = {0: Answer("half a sen", "cut", 9), 1: Answer("", "ended", 1), 3: Answer("", "too long", 0)}
     assert [row["row"] for row in written(tmp_path, Echo(wrong=wrong))] == [3]
-    assert [line.rpartition(": ")[2] for line in caplog.messages] == ["1 of this call."] * 3
+    assert [re.search(r": 1 \((row \d)", line)[1] for line in caplog.messages] == ["row 1", "row 2", "row 4"]  # type: ignore[index]
+    lines = (tmp_path / "out" / "answers.jsonl.unusable.jsonl").read_text().splitlines()
+    assert [(row["row"], row["reason"], row["text"]) for row in map(json.loads, lines)] == [
+        (1, "cut", "half a sen"), (2, "empty", ""), (4, "too long", ""),
+    ]  # fmt: skip
     (tmp_path / "kept").mkdir()
     rows = written(tmp_path / "kept", Echo(wrong=wrong), Options(Sampling(), cut="keep"))
     assert [(row["row"], row["ended"]) for row in rows] == [(1, False), (3, True)]
