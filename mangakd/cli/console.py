@@ -38,6 +38,7 @@ COMMANDS = {  # in the order of their use
     "label": Command(
         "a teacher writes the answers to prompts: provider.path=<model> data.path=<file> out=answers.jsonl"
     ),
+    "curate": Command("the rows that are good enough to train on, with a dataset card: data.path=answers.jsonl out=<folder>"),
     "report": Command(
         "report.html and report.md of a run or a sweep: <folder> [latency=true]", lambda words: keyed(words, "run")
     ),
