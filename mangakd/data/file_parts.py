@@ -97,6 +97,12 @@ def parts_of(file: Path) -> Parts | None:
         return None
 
 
+def parts_of_all(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """The entries of those files that have parts. files: sha256 → file. The old sha256 of a changed file finds its entry."""
+    parts = {digest: parts_of(file) for digest, file in files.items()}
+    return {digest: each.entry() for digest, each in parts.items() if each is not None}
+
+
 def _lines(file: Path) -> Parts:
     with file.open("rb") as stream:
         return Parts("line", tuple(_digest(line.rstrip(b"\r\n")) for line in stream))

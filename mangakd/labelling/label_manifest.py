@@ -4,7 +4,7 @@
      "template": {"path", "sha256"} or null, "teacher": identity of the provider, "sampling": {…}, "seed", "samples", "cut",
      "ledger": {"path", "requests", "answers", "refused", "failed", "uncertain", "tokens_in", "tokens_out", "cost",
                 "cost_uncertain", "currency", "first", "last"} or null, "versions": {package: version, "code": {…}}, "date",
-     "parts": sha256 of a file → digests of its rows or lines (data/file_parts.py)}
+     "digests": sha256 of a file → digests of its rows or lines (data/file_parts.py)}
 
 A path of a file beside `out` is its name alone, so that a folder can be moved. Costs are in `currency`; a cost is null where a
 price is unknown. `first` and `last` are the times of the first and the last answer; all times are UTC, ISO 8601.
@@ -20,7 +20,7 @@ from typing import Any
 
 from mangakd.core.code_version import code_version, package_versions
 from mangakd.core.errors import UserError
-from mangakd.data.file_parts import parts_of
+from mangakd.data.file_parts import parts_of_all
 from mangakd.data.json_text import parse
 
 Plain = Mapping[str, Any]
@@ -50,11 +50,10 @@ def file_entry(file: Path | None, out: Path, rows: int | None = None) -> Plain |
     return entry if rows is None else {**entry, "rows": rows}
 
 
-def _parts(out: Path, entries: Sequence[Plain | None]) -> Plain:
-    """sha256 of a file → digests of its parts. entries: of the files."""
+def _digests(out: Path, entries: Sequence[Plain | None]) -> Plain:
+    """sha256 of a file → digests of its rows or lines. entries: of the files."""
     files = {each["sha256"]: Path(each["path"]) for each in entries if each}
-    parts = {digest: parts_of(out.parent / file if len(file.parts) == 1 else file) for digest, file in files.items()}
-    return {digest: each.entry() for digest, each in parts.items() if each}
+    return parts_of_all({digest: out.parent / file if len(file.parts) == 1 else file for digest, file in files.items()})
 
 
 def versions(packages: Sequence[str] = ()) -> Plain:
@@ -72,7 +71,7 @@ def write_manifest(out: Path, content: Plain) -> Path:
 
     Adds digests of rows and of lines of the template, which name one that changes later.
     """
-    content = {**content, "parts": _parts(out, [content.get(name) for name in ("out", "data", "template")])}
+    content = {**content, "digests": _digests(out, [content.get(name) for name in ("out", "data", "template")])}
     file = manifest_path(out)
     partial = file.with_name(file.name + ".partial")
     with partial.open("w", encoding="utf-8") as stream:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 LABEL, CURATED = ".label.json", "curated.json"  # the first one ends the name of the file that it describes
-PARTS = "parts"  # of a manifest
+DIGESTS = "digests"  # of a manifest
 BY = "written_by"  # of a row that label wrote
 
 
@@ -32,7 +32,7 @@ def origin_of(file: Path) -> dict[str, Any]:
     """
     label, curated = read_object(label_file(file)), read_object(file.with_name(CURATED))
     writers = writers_of(file)
-    label = {name: value for name, value in (label or {}).items() if name != PARTS}
+    label = {name: value for name, value in (label or {}).items() if name != DIGESTS}
     entries = {"label": label, "curated": curated, BY: list(writers.values())}
     return {name: content for name, content in entries.items() if content}
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from mangakd import __version__
+from mangakd.core.code_version import code_version
 from mangakd.core.errors import UserError
 from mangakd.core.locks import waiting_lock
+from mangakd.data.file_parts import parts_of_all
 from mangakd.data.notices import short
 from mangakd.data.tables import existing
 from mangakd.data.token_files import Progress
@@ -113,12 +115,14 @@ def _fill(
     if near is not None and near.keep:
         files[SIGNATURES] = _write(folder / SIGNATURES, near.signatures().content())
     files[CARD] = _write(folder / CARD, card(content).encode())
-    made = {
+    made: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "mangakd": __version__,
         "python": platform.python_version(),
     }
-    manifest = {**content, "files": files, "made": {**made, "versions": versions()}}
+    digests = parts_of_all({digest: folder / name for name, digest in files.items()})
+    made |= {"versions": versions(), "code": code_version()}
+    manifest = {**content, "files": files, "digests": digests, "made": made}
     _write(folder / MANIFEST, (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
 
 
@@ -139,7 +143,7 @@ def _content(selection: Selection, parts: Mapping[str, list[int]], options: Opti
     layout = source.layout
     return {
         "name": f"{source.file.stem}, curated", "task": layout.name, "category": layout.category,
-        "data": {"file": source.file.name, "sha256": digest, "rows": len(source), "unit": source.unit},
+        "data": {"file": source.file.name, "path": str(source.file), "sha256": digest, "rows": len(source), "unit": source.unit},
         "label": label_manifest(source.file, digest), "settings": options.settings, "off": list(options.off),
         "filters": [_filter(selection, name, each.title) for name, each in options.filters.items()]
         + ([_filter(selection, JUDGE, "rows that the judge leaves out")] if judge else []),

@@ -20,7 +20,7 @@ def label_manifest(file: Path, digest: str) -> Mapping[str, Any] | None:
     if not isinstance(content, Mapping) or _digest(content) != digest:
         log.warning("%s is about other bytes than %s holds now: the card says nothing of a teacher.", manifest, file)
         return None
-    return content
+    return {name: value for name, value in content.items() if name != "digests"}  # those of rows stay beside the file
 
 
 def _digest(content: Mapping[str, Any]) -> Any:

@@ -9,12 +9,14 @@ from typing import Any
 
 from mangakd.runs.audit.finding import Finding, State
 from mangakd.runs.audit.look import Look
+from mangakd.runs.origins import BY
 
 Content = Mapping[str, Any]
 SHOWN = 5  # rows in a message
+END_OF_THOUGHT = "</think>"
 TOTALS = {
     "requests": "SELECT count(*) FROM requests",
-    "answers": "SELECT count(*) FROM requests WHERE state = 'answered' AND NOT refused",
+    "answers": "SELECT count(*) FROM requests WHERE state = 'answered'",
     "refused": "SELECT count(*) FROM requests WHERE state = 'answered' AND refused",
     "failed": "SELECT count(*) FROM requests WHERE state = 'failed'",
     "tokens_in": "SELECT total(tokens_in) FROM requests",
@@ -28,7 +30,7 @@ GROWS = ("requests", "answers", "refused", "tokens_in", "tokens_out", "cost")
 def audit_ledger(entry: Content, look: Look, file: Path | None) -> Finding:
     """entry: of a label manifest. file: of the answers, None where it is missing."""
     name = f"ledger {entry.get('path')}"
-    place = look.place({"path": entry.get("path") or ""}) if entry.get("path") else None
+    place = look.place({"relative": entry["path"], "path": entry["path"]}) if entry.get("path") else None
     if place is None:
         return Finding(name, State.MISSING, "the answers that were paid for are not there, nor beside")
     try:
@@ -59,7 +61,7 @@ def _answers(file: Path, texts: set[str]) -> Iterator[Finding]:
                 row = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(row, dict) and isinstance(row.get("answer"), str):
+            if isinstance(row, dict) and isinstance(row.get("answer"), str) and not (row.get(BY) or {}).get("schema"):
                 rows += 1
                 if row["answer"].strip() not in texts:
                     numbers.append(number)
@@ -79,8 +81,16 @@ def _texts(connection: sqlite3.Connection) -> set[str]:
 
 
 def _strings(value: Any) -> Iterator[str]:
+    """A reply of several blocks of text is an answer, too, and so is what follows the thought of a reasoning model."""
     if isinstance(value, str):
         yield value.strip()
-    elif isinstance(value, dict | list):
-        for each in value.values() if isinstance(value, dict) else value:
+        yield value.rpartition(END_OF_THOUGHT)[2].strip()
+    elif isinstance(value, dict):
+        for each in value.values():
             yield from _strings(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _strings(each)
+        yield "".join(
+            each["text"] for each in value if isinstance(each, dict) and isinstance(each.get("text"), str)
+        ).strip()
