@@ -50,7 +50,7 @@ def distillation(run: Run) -> None:
     answers["teacher"] = ranks.share(answers["teacher"])
     scorer = Scorer(task.judge, teacher.spec.head, {name: splits[name].columns for name in answers["teacher"]})
     metrics = scorer.teacher(answers["teacher"], task.monitor, run.material.losses.needs_teacher)
-    metrics |= results.teacher_sizes(run.models.teacher_parameters)
+    metrics |= results.teacher_sizes(run.models.teacher_parameters) | results.calibration(teacher)
     recipe = _recipe(run, teacher, answers["teacher"]["validation"])
     distilled = distil(recipe)
     untrained = recipe.students.untrained() if task.shows_untrained else None
@@ -87,7 +87,7 @@ def _beside(run: Run, teacher: TeacherProvider) -> TeacherProvider | None:
     if not run.parts.task.compares:
         return None
     sharded = run.parts.hardware.teacher.placement == "sharded"
-    return run.parts.teacher.provider(run.material.context) if sharded else teacher
+    return run.material.provider() if sharded else teacher
 
 
 def _writers(run: Run, teacher: TeacherProvider) -> list[Encoder]:

@@ -19,12 +19,14 @@ from mangakd.models.location import locate
 from mangakd.models.outline import weight_files
 from mangakd.runs.files_on_record import all_files, record_of
 from mangakd.runs.origins import origin_of, read_object
+from mangakd.runs.results import calibration
 from mangakd.runs.run import Run
 from mangakd.runs.settings import flat
 from mangakd.store import journal
 from mangakd.store.files import write_atomic
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.cached import CachedTeacher
+from mangakd.teachers.calibrated import CalibratedTeacher
 
 FORMAT = 1
 PACKAGES = ("torch", "transformers", "tokenizers", "lightning", "numpy", "pyarrow")
@@ -99,10 +101,11 @@ def _teacher(run: Run, teacher: TeacherProvider, settings: Mapping[str, Any]) ->
     files = [
         record_of(file, folder) for path in others if not _is_model(path) and path.exists() for file in all_files(path)
     ]
-    store = _store(teacher, folder) if isinstance(teacher, CachedTeacher) else None
+    source = teacher.teacher if isinstance(teacher, CalibratedTeacher) else teacher
+    store = _store(source, folder) if isinstance(source, CachedTeacher) else None
     return {
         "kind": type(options).__name__, "name": teacher.spec.name, "fingerprint": teacher.fingerprint, "models": models,
-        "files": files, "store": store,
+        "files": files, "store": store, "calibration": calibration(teacher),
     }  # fmt: skip
 
 

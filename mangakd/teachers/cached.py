@@ -238,7 +238,8 @@ def stored(options: TeacherOptions, kind: Kind) -> TeacherOptions:
     """
     if isinstance(options, Cached) or not options.models:
         return options
-    shared: dict[str, Any] = {name: getattr(options, name) for name in ("path", "labels", "fit", "interaction")}
+    names = ("path", "labels", "fit", "interaction", "calibrate", "smooth")
+    shared: dict[str, Any] = {name: getattr(options, name) for name in names}
     if isinstance(options, EnsembleOptions):
         shared |= {name: getattr(options, name) for name in ("paths", "seeds", "weights", "combine")}
     else:

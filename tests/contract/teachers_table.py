@@ -12,6 +12,7 @@ from contract.tiny_models import HEAD, SCORE, SEVERAL
 from mangakd.core.spec import Head
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.cached import Cached, CachedTeacher
+from mangakd.teachers.calibrated import CalibratedTeacher
 from mangakd.teachers.concatenated import ConcatenatedTeacher
 from mangakd.teachers.ensemble import Ensemble, EnsembleTeacher
 from mangakd.teachers.local import Local, LocalTeacher
@@ -23,7 +24,8 @@ from mangakd.teachers.vectors import Vectors
 
 @dataclass(frozen=True)
 class Row:
-    """options: makes fresh ones. seeds, weights: of the members. live: how the same teacher is had without a store."""
+    """options: makes fresh ones. seeds, weights: of the members. live: how the same teacher is had without a store. smooth: as in
+    the options. tests/unit/test_calibrated_teacher.py fits temperatures."""
 
     id: str
     options: Callable[[], TeacherOptions]
@@ -34,6 +36,7 @@ class Row:
     combine: str = "probabilities"
     head: Head = HEAD
     live: Callable[[], TeacherOptions] | None = None
+    smooth: float = 0.0
 
 
 # They answer from files, or with vectors: tests/unit/test_{score,vector,concatenated}_teacher.py.
@@ -113,6 +116,32 @@ ROWS = [
         EnsembleTeacher,
         seeds=(3, 3),
         weights=(0.5, 0.5),
+    ),
+    Row(
+        "local, smooth",
+        lambda: Local(path="bert", seed=1, smooth=0.27),
+        CalibratedTeacher,
+        gives="all",
+        seeds=(1,),
+        smooth=0.27,
+    ),
+    Row(
+        "ensemble, multi-label, smooth",
+        lambda: ensemble(weights=[5, 2, 3], smooth=0.45),
+        CalibratedTeacher,
+        seeds=THREE,
+        weights=UNEQUAL,
+        head=SEVERAL,
+        smooth=0.45,
+    ),
+    Row(
+        "cached, ensemble, smooth",
+        lambda: cached(weights=[5, 2, 3], smooth=0.27),
+        CalibratedTeacher,
+        seeds=THREE,
+        weights=UNEQUAL,
+        live=lambda: ensemble(weights=[5, 2, 3], smooth=0.27),
+        smooth=0.27,
     ),
     Row("cached", lambda: Cached(path="bert", seeds=(1,)), CachedTeacher, seeds=(1,), live=local),
     Row(
