@@ -15,7 +15,7 @@ from mangakd.data.rows import NOTHING, Messages, Rows, whole_texts
 from mangakd.data.tables import existing, read_table
 from mangakd.data.token_files import Progress
 from mangakd.labelling.answers import ASKED, DOCUMENT, ROW, SAMPLE, AnswerFile, Row
-from mangakd.labelling.forms import Answers, Form, Unusable
+from mangakd.labelling.forms import Answers, Form, Reads, Unusable
 from mangakd.labelling.label_manifest import file_entry, now, versions, write_manifest
 from mangakd.labelling.provider import Answer, Provider, Request
 from mangakd.labelling.reading import Reading
@@ -69,7 +69,7 @@ class Options:
         return {**vars(self.sampling), **own, **self.form.settings}
 
 
-def read_prompts(path: str | None, names: Mapping[str, str | int], form: Form) -> Rows:
+def read_prompts(path: str | None, names: Mapping[str, str | int], form: Reads) -> Rows:
     """names: column of the form → that of the file, where they differ. Raises UserError for a file that cannot be asked."""
     table, origin = read_table(existing(path, "data.path"), "data.path"), f"data.path={path}"
     columns = {name: Column(kind, names.get(name, name), f"data.columns.{name}") for name, kind in form.columns.items()}
