@@ -115,8 +115,12 @@ class LookupOptions(TeacherOptions):
         places = [self._places(name, context.texts[name]) for name in context.splits]
         head = self.head(context.head, [])
         return LookupTeacher(
-            np.concatenate(keys), np.concatenate(places), self.answers.table, ModelSpec(self.name, 0, 0, 0, head)
+            np.concatenate(keys), np.concatenate(places), self.table(head), ModelSpec(self.name, 0, 0, 0, head)
         )
+
+    def table(self, head: Head) -> np.ndarray:
+        """(U, C) answers of the head."""
+        return self.answers.table
 
     def _places(self, split: str, texts: SequenceTexts) -> np.ndarray:
         """(S) rows of the table, of all sequences of a split. Raises UserError where some have no answer."""

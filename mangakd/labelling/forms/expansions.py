@@ -13,15 +13,17 @@ from mangakd.labelling.forms.form import Row
 from mangakd.labelling.forms.lines import check_counts, counted, texts_of
 from mangakd.labelling.forms.rewrites import Turns
 from mangakd.labelling.provider import Answer
+from mangakd.labelling.templates import Template
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Expansions(Turns):
     """least, most: how many queries a row has; of more the first ones are taken, and an answer with fewer is unusable.
 
     The template gets `history`, `utterance`, `least` and `most`.
     """
 
+    prompt: Template
     least: int = 3
     most: int = 5
 

@@ -20,7 +20,7 @@ from mangakd.labelling.templates import Template
 N = 3  # characters of an n-gram: no language needs words split for it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Paraphrases(Form):
     """count: how many the teacher writes for a text. best: how many are kept. least: of the score.
 
