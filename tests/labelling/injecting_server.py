@@ -68,7 +68,7 @@ class Server:
     async def one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
         line, *rest = head.decode().split("\r\n")
-        method, path, _ = line.split(" ")
+        _, path, _ = line.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in rest if each)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         if path == "/bill":

@@ -74,6 +74,9 @@ class AnthropicWire(Wire):
         usage = _usage(reply.get("usage"))
         return Reading(Answer(text, reason, usage.answer or 0, thought=thought), finish, usage)
 
+    def prepare(self) -> None:
+        _ = self._client
+
     async def close(self) -> None:
         if "_client" in vars(self):
             await self._client.close()

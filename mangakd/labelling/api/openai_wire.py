@@ -97,6 +97,9 @@ class OpenAIWire(Wire):
         )
         return Reading(answer, finish, usage)
 
+    def prepare(self) -> None:
+        _ = self._client
+
     async def close(self) -> None:
         if "_client" in vars(self):
             await self._client.close()

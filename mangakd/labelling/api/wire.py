@@ -83,6 +83,10 @@ class Wire(ABC):
     def read(self, reply: Plain) -> Reading:
         """Raises KeyError, TypeError, IndexError or ValueError for a reply that is no answer."""
 
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make the client before anything is asked. Raises UserError where a key or a package is missing."""
+
     async def close(self) -> None:  # noqa: B027 — a wire may have nothing to close
         """Close the connections."""
 

@@ -53,8 +53,8 @@ def noted_progress(title: str, total: int) -> Iterator[Callable[[int, str], None
             now = time.perf_counter()
             if not display.console.is_terminal and (now - last > LINE_EVERY or count == total):
                 last = now
-                left = (now - start) / (count - first) * (total - count) if count > first else float("nan")
-                print(f"{title}: {count}/{total} · {note} · {left:.0f} s left", flush=True)
+                left = f" · {(now - start) / (count - first) * (total - count):.0f} s left" if count > first else ""
+                print(f"{title}: {count}/{total} · {note}{left}", flush=True)
 
         yield show
 
