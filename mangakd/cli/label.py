@@ -1,5 +1,6 @@
 """`python scripts/label.py data.path=… out=…`: a teacher answers the rows of a file, as training data."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.utils import instantiate
@@ -11,12 +12,13 @@ from mangakd.cli.searchpath import CONF
 from mangakd.core.errors import UserError
 from mangakd.core.invocation import command
 from mangakd.data.rows import Rows
+from mangakd.labelling.api.provider import Api
 from mangakd.labelling.forms import Reads
-from mangakd.labelling.label import Options, label, read_prompts
+from mangakd.labelling.label import Options, dry_run, label, read_prompts
 from mangakd.labelling.provider import Embedder, Provider
 from mangakd.labelling.schemas import Schema
-from mangakd.models.generation import Sampling
-from mangakd.training.callbacks.progress import progress
+from mangakd.models.sampling import Sampling
+from mangakd.training.callbacks.progress import noted_progress, progress
 
 
 def run(config: DictConfig) -> None:
@@ -47,7 +49,14 @@ def _label(config: DictConfig) -> None:
         raise UserError(
             "provider=encoder gives vectors: set writes=embeddings, or choose a provider that writes texts."
         )
-    label(rows, provider, options, out, _cache(config), progress, Path(str(config.data.path)))
+    if isinstance(provider, Api):
+        provider = _with_budget(provider, config)
+        if config.dry_run:
+            print(dry_run(rows, provider, options, out))
+            return
+    elif budget := [name for name in ("ledger", "max_cost", "max_requests", "dry_run") if config[name]]:
+        raise UserError(f"{budget[0]}={config[budget[0]]} is for providers behind an API: leave it out.")
+    label(rows, provider, options, out, _cache(config), progress, Path(str(config.data.path)), noted_progress)
 
 
 def _embed(config: DictConfig) -> None:
@@ -67,7 +76,16 @@ def _rows(config: DictConfig, form: Reads) -> Rows:
     return read_prompts(config.data.path, OmegaConf.to_container(config.data.columns), form)  # type: ignore[arg-type]
 
 
+def _with_budget(api: Api, config: DictConfig) -> Api:
+    ledger = None if config.ledger is None else Path(str(config.ledger)).expanduser()
+    return replace(api, ledger=ledger, max_cost=config.max_cost, max_requests=config.max_requests)
+
+
 def _provider(config: DictConfig) -> Provider | Embedder:
+    if OmegaConf.is_missing(config.provider, "model"):
+        raise UserError(
+            "provider.model is not set: give the provider's name of the model, such as gpt-4.1-mini."
+        )
     if OmegaConf.is_missing(config.provider, "path"):
         raise UserError("provider.path is not set: give the model that writes, a folder, a hub id or embedded_lm.")
     provider: Provider | Embedder = instantiate(config.provider, _convert_="all")

@@ -9,19 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from mangakd.core.errors import UserError
+from mangakd.core.files import sync_folder
 from mangakd.core.locks import waiting_lock
 from mangakd.data.columns import Column, table_rows
 from mangakd.data.rows import NOTHING, Messages, Rows, whole_texts
 from mangakd.data.tables import existing, read_table
 from mangakd.data.token_files import Progress
+from mangakd.labelling import remembered
 from mangakd.labelling.answers import ASKED, DOCUMENT, ROW, SAMPLE, AnswerFile, Row
+from mangakd.labelling.api.estimate import estimate, words
+from mangakd.labelling.api.provider import Api
 from mangakd.labelling.forms import Answers, Form, Reads, Unusable
 from mangakd.labelling.label_manifest import file_entry, now, versions, write_manifest
 from mangakd.labelling.provider import Answer, Provider, Request
 from mangakd.labelling.reading import Reading
+from mangakd.labelling.remembered import Notes, no_notes
 from mangakd.labelling.schemas import Schema
+from mangakd.labelling.totals import manifest_entry
 from mangakd.labelling.unusable import UnusableFile
-from mangakd.models.generation import Sampling, seed_of
+from mangakd.models.sampling import Sampling, seed_of
 
 PACKAGES = ("torch", "transformers", "openai", "anthropic", "boto3")  # that a text may depend on
 log = logging.getLogger(__name__)
@@ -90,17 +96,23 @@ def label(
     cache: Path,
     progress: Progress,
     data: Path | None = None,
+    notes: Notes = no_notes,
 ) -> None:
     """Write what `out` lacks, and its manifest. A second process with the same file waits for the first.
 
-    data: the file of the rows.
+    A provider that remembers is asked what its ledger lacks, by several processes at a time where there are some, and `out` is
+    written anew. data: the file of the rows. notes: progress with the cost, of such a provider.
     """
     source = file_entry(data, out, len(rows))
     form, reading = options.form, options.reading
     rows = form.requests(rows)
     keys, requests = _requests(rows, options)
+    lock = cache / "locks" / f"label-{_hash(str(out.resolve()))}"
+    if isinstance(provider, Api):
+        _label_remembered(rows, provider, options, out, lock, (keys, requests), source, notes)
+        return
     file, unusable = AnswerFile(out, {**provider.identity, **options.settings}, keys), UnusableFile(out, keys)
-    with waiting_lock(cache / "locks" / f"label-{_hash(str(out.resolve()))}", f"writing {out}"):
+    with waiting_lock(lock, f"writing {out}"):
         done = file.resume()
         unusable.resume(done)
         if done:
@@ -112,8 +124,53 @@ def label(
                 file.append(good)
                 done += len(answers)
         write_manifest(out, _manifest(out, file.rows, source, provider, options))
+    _report(file, unusable, options, out, len(requests))
+
+
+def _label_remembered(
+    rows: Rows,
+    api: Api,
+    options: Options,
+    out: Path,
+    lock: Path,
+    asked: tuple[list[Row], list[Request]],
+    source: Row | None,
+    notes: Notes,
+) -> None:
+    """rows, asked: of the requests. Raises UserError where a budget ended before all was asked, after `out` is written."""
+    keys, requests = asked
+    out.parent.mkdir(parents=True, exist_ok=True)
+    remembered.check_out(out)
+    with api.opened(requests, options.sampling, remembered.ledger_path(api, out)) as ledger:
+        halt = remembered.ask(api, ledger, options.sampling, notes)
+        with waiting_lock(lock, f"writing {out}"):
+            fresh = out.with_name(out.name + ".partial")
+            fresh.unlink(missing_ok=True)
+            file, unusable = AnswerFile(fresh, {**api.identity, **options.settings}, keys), UnusableFile(out, keys)
+            file.resume()
+            unusable.resume(0)
+            for first, answers in remembered.answers(api, ledger):
+                good, bad = _read(options.reading, rows, answers, first, options.samples)
+                unusable.add(bad)
+                file.append(good)
+            fresh.replace(out)
+            sync_folder(out.parent)
+            entry = manifest_entry(ledger, remembered.ledger_path(api, out), out, api.currency)
+            write_manifest(out, {**_manifest(out, file.rows, source, api, options), "ledger": entry})
+        _report(file, unusable, options, out, len(requests))
+        remembered.report(api, ledger)
+        remembered.raise_halt(halt, ledger, api.currency)
+
+
+def dry_run(rows: Rows, api: Api, options: Options, out: Path) -> str:
+    """What `label` would ask of an API and what it would cost, in lines. Asks nothing, writes nothing and needs no key."""
+    _, requests = _requests(options.form.requests(rows), options)
+    return words(estimate(api, requests, options.sampling, remembered.ledger_path(api, out)), api)
+
+
+def _report(file: AnswerFile, unusable: UnusableFile, options: Options, out: Path, requests: int) -> None:
     unusable.report(_words(options.sampling))
-    print(f"{file.rows} {'answers' if isinstance(form, Answers) else 'rows'} to {len(requests)} requests: {out}")
+    print(f"{file.rows} {'answers' if isinstance(options.form, Answers) else 'rows'} to {requests} requests: {out}")
 
 
 def _requests(rows: Rows, options: Options) -> tuple[list[Row], list[Request]]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from mangakd.data.rows import Messages
-from mangakd.models.generation import Sampling
+from mangakd.models.sampling import Sampling
 
 Reason = Literal["ended", "cut", "too long", "refused", "failed"]
 """ended: the model ended the text. cut: max_new_tokens did. too long: the prompt leaves no room for an answer. refused: the
