@@ -37,12 +37,28 @@ def test_blocks_are_system_prompt_and_question(tmp_path: Path) -> None:
     assert template(tmp_path, empty).messages({"s": ""}, "row 1") == (("user", "u"),)
 
 
+def test_examples_are_turns_before_the_question(tmp_path: Path) -> None:
+    blocks = {
+        "user": "{{ q }}",
+        "assistant_2": "d",
+        "user_2": "c",
+        "user_1": "a {{ q }}",
+        "assistant_1": "b",
+        "system": "s",
+    }
+    source = "".join(f"{{% block {name} %}}{text}{{% endblock %}}\n" for name, text in blocks.items())
+    assert template(tmp_path, source).messages({"q": "now"}, "row 1") == (
+        ("system", "s"), ("user", "a now"), ("assistant", "b"), ("user", "c"), ("assistant", "d"), ("user", "now"),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
         ("{% block user %}{{ q }", r"line 1 of prompt=.* is no Jinja2"),
         ("{% block system %}s{% endblock %}", "has no block user"),
         ("{% block user %}u{% endblock %}{% block example %}e{% endblock %}", "has the block example"),
+        ("{% block user %}u{% endblock %}{% block user_1 %}e{% endblock %}", "has no block assistant_1"),
         ("{% block user %}u{% endblock %}\nlost words", r"line 2 .* is beside the blocks"),
         ("{% block user %}u{% endblock %}\n{{ q }}", r"is beside the blocks"),
     ],
