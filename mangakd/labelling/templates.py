@@ -4,9 +4,9 @@
     {% block user %}{{ prompt }}{% endblock %}
 
 The block `user` is the question, the block `system` the system prompt. A file without blocks is a question alone. The blocks
-`user_1` and `assistant_1`, `user_2` and `assistant_2`, … are turns before the question: small models follow examples as turns more
-surely than examples in a question. Templates run in Jinja2's sandbox, and a name that the row does not have is an error. mangakd's
-own templates are in labelling/prompts.
+`user_1` and `assistant_1`, `user_2` and `assistant_2`, … are turns before the question: small models follow examples as turns
+more surely than examples in a question. Templates run in Jinja2's sandbox, and a name that the row does not have is an error.
+mangakd's own templates are in labelling/prompts.
 """
 
 import hashlib
