@@ -62,11 +62,12 @@ class Dispatch:
         """Raises UserError where no request can succeed. What travels is awaited before, and whenever a budget ends."""
         self._writer, self._limits = GroupWriter(self._ledger), Limits()
         self._stop, self._turn = asyncio.Event(), asyncio.Lock()
-        workers: list[asyncio.Task[None]] = []
+        count, workers = self._budget.concurrency, list[asyncio.Task[None]]()
+        self._gate = asyncio.Semaphore(count)
         helpers = [asyncio.create_task(self._renew()), asyncio.create_task(self._report())]
         with Signals(self._on_signal, lambda: [each.cancel() for each in workers]):
             try:
-                workers += [asyncio.create_task(self._work()) for _ in range(self._budget.concurrency)]
+                workers += [asyncio.create_task(self._work()) for _ in range(count + ahead(count))]
                 await asyncio.gather(*workers)
             except asyncio.CancelledError:
                 if self.signal is None:
@@ -141,9 +142,13 @@ class Dispatch:
             if self._stop.is_set():
                 return
             await self._writer.write(partial(self._ledger.mark_asked, key=key))
-            start = time.monotonic()
             try:
-                reply = await self._send(key, body)
+                async with self._gate:
+                    if self._stop.is_set():
+                        await self._writer.write(partial(self._ledger.mark_unsent, key=key))
+                        return
+                    start = time.monotonic()
+                    reply = await self._send(key, body)
                 outcome = self._outcome(reply, size, time.monotonic() - start)
             except CallError as error:
                 attempts, limited = attempts + (error.kind != "slower"), limited + (error.kind == "slower")
@@ -220,6 +225,11 @@ class Dispatch:
         while True:
             await asyncio.sleep(SHOW)
             self._show(await self._writer.call(partial(totals, self._ledger)))
+
+
+def ahead(concurrency: int) -> int:
+    """Requests that are written down as asked while others travel, so that no place among those waits for the disk."""
+    return concurrency // 2 + 1
 
 
 def outcome_of(
