@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from injecting import SECRET, Injecting
 from asked_prompts import no_bar, prompts
+from conftest import REPO
+from injecting import SECRET, Injecting
 
 from mangakd.core.errors import UserError
 from mangakd.labelling.api import provider as providers
@@ -96,7 +97,7 @@ def test_a_budget_ends_label_after_the_file_is_written(serve: Serve, tmp_path: P
     ("options", "words"),
     [
         ({"key": "another"}, "HTTP 401: .*Check the key in the environment variable OPENAI_API_KEY"),
-        ({"refuse_all": True}, "first 20 requests have failed for the same reason: HTTP 400"),
+        ({"refuse_all": True}, "20 requests have failed for the same reason: HTTP 400"),
     ],
 )
 def test_errors_of_all_requests_end_the_run(options: Any, words: str, serve: Serve, tmp_path: Path) -> None:
@@ -111,8 +112,8 @@ def test_a_server_that_is_not_there_ends_the_run_unpaid(serve: Serve, tmp_path: 
     server.process.kill()
     server.process.wait()
     file = tmp_path / "ledger.sqlite"
-    with pytest.raises(UserError, match=r"first 20 .*ConnectError.*provider.base_url=http://127"):
-        run(api_of(server, attempts=2, concurrency=20), questions(100), file)
+    with pytest.raises(UserError, match=r"20 requests .*ConnectError.*provider.base_url=http://127"):
+        run(api_of(server, attempts=2, concurrency=20, timeout=30.0), questions(100), file)
     assert _query(file, "SELECT sum(uncertain) FROM requests") == [(0,)]
 
 
@@ -151,8 +152,9 @@ def test_a_signal_stops_after_the_answers_that_travel(serve: Serve, tmp_path: Pa
     options = {
         "provider": "openai", "base_url": server.base_url("openai"), "prompts": 500, "ledger": str(file), "concurrency": 4,
     }  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
     words = [sys.executable, str(Path(__file__).with_name("asking.py")), json.dumps(options)]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ})
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     end = time.monotonic() + 60
     while server.bill["counts"].get("requests", 0) < 6:
         assert time.monotonic() < end and process.poll() is None

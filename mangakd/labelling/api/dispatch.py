@@ -20,7 +20,7 @@ from mangakd.labelling.api.wire import CallError, Reply, Wire
 from mangakd.labelling.ledger import Ledger, Outcome
 from mangakd.labelling.totals import Totals, totals
 
-SAME = 20  # first requests that fail for the same reason, after which no more are asked
+SAME = 20  # requests that fail for the same reason before any is answered, after which no more are asked
 LIMITED = 100  # refusals for a limit in a row, after which a request fails
 POLL = 0.5  # seconds between two looks at what other processes do
 SHOW = 2.0  # seconds between two sums for the progress bar
@@ -53,7 +53,7 @@ class Dispatch:
         self._chance = random.Random()
         self._buffer: collections.deque[Row] = collections.deque()
         self._taken = self._answers = 0
-        self._errors: list[str] = []
+        self._errors: collections.deque[str] = collections.deque(maxlen=SAME)
         self._fatal: UserError | None = None
         self.reason = ""  # why the run ended before all was asked
         self.signal: int | None = None
@@ -104,7 +104,9 @@ class Dispatch:
             return None if self._stop.is_set() else self._buffer.popleft()
 
     async def _fill(self) -> bool:
-        """Take more requests; False where there are none, and nobody asks any that may come back."""
+        """Take more requests; False where there are none, a budget allows none, and nobody asks any that may come back."""
+        if self.reason:
+            return False
         left = None if self._budget.max_requests is None else self._budget.max_requests - self._taken
         count = 2 * self._budget.concurrency if left is None else min(2 * self._budget.concurrency, left)
         if count > 0:
@@ -115,14 +117,13 @@ class Dispatch:
                 return True
         free, owned = await self._writer.call(self._open)
         if count <= 0 and free:
-            self._end(f"max_requests={self._budget.max_requests} is reached")
-        elif not free and not owned:
-            return False
+            self.reason = f"max_requests={self._budget.max_requests} is reached"
         elif free and not owned:
-            self._end(f"max_cost={self._budget.max_cost} leaves no room for the next request")
-        else:
+            self.reason = f"max_cost={self._budget.max_cost} leaves no room for the next request"
+        elif owned:
             await self._wait(POLL)
-        return True
+            return True
+        return False
 
     def _open(self) -> tuple[int, int]:
         """Requests of the job that nobody asks, and that somebody asks now. max_cost depends on other jobs' requests, too."""
@@ -196,12 +197,12 @@ class Dispatch:
         return True
 
     def _note_failure(self, message: str) -> None:
-        """End the run where its first requests all fail for the same reason."""
-        if self._answers or len(self._errors) >= SAME:
+        """End the run where none is answered, and one after another fails for the same reason."""
+        if self._answers:
             return
         self._errors.append(re.sub(r"\d+|'[^']*'|\"[^\"]*\"", "…", message)[:80])
         if len(self._errors) == SAME and len(set(self._errors)) == 1:
-            self._give_up(f"the first {SAME} requests have failed for the same reason: {message}. {self._wire.cure}")
+            self._give_up(f"{SAME} requests have failed for the same reason: {message}. {self._wire.cure}")
 
     def _give_up(self, message: str) -> None:
         self._fatal = self._fatal or UserError(message)
