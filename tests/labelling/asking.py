@@ -4,7 +4,6 @@ python asking.py '{"provider": "openai", "base_url": …, "prompts": 1000, "ledg
 """
 
 import json
-import resource
 import sys
 from pathlib import Path
 
@@ -21,7 +20,13 @@ def main(options: dict) -> None:  # type: ignore[type-arg]
     with api.opened(requests, Sampling()) as rows:
         halt = api.ask(rows, Sampling())
     assert halt is None and "torch" not in sys.modules
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(peak())
+
+
+def peak() -> int:
+    """Resident memory at most, in kB. ru_maxrss would be that of the process which forked this one."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ class Server:
             return self.cache[key]
         words = hashlib.sha256(text.encode()).hexdigest()
         prompt, out = len(text) // 4, 4 + int(words[0], 16)
-        answer = f"answer {words[:8]}" + (" refused" if "FORBIDDEN" in text else "")
+        answer = f"answer {words[:8]}" + (f", and your key is {self.needs}" if "ECHO" in text else "")
         usage: dict[str, Any] | None = {"in": prompt, "out": out}
         if fault == "wrong_usage":
             usage = {"in": -5, "out": 10**9}

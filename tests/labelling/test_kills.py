@@ -77,7 +77,7 @@ def test_nothing_is_lost_or_paid_twice(provider: str, serve: Callable[..., Any],
     # Each request that came to the server is an attempt of the ledger: none was sent before it was on the disk.
     assert count(ledger, "SELECT sum(attempts) FROM requests") >= bill["counts"]["requests"]
     assert count(ledger, "SELECT sum(uncertain) FROM requests") >= bill["counts"]["replayed"]
-    assert max(memory) < 200_000  # kilobytes; the client alone takes 100,000
+    assert max(memory) < 130_000  # kB; the client alone takes 80,000
 
 
 def _rows(ledger: Path) -> dict[str, tuple[int, int, float, int]]:
