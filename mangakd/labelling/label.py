@@ -17,8 +17,9 @@ from mangakd.data.tables import existing, read_table
 from mangakd.data.token_files import Progress
 from mangakd.labelling import remembered
 from mangakd.labelling.answers import ASKED, DOCUMENT, ROW, SAMPLE, AnswerFile, Row
+from mangakd.labelling.api.estimate import estimate, words
 from mangakd.labelling.api.provider import Api
-from mangakd.labelling.forms import Answers, Form, Unusable
+from mangakd.labelling.forms import Answers, Form, Reads, Unusable
 from mangakd.labelling.label_manifest import file_entry, now, versions, write_manifest
 from mangakd.labelling.provider import Answer, Provider, Request
 from mangakd.labelling.reading import Reading
@@ -74,7 +75,7 @@ class Options:
         return {**vars(self.sampling), **own, **self.form.settings}
 
 
-def read_prompts(path: str | None, names: Mapping[str, str | int], form: Form) -> Rows:
+def read_prompts(path: str | None, names: Mapping[str, str | int], form: Reads) -> Rows:
     """names: column of the form → that of the file, where they differ. Raises UserError for a file that cannot be asked."""
     table, origin = read_table(existing(path, "data.path"), "data.path"), f"data.path={path}"
     columns = {name: Column(kind, names.get(name, name), f"data.columns.{name}") for name, kind in form.columns.items()}
@@ -159,6 +160,12 @@ def _label_remembered(
         _report(file, unusable, options, out, len(requests))
         remembered.report(api, ledger)
         remembered.raise_halt(halt, ledger, api.currency)
+
+
+def dry_run(rows: Rows, api: Api, options: Options, out: Path) -> str:
+    """What `label` would ask of an API and what it would cost, in lines. Asks nothing, writes nothing and needs no key."""
+    _, requests = _requests(options.form.requests(rows), options)
+    return words(estimate(api, requests, options.sampling, remembered.ledger_path(api, out)), api)
 
 
 def _report(file: AnswerFile, unusable: UnusableFile, options: Options, out: Path, requests: int) -> None:

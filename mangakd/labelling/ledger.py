@@ -196,6 +196,13 @@ class Ledger:
             (time.time(), key, self.owner.name),
         )
 
+    def mark_unsent(self, connection: sqlite3.Connection, key: str) -> None:
+        """Of a request that was to leave and did not."""
+        connection.execute(
+            "UPDATE requests SET state = 'waiting', attempts = attempts - 1 WHERE key = ? AND owner = ?",
+            (key, self.owner.name),
+        )
+
     def mark_tried(self, connection: sqlite3.Connection, key: str, error: str, uncertain: bool) -> None:
         """After an attempt that is made again."""
         connection.execute(

@@ -15,8 +15,8 @@ CUT = ("leave_out", "keep")
 
 @dataclass(frozen=True)
 class Reading:
-    """form: what was asked for. cut: what becomes of an answer that max_new_tokens cuts. thought: what becomes of the words before
-    a reasoning model's answer: strip, keep (in the text), column. schema: that answers follow.
+    """form: what was asked for. cut: what becomes of an answer that max_new_tokens cuts. thought: what becomes of a reasoning
+    model's words before its answer: strip, keep (in the text), column. schema: that answers follow.
 
     Raises UserError for an option outside its range.
     """

@@ -1,7 +1,7 @@
 """The flow of `label` for a provider whose ledger keeps its answers: ask what it lacks, then write `out` anew."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from mangakd.data.json_text import parse
 from mangakd.labelling.answers import BY
 from mangakd.labelling.api.provider import Api, Halt
 from mangakd.labelling.ledger import Ledger
-from mangakd.labelling.provider import Answer, Request
+from mangakd.labelling.provider import Answer
 from mangakd.labelling.totals import Totals, totals
 from mangakd.models.sampling import Sampling
 

@@ -18,6 +18,7 @@ from mangakd.teachers.ensemble import Ensemble, EnsembleTeacher
 from mangakd.teachers.local import Local, LocalTeacher
 from mangakd.teachers.lookup import LookupTeacher
 from mangakd.teachers.options import TeacherOptions
+from mangakd.teachers.probabilities import Probabilities
 from mangakd.teachers.scores import Scores
 from mangakd.teachers.vectors import Vectors
 
@@ -39,8 +40,8 @@ class Row:
     smooth: float = 0.0
 
 
-# They answer from files, or with vectors: tests/unit/test_{score,vector,concatenated}_teacher.py.
-ELSEWHERE = (Scores, Vectors, LookupTeacher, ConcatenatedTeacher)
+# They answer from files, or with vectors: tests/unit/test_{score,vector,probability,concatenated}_teacher.py.
+ELSEWHERE = (Scores, Vectors, Probabilities, LookupTeacher, ConcatenatedTeacher)
 THREE = (0, 1, 2)
 EQUAL = (1 / 3, 1 / 3, 1 / 3)
 UNEQUAL = (0.5, 0.2, 0.3)

@@ -68,7 +68,7 @@ class Server:
     async def one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
         line, *rest = head.decode().split("\r\n")
-        method, path, _ = line.split(" ")
+        _, path, _ = line.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in rest if each)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         if path == "/bill":
@@ -129,7 +129,7 @@ class Server:
             return self.cache[key]
         words = hashlib.sha256(text.encode()).hexdigest()
         prompt, out = len(text) // 4, 4 + int(words[0], 16)
-        answer = f"answer {words[:8]}" + (" refused" if "FORBIDDEN" in text else "")
+        answer = f"answer {words[:8]}" + (f", and your key is {self.needs}" if "ECHO" in text else "")
         usage: dict[str, Any] | None = {"in": prompt, "out": out}
         if fault == "wrong_usage":
             usage = {"in": -5, "out": 10**9}

@@ -56,11 +56,9 @@ class AnthropicWire(Wire):
         return {name: value for name, value in {**body, **self.extra}.items() if name not in self.omit}
 
     async def send(self, key: str, body: Plain) -> Reply:
-        named = ("model", "max_tokens", "messages")  # the client has no argument for temperature any more
-        rest = {name: value for name, value in body.items() if name not in named}
-        try:
+        try:  # the body goes as extra_body: the client has no argument for temperature any more
             reply = await self._client.messages.with_raw_response.create(
-                **{name: body[name] for name in named}, extra_body=rest, extra_headers={"Idempotency-Key": key}
+                model=self.model, max_tokens=1, messages=[], extra_body=body, extra_headers={"Idempotency-Key": key}
             )
         except Exception as error:
             raise call_error(error) from error
@@ -73,6 +71,9 @@ class AnthropicWire(Wire):
         reason: Reason = "refused" if finish == "refusal" else "ended" if finish in ENDED else "cut"
         usage = _usage(reply.get("usage"))
         return Reading(Answer(text, reason, usage.answer or 0, thought=thought), finish, usage)
+
+    def prepare(self) -> None:
+        _ = self._client
 
     async def close(self) -> None:
         if "_client" in vars(self):

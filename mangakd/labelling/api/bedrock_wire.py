@@ -103,6 +103,9 @@ class BedrockWire(Wire):
         usage = _usage(reply.get("usage"))
         return Reading(Answer(text, reason, usage.answer or 0, thought=thought), finish, usage)
 
+    def prepare(self) -> None:
+        _ = self._client
+
     async def close(self) -> None:
         if "_pool" in vars(self):
             self._pool.shutdown(wait=False)

@@ -20,7 +20,7 @@ from mangakd.labelling.api.wire import CallError, Reply, Wire
 from mangakd.labelling.ledger import Ledger, Outcome
 from mangakd.labelling.totals import Totals, totals
 
-SAME = 20  # first requests that fail for the same reason, after which no more are asked
+SAME = 20  # requests that fail for the same reason before any is answered, after which no more are asked
 LIMITED = 100  # refusals for a limit in a row, after which a request fails
 POLL = 0.5  # seconds between two looks at what other processes do
 SHOW = 2.0  # seconds between two sums for the progress bar
@@ -53,7 +53,7 @@ class Dispatch:
         self._chance = random.Random()
         self._buffer: collections.deque[Row] = collections.deque()
         self._taken = self._answers = 0
-        self._errors: list[str] = []
+        self._errors: collections.deque[str] = collections.deque(maxlen=SAME)
         self._fatal: UserError | None = None
         self.reason = ""  # why the run ended before all was asked
         self.signal: int | None = None
@@ -62,11 +62,12 @@ class Dispatch:
         """Raises UserError where no request can succeed. What travels is awaited before, and whenever a budget ends."""
         self._writer, self._limits = GroupWriter(self._ledger), Limits()
         self._stop, self._turn = asyncio.Event(), asyncio.Lock()
-        workers: list[asyncio.Task[None]] = []
+        count, workers = self._budget.concurrency, list[asyncio.Task[None]]()
+        self._gate = asyncio.Semaphore(count)
         helpers = [asyncio.create_task(self._renew()), asyncio.create_task(self._report())]
         with Signals(self._on_signal, lambda: [each.cancel() for each in workers]):
             try:
-                workers += [asyncio.create_task(self._work()) for _ in range(self._budget.concurrency)]
+                workers += [asyncio.create_task(self._work()) for _ in range(count + ahead(count))]
                 await asyncio.gather(*workers)
             except asyncio.CancelledError:
                 if self.signal is None:
@@ -103,7 +104,9 @@ class Dispatch:
             return None if self._stop.is_set() else self._buffer.popleft()
 
     async def _fill(self) -> bool:
-        """Take more requests; False where there are none, and nobody asks any that may come back."""
+        """Take more requests; False where there are none, a budget allows none, and nobody asks any that may come back."""
+        if self.reason:
+            return False
         left = None if self._budget.max_requests is None else self._budget.max_requests - self._taken
         count = 2 * self._budget.concurrency if left is None else min(2 * self._budget.concurrency, left)
         if count > 0:
@@ -114,14 +117,13 @@ class Dispatch:
                 return True
         free, owned = await self._writer.call(self._open)
         if count <= 0 and free:
-            self._end(f"max_requests={self._budget.max_requests} is reached")
-        elif not free and not owned:
-            return False
+            self.reason = f"max_requests={self._budget.max_requests} is reached"
         elif free and not owned:
-            self._end(f"max_cost={self._budget.max_cost} leaves no room for the next request")
-        else:
+            self.reason = f"max_cost={self._budget.max_cost} leaves no room for the next request"
+        elif owned:
             await self._wait(POLL)
-        return True
+            return True
+        return False
 
     def _open(self) -> tuple[int, int]:
         """Requests of the job that nobody asks, and that somebody asks now. max_cost depends on other jobs' requests, too."""
@@ -141,9 +143,13 @@ class Dispatch:
             if self._stop.is_set():
                 return
             await self._writer.write(partial(self._ledger.mark_asked, key=key))
-            start = time.monotonic()
             try:
-                reply = await self._send(key, body)
+                async with self._gate:
+                    if self._stop.is_set():
+                        await self._writer.write(partial(self._ledger.mark_unsent, key=key))
+                        return
+                    start = time.monotonic()
+                    reply = await self._send(key, body)
                 outcome = self._outcome(reply, size, time.monotonic() - start)
             except CallError as error:
                 attempts, limited = attempts + (error.kind != "slower"), limited + (error.kind == "slower")
@@ -191,12 +197,12 @@ class Dispatch:
         return True
 
     def _note_failure(self, message: str) -> None:
-        """End the run where its first requests all fail for the same reason."""
-        if self._answers or len(self._errors) >= SAME:
+        """End the run where none is answered, and one after another fails for the same reason."""
+        if self._answers:
             return
         self._errors.append(re.sub(r"\d+|'[^']*'|\"[^\"]*\"", "…", message)[:80])
         if len(self._errors) == SAME and len(set(self._errors)) == 1:
-            self._give_up(f"the first {SAME} requests have failed for the same reason: {message}. {self._wire.cure}")
+            self._give_up(f"{SAME} requests have failed for the same reason: {message}. {self._wire.cure}")
 
     def _give_up(self, message: str) -> None:
         self._fatal = self._fatal or UserError(message)
@@ -220,6 +226,11 @@ class Dispatch:
         while True:
             await asyncio.sleep(SHOW)
             self._show(await self._writer.call(partial(totals, self._ledger)))
+
+
+def ahead(concurrency: int) -> int:
+    """Requests that are written down as asked while others travel, so that no place among those waits for the disk."""
+    return concurrency // 2 + 1
 
 
 def outcome_of(

@@ -63,7 +63,8 @@ class Price:
 
 def _same(model: str, name: str) -> bool:
     rest = model.removeprefix(name)
-    return rest == "" or (rest != model and rest.replace("-", "").isdigit())
+    digits = rest.replace("-", "").replace("@", "")
+    return rest == "" or (rest != model and digits.isdigit() and len(digits) == 8)  # a date, not a version
 
 
 def tokens_of(text: str) -> int:

@@ -120,7 +120,7 @@ class Api(Provider):
         """Ask what the ledger lacks of its job. None when all is asked. Raises UserError where no request can succeed."""
         if not totals(ledger).open:
             return None
-        _ = self.wire.secrets  # a key that is missing is told before anything is asked
+        self.wire.prepare()
         budget = Budget(self.concurrency, self.attempts, self.wire.timeout, self.max_cost, self.max_requests)
         dispatch = Dispatch(self.wire, ledger, self.cost, budget, sampling.max_new_tokens, show)
         _run(dispatch.run())

@@ -83,6 +83,10 @@ class Wire(ABC):
     def read(self, reply: Plain) -> Reading:
         """Raises KeyError, TypeError, IndexError or ValueError for a reply that is no answer."""
 
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make the client before anything is asked. Raises UserError where a key or a package is missing."""
+
     async def close(self) -> None:  # noqa: B027 — a wire may have nothing to close
         """Close the connections."""
 
@@ -141,9 +145,11 @@ def status_error(status: int, message: str, headers: Mapping[str, str], wait: fl
 
 def connection_error(error: BaseException) -> CallError:
     """A request without a response: paid for perhaps, unless no connection was made."""
-    names = [type(each).__name__ for each in _causes(error)]
-    words = next((str(each) for each in _causes(error) if str(each)), "")
-    return CallError("again", f"{names[-1]}: {words}", uncertain=not any(name in NOT_SENT for name in names))
+    chain = _causes(error)
+    names = [type(each).__name__ for each in chain]
+    cause = chain[min(1, len(chain) - 1)]  # the client's own error says "Connection error" alone
+    words = f"{type(cause).__name__}: {cause or error}"
+    return CallError("again", words, uncertain=not any(name in NOT_SENT for name in names))
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:

@@ -1,7 +1,6 @@
 """`writes=expansions`: several search queries for a query or a turn, as the list of targets that `task=rewrite` learns.
 
-Searching with several queries and joining the results is multi-query expansion; a teacher's queries are the documents-free kind
-of Wang et al. 2023 (arXiv:2303.07678).
+A search with each of them finds what one wording misses; `task.expansions` says how many a student writes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,15 +12,17 @@ from mangakd.labelling.forms.form import Row
 from mangakd.labelling.forms.lines import check_counts, counted, texts_of
 from mangakd.labelling.forms.rewrites import Turns
 from mangakd.labelling.provider import Answer
+from mangakd.labelling.templates import Template
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Expansions(Turns):
     """least, most: how many queries a row has; of more the first ones are taken, and an answer with fewer is unusable.
 
     The template gets `history`, `utterance`, `least` and `most`.
     """
 
+    prompt: Template
     least: int = 3
     most: int = 5
 

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from mangakd.data.rows import Columns, Messages, Rows
 from mangakd.labelling.provider import Answer
@@ -20,6 +20,13 @@ class Unusable(Exception):
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)
         self.reason, self.detail = reason, detail
+
+
+class Reads(Protocol):
+    """What is read of a file. columns: of the file. needs: a row has one of them, most often the last."""
+
+    columns: ClassVar[Columns]
+    needs: ClassVar[tuple[str, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from mangakd.labelling.provider import Answer
 from mangakd.labelling.templates import Template
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Labels(Form):
     """labels: the names, of which each answer is one.
 

@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"[\s\"'`*]*(?:score\s*[:=]\s*)?(-?\d+)[\s\"'`*]*\.?\s*", r
 MOST_LEVELS = 20  # as many alternatives as an API lists for a token
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scores(Form):
     """least, most: ends of the scale. expected: the mean Σ p(s) · s over the scale in place of the number that was written, which
     tells documents of one level apart (Liu et al. 2023, arXiv:2303.16634); needs log-probabilities.

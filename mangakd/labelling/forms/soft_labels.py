@@ -12,7 +12,7 @@ from mangakd.labelling.forms.labels import Labels
 from mangakd.labelling.provider import Answer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SoftLabels(Labels):
     """least_mass: of all labels together; an answer that gives them less is unusable, because what is left was no classifier's.
 
