@@ -85,10 +85,10 @@ class BatchRows:
         if self._asked(connection, batch, key):
             self._ledger.record(connection, key, outcome)
 
-    def failed(self, connection: sqlite3.Connection, batch: Batch, key: str, error: str, final: bool) -> None:
-        """A result without an answer. final: the request is not to be submitted again."""
+    def failed(self, connection: sqlite3.Connection, batch: Batch, key: str, error: str, last: bool, final: bool) -> None:
+        """A result without an answer. last: not submitted again by this command. final: the provider has rejected it."""
         if self._asked(connection, batch, key):
-            state = "failed" if final else "waiting"
+            state = "failed" if last or final else "waiting"
             connection.execute(
                 "UPDATE requests SET state = ?, error = ?, final = ?, batch = NULL WHERE key = ?",
                 (state, error, final, key),

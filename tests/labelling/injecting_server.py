@@ -12,6 +12,8 @@ faults: probability of each of
 A fault of one request is drawn anew at each attempt.
 """
 
+from __future__ import annotations
+
 import asyncio
 import hashlib
 import json
@@ -20,6 +22,8 @@ import sys
 import time
 from collections import Counter
 from typing import Any
+
+from injecting_batches import Batches
 
 BILLED = ("cut", "truncated", "drip", "reset_after", "wrong_usage", "no_usage")
 KEY = "Bearer "
@@ -53,8 +57,7 @@ class Server:
         self.cache: dict[str, bytes] = {}
         self.paid_twice = 0
         self.counts: Counter[str] = Counter()
-        self.batches: dict[str, Any] = {}
-        self.files: dict[str, bytes] = {}
+        self.batches = Batches(self, options)
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -68,14 +71,20 @@ class Server:
     async def one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
         line, *rest = head.decode().split("\r\n")
-        _, path, _ = line.split(" ")
+        method, path, _ = line.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in rest if each)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         if path == "/bill":
-            content = {"bill": self.bill, "counts": self.counts, "paid_twice": self.paid_twice}
+            content = {
+                "bill": self.bill, "counts": self.counts, "paid_twice": self.paid_twice, "batches": len(self.batches.all),
+            }  # fmt: skip
             self.send(writer, 200, json.dumps(content).encode())
             return True
         self.counts["requests"] += 1
+        if "/files" in path or "/batches" in path:
+            status, content = await self.batches.handle(method, path.partition("?")[0], body)
+            self.send(writer, status, content)
+            return True
         return await self.answer(path, headers, body, writer)
 
     async def answer(self, path: str, headers: dict[str, str], body: bytes, writer: asyncio.StreamWriter) -> bool:

@@ -251,7 +251,7 @@ def test_bedrock_answers_and_its_errors(serve: Serve, tmp_path: Path, monkeypatc
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with pytest.raises(UserError, match="Unable to locate credentials.*AWS_ACCESS_KEY_ID"):
+    with pytest.raises(UserError, match=r"Unable to locate credentials.*AWS_ACCESS_KEY_ID"):
         run(api_of(server, "bedrock", region="us-east-1"), questions(3, "new"), file)
 
 

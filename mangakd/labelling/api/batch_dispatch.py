@@ -173,7 +173,7 @@ class BatchDispatch:
                     )
                 except CallError as error:
                     last = self._rows.attempts(result.key) >= self._budget.attempts
-                    final = error.kind == "rejected" or last
-                    self._rows.failed(connection, batch, result.key, self._wire.clean(str(error)), final)
+                    final, message = error.kind == "rejected", self._wire.clean(str(error))
+                    self._rows.failed(connection, batch, result.key, message, last, final)
                 else:
                     self._rows.record(connection, batch, result.key, outcome)
