@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Options:
-    """filters: name → a filter, in the order in which they run. off: names of those that do not. shares: part → share of the rows.
+    """filters: name → a filter, in the order in which they run. off: names of the others. shares: part → share of the rows.
 
     Raises UserError for an option outside its range.
     """

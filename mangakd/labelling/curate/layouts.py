@@ -58,7 +58,7 @@ def _check_rerank(rows: Rows) -> None:
 
 def _check_filled(rows: Rows) -> None:
     for name, values in rows.columns.items():
-        if isinstance(values[0], str) and not values[0].strip() or values[0] == ():
+        if values[0] == () or (isinstance(values[0], str) and not values[0].strip()):
             raise UserError(f"{rows.where(0)} has no {name}.")
 
 

@@ -1,8 +1,8 @@
 """Finds personal data in a text, in any script, and weighs the words around each match.
 
-Presidio's patterns end words at `\\b`, and Japanese has no blanks: 電話は090-1234-5678です holds no word boundary around the
-number. So the recognisers read a copy of the text of the same length: full-width characters become ASCII, and other characters than
-letters of Latin script become line ends.
+Presidio's patterns end words at `\\b`, and Japanese has no blanks: 電話は090-1234-5678です holds no such boundary
+around the number. So the recognisers read a copy of the text of the same length. In the copy full-width characters are ASCII, and
+other characters than letters of Latin script are line ends.
 """
 
 import re
@@ -91,6 +91,8 @@ def _ascii(character: str) -> str:
         return character
     if character in HYPHENS:
         return "-"
+    if character == "：":
+        return "\n"  # it stands before a value: "IP：" is no part of an address of version 6
     plain = unicodedata.normalize("NFKC", character)
     if len(plain) == 1 and plain.isascii():
         return plain
