@@ -147,10 +147,20 @@ def cost(rows: int, folder: Path) -> dict[str, float]:
         for i in range(rows):
             text = joined(words(draw, 60, i % 2 == 1), i % 2 == 1)
             text += f" {jp_phone(draw)}" if i % 10 == 0 else ""
-            stream.write(json.dumps({"prompt": joined(words(draw, 12, i % 2 == 1), i % 2 == 1), "answer": text, "ended": True}) + "\n")
-    program = [sys.executable, str(REPO / "scripts" / "curate.py"), f"data.path={file}", f"out={folder / f'out_{rows}'}"]
+            stream.write(
+                json.dumps({"prompt": joined(words(draw, 12, i % 2 == 1), i % 2 == 1), "answer": text, "ended": True})
+                + "\n"
+            )
+    program = [
+        sys.executable,
+        str(REPO / "scripts" / "curate.py"),
+        f"data.path={file}",
+        f"out={folder / f'out_{rows}'}",
+    ]
     start = time.perf_counter()
-    child = subprocess.Popen([*program, f"paths.cache={folder / 'cache'}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    child = subprocess.Popen(
+        [*program, f"paths.cache={folder / 'cache'}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     assert child.stdout is not None
     output = child.stdout.read().decode()
     _, status, usage = os.wait4(child.pid, 0)
@@ -163,7 +173,10 @@ def cost(rows: int, folder: Path) -> dict[str, float]:
 
 
 def shares(table: Mapping[str, Sequence[Any]], header: Sequence[str]) -> str:
-    rows = [[group, f"{hits}", f"{every}", f"{hits / every:.1%}", *map(str, more)] for group, (hits, every, *more) in table.items()]
+    rows = [
+        [group, f"{hits}", f"{every}", f"{hits / every:.1%}", *map(str, more)]
+        for group, (hits, every, *more) in table.items()
+    ]
     return results_file.table(header, rows)
 
 

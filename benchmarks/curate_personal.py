@@ -21,7 +21,12 @@ class Planted(NamedTuple):
 
 
 ENGLISH = ("Please reach me: {}.", "My {what} is {} if you need it.", "{what}: {}", "Thanks! {what} {} (home)")
-JAPANESE = ("{what}は{}です。", "{what}：{}", "お世話になります。{what}{}までお願いします。", "{what}（{}）を登録しました。")
+JAPANESE = (
+    "{what}は{}です。",
+    "{what}：{}",
+    "お世話になります。{what}{}までお願いします。",
+    "{what}（{}）を登録しました。",
+)
 WIDE = str.maketrans("0123456789-@.", "０１２３４５６７８９－＠．")
 
 
@@ -37,7 +42,9 @@ def us_phone(draw: random.Random) -> str:
     a, b, c = us_number(draw)
     while b[1:] == "11":  # such as 911, which no exchange is
         a, b, c = us_number(draw)
-    return draw.choice((f"({a}) {b}-{c}", f"{a}-{b}-{c}", f"{a}.{b}.{c}", f"+1 {a} {b} {c}", f"+1-{a}-{b}-{c}", f"{a}{b}{c}"))
+    return draw.choice(
+        (f"({a}) {b}-{c}", f"{a}-{b}-{c}", f"{a}.{b}.{c}", f"+1 {a} {b} {c}", f"+1-{a}-{b}-{c}", f"{a}{b}{c}")
+    )
 
 
 def jp_phone(draw: random.Random) -> str:
@@ -46,19 +53,33 @@ def jp_phone(draw: random.Random) -> str:
     city = (draw.choice(("045", "052", "092")), digits(draw, 3, "234567"), digits(draw, 4))
     parts = draw.choice((mobile, fixed, city))
     national = f"+81 {parts[0][1:]} {parts[1]} {parts[2]}"
-    forms = ("-".join(parts), f"({parts[0]}){parts[1]}-{parts[2]}", national, "-".join(parts).translate(WIDE), "ー".join(parts))
+    forms = (
+        "-".join(parts),
+        f"({parts[0]}){parts[1]}-{parts[2]}",
+        national,
+        "-".join(parts).translate(WIDE),
+        "ー".join(parts),
+    )
     return draw.choice((*forms, "".join(mobile)))
 
 
 def email(draw: random.Random) -> str:
     user = draw.choice(("taro.yamada", "j_smith", "hanako+manga", "info-2024", "x9", "o'neil"))
-    host = draw.choice(("example.com", "mail.example.co.jp", "docomo.ne.jp", "my-shop.org", "xn--wgv71a.jp", "uni.ac.uk"))
+    host = draw.choice(
+        ("example.com", "mail.example.co.jp", "docomo.ne.jp", "my-shop.org", "xn--wgv71a.jp", "uni.ac.uk")
+    )
     return draw.choice((f"{user}@{host}", f"{user}@{host}".upper(), f"{user}@{host}".translate(WIDE)))
 
 
 def card(draw: random.Random) -> str:
     start, size, groups = draw.choice(
-        [("4", 16, (4, 4, 4, 4)), ("53", 16, (4, 4, 4, 4)), ("2345", 16, (4, 4, 4, 4)), ("37", 15, (4, 6, 5)), ("3540", 16, (4, 4, 4, 4))]
+        [
+            ("4", 16, (4, 4, 4, 4)),
+            ("53", 16, (4, 4, 4, 4)),
+            ("2345", 16, (4, 4, 4, 4)),
+            ("37", 15, (4, 6, 5)),
+            ("3540", 16, (4, 4, 4, 4)),
+        ]
     )
     number = start + digits(draw, size - len(start) - 1)
     total = sum(sum(divmod(int(each) * (2 - i % 2), 10)) for i, each in enumerate(reversed(number)))
@@ -148,9 +169,14 @@ INNOCENT: Mapping[str, tuple[Maker, tuple[str, ...]]] = {
         lambda draw: "-".join(digits(draw, 4) for _ in range(3)),
         ("The tracking number is {}.", "伝票番号は{}です。", "お問い合わせ送り状番号{}", "Parcel {}: delivered."),
     ),
-    "4-4-4 digits, no word": (lambda draw: "-".join(digits(draw, 4) for _ in range(3)), ("{} arrived.", "{}が届きました。")),
+    "4-4-4 digits, no word": (
+        lambda draw: "-".join(digits(draw, 4) for _ in range(3)),
+        ("{} arrived.", "{}が届きました。"),
+    ),
     "ISBN and JAN": (
-        lambda draw: draw.choice((f"978-4-08-{digits(draw, 6)}-{digits(draw, 1)}", "49" + digits(draw, 11), "4" + digits(draw, 9))),
+        lambda draw: draw.choice(
+            (f"978-4-08-{digits(draw, 6)}-{digits(draw, 1)}", "49" + digits(draw, 11), "4" + digits(draw, 9))
+        ),
         ("ISBN {}", "The barcode says {}.", "JAN {}の商品です。", "商品コード{}"),
     ),
     "price": (
@@ -158,7 +184,9 @@ INNOCENT: Mapping[str, tuple[Maker, tuple[str, ...]]] = {
         ("It costs ¥{}.", "価格は{}円です。", "The set is ${}.00 today.", "合計￥{}（税込）"),
     ),
     "date and time": (
-        lambda draw: f"2024-{draw.randint(1, 12):02}-{draw.randint(1, 28):02} {draw.randint(0, 23):02}:{draw.randint(0, 59):02}:00",
+        lambda draw: (
+            f"2024-{draw.randint(1, 12):02}-{draw.randint(1, 28):02} {draw.randint(0, 23):02}:{draw.randint(0, 59):02}:00"
+        ),
         ("It arrives at {}.", "{}に発送しました。"),
     ),
     "postcode and address": (

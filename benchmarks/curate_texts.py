@@ -95,9 +95,15 @@ def overlaps(count: int, seed: int = 0) -> tuple[list[dict[str, Any]], list[Case
             ):
                 text = joined([*around[0], *quote, *around[1]], japanese)
                 cases.append(Case(f"{language}, {name}", row(f"{language} question {i} {name}", text), copy))
-            cases.append(Case(f"{language}, a short test prompt", row(joined(short, japanese), joined(around[0], japanese)), True))
             cases.append(
-                Case(f"{language}, a short test answer", row(f"{language} other question {i}", f"{language} yes"), False)
+                Case(
+                    f"{language}, a short test prompt", row(joined(short, japanese), joined(around[0], japanese)), True
+                )
+            )
+            cases.append(
+                Case(
+                    f"{language}, a short test answer", row(f"{language} other question {i}", f"{language} yes"), False
+                )
             )
     return tests, cases
 

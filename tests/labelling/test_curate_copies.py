@@ -24,7 +24,9 @@ def record(number: int, answer: str, prompt: str = "", rest: str = "") -> Record
     return Record(number, {}, prompt, answer, rest)
 
 
-WORDS = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen".split()
+WORDS = (
+    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen".split()
+)
 TEXT = " ".join(WORDS)
 
 
@@ -95,7 +97,9 @@ def test_signatures_of_another_form_are_refused(tmp_path: Path) -> None:
     kept(tmp_path / "old", TEXT)
     with pytest.raises(UserError, match=r"was written with size=5, and this command has 4"):
         NearDuplicates(size=4, against=[str(tmp_path / "old")])
-    with pytest.raises(UserError, match=r"holds no near_duplicates.npz: curate it with filters.near_duplicates.keep=true"):
+    with pytest.raises(
+        UserError, match=r"holds no near_duplicates.npz: curate it with filters.near_duplicates.keep=true"
+    ):
         NearDuplicates(against=[str(tmp_path)])
     assert Signatures.read(tmp_path / "old", {}, "key").values.dtype == np.uint32
 

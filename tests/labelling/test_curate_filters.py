@@ -82,7 +82,9 @@ def test_languages() -> None:
     assert each.reason(record("Danke schön, ja.")) is None, "14 letters are too few to tell"
     assert each.reason(record("네, 재고가 있습니다.")) is None, "8 letters that count as two are too few, too"
     assert each.reason(record("네, 그 책은 이층에 재고가 있습니다.")) is not None
-    assert each.reason(record("https://beispiel.de/ihre-bestellung/wird-morgen-verschickt <EMAIL_1> 12345 67890")) is None
+    assert (
+        each.reason(record("https://beispiel.de/ihre-bestellung/wird-morgen-verschickt <EMAIL_1> 12345 67890")) is None
+    )
 
 
 def test_a_language_that_is_none() -> None:
@@ -143,6 +145,11 @@ def test_a_wrong_part() -> None:
 
 def test_filters_say_their_settings_as_plain_values() -> None:
     each: Filter = Length(characters=[1, None])
-    assert each.settings == {"characters": [1, None], "words": (None, None), "tokens": (None, None), "ratio": (None, None)}
+    assert each.settings == {
+        "characters": [1, None],
+        "words": (None, None),
+        "tokens": (None, None),
+        "ratio": (None, None),
+    }
     assert Duplicates().settings == {"of": "row"}
     assert Overlap().settings == {"words": 13, "shortest": 8, "evaluation": []}

@@ -55,7 +55,9 @@ def filters() -> dict[str, Filter]:
 
 
 def options(reading: Reading | None = None, **more: Any) -> Options:
-    return Options(**{"reading": reading or Reading(), "filters": filters(), "off": ["language"], "shares": SHARES, **more})
+    return Options(
+        **{"reading": reading or Reading(), "filters": filters(), "off": ["language"], "shares": SHARES, **more}
+    )
 
 
 def write(file: Path, rows: Objects) -> Path:
@@ -79,7 +81,12 @@ def manifest(out: Path) -> dict[str, Any]:
 
 def answers(count: int = 30) -> Objects:
     rows: Objects = [
-        {"prompt": f"where is book {i}?", "answer": f"Shelf {i * 7919} holds it, and {'very ' * (i % 9)}soon more.", "row": i, "ended": True}
+        {
+            "prompt": f"where is book {i}?",
+            "answer": f"Shelf {i * 7919} holds it, and {'very ' * (i % 9)}soon more.",
+            "row": i,
+            "ended": True,
+        }
         for i in range(count)
     ]
     rows[3]["answer"] += " Mail to taro@example.co.jp or call 03-1234-5678."
@@ -93,8 +100,13 @@ def answers(count: int = 30) -> Objects:
 
 def loaded(task: Task, out: Path, ending: str = "jsonl", **more: Any) -> dict[str, Any]:
     """What the task's own reader makes of the files."""
-    paths = dict(zip(("path", "val_path", "test_path"), (str(out / f"{name}.{ending}") for name in SPLITS), strict=True))
-    return {name: rows for name, rows in task.prepare(Files(**paths, **more).load(task.columns, task.optional)).splits.items()}
+    paths = dict(
+        zip(("path", "val_path", "test_path"), (str(out / f"{name}.{ending}") for name in SPLITS), strict=True)
+    )
+    return {
+        name: rows
+        for name, rows in task.prepare(Files(**paths, **more).load(task.columns, task.optional)).splits.items()
+    }
 
 
 def test_the_response_task_reads_what_is_left(tmp_path: Path) -> None:
@@ -112,7 +124,9 @@ def test_the_response_task_reads_what_is_left(tmp_path: Path) -> None:
     assert {name: len(part) for name, part in parts.items()} == {"train": 15, "val": 5, "test": 5}
     rest = [row for part in parts.values() for row in part]
     expected = [row for i, row in enumerate(rows, 1) if i not in left]
-    expected[3]["answer"] = expected[3]["answer"].replace("taro@example.co.jp", "<EMAIL_1>").replace("03-1234-5678", "<PHONE_1>")
+    expected[3]["answer"] = (
+        expected[3]["answer"].replace("taro@example.co.jp", "<EMAIL_1>").replace("03-1234-5678", "<PHONE_1>")
+    )
     assert sorted(rest, key=lambda row: row["row"]) == expected
     splits = loaded(Response(), out)
     for name, part in parts.items():
@@ -152,7 +166,12 @@ def test_the_manifest_says_what_made_each_file(tmp_path: Path) -> None:
     file = write(tmp_path / "answers.jsonl", answers())
     out = run(file)
     content = manifest(out)
-    assert content["data"] == {"file": "answers.jsonl", "sha256": sha256(file.read_bytes()).hexdigest(), "rows": 30, "unit": "line"}
+    assert content["data"] == {
+        "file": "answers.jsonl",
+        "sha256": sha256(file.read_bytes()).hexdigest(),
+        "rows": 30,
+        "unit": "line",
+    }
     assert content["label"] is None and content["off"] == ["language"]
     assert sum(each["rows"] for each in content["filters"]) == 5
     for name, digest in content["files"].items():
@@ -169,7 +188,10 @@ def test_a_folder_is_made_once(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "the same rows and settings made it" in capsys.readouterr().out
     assert (out / "curated.json").read_bytes() == before
     other = options(filters={**filters(), "length": Length(characters=[None, 300])})
-    with pytest.raises(UserError, match=r"was made with filters.length.characters='\[None, 200\]', and this command has '\[None, 300\]'"):
+    with pytest.raises(
+        UserError,
+        match=r"was made with filters.length.characters='\[None, 200\]', and this command has '\[None, 300\]'",
+    ):
         run(file, choice=other)
     write(file, answers()[:-1])
     with pytest.raises(UserError, match="was made of other rows"):
@@ -192,7 +214,11 @@ def test_half_a_folder_of_a_killed_command_is_written_anew(tmp_path: Path) -> No
 def test_no_prompt_and_no_conversation_is_on_two_sides(tmp_path: Path) -> None:
     """Rows 2i and 2i + 1 ask the same, and a conversation joins two such questions: groups of four rows."""
     rows: Objects = [
-        {"prompt": f"question  {i // 2}", "answer": f"answer {i * 7919} of its own {i}", "conversation": f"c{(i + 1) // 2 // 2}" if i % 2 else None}
+        {
+            "prompt": f"question  {i // 2}",
+            "answer": f"answer {i * 7919} of its own {i}",
+            "conversation": f"c{(i + 1) // 2 // 2}" if i % 2 else None,
+        }
         for i in range(80)
     ]
     rows = [{name: value for name, value in row.items() if value is not None} for row in rows]
@@ -214,13 +240,18 @@ def test_messages(tmp_path: Path) -> None:
         for i in range(40)
     ]  # fmt: skip
     rows[5]["messages"][-1]["role"] = "nobody"
-    out = run(write(tmp_path / "chats.jsonl", rows), choice=options(filters={"unusable": Unusable(), "personal_data": PersonalData()}))
+    out = run(
+        write(tmp_path / "chats.jsonl", rows),
+        choice=options(filters={"unusable": Unusable(), "personal_data": PersonalData()}),
+    )
     left = lines(out / "left_out.jsonl")
     assert [each["number"] for each in left] == [6] and "not a list of messages" in left[0]["detail"]
     splits = loaded(Response(), out)
     firsts = {name: {messages[1][1] for messages in part["messages"]} for name, part in splits.items()}
     assert not (firsts["train"] & firsts["test"] or firsts["train"] & firsts["validation"])
-    assert all("<EMAIL_1>" in messages[-1][1] and "<EMAIL_1>" in messages[3][1] for messages in splits["train"]["messages"])
+    assert all(
+        "<EMAIL_1>" in messages[-1][1] and "<EMAIL_1>" in messages[3][1] for messages in splits["train"]["messages"]
+    )
 
 
 def test_rewrites(tmp_path: Path) -> None:
@@ -231,7 +262,9 @@ def test_rewrites(tmp_path: Path) -> None:
     ]  # fmt: skip
     rows[1] |= {"target": "two targets"}
     rows[2] |= {"rewrite": []}
-    out = run(write(tmp_path / "rewrites.jsonl", rows), choice=options(filters={"empty": Empty(), "unusable": Unusable()}))
+    out = run(
+        write(tmp_path / "rewrites.jsonl", rows), choice=options(filters={"empty": Empty(), "unusable": Unusable()})
+    )
     reasons = {each["number"]: each["reason"] for each in lines(out / "left_out.jsonl")}
     assert reasons == {2: "unusable", 3: "empty"}
     splits = loaded(Rewrite(), out)
@@ -251,9 +284,13 @@ def test_intents_keep_every_label_in_train(tmp_path: Path) -> None:
 
 
 def test_groups_of_documents(tmp_path: Path) -> None:
-    rows: Objects = [{"query": f"book {i}?", "documents": [f"shelf {i}", "the sea"], "grades": [2, 0]} for i in range(20)]
+    rows: Objects = [
+        {"query": f"book {i}?", "documents": [f"shelf {i}", "the sea"], "grades": [2, 0]} for i in range(20)
+    ]
     rows[4]["grades"] = [1]
-    out = run(write(tmp_path / "groups.jsonl", rows), choice=options(filters={"empty": Empty(), "unusable": Unusable()}))
+    out = run(
+        write(tmp_path / "groups.jsonl", rows), choice=options(filters={"empty": Empty(), "unusable": Unusable()})
+    )
     left = lines(out / "left_out.jsonl")
     assert [each["number"] for each in left] == [5] and "has 2 documents and 1 grades" in left[0]["detail"]
     assert sum(len(part) for part in loaded(Rerank(), out).values()) == 19
@@ -267,11 +304,16 @@ def test_pairs(tmp_path: Path) -> None:
 
 def test_csv_in_and_parquet_out(tmp_path: Path) -> None:
     file = tmp_path / "labels.csv"
-    file.write_text("question,label\n" + "".join(f"order {i} of a@example.com,{'one|two' if i % 2 else 'one'}\n" for i in range(30)))
+    file.write_text(
+        "question,label\n" + "".join(f"order {i} of a@example.com,{'one|two' if i % 2 else 'one'}\n" for i in range(30))
+    )
     reading = Reading(names={"text": "question"}, several=True)
-    out = run(file, choice=options(reading, format="parquet", filters={"unusable": Unusable(), "personal_data": PersonalData()}))
+    out = run(
+        file,
+        choice=options(reading, format="parquet", filters={"unusable": Unusable(), "personal_data": PersonalData()}),
+    )
     splits = loaded(Classification(problem="multi_label"), out, "parquet", text_column="question")
-    assert set(splits["train"]["labels"]) == {("one", "two"), ("one",)}
+    assert set(splits["train"]["label"]) == {("one", "two"), ("one",)}
     assert splits["train"]["text"][0].endswith("of <EMAIL_1>")
 
 
@@ -286,7 +328,9 @@ def test_parquet_of_answers_with_what_wrote_them(tmp_path: Path) -> None:
 
 
 def test_texts_that_no_task_tells(tmp_path: Path) -> None:
-    rows: Objects = [{"title": f"book {i}", "summary": "" if i == 2 else f"a story of {i * 7919} pages"} for i in range(20)]
+    rows: Objects = [
+        {"title": f"book {i}", "summary": "" if i == 2 else f"a story of {i * 7919} pages"} for i in range(20)
+    ]
     file = write(tmp_path / "rows.jsonl", rows)
     with pytest.raises(UserError, match=r"has the columns title, summary, and no task reads them: .*texts=\[…\]"):
         run(file)
@@ -303,7 +347,7 @@ def test_texts_that_no_task_tells(tmp_path: Path) -> None:
         ({"shares": {"train": 0.5, "val": 0.1, "test": 0.1}}, "the shares must add up to 1"),
         ({"shares": {"train": 1.5, "val": -0.5, "test": 0}}, "split.train=1.5 must be a number from 0 to 1"),
         ({"format": "csv"}, "format=csv must be one of jsonl, parquet"),
-        ({"reading": Reading(task="intents")}, "task=intents must be one of .* did you mean intent"),
+        ({"reading": Reading(task="intents")}, "reads=intents must be one of .* did you mean intent"),
         ({"reading": Reading(task="rewrite")}, "no task reads them: utterance and rewrite"),
         ({"reading": Reading(names={"prompts": "prompt"})}, "data.columns.prompts is no column of response"),
         ({"filters": {"length": Length(characters=[1000, None])}}, "is left: length left out 30. Set a filter off"),
@@ -318,7 +362,9 @@ def test_mistakes(more: Mapping[str, Any], message: str, tmp_path: Path) -> None
 
 def test_too_few_rows_for_a_split(tmp_path: Path) -> None:
     file = write(tmp_path / "answers.jsonl", answers(12)[10:])
-    with pytest.raises(UserError, match=r"2 rows of 2 different prompts or conversations are too few for split.test=0.2"):
+    with pytest.raises(
+        UserError, match=r"2 rows of 2 different prompts or conversations are too few for split.test=0.2"
+    ):
         run(file)
     out = run(file, choice=options(shares={"train": 1.0, "val": 0, "test": 0}))
     assert sorted(manifest(out)["parts"]) == ["train"] and not (out / "val.jsonl").exists()
@@ -339,11 +385,20 @@ def test_the_card_names_the_teacher_and_what_it_cost(tmp_path: Path) -> None:
     (tmp_path / "answers.jsonl.label.json").write_text(json.dumps(about))
     out = run(file)
     card = (out / "README.md").read_text()
-    for words in ("provider `openai`, model `gpt-x`", "2026-01-02T10:00:00", "ab" * 32, "cd" * 32, "cost `1.25`, currency `USD`", "requests `31`"):
+    for words in (
+        "provider `openai`, model `gpt-x`",
+        "2026-01-02T10:00:00",
+        "ab" * 32,
+        "cd" * 32,
+        "cost `1.25`, currency `USD`",
+        "requests `31`",
+    ):
         assert words in card, words
     assert "l.sqlite" not in card and manifest(out)["label"] == about
     assert "| duplicates | 1 | 3.3% | 9: equal to row 8" in card
-    assert card.startswith("---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: train.jsonl\n")
+    assert card.startswith(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: train.jsonl\n"
+    )
 
 
 def test_a_label_manifest_of_other_bytes_is_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -23,12 +23,17 @@ def test_recall_and_false_positives_on_the_planted_sets() -> None:
     """The values that were measured (benchmarks/results/curate.md), with 60 cases of each kind."""
     recall, alarms = benchmark.personal_tables(60)
     shares = {kind: hits / every for kind, (hits, every) in recall.items()}
-    less = {"US SSN": 0.8, "US phone, no word": 0.7}  # SSN next to letters; ten digits that nothing calls a phone number
+    less = {
+        "US SSN": 0.8,
+        "US phone, no word": 0.7,
+    }  # SSN next to letters; ten digits that nothing calls a phone number
     assert all(every == 60 for _, every in recall.values())
     for kind, share in shares.items():
         assert share >= less.get(kind, 1.0), kind
     alarmed = {kind: hits for kind, (hits, _) in alarms.items() if hits}
-    assert set(alarmed) <= {"4-4-4 digits, no word"} and alarmed.get("4-4-4 digits, no word", 0) <= 9  # 1 in 11 has the check digit
+    assert (
+        set(alarmed) <= {"4-4-4 digits, no word"} and alarmed.get("4-4-4 digits, no word", 0) <= 9
+    )  # 1 in 11 has the check digit
 
 
 def test_my_number_check_digit_by_hand() -> None:
@@ -49,7 +54,10 @@ def test_my_number_check_digit_by_hand() -> None:
         ("SSN 536-90-4399", "SSN <US_SSN_1>"),
         ("IBAN DE89 3704 0044 0532 0130 00", "IBAN <IBAN_1>"),
         ("from 192.168.10.20 with version 1.2.3.4", "from <IP_1> with version 1.2.3.4"),
-        ("Order 112-7654321-1234567, ISBN 4088820118, ¥212,555,0123", "Order 112-7654321-1234567, ISBN 4088820118, ¥212,555,0123"),
+        (
+            "Order 112-7654321-1234567, ISBN 4088820118, ¥212,555,0123",
+            "Order 112-7654321-1234567, ISBN 4088820118, ¥212,555,0123",
+        ),
         ("std::vector<int> at 10:30", "std::vector<int> at 10:30"),
     ],
 )
@@ -80,7 +88,9 @@ def test_one_value_has_one_placeholder_in_all_texts_of_a_row() -> None:
     assert new.cells["answer"] == "Mail to <EMAIL_2>" == new.answer
     assert new.cells["label"] == "a@example.com" and new.cells["written_by"] == {"model": "c@example.com"}
     assert finder.values == Counter(EMAIL=2, PHONE=1) and finder.rows == Counter(EMAIL=1, PHONE=1)
-    assert finder.clean(row(answer="c@example.com"), ["answer"], set()).answer == "<EMAIL_1>", "names are those of a row"
+    assert finder.clean(row(answer="c@example.com"), ["answer"], set()).answer == "<EMAIL_1>", (
+        "names are those of a row"
+    )
 
 
 def test_placeholders_that_are_there_are_not_given_again() -> None:
@@ -126,5 +136,8 @@ def test_no_network_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", connect)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *words, **more: connect(None, words))  # type: ignore[arg-type]
-    assert PersonalData(regions=["US"]).text("a@example.com, a@example.nosuchdomain") == "<EMAIL_1>, a@example.nosuchdomain"
+    assert (
+        PersonalData(regions=["US"]).text("a@example.com, a@example.nosuchdomain")
+        == "<EMAIL_1>, a@example.nosuchdomain"
+    )
     assert calls == []

@@ -59,7 +59,7 @@ class Options:
     def settings(self) -> dict[str, Any]:
         """What the rows depend on beside the data."""
         return {
-            "task": self.reading.task, "texts": list(self.reading.texts), "columns": dict(self.reading.names or {}),
+            "reads": self.reading.task, "texts": list(self.reading.texts), "columns": dict(self.reading.names or {}),
             "several_labels": self.reading.several,
             "filters": {name: each.settings for name, each in self.filters.items()},
             "judge": None if self.judge is None else self.judge.settings,

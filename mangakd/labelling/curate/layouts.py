@@ -147,7 +147,7 @@ def layout_of(
     several: a row may have several labels. Raises UserError where no layout fits.
     """
     if task is not None and task not in LAYOUTS:
-        raise UserError(f"task={task} must be one of {', '.join(LAYOUTS)}{near(task, LAYOUTS)}")
+        raise UserError(f"reads={task} must be one of {', '.join(LAYOUTS)}{near(task, LAYOUTS)}")
 
     def has(name: str) -> bool:
         return names.get(name, name) != name or table.has(name)

@@ -26,7 +26,10 @@ from mangakd.labelling.curate.record import Record
 KEY = "filters.near_duplicates"
 SHINGLES = ("characters", "words")
 SEED = 1  # of the permutations
-MISSES = (0.1, 0.9)  # how the index weighs rows that it proposes wrongly, whose estimate decides, and rows that it misses
+MISSES = (
+    0.1,
+    0.9,
+)  # how the index weighs rows that it proposes wrongly, whose estimate decides, and rows that it misses
 
 
 @dataclass
