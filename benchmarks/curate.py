@@ -116,9 +116,10 @@ def answers_table() -> dict[str, list[int]]:
     """Refusals, answers that are none, and each language: [left out, all]."""
     table = dict[str, list[int]]()
     groups: list[tuple[str, Filter, Iterable[str]]] = [
-        ("refusals", refusals(), REFUSALS), ("answers with an apology or a no", refusals(), ANSWERS),
+        ("refusals", refusals(), REFUSALS),
+        ("answers with an apology or a no", refusals(), ANSWERS),
         *((f"answers in {language}", Language(), texts) for language, texts in LANGUAGES.items()),
-    ]  # fmt: skip
+    ]
     for group, each, texts in groups:
         for text in texts:
             add(table, group, each.reason(Record(1, {}, "", text)) is not None)
@@ -129,8 +130,10 @@ def shop_table() -> dict[str, list[int]]:
     """What each filter takes of the package's own shop answers, which hold no personal data."""
     personal = PersonalData(action="leave_out")
     checks: Mapping[str, Callable[[Record], str | None]] = {
-        "refusals": refusals().reason, "language": Language().reason, "personal data": personal.reason,
-    }  # fmt: skip
+        "refusals": refusals().reason,
+        "language": Language().reason,
+        "personal data": personal.reason,
+    }
     table = dict[str, list[int]]()
     for i, each in enumerate(make_split("train")):
         row = {"prompt": each.prompt, "answer": each.answer}
@@ -167,9 +170,12 @@ def cost(rows: int, folder: Path) -> dict[str, float]:
     if status:
         raise SystemExit(output)
     return {
-        "rows": rows, "seconds": time.perf_counter() - start, "cpu": usage.ru_utime + usage.ru_stime,
-        "peak_mb": usage.ru_maxrss / 1024, "file_mb": file.stat().st_size / 2**20,
-    }  # fmt: skip
+        "rows": rows,
+        "seconds": time.perf_counter() - start,
+        "cpu": usage.ru_utime + usage.ru_stime,
+        "peak_mb": usage.ru_maxrss / 1024,
+        "file_mb": file.stat().st_size / 2**20,
+    }
 
 
 def shares(table: Mapping[str, Sequence[Any]], header: Sequence[str]) -> str:
@@ -212,15 +218,26 @@ def main() -> None:
             "Cost of the command with all filters, on rows of 12 + 60 words. The first seconds and megabytes are imports.",
             results_file.table(
                 ["rows", "file, MB", "CPU seconds", "seconds", "peak memory, MB"],
-                [[f"{each['rows']:,}", *(f"{each[key]:.0f}" for key in ("file_mb", "cpu", "seconds", "peak_mb"))] for each in costs],
+                [
+                    [f"{each['rows']:,}", *(f"{each[key]:.0f}" for key in ("file_mb", "cpu", "seconds", "peak_mb"))]
+                    for each in costs
+                ],
             ),
             "" if a_thousand is None else f"**{a_thousand:.1f} CPU seconds for 1,000 rows** beyond the start.",
         ]
-    )  # fmt: skip
+    )
     content = {
-        "versions": versions(), "count": options.count, "recall": recall, "false_positives": alarms, "near_duplicates": near,
-        "overlap": overlap, "answers": answers, "shop": shop, "cost": costs, "cpu_seconds_per_1000_rows": a_thousand,
-    }  # fmt: skip
+        "versions": versions(),
+        "count": options.count,
+        "recall": recall,
+        "false_positives": alarms,
+        "near_duplicates": near,
+        "overlap": overlap,
+        "answers": answers,
+        "shop": shop,
+        "cost": costs,
+        "cpu_seconds_per_1000_rows": a_thousand,
+    }
     print(results_file.write("curate", "mangakd curate: what its filters find, and what they cost", content, body))
 
 

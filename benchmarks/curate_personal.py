@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import NamedTuple
 
 Maker = Callable[[random.Random], str]
@@ -85,7 +86,7 @@ def card(draw: random.Random) -> str:
     total = sum(sum(divmod(int(each) * (2 - i % 2), 10)) for i, each in enumerate(reversed(number)))
     number += str(-total % 10)
     cuts = [sum(groups[:i]) for i in range(len(groups) + 1)]
-    parts = [number[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [number[a:b] for a, b in pairwise(cuts)]
     return draw.choice(("", " ", "-")).join(parts)
 
 

@@ -15,14 +15,18 @@ from mangakd.data.sources import Files
 from mangakd.tasks.response.task import Response
 
 ROWS = [
-    {"prompt": f"Where is book {i}?", "answer": f"You find it on shelf {i * 7919} of the {'second ' * (i % 4)}floor.", "ended": True}
+    {
+        "prompt": f"Where is book {i}?",
+        "answer": f"You find it on shelf {i * 7919} of the {'second ' * (i % 4)}floor.",
+        "ended": True,
+    }
     for i in range(20)
 ] + [
     {"prompt": "Where is it?", "answer": "I'm sorry, but I can't help with that.", "ended": True},
     {"prompt": "Wo ist es?", "answer": "Das Buch steht im zweiten Stock neben der Treppe.", "ended": True},
     {"prompt": "Why?", "answer": "Because", "ended": False},
     {"prompt": "How do I reach you?", "answer": "Mail help@example.com or call 03-1234-5678.", "ended": True},
-]  # fmt: skip
+]
 
 
 @pytest.fixture
@@ -58,8 +62,17 @@ def test_the_command_writes_what_training_reads(rows: Path, command: Command) ->
     assert len(answers) == 21 and "Mail <EMAIL_1> or call <PHONE_1>." in answers
     manifest = json.loads((out / "curated.json").read_text())
     assert [each["name"] for each in manifest["filters"]] == [
-        "ended", "empty", "unusable", "refusals", "language", "length", "overlap", "duplicates", "near_duplicates", "personal_data",
-    ]  # fmt: skip
+        "ended",
+        "empty",
+        "unusable",
+        "refusals",
+        "language",
+        "length",
+        "overlap",
+        "duplicates",
+        "near_duplicates",
+        "personal_data",
+    ]
 
 
 def test_filters_are_switched_off_and_set(rows: Path) -> None:

@@ -24,10 +24,8 @@ def record(number: int, answer: str, prompt: str = "", rest: str = "") -> Record
     return Record(number, {}, prompt, answer, rest)
 
 
-WORDS = (
-    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen".split()
-)
-TEXT = " ".join(WORDS)
+TEXT = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+WORDS = TEXT.split()
 
 
 def test_near_copies_by_their_true_similarity() -> None:

@@ -66,7 +66,9 @@ def test_refusals_are_found_and_apologies_of_a_shop_are_not() -> None:
 
 
 def test_a_pattern_that_is_none() -> None:
-    with pytest.raises(UserError, match="filters.refusals.patterns.english has '\\(', which is no regular expression"):
+    with pytest.raises(
+        UserError, match=r"filters\.refusals\.patterns\.english has '\(', which is no regular expression"
+    ):
         Refusals({"english": ["("]})
 
 
@@ -88,7 +90,7 @@ def test_languages() -> None:
 
 
 def test_a_language_that_is_none() -> None:
-    with pytest.raises(UserError, match="filters.language.languages has 'jp'; a language is one of .*did you mean"):
+    with pytest.raises(UserError, match=r"filters\.language\.languages has 'jp'; a language is one of .*did you mean"):
         Language(["jp"])
 
 

@@ -49,9 +49,15 @@ def no_bar(title: str, total: int) -> Iterator[Callable[[int], object]]:
 
 def filters() -> dict[str, Filter]:
     return {
-        "ended": Ended(), "empty": Empty(), "unusable": Unusable(), "length": Length(characters=[None, 200]), "overlap": Overlap(),
-        "duplicates": Duplicates(), "near_duplicates": NearDuplicates(keep=True), "personal_data": PersonalData(),
-    }  # fmt: skip
+        "ended": Ended(),
+        "empty": Empty(),
+        "unusable": Unusable(),
+        "length": Length(characters=[None, 200]),
+        "overlap": Overlap(),
+        "duplicates": Duplicates(),
+        "near_duplicates": NearDuplicates(keep=True),
+        "personal_data": PersonalData(),
+    }
 
 
 def options(reading: Reading | None = None, **more: Any) -> Options:
@@ -103,10 +109,7 @@ def loaded(task: Task, out: Path, ending: str = "jsonl", **more: Any) -> dict[st
     paths = dict(
         zip(("path", "val_path", "test_path"), (str(out / f"{name}.{ending}") for name in SPLITS), strict=True)
     )
-    return {
-        name: rows
-        for name, rows in task.prepare(Files(**paths, **more).load(task.columns, task.optional)).splits.items()
-    }
+    return dict(task.prepare(Files(**paths, **more).load(task.columns, task.optional)).splits)
 
 
 def test_the_response_task_reads_what_is_left(tmp_path: Path) -> None:
@@ -142,8 +145,9 @@ def test_no_report_holds_a_value(tmp_path: Path) -> None:
         assert not any(value in content for value in (b"taro@", b"hanako@", b"1234-5678", str(tmp_path).encode())), file
     assert "<EMAIL_1>" in (out / "left_out.jsonl").read_text()
     assert manifest(out)["personal_data"] == {
-        "action": "replace", "kinds": {"EMAIL": {"values": 1, "rows": 1}, "PHONE": {"values": 1, "rows": 1}},
-    }  # fmt: skip
+        "action": "replace",
+        "kinds": {"EMAIL": {"values": 1, "rows": 1}, "PHONE": {"values": 1, "rows": 1}},
+    }
 
 
 def test_equal_settings_give_equal_bytes(tmp_path: Path) -> None:
@@ -234,11 +238,17 @@ def test_no_prompt_and_no_conversation_is_on_two_sides(tmp_path: Path) -> None:
 
 def test_messages(tmp_path: Path) -> None:
     rows: Objects = [
-        {"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": f"book {i // 2}?"},
-                      {"role": "assistant", "content": f"which of {i}?"}, {"role": "user", "content": f"part {i} to me@example.com"},
-                      {"role": "assistant", "content": f"shelf {i * 7919}, I wrote to me@example.com"}]}
+        {
+            "messages": [
+                {"role": "system", "content": "Be kind."},
+                {"role": "user", "content": f"book {i // 2}?"},
+                {"role": "assistant", "content": f"which of {i}?"},
+                {"role": "user", "content": f"part {i} to me@example.com"},
+                {"role": "assistant", "content": f"shelf {i * 7919}, I wrote to me@example.com"},
+            ]
+        }
         for i in range(40)
-    ]  # fmt: skip
+    ]
     rows[5]["messages"][-1]["role"] = "nobody"
     out = run(
         write(tmp_path / "chats.jsonl", rows),
@@ -256,10 +266,14 @@ def test_messages(tmp_path: Path) -> None:
 
 def test_rewrites(tmp_path: Path) -> None:
     rows: Objects = [
-        {"history": ["who wrote it?", f"author {i // 3}"], "utterance": f"and book {i}?", "conversation": str(i // 3),
-         "rewrite": [f"who wrote book {i}?", f"author of book {i}"]}
+        {
+            "history": ["who wrote it?", f"author {i // 3}"],
+            "utterance": f"and book {i}?",
+            "conversation": str(i // 3),
+            "rewrite": [f"who wrote book {i}?", f"author of book {i}"],
+        }
         for i in range(45)
-    ]  # fmt: skip
+    ]
     rows[1] |= {"target": "two targets"}
     rows[2] |= {"rewrite": []}
     out = run(
@@ -371,12 +385,29 @@ def test_too_few_rows_for_a_split(tmp_path: Path) -> None:
 
 
 LABEL = {
-    "data": {"path": "prompts.jsonl", "sha256": "ab" * 32, "rows": 30}, "template": {"path": "t.jinja", "sha256": "cd" * 32},
-    "form": {}, "teacher": {"provider": "openai", "model": "gpt-x"}, "sampling": {"temperature": 0.7}, "seed": 3, "samples": 1,
-    "ledger": {"path": "l.sqlite", "requests": 31, "answers": 30, "refused": 1, "failed": 0, "tokens_in": 500, "tokens_out": 900,
-               "cost": 1.25, "currency": "USD", "first": "2026-01-01", "last": "2026-01-02"},
-    "versions": {}, "date": "2026-01-02T10:00:00+00:00",
-}  # fmt: skip
+    "data": {"path": "prompts.jsonl", "sha256": "ab" * 32, "rows": 30},
+    "template": {"path": "t.jinja", "sha256": "cd" * 32},
+    "form": {},
+    "teacher": {"provider": "openai", "model": "gpt-x"},
+    "sampling": {"temperature": 0.7},
+    "seed": 3,
+    "samples": 1,
+    "ledger": {
+        "path": "l.sqlite",
+        "requests": 31,
+        "answers": 30,
+        "refused": 1,
+        "failed": 0,
+        "tokens_in": 500,
+        "tokens_out": 900,
+        "cost": 1.25,
+        "currency": "USD",
+        "first": "2026-01-01",
+        "last": "2026-01-02",
+    },
+    "versions": {},
+    "date": "2026-01-02T10:00:00+00:00",
+}
 
 
 def test_the_card_names_the_teacher_and_what_it_cost(tmp_path: Path) -> None:

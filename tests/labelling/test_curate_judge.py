@@ -120,7 +120,9 @@ def test_verdicts_are_asked_for_once(tmp_path: Path) -> None:
 
 
 def test_a_provider_that_fails_leaves_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="the judge failed on 1 of 26 rows; the other verdicts are in .*verdicts.jsonl"):
+    with pytest.raises(
+        UserError, match=r"the judge failed on 1 of 26 rows; the other verdicts are in .*verdicts.jsonl"
+    ):
         run(tmp_path, Counter(fails=["question 7?"]))
     assert not (tmp_path / "out").exists()
     again = Counter()
@@ -131,10 +133,18 @@ def test_a_provider_that_fails_leaves_no_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "score"),
     [
-        ("4", 4.0), ("Score: 3", 3.0), ("4.5", 4.5), ("3/5", 3.0), ('{"score": 2, "why": "1 mistake"}', 2.0), ("**Score** 5", 5.0),
-        ("9", None), ("good", None), ("", None), ("It has 2 errors. Score: 4", 4.0),
+        ("4", 4.0),
+        ("Score: 3", 3.0),
+        ("4.5", 4.5),
+        ("3/5", 3.0),
+        ('{"score": 2, "why": "1 mistake"}', 2.0),
+        ("**Score** 5", 5.0),
+        ("9", None),
+        ("good", None),
+        ("", None),
+        ("It has 2 errors. Score: 4", 4.0),
     ],
-)  # fmt: skip
+)
 def test_the_score_in_an_answer(text: str, score: float | None) -> None:
     assert score_in(text, (1, 5)) == score
 
@@ -151,5 +161,5 @@ def test_a_template_of_ones_own(tmp_path: Path) -> None:
         Rubric(str(file))
     with pytest.raises(UserError, match=r"judge.keep=9 must be in judge.scale=\[1, 5\]"):
         Rubric(keep=9)
-    with pytest.raises(UserError, match="judge.template=.*there is no such file"):
+    with pytest.raises(UserError, match=r"judge.template=.*there is no such file"):
         Rubric(str(tmp_path / "none.jinja"))

@@ -78,9 +78,14 @@ def test_one_value_has_one_placeholder_in_all_texts_of_a_row() -> None:
     finder = PersonalData()
     record = row(
         prompt="I am a@example.com, call 090-1234-5678",
-        messages=[{"role": "user", "content": "A@Example.com"}, {"role": "assistant", "content": "+81 90 1234 5678 or b@example.com"}],
-        answer="Mail to b@example.com", label="a@example.com", written_by={"model": "c@example.com"},
-    )  # fmt: skip
+        messages=[
+            {"role": "user", "content": "A@Example.com"},
+            {"role": "assistant", "content": "+81 90 1234 5678 or b@example.com"},
+        ],
+        answer="Mail to b@example.com",
+        label="a@example.com",
+        written_by={"model": "c@example.com"},
+    )
     new = finder.clean(record, ["prompt", "messages", "answer", "label"], {"label"})
     assert new.cells["prompt"] == "I am <EMAIL_1>, call <PHONE_1>" == new.prompt
     assert [each["content"] for each in new.cells["messages"]] == ["<EMAIL_1>", "<PHONE_1> or <EMAIL_2>"]

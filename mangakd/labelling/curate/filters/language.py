@@ -18,7 +18,7 @@ NO_LETTERS = re.compile(r"https?://\S+|<[A-Z_]+_\d+>|[\W\d_]+")
 
 @dataclass
 class Language(Filter):
-    """languages: ISO 639-1 codes. confidence: an answer is left out if all other languages together have this probability or more.
+    """languages: ISO 639-1 codes. confidence: an answer is left out if all other languages have this probability together.
 
     letters: an answer with fewer passes, because the identifier is unsure of a few words. A letter of Chinese, Japanese or Korean
     counts as two.
