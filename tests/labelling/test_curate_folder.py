@@ -1,140 +1,19 @@
-"""The folder that curate writes: tasks read it, no prompt is on two sides, equal settings give equal bytes."""
+"""The folder that curate writes: no prompt is on two sides, equal settings give equal bytes, and the card says what was done."""
 
-import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from curated_rows import SPLITS, Objects, answers, filters, lines, manifest, options, run, write
 
 from mangakd.core.errors import UserError
-from mangakd.data.sources import Files
-from mangakd.labelling.curate.curate import Options, curate
-from mangakd.labelling.curate.filters.base import Filter
-from mangakd.labelling.curate.filters.duplicates import Duplicates
-from mangakd.labelling.curate.filters.empty import Empty
-from mangakd.labelling.curate.filters.ended import Ended
 from mangakd.labelling.curate.filters.length import Length
-from mangakd.labelling.curate.filters.near_duplicates import NearDuplicates
-from mangakd.labelling.curate.filters.overlap import Overlap
-from mangakd.labelling.curate.filters.personal_data import PersonalData
 from mangakd.labelling.curate.filters.unusable import Unusable
 from mangakd.labelling.curate.source import Reading
-from mangakd.tasks.base import Task
-from mangakd.tasks.classification.task import Classification
-from mangakd.tasks.embedding.task import Embedding
-from mangakd.tasks.rerank.task import Rerank
-from mangakd.tasks.response.task import Response
-from mangakd.tasks.rewrite.task import Rewrite
-
-Objects = list[dict[str, Any]]
-SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
-SPLITS = {"train": "train", "val": "validation", "test": "test"}
-
-
-@contextlib.contextmanager
-def no_bar(title: str, total: int) -> Iterator[Callable[[int], object]]:
-    rows = 0
-
-    def advance(count: int) -> None:
-        nonlocal rows
-        rows += count
-
-    yield advance
-    assert rows == total, "the bar ends at its end"
-
-
-def filters() -> dict[str, Filter]:
-    return {
-        "ended": Ended(),
-        "empty": Empty(),
-        "unusable": Unusable(),
-        "length": Length(characters=[None, 200]),
-        "overlap": Overlap(),
-        "duplicates": Duplicates(),
-        "near_duplicates": NearDuplicates(keep=True),
-        "personal_data": PersonalData(),
-    }
-
-
-def options(reading: Reading | None = None, **more: Any) -> Options:
-    return Options(
-        **{"reading": reading or Reading(), "filters": filters(), "off": ["language"], "shares": SHARES, **more}
-    )
-
-
-def write(file: Path, rows: Objects) -> Path:
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    return file
-
-
-def run(file: Path, name: str = "out", choice: Options | None = None) -> Path:
-    out = file.parent / name
-    curate(str(file), out, choice or options(), file.parent / "cache", no_bar)
-    return out
-
-
-def lines(file: Path) -> Objects:
-    return [json.loads(line) for line in file.read_text().splitlines()]
-
-
-def manifest(out: Path) -> dict[str, Any]:
-    return json.loads((out / "curated.json").read_text())  # type: ignore[no-any-return]
-
-
-def answers(count: int = 30) -> Objects:
-    rows: Objects = [
-        {
-            "prompt": f"where is book {i}?",
-            "answer": f"Shelf {i * 7919} holds it, and {'very ' * (i % 9)}soon more.",
-            "row": i,
-            "ended": True,
-        }
-        for i in range(count)
-    ]
-    rows[3]["answer"] += " Mail to taro@example.co.jp or call 03-1234-5678."
-    rows[4]["ended"] = False
-    rows[5]["answer"] = "…"
-    del rows[6]["answer"]
-    rows[7] |= {"prompt": rows[8]["prompt"].upper(), "answer": rows[8]["answer"] + "!"}
-    rows[9]["answer"] = "long " * 50 + " hanako@example.com"
-    return rows
-
-
-def loaded(task: Task, out: Path, ending: str = "jsonl", **more: Any) -> dict[str, Any]:
-    """What the task's own reader makes of the files."""
-    paths = dict(
-        zip(("path", "val_path", "test_path"), (str(out / f"{name}.{ending}") for name in SPLITS), strict=True)
-    )
-    return dict(task.prepare(Files(**paths, **more).load(task.columns, task.optional)).splits)
-
-
-def test_the_response_task_reads_what_is_left(tmp_path: Path) -> None:
-    rows = answers()
-    out = run(write(tmp_path / "answers.jsonl", rows))
-    left = {each["number"]: (each["reason"], each["detail"]) for each in lines(out / "left_out.jsonl")}
-    assert left == {
-        5: ("ended", "ended is false"),
-        6: ("empty", "the answer has no word"),
-        7: ("empty", "the answer has no word"),
-        9: ("duplicates", "equal to row 8"),
-        10: ("length", "269 characters, the most is 200"),
-    }
-    parts = {name: lines(out / f"{name}.jsonl") for name in SPLITS}
-    assert {name: len(part) for name, part in parts.items()} == {"train": 15, "val": 5, "test": 5}
-    rest = [row for part in parts.values() for row in part]
-    expected = [row for i, row in enumerate(rows, 1) if i not in left]
-    expected[3]["answer"] = (
-        expected[3]["answer"].replace("taro@example.co.jp", "<EMAIL_1>").replace("03-1234-5678", "<PHONE_1>")
-    )
-    assert sorted(rest, key=lambda row: row["row"]) == expected
-    splits = loaded(Response(), out)
-    for name, part in parts.items():
-        assert splits[SPLITS[name]]["prompt"] == [row["prompt"] for row in part]
-        assert splits[SPLITS[name]]["answer"] == [row["answer"] for row in part]
 
 
 def test_no_report_holds_a_value(tmp_path: Path) -> None:
@@ -234,125 +113,6 @@ def test_no_prompt_and_no_conversation_is_on_two_sides(tmp_path: Path) -> None:
         assert not (values[0] & values[1] or values[0] & values[2] or values[1] & values[2])
     content = manifest(out)["parts"]
     assert sum(part["groups"] for part in content.values()) < 40, "rows that only a conversation joins are one group"
-
-
-def test_messages(tmp_path: Path) -> None:
-    rows: Objects = [
-        {
-            "messages": [
-                {"role": "system", "content": "Be kind."},
-                {"role": "user", "content": f"book {i // 2}?"},
-                {"role": "assistant", "content": f"which of {i}?"},
-                {"role": "user", "content": f"part {i} to me@example.com"},
-                {"role": "assistant", "content": f"shelf {i * 7919}, I wrote to me@example.com"},
-            ]
-        }
-        for i in range(40)
-    ]
-    rows[5]["messages"][-1]["role"] = "nobody"
-    out = run(
-        write(tmp_path / "chats.jsonl", rows),
-        choice=options(filters={"unusable": Unusable(), "personal_data": PersonalData()}),
-    )
-    left = lines(out / "left_out.jsonl")
-    assert [each["number"] for each in left] == [6] and "not a list of messages" in left[0]["detail"]
-    splits = loaded(Response(), out)
-    firsts = {name: {messages[1][1] for messages in part["messages"]} for name, part in splits.items()}
-    assert not (firsts["train"] & firsts["test"] or firsts["train"] & firsts["validation"])
-    assert all(
-        "<EMAIL_1>" in messages[-1][1] and "<EMAIL_1>" in messages[3][1] for messages in splits["train"]["messages"]
-    )
-
-
-def test_rewrites(tmp_path: Path) -> None:
-    rows: Objects = [
-        {
-            "history": ["who wrote it?", f"author {i // 3}"],
-            "utterance": f"and book {i}?",
-            "conversation": str(i // 3),
-            "rewrite": [f"who wrote book {i}?", f"author of book {i}"],
-        }
-        for i in range(45)
-    ]
-    rows[1] |= {"target": "two targets"}
-    rows[2] |= {"rewrite": []}
-    out = run(
-        write(tmp_path / "rewrites.jsonl", rows), choice=options(filters={"empty": Empty(), "unusable": Unusable()})
-    )
-    reasons = {each["number"]: each["reason"] for each in lines(out / "left_out.jsonl")}
-    assert reasons == {2: "unusable", 3: "empty"}
-    splits = loaded(Rewrite(), out)
-    sides = {name: set(part["conversation"]) for name, part in splits.items()}
-    assert sum(len(part) for part in splits.values()) == 43 and not sides["train"] & sides["test"]
-    assert all(len(texts) == 2 for texts in splits["train"]["rewrite"])
-
-
-def test_intents_keep_every_label_in_train(tmp_path: Path) -> None:
-    rows: Objects = [{"text": f"where is order {i}", "label": ("order", "refund")[i % 2]} for i in range(30)]
-    rows += [{"text": "a rare one", "label": "rare"}, {"text": "a text without a label"}]
-    out = run(write(tmp_path / "intents.jsonl", rows), choice=options(filters={"unusable": Unusable()}))
-    assert [each["number"] for each in lines(out / "left_out.jsonl")] == [32]
-    splits = loaded(Classification(), out)
-    assert {labels[0] for labels in splits["train"]["label"]} == {"order", "refund", "rare"}
-    assert sum(len(part) for part in splits.values()) == 31
-
-
-def test_groups_of_documents(tmp_path: Path) -> None:
-    rows: Objects = [
-        {"query": f"book {i}?", "documents": [f"shelf {i}", "the sea"], "grades": [2, 0]} for i in range(20)
-    ]
-    rows[4]["grades"] = [1]
-    out = run(
-        write(tmp_path / "groups.jsonl", rows), choice=options(filters={"empty": Empty(), "unusable": Unusable()})
-    )
-    left = lines(out / "left_out.jsonl")
-    assert [each["number"] for each in left] == [5] and "has 2 documents and 1 grades" in left[0]["detail"]
-    assert sum(len(part) for part in loaded(Rerank(), out).values()) == 19
-
-
-def test_pairs(tmp_path: Path) -> None:
-    rows: Objects = [{"anchor": f"book {i}?", "positive": f"shelf {i}", "score": i / 40} for i in range(40)]
-    out = run(write(tmp_path / "pairs.jsonl", rows), choice=options(filters={"unusable": Unusable()}))
-    assert sum(len(part) for part in loaded(Embedding(), out).values()) == 40
-
-
-def test_csv_in_and_parquet_out(tmp_path: Path) -> None:
-    file = tmp_path / "labels.csv"
-    file.write_text(
-        "question,label\n" + "".join(f"order {i} of a@example.com,{'one|two' if i % 2 else 'one'}\n" for i in range(30))
-    )
-    reading = Reading(names={"text": "question"}, several=True)
-    out = run(
-        file,
-        choice=options(reading, format="parquet", filters={"unusable": Unusable(), "personal_data": PersonalData()}),
-    )
-    splits = loaded(Classification(problem="multi_label"), out, "parquet", text_column="question")
-    assert set(splits["train"]["label"]) == {("one", "two"), ("one",)}
-    assert splits["train"]["text"][0].endswith("of <EMAIL_1>")
-
-
-def test_parquet_of_answers_with_what_wrote_them(tmp_path: Path) -> None:
-    rows = [{**row, "written_by": {"model": "m", "seed": 1}} for row in answers() if "answer" in row]
-    out = run(write(tmp_path / "answers.jsonl", rows), choice=options(format="parquet"))
-    import pyarrow.parquet
-
-    table = pyarrow.parquet.read_table(out / "train.parquet")
-    assert json.loads(table.column("written_by")[0].as_py()) == {"model": "m", "seed": 1}
-    assert sum(len(part) for part in loaded(Response(), out, "parquet").values()) == 25
-
-
-def test_texts_that_no_task_tells(tmp_path: Path) -> None:
-    rows: Objects = [
-        {"title": f"book {i}", "summary": "" if i == 2 else f"a story of {i * 7919} pages"} for i in range(20)
-    ]
-    file = write(tmp_path / "rows.jsonl", rows)
-    with pytest.raises(UserError, match=r"has the columns title, summary, and no task reads them: .*texts=\[…\]"):
-        run(file)
-    choice = options(Reading(texts=("summary",)), filters={"empty": Empty(), "unusable": Unusable()})
-    out = run(file, choice=choice)
-    assert [each["number"] for each in lines(out / "left_out.jsonl")] == [3]
-    with pytest.raises(UserError, match=r"has no column 'nothing'"):
-        run(file, "other", options(Reading(texts=("nothing",))))
 
 
 @pytest.mark.parametrize(
