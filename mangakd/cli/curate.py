@@ -1,5 +1,6 @@
 """`python scripts/curate.py data.path=… out=…`: filters, personal data, a judge and a split make rows a data set."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from mangakd.labelling.curate.judge import Judge, Rubric
 from mangakd.labelling.curate.source import Reading
 from mangakd.training.callbacks.progress import progress
 
-VERDICTS = ".judge.jsonl"  # beside the folder, so that other settings use them, too
+VERDICTS, LEDGER = ".judge.jsonl", ".judge.ledger.sqlite"  # beside the folder, so that other settings use them, too
+BUDGET = ("ledger", "max_cost", "max_requests")
 
 
 def run(config: DictConfig) -> None:
@@ -39,19 +41,30 @@ def run(config: DictConfig) -> None:
 
 def _reading(config: DictConfig) -> Reading:
     columns = {name: column for name, column in _plain(config.data.columns).items() if column != name}
-    return Reading(config.task, tuple(_plain(config.texts)), columns, config.data.several_labels)
+    return Reading(config.reads, tuple(_plain(config.texts)), columns, config.data.several_labels)
 
 
 def _judge(config: DictConfig, out: Path) -> Judge | None:
     if not config.judge.use:
         return None
-    options = {name: value for name, value in _plain(config.judge).items() if name != "use"}
+    options = {name: value for name, value in _plain(config.judge).items() if name not in ("use", *BUDGET)}
     rubric = Rubric(**{**options, "scale": tuple(options["scale"])})
     missing = [str(name) for name in config.provider if OmegaConf.is_missing(config.provider, name)]
     if missing:
         raise UserError(f"provider.{missing[0]} is not set: give the model that judges, or set judge.use=false.")
-    provider = instantiate(config.provider, _convert_="all")
+    provider = _within_budget(instantiate(config.provider, _convert_="all"), config, out)
     return Judge(provider, rubric, out.with_name(out.name + VERDICTS))
+
+
+def _within_budget(provider: Any, config: DictConfig, out: Path) -> Any:
+    """A provider behind an API with a ledger, which keeps what is paid for also where the command is killed."""
+    budget = {name: config.judge[name] for name in BUDGET if config.judge[name] is not None}
+    if not provider.remembers:
+        if budget:
+            raise UserError(f"judge.{min(budget)} is for providers behind an API: leave it out.")
+        return provider
+    ledger = Path(str(budget.pop("ledger", out.with_name(out.name + LEDGER)))).expanduser()
+    return replace(provider, ledger=ledger, **budget)
 
 
 def _plain(value: Any) -> Any:

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Options:
-    """filters: name → a filter, in the order in which they run. off: names of those that do not. shares: part → share of the rows.
+    """filters: name → a filter, in the order in which they run. off: names of the others. shares: part → share of the rows.
 
     Raises UserError for an option outside its range.
     """
@@ -61,7 +61,7 @@ class Options:
     def settings(self) -> dict[str, Any]:
         """What the rows depend on beside the data."""
         return {
-            "task": self.reading.task, "texts": list(self.reading.texts), "columns": dict(self.reading.names or {}),
+            "reads": self.reading.task, "texts": list(self.reading.texts), "columns": dict(self.reading.names or {}),
             "several_labels": self.reading.several,
             "filters": {name: each.settings for name, each in self.filters.items()},
             "judge": None if self.judge is None else self.judge.settings,

@@ -58,7 +58,7 @@ def _check_rerank(rows: Rows) -> None:
 
 def _check_filled(rows: Rows) -> None:
     for name, values in rows.columns.items():
-        if isinstance(values[0], str) and not values[0].strip() or values[0] == ():
+        if values[0] == () or (isinstance(values[0], str) and not values[0].strip()):
             raise UserError(f"{rows.where(0)} has no {name}.")
 
 
@@ -147,7 +147,7 @@ def layout_of(
     several: a row may have several labels. Raises UserError where no layout fits.
     """
     if task is not None and task not in LAYOUTS:
-        raise UserError(f"task={task} must be one of {', '.join(LAYOUTS)}{near(task, LAYOUTS)}")
+        raise UserError(f"reads={task} must be one of {', '.join(LAYOUTS)}{near(task, LAYOUTS)}")
 
     def has(name: str) -> bool:
         return names.get(name, name) != name or table.has(name)

@@ -9,9 +9,9 @@ from typing import Any
 class Record:
     """number: the row's place in its file, from 1. cells: all columns of the row, without missing ones.
 
-    prompt: what was asked, without system prompt and passages. answer: what was written: the text that filters check.
-    rest: the cells that a model also reads or learns, such as a label or passages. problem: why no task can read the row, "" where
-    one can.
+    prompt: what was asked, without system prompt and passages. answer: the text that filters check.
+    rest: the cells that a model also reads or learns, such as a label or passages. problem: why no task can read the row,
+    "" where one can.
     """
 
     number: int

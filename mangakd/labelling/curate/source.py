@@ -107,7 +107,7 @@ class Source:
                 try:
                     table_rows(_part(self._table, self._cells, [i]), self._columns, self._origin)
                 except UserError as error:
-                    yield i, str(error)
+                    yield i, self._local(error)
 
     def _rest(self, row: Rows) -> str:
         shown = {*self.layout.prompts, *self.layout.answers}
@@ -115,11 +115,15 @@ class Source:
             [v[0] for name, v in row.columns.items() if name not in shown and self.kinds[name] not in ("name", "group")]
         )
 
+    def _local(self, error: UserError) -> str:
+        """Without the file's path: it is written into files that are passed on."""
+        return str(error).replace(f" of {self._origin}", "")
+
     def _problem(self, row: Rows) -> str:
         try:
             self.layout.check(row)
         except UserError as error:
-            return str(error)
+            return self._local(error)
         return ""
 
     def _raw(self, i: int) -> dict[str, Any]:

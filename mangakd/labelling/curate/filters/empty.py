@@ -17,8 +17,8 @@ class Empty(Filter):
     title: ClassVar[str] = "answers without a word"
 
     def reason(self, record: Record) -> str | None:
-        if record.problem and not record.answer:
-            return None  # the cells could not be read: this is no empty answer
+        if record.problem and not record.prompt and not record.answer:
+            return None  # the cells could not be read, which says nothing of the answer
         if any(unicodedata.category(character)[0] in SAYS for character in record.answer):
             return None
         return "the answer has no word"

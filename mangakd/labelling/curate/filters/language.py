@@ -12,24 +12,26 @@ from mangakd.labelling.curate.filters.base import Filter, check_count, check_sha
 from mangakd.labelling.curate.record import Record
 
 KEY = "filters.language"
+FIRST_CJK = 0x2E80  # in Unicode; scripts of other languages with larger numbers have as much in a letter
 NO_LETTERS = re.compile(r"https?://\S+|<[A-Z_]+_\d+>|[\W\d_]+")
 
 
 @dataclass
 class Language(Filter):
-    """languages: ISO 639-1 codes. confidence: an answer is left out if another language has this probability or more.
+    """languages: ISO 639-1 codes. confidence: an answer is left out if all other languages have this probability together.
 
-    characters: a shorter answer passes, counted in letters: the identifier is unsure of a few words.
+    letters: an answer with fewer passes, because the identifier is unsure of a few words. A letter of Chinese, Japanese or Korean
+    counts as two.
     """
 
     title: ClassVar[str] = "answers in another language"
     languages: Sequence[str] = ("en", "ja")
     confidence: float = 0.9
-    characters: int = 20
+    letters: int = 20
 
     def __post_init__(self) -> None:
         check_share(self.confidence, f"{KEY}.confidence")
-        check_count(self.characters, f"{KEY}.characters")
+        check_count(self.letters, f"{KEY}.letters")
         known = [str(each) for each in self._identifier.labels]
         for each in self.languages:
             if each not in known:
@@ -41,12 +43,13 @@ class Language(Filter):
 
     def reason(self, record: Record) -> str | None:
         text = NO_LETTERS.sub(" ", record.answer).strip()
-        if len(text.replace(" ", "")) < self.characters:
+        if sum(1 + (ord(each) >= FIRST_CJK) for each in text if each != " ") < self.letters:
             return None
-        language, confidence = self._identifier.classify(text)
-        if language in self.languages or confidence < self.confidence:
+        shares = dict(self._identifier.rank(text))
+        others = 1.0 - sum(float(shares[each]) for each in self.languages)
+        if others < self.confidence:
             return None
-        return f"{language} ({float(confidence):.2f})"
+        return f"{max(shares, key=shares.__getitem__)} ({others:.2f})"
 
     @cached_property
     def _identifier(self) -> Any:

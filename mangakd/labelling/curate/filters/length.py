@@ -18,7 +18,8 @@ class Length(Filter):
     """Each option is [least, most], null where there is no bound.
 
     words: runs of letters and digits; Chinese and Japanese count as pairs of neighbouring characters (data/bm25.py).
-    tokens: the row's own count, which label writes; a row without it passes. ratio: characters of the answer to those of the prompt.
+    tokens: the row's own count, which label writes; a row without it passes. ratio: characters of the answer by those of
+    the prompt.
     """
 
     title: ClassVar[str] = "answers of another length"

@@ -26,6 +26,10 @@ from mangakd.labelling.curate.record import Record
 KEY = "filters.near_duplicates"
 SHINGLES = ("characters", "words")
 SEED = 1  # of the permutations
+MISSES = (
+    0.1,
+    0.9,
+)  # how the index weighs rows that it proposes wrongly, whose estimate decides, and rows that it misses
 
 
 @dataclass
@@ -53,7 +57,7 @@ class NearDuplicates(Filter):
             raise UserError(f"{KEY}.shingles={self.shingles} must be one of {', '.join(SHINGLES)}.")
         sketch = package("datasketch", KEY)
         self._empty = sketch.MinHash(num_perm=self.permutations, seed=SEED, hashfunc=int)
-        self._index = sketch.MinHashLSH(threshold=self.threshold, num_perm=self.permutations)
+        self._index = sketch.MinHashLSH(threshold=self.threshold, num_perm=self.permutations, weights=MISSES)
         self._signatures: list[np.ndarray] = []
         self._rows: list[str] = []
         for folder in self.against:

@@ -1,8 +1,8 @@
 """Rows that share a run of words with an evaluation set: a model that learns them is not tested by that set.
 
-Runs of 13 words are the usual measure (Brown et al. 2020, arXiv:2005.14165, appendix C). Chinese and Japanese have no blanks: there
-a run has twice as many characters. A text of the evaluation set that is shorter than a run is looked for as a whole, and one that
-is very short only as a whole prompt, because many texts hold "thank you" and many answers are "yes".
+Runs of 13 words are the usual measure (Brown et al. 2020, arXiv:2005.14165, appendix C). Chinese and Japanese have no blanks:
+there a run has twice as many characters. A text of the evaluation set that is shorter than a run is looked for as a whole. A
+very short text counts only as a whole prompt, because many texts hold "thank you" and many answers are "yes".
 """
 
 import re

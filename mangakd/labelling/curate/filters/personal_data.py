@@ -34,7 +34,9 @@ class PersonalData(Filter):
 
     def __post_init__(self) -> None:
         if self.action not in ACTIONS:
-            raise UserError(f"{NEED}.action={self.action} must be one of {', '.join(ACTIONS)}, or set {NEED}.use=false.")
+            raise UserError(
+                f"{NEED}.action={self.action} must be one of {', '.join(ACTIONS)}, or set {NEED}.use=false."
+            )
         known = package("phonenumbers", NEED).SUPPORTED_REGIONS
         for region in self.regions:
             if region not in known:

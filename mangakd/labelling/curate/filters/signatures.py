@@ -1,7 +1,7 @@
 """`Signatures`: the MinHash values of rows as a file, for later files to be compared with.
 
-The version of datasketch stands in the file, because hash values say nothing of the scheme that made them: an index of version 1.6
-silently finds nothing with the hashes of 2.0.
+The version of datasketch stands in the file, because hash values say nothing of the scheme that made them: with the hashes of
+version 2.0, an index of 1.6 silently finds nothing.
 """
 
 import io
@@ -43,8 +43,8 @@ class Signatures:
             about, values = json.loads(content["about"].tobytes()), content["values"]
         if about["datasketch"] != version("datasketch"):
             raise UserError(
-                f"{file} was written with datasketch {about['datasketch']}, and {version('datasketch')} is installed: their hashes "
-                f"need not agree. Curate {folder} again, or install datasketch=={about['datasketch']}."
+                f"{file} was written with datasketch {about['datasketch']}, and {version('datasketch')} is installed: their "
+                f"hashes need not agree. Curate {folder} again, or install datasketch=={about['datasketch']}."
             )
         for name, value in form.items():
             if about["form"].get(name) != value:

@@ -1,15 +1,14 @@
 """Finds personal data in a text, in any script, and weighs the words around each match.
 
-Presidio's patterns end words at `\\b`, and Japanese has no blanks: 電話は090-1234-5678です holds no word boundary around the
-number. So the recognisers read a copy of the text of the same length: full-width characters become ASCII, and other characters than
-letters of Latin script become line ends.
+Presidio's patterns end words at `\\b`, and Japanese has no blanks: 電話は090-1234-5678です holds no such boundary
+around the number. So the recognisers read a copy of the text of the same length. In the copy full-width characters are ASCII, and
+other characters than letters of Latin script are line ends.
 """
 
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mangakd.labelling.curate.personal.recognisers import AFTER, BEFORE, KINDS, Kind, recognisers
 
@@ -59,21 +58,21 @@ class Finder:
             if not _may_hold(copy, entity):
                 continue
             for result in recogniser.analyze(copy, [entity]):
-                words = copy[result.start : result.end]
-                score = self._score(text, words, entity, result)
+                start, end = _trimmed(copy, result.start, result.end)
+                score = self._score(text, copy, start, end, entity, float(result.score))
                 if score >= THRESHOLD - 1e-9:  # 0.05 + 0.35 is below 0.4 in binary
                     kind = KINDS[entity].name
-                    yield score, Match(result.start, result.end, kind, self._value(words, kind))
+                    yield score, Match(start, end, kind, self._value(copy[start:end], kind))
 
-    def _score(self, text: str, words: str, entity: str, result: Any) -> float:
-        score = float(result.score)
+    def _score(self, text: str, copy: str, start: int, end: int, entity: str, score: float) -> float:
+        words = copy[start:end]
         if entity == "PHONE_NUMBER":
             score = _phone_score(words)
-        if _is_price(text, result.start, result.end):
+        if _is_price(text, start, end):
             return 0.0
         if entity == "IP_ADDRESS" and len(words) < len("1.1.1.1"):
             return 0.0  # such as the :: of a program
-        return score + CONTEXT * _context(text, result.start, result.end, KINDS[entity])
+        return score + CONTEXT * _context(text, start, end, KINDS[entity])
 
     def _value(self, words: str, kind: str) -> str:
         if kind == "PHONE":
@@ -91,10 +90,21 @@ def _ascii(character: str) -> str:
         return character
     if character in HYPHENS:
         return "-"
+    if character == "：":
+        return "\n"  # it stands before a value: "IP：" is no part of an address of version 6
     plain = unicodedata.normalize("NFKC", character)
     if len(plain) == 1 and plain.isascii():
         return plain
     return character if character.isalpha() and ord(character) < LAST_LATIN else "\n"
+
+
+def _trimmed(copy: str, start: int, end: int) -> tuple[int, int]:
+    """Without a bracket around a number that is in brackets."""
+    while copy[start] == "(" and copy.count("(", start, end) > copy.count(")", start, end):
+        start += 1
+    while copy[end - 1] == ")" and copy.count(")", start, end) > copy.count("(", start, end):
+        end -= 1
+    return start, end
 
 
 def _may_hold(copy: str, entity: str) -> bool:

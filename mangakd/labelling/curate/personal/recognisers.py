@@ -5,6 +5,7 @@ recognisers of presidio are changed: its e-mail recogniser asks the network for 
 recogniser takes 13-digit article numbers (JAN) and numbers of no issuer for cards, and no Mastercard that begins with 2.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,14 +35,15 @@ class Kind:
 
 
 ORDERS = (
-    "order", "invoice", "tracking", "receipt", "isbn", "issn", "jan", "ean", "upc", "sku", "item", "product", "barcode", "serial",
-    "model", "ref", "reference", "ticket", "coupon", "price", "parcel", "shipment", "版", "注文", "受注", "伝票", "追跡", "送り状", "商品",
-    "品番", "型番", "価格", "税込", "税抜", "管理番号", "会員番号", "ポイント", "在庫", "クーポン", "シリアル", "レシート", "領収",
+    "order", "invoice", "tracking", "receipt", "isbn", "issn", "jan", "ean", "upc", "sku", "item", "product", "barcode",
+    "serial", "model", "ref", "reference", "ticket", "coupon", "price", "parcel", "shipment",
+    "注文", "受注", "伝票", "追跡", "送り状", "商品", "品番", "型番", "価格", "管理番号", "会員番号", "ポイント", "在庫",
+    "クーポン", "シリアル", "レシート", "領収",
 )  # fmt: skip
 """What stands before a number that a shop gave."""
 PHONES = (
-    "phone", "tel", "telephone", "mobile", "cell", "call", "fax", "contact", "text me", "reach", "sms", "電話", "携帯", "℡", "連絡先",
-    "ファックス", "番号は", "かけ", "スマホ",
+    "phone", "tel", "telephone", "mobile", "cell", "call", "fax", "contact", "text me", "reach", "sms",
+    "電話", "携帯", "℡", "連絡先", "ファックス", "かけ", "スマホ",
 )  # fmt: skip
 KINDS: Mapping[str, Kind] = {
     "EMAIL_ADDRESS": Kind("EMAIL", always=True),
@@ -61,6 +63,7 @@ KINDS: Mapping[str, Kind] = {
 @cache
 def recognisers(regions: tuple[str, ...], kinds: frozenset[str]) -> tuple[Any, ...]:
     """Recognisers of the entities `kinds`. regions: codes of phonenumbers, such as US and JP; of US and JP also their numbers."""
+    logging.getLogger("presidio-analyzer").setLevel(logging.WARNING)  # it logs each recogniser
     presidio = package("presidio_analyzer.predefined_recognizers", NEED)
     makers = {
         "EMAIL_ADDRESS": _email, "CREDIT_CARD": _card, "IBAN_CODE": presidio.IbanRecognizer, "IP_ADDRESS": presidio.IpRecognizer,
@@ -113,7 +116,7 @@ def _my_number() -> Any:
             return not my_number_agrees(re.sub(r"\D", "", pattern_text))
 
     patterns = [
-        presidio.Pattern("My Number in groups", r"(?<![\w+.-])\d{4}([ -])\d{4}\1\d{4}(?![\w-])", SURE),
+        presidio.Pattern("My Number in groups", r"(?<![\w+.-])(?<!\d )\d{4}([ -])\d{4}\1\d{4}(?![\w-]| \d)", SURE),
         presidio.Pattern("My Number", r"(?<![\w+.-])\d{12}(?![\w-])", LOW),
     ]
     return MyNumber(supported_entity="JP_MY_NUMBER", patterns=patterns, name="MyNumber")
@@ -122,8 +125,9 @@ def _my_number() -> Any:
 def my_number_agrees(digits: str) -> bool:
     """Whether the last of 12 digits is the check digit of Japan's My Number.
 
-    check = 11 − (Σ P_n Q_n mod 11), 0 where that remainder is 0 or 1. P_n: digit n of the first 11, from the right. Q_n: n + 1 for n
-    up to 6, then n − 5. Source: ordinance 85 of 2014 of the Ministry of Internal Affairs and Communications, article 5.
+    check = 11 − (Σ P_n Q_n mod 11), 0 where that remainder is 0 or 1. P_n: digit n of the first 11, from the right.
+    Q_n: n + 1 for n up to 6, then n − 5.
+    Source: ordinance 85 of 2014 of the Ministry of Internal Affairs and Communications, article 5.
     """
     first, check = digits[:-1][::-1], int(digits[-1])
     rest = sum(int(digit) * (n + 1 if n <= 6 else n - 5) for n, digit in enumerate(first, 1)) % 11
