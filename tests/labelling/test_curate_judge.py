@@ -140,6 +140,7 @@ def test_a_provider_that_fails_leaves_no_folder(tmp_path: Path) -> None:
         ('{"score": 2, "why": "1 mistake"}', 2.0),
         ("**Score** 5", 5.0),
         ("9", None),
+        ("3fa9", None),
         ("good", None),
         ("", None),
         ("It has 2 errors. Score: 4", 4.0),

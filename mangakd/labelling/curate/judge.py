@@ -27,7 +27,7 @@ Answer:
 {{ answer }}
 
 Write the score alone, as one number."""
-NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?")
+NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?!\w)")
 NAMED = re.compile(r"score\W{0,5}(\d+(?:\.\d+)?)", re.IGNORECASE)
 
 
