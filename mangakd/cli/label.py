@@ -83,9 +83,7 @@ def _with_budget(api: Api, config: DictConfig) -> Api:
 
 def _provider(config: DictConfig) -> Provider | Embedder:
     if OmegaConf.is_missing(config.provider, "model"):
-        raise UserError(
-            "provider.model is not set: give the provider's name of the model, such as gpt-4.1-mini."
-        )
+        raise UserError("provider.model is not set: give the provider's name of the model, such as gpt-4.1-mini.")
     if OmegaConf.is_missing(config.provider, "path"):
         raise UserError("provider.path is not set: give the model that writes, a folder, a hub id or embedded_lm.")
     provider: Provider | Embedder = instantiate(config.provider, _convert_="all")

@@ -72,22 +72,29 @@ class Local(OnThisMachine):
     def _chunks(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, list[list[int]]]]:
         """The place of each chunk's first request, and its prompts as tokens; [] for one that is too long."""
         positions = getattr(self._model.config, "max_position_embeddings", None) or 1 << 20
-        if sampling.max_new_tokens >= positions:
+        most = self._most(requests[0], sampling) if requests else 0
+        if most >= positions:
             raise UserError(
-                f"max_new_tokens={sampling.max_new_tokens} leaves no room for a prompt: {KEY}={self.path} reads {positions} "
+                f"max_new_tokens={most} leaves no room for a prompt: {KEY}={self.path} reads {positions} "
                 "tokens. Lower max_new_tokens."
             )
-        marker = Marker(self._tokenizer, self._template, positions - sampling.max_new_tokens)
+        marker = Marker(self._tokenizer, self._template, positions - most)
         start, size, chunk = 0, 0, list[list[int]]()
         for i, request in enumerate(requests):
             ids = self._prompt(marker, request)
-            if chunk and size + len(ids) + sampling.max_new_tokens > BATCHES * self.tokens:
+            if chunk and size + len(ids) + most > BATCHES * self.tokens:
                 yield start, chunk
                 start, size, chunk = i, 0, []
             chunk.append(ids)
-            size += len(ids) + sampling.max_new_tokens
+            size += len(ids) + most
         if chunk:
             yield start, chunk
+
+    def _most(self, request: Request, sampling: Sampling) -> int:
+        """Tokens that may follow a prompt: of a choice its own and the end of the turn."""
+        if not request.choices:
+            return sampling.max_new_tokens
+        return max(map(len, self._chooser(request.choices).tokens)) + 1
 
     def _prompt(self, marker: Marker, request: Request) -> list[int]:
         try:

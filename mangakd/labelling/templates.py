@@ -3,11 +3,14 @@
     {% block system %}You answer questions of customers.{% endblock %}
     {% block user %}{{ prompt }}{% endblock %}
 
-The block `user` is the question, the block `system` the system prompt. A file without blocks is a question alone. Templates run
-in Jinja2's sandbox, and a name that the row does not have is an error. mangakd's own templates are in labelling/prompts.
+The block `user` is the question, the block `system` the system prompt. A file without blocks is a question alone. The blocks
+`user_1` and `assistant_1`, `user_2` and `assistant_2`, … are turns before the question: small models follow examples as turns
+more surely than examples in a question. Templates run in Jinja2's sandbox, and a name that the row does not have is an error.
+mangakd's own templates are in labelling/prompts.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +26,7 @@ from mangakd.data.rows import Messages
 
 KEY = "prompt"
 OWN = Path(__file__).parent / "prompts"
-BLOCKS = ("system", "user")
+_EXAMPLE = re.compile(r"(user|assistant)_([1-9]\d?)")
 _SILENT = (nodes.Block, nodes.Macro, nodes.Assign, nodes.AssignBlock)  # send nothing by themselves
 
 
@@ -60,9 +63,15 @@ class Template:
         blocks = self._compiled.blocks
         if not blocks:
             return
-        if "user" not in blocks or (unknown := [name for name in blocks if name not in BLOCKS]):
-            what = f"has the block {unknown[0]}" if "user" in blocks else "has no block user"
-            raise UserError(f"{KEY}={self.file} {what}. Its blocks are system (or none) and user.")
+        wrong = [name for name in blocks if name not in ("system", "user") and not _EXAMPLE.fullmatch(name)]
+        turns = [f"{role}_{number}" for number in range(1, self._examples + 1) for role in ("user", "assistant")]
+        lacking = [name for name in ("user", *turns) if name not in blocks]
+        if wrong or lacking:
+            what = f"has the block {wrong[0]}" if wrong else f"has no block {lacking[0]}"
+            raise UserError(
+                f"{KEY}={self.file} {what}. Its blocks are system (or none), user, and user_1, assistant_1, user_2, … for "
+                "examples, each with its answer."
+            )
         for node in self._parsed.body:
             if not isinstance(node, _SILENT) and not _is_blank(node):
                 raise UserError(
@@ -90,10 +99,17 @@ class Template:
                 f"{KEY}={self.file} fails for {where}: {type(error).__name__}: {error}. Correct the template."
             ) from error
         texts = {name: text.strip() for name, text in texts.items()}
-        if not texts["user"]:
-            raise UserError(f"{KEY}={self.file} asks nothing for {where}: its block user is empty.")
+        if empty := next((name for name, text in texts.items() if not text and name != "system"), None):
+            raise UserError(f"{KEY}={self.file} asks nothing for {where}: its block {empty} is empty.")
         system = (("system", texts["system"]),) if texts.get("system") else ()
-        return (*system, ("user", texts["user"]))
+        numbers = range(1, self._examples + 1)
+        examples = [(role, texts[f"{role}_{number}"]) for number in numbers for role in ("user", "assistant")]
+        return (*system, *examples, ("user", texts["user"]))
+
+    @property
+    def _examples(self) -> int:
+        matches = (_EXAMPLE.fullmatch(name) for name in self._compiled.blocks)
+        return max((int(match[2]) for match in matches if match), default=0)
 
     @cached_property
     def _parsed(self) -> nodes.Template:

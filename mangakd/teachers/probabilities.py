@@ -27,6 +27,7 @@ class Probabilities(LookupOptions):
     """
 
     noun: ClassVar[str] = "probability"
+    nouns: ClassVar[str] = "probabilities"
     kind: ClassVar[Kind] = "labels"
     pairs: ClassVar[bool] = False
     text_column: str | int = "text"
@@ -37,10 +38,6 @@ class Probabilities(LookupOptions):
         super().__post_init__()
         if not 0 < self.floor < 0.1:
             raise UserError(f"teacher.floor={self.floor} must be above 0 and below 0.1.")
-
-    @property
-    def name(self) -> str:
-        return f"probabilities of {self.path.rpartition('/')[2]}"
 
     @cached_property
     def file(self) -> File:

@@ -32,8 +32,8 @@ class Answers(Form):
             first = messages[0][1] if messages[0][0] in ("system", "developer") else ""
             before = [message for message in messages[:-1] if message[0] not in ("system", "developer")]
             values = {"prompt": messages[-1][1], "context": [*rows["context"][i]], "system": first}
-            *system, question = self.prompt.messages(values, rows.where(i))
-            yield (*system, *before, question)
+            *first_turns, question = self.prompt.messages(values, rows.where(i))
+            yield (*first_turns, *before, question)
 
     def read(self, rows: Rows, i: int, answer: Answer) -> Sequence[Row]:
         cells: dict[str, Any] = {name: rows[name][i] for name in self.columns if rows[name][i]}

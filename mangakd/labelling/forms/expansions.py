@@ -1,7 +1,6 @@
 """`writes=expansions`: several search queries for a query or a turn, as the list of targets that `task=rewrite` learns.
 
-Searching with several queries and joining the results is multi-query expansion; a teacher's queries are the documents-free kind
-of Wang et al. 2023 (arXiv:2303.07678).
+A search with each of them finds what one wording misses; `task.expansions` says how many a student writes.
 """
 
 from collections.abc import Mapping, Sequence

@@ -24,7 +24,10 @@ def texts_of(answer: str) -> list[str]:
     if (listing := json_texts(answer)) is None:
         listing = [_MARK.sub("", line, count=1) for line in marked or lines]
     texts = [_without_quotes(line.strip()) for line in listing]
-    return [*{identity(text).casefold(): text for text in reversed(texts) if text}.values()][::-1]
+    first: dict[str, str] = {}
+    for text in filter(None, texts):
+        first.setdefault(identity(text).casefold(), text)
+    return [*first.values()]
 
 
 def json_texts(answer: str) -> list[str] | None:

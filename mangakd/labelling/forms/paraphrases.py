@@ -3,6 +3,7 @@
 The teacher writes several, and the best are kept by a score that needs no model, or an encoder's cosine where one is given.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ class Paraphrases(Form):
     prompt: Template
     count: int = 5
     best: int = 2
-    least: float = 0.1
+    least: float = 0.3
     encoder: Embedder | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -77,11 +78,11 @@ class Paraphrases(Form):
 def score(source: str, text: str, cosine: float | None = None) -> float:
     """How good a paraphrase is, in [0, 1]: length · difference · meaning.
 
-    With s the Dice coefficient of the character trigrams of both texts, length = shorter / longer in characters. With a cosine:
-    difference = 1 − s, meaning = max(cosine, 0). Without: difference · meaning = 4 s (1 − s), because shared trigrams are the
-    only sign of a shared meaning; a copy and a text that shares nothing both get 0.
+    Of the words of both texts, without case and punctuation, s is the Dice coefficient of the character trigrams, and length =
+    shorter / longer in characters. With a cosine: difference = 1 − s, meaning = max(cosine, 0). Without: difference · meaning =
+    4 s (1 − s), because shared trigrams are the only sign of a shared meaning; a copy and a text that shares nothing both get 0.
     """
-    one, other = (identity(each).casefold() for each in (source, text))
+    one, other = (" ".join(re.findall(r"\w+", identity(each).casefold())) for each in (source, text))
     if not one or not other:
         return 0.0
     length = min(len(one), len(other)) / max(len(one), len(other))
