@@ -1,17 +1,24 @@
-"""`python scripts/label.py data.path=… out=…`: a teacher writes answers or rewrites to the rows of a file, as training data."""
+"""`python scripts/label.py data.path=… out=…`: a teacher answers the rows of a file, as training data."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from mangakd.cli.label_forms import EMBEDDINGS, embeddings_of, form_of, warn_of_ignored
 from mangakd.cli.logs import start_logging
+from mangakd.cli.searchpath import CONF
 from mangakd.core.errors import UserError
 from mangakd.core.invocation import command
-from mangakd.labelling.forms import Answers, Form, Rewrites, Turns
-from mangakd.labelling.label import Options, label, read_prompts
-from mangakd.models.generation import Sampling
-from mangakd.training.callbacks.progress import progress
+from mangakd.data.rows import Rows
+from mangakd.labelling.api.provider import Api
+from mangakd.labelling.forms import Reads
+from mangakd.labelling.label import Options, dry_run, label, read_prompts
+from mangakd.labelling.provider import Embedder, Provider
+from mangakd.labelling.schemas import Schema
+from mangakd.models.sampling import Sampling
+from mangakd.training.callbacks.progress import noted_progress, progress
 
 
 def run(config: DictConfig) -> None:
@@ -21,26 +28,67 @@ def run(config: DictConfig) -> None:
         raise UserError(
             f"out is not set: {command('label')} provider.path=<model> data.path=<prompts> out=answers.jsonl"
         )
+    if config.writes == EMBEDDINGS:
+        _embed(config)
+    else:
+        _label(config)
+
+
+def _label(config: DictConfig) -> None:
     out = Path(str(config.out)).expanduser()
     if out.suffix.lower() not in (".jsonl", ".ndjson"):
         raise UserError(f"out={out} must end with .jsonl: answers are written line by line.")
     sampling = Sampling(float(config.temperature), float(config.top_p), config.max_new_tokens)
-    form = _form(config)
-    options = Options(sampling, config.samples, config.seed, form, config.cut)
-    rows = read_prompts(config.data.path, OmegaConf.to_container(config.data.columns), form)  # type: ignore[arg-type]
+    form = form_of(config)
+    warn_of_ignored(config, OmegaConf.load(CONF / "label.yaml"))  # type: ignore[arg-type]
+    schema = None if config.schema is None else Schema.read(str(config.schema))
+    options = Options(sampling, config.samples, config.seed, form, config.cut, config.thought, schema)
+    rows = _rows(config, form)
+    provider = _provider(config)
+    if not isinstance(provider, Provider):
+        raise UserError(
+            "provider=encoder gives vectors: set writes=embeddings, or choose a provider that writes texts."
+        )
+    if isinstance(provider, Api):
+        provider = _with_budget(provider, config)
+        if config.dry_run:
+            print(dry_run(rows, provider, options, out))
+            return
+    elif budget := [name for name in ("ledger", "max_cost", "max_requests", "batch", "dry_run") if config[name]]:
+        raise UserError(f"{budget[0]}={config[budget[0]]} is for providers behind an API: leave it out.")
+    label(rows, provider, options, out, _cache(config), progress, Path(str(config.data.path)), noted_progress)
+
+
+def _embed(config: DictConfig) -> None:
+    from mangakd.labelling.embed import check_out, embed  # loads torch
+
+    out, form = Path(str(config.out)).expanduser(), embeddings_of(config)
+    check_out(out)
+    warn_of_ignored(config, OmegaConf.load(CONF / "label.yaml"))  # type: ignore[arg-type]
+    rows = _rows(config, form)
+    provider = _provider(config)
+    if not isinstance(provider, Embedder):
+        raise UserError(f"{type(provider).__name__} gives no vectors: set provider=encoder for writes=embeddings.")
+    embed(rows, provider, form, out, _cache(config), progress, Path(str(config.data.path)))
+
+
+def _rows(config: DictConfig, form: Reads) -> Rows:
+    return read_prompts(config.data.path, OmegaConf.to_container(config.data.columns), form)  # type: ignore[arg-type]
+
+
+def _with_budget(api: Api, config: DictConfig) -> Api:
+    ledger = None if config.ledger is None else Path(str(config.ledger)).expanduser()
+    return replace(api, ledger=ledger, max_cost=config.max_cost, max_requests=config.max_requests, batch=config.batch)
+
+
+def _provider(config: DictConfig) -> Provider | Embedder:
+    if OmegaConf.is_missing(config.provider, "model"):
+        raise UserError("provider.model is not set: give the provider's name of the model, such as gpt-4.1-mini.")
     if OmegaConf.is_missing(config.provider, "path"):
         raise UserError("provider.path is not set: give the model that writes, a folder, a hub id or embedded_lm.")
-    provider = instantiate(config.provider, _convert_="all")
-    label(rows, provider, options, out, Path(config.paths.cache).expanduser(), progress)
+    provider: Provider | Embedder = instantiate(config.provider, _convert_="all")
+    return provider
 
 
-def _form(config: DictConfig) -> Form:
-    """What the provider is asked for."""
-    reads_turns = str(config.provider.get("_target_")).endswith(".Seq2Seq")
-    if config.writes == "answers" and not reads_turns:
-        return Answers(config.system, config.question)
-    if config.writes == "rewrites":
-        return Turns() if reads_turns else Rewrites(**OmegaConf.to_container(config.rewriting))  # type: ignore[arg-type]
-    if config.writes == "answers":
-        raise UserError("provider=seq2seq reads the turns of conversations and writes rewrites: set writes=rewrites.")
-    raise UserError(f"writes={config.writes} must be answers or rewrites.")
+def _cache(config: DictConfig) -> Path:
+    return Path(config.paths.cache).expanduser()

@@ -17,6 +17,7 @@ from mangakd.teachers.ensemble import Ensemble, EnsembleTeacher
 from mangakd.teachers.local import Local, LocalTeacher
 from mangakd.teachers.lookup import LookupTeacher
 from mangakd.teachers.options import TeacherOptions
+from mangakd.teachers.probabilities import Probabilities
 from mangakd.teachers.scores import Scores
 from mangakd.teachers.vectors import Vectors
 
@@ -36,8 +37,8 @@ class Row:
     live: Callable[[], TeacherOptions] | None = None
 
 
-# They answer from files, or with vectors: tests/unit/test_{score,vector,concatenated}_teacher.py.
-ELSEWHERE = (Scores, Vectors, LookupTeacher, ConcatenatedTeacher)
+# They answer from files, or with vectors: tests/unit/test_{score,vector,probability,concatenated}_teacher.py.
+ELSEWHERE = (Scores, Vectors, Probabilities, LookupTeacher, ConcatenatedTeacher)
 THREE = (0, 1, 2)
 EQUAL = (1 / 3, 1 / 3, 1 / 3)
 UNEQUAL = (0.5, 0.2, 0.3)
