@@ -19,7 +19,7 @@ from mangakd.labelling.curate.judge import Judge, Rubric, score_in
 from mangakd.labelling.curate.record import Record
 from mangakd.labelling.curate.source import Reading
 from mangakd.labelling.provider import Answer, Provider, Request
-from mangakd.models.generation import Sampling
+from mangakd.models.sampling import Sampling
 
 
 class Counter(Provider):
