@@ -54,7 +54,7 @@ def _label(config: DictConfig) -> None:
         if config.dry_run:
             print(dry_run(rows, provider, options, out))
             return
-    elif budget := [name for name in ("ledger", "max_cost", "max_requests", "dry_run") if config[name]]:
+    elif budget := [name for name in ("ledger", "max_cost", "max_requests", "batch", "dry_run") if config[name]]:
         raise UserError(f"{budget[0]}={config[budget[0]]} is for providers behind an API: leave it out.")
     label(rows, provider, options, out, _cache(config), progress, Path(str(config.data.path)), noted_progress)
 
@@ -78,7 +78,7 @@ def _rows(config: DictConfig, form: Reads) -> Rows:
 
 def _with_budget(api: Api, config: DictConfig) -> Api:
     ledger = None if config.ledger is None else Path(str(config.ledger)).expanduser()
-    return replace(api, ledger=ledger, max_cost=config.max_cost, max_requests=config.max_requests)
+    return replace(api, ledger=ledger, max_cost=config.max_cost, max_requests=config.max_requests, batch=config.batch)
 
 
 def _provider(config: DictConfig) -> Provider | Embedder:

@@ -85,7 +85,9 @@ class BatchRows:
         if self._asked(connection, batch, key):
             self._ledger.record(connection, key, outcome)
 
-    def failed(self, connection: sqlite3.Connection, batch: Batch, key: str, error: str, last: bool, final: bool) -> None:
+    def failed(
+        self, connection: sqlite3.Connection, batch: Batch, key: str, error: str, last: bool, final: bool
+    ) -> None:
         """A result without an answer. last: not submitted again by this command. final: the provider has rejected it."""
         if self._asked(connection, batch, key):
             state = "failed" if last or final else "waiting"

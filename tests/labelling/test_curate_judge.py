@@ -19,7 +19,7 @@ from mangakd.labelling.curate.judge import Judge, Rubric, score_in
 from mangakd.labelling.curate.record import Record
 from mangakd.labelling.curate.source import Reading
 from mangakd.labelling.provider import Answer, Provider, Request
-from mangakd.models.generation import Sampling
+from mangakd.models.sampling import Sampling
 
 
 class Counter(Provider):
@@ -140,6 +140,7 @@ def test_a_provider_that_fails_leaves_no_folder(tmp_path: Path) -> None:
         ('{"score": 2, "why": "1 mistake"}', 2.0),
         ("**Score** 5", 5.0),
         ("9", None),
+        ("3fa9", None),
         ("good", None),
         ("", None),
         ("It has 2 errors. Score: 4", 4.0),

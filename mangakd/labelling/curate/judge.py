@@ -15,7 +15,7 @@ from mangakd.data.token_files import Progress
 from mangakd.labelling.curate.filters.base import check_count
 from mangakd.labelling.curate.record import Record
 from mangakd.labelling.provider import Provider, Request
-from mangakd.models.generation import Sampling
+from mangakd.models.sampling import Sampling
 
 RUBRIC = """Score the answer to the question from {{ least }} to {{ most }}.
 {{ most }}: correct, complete, and to the point. {{ least }}: wrong, empty, or no answer to the question.
@@ -27,7 +27,7 @@ Answer:
 {{ answer }}
 
 Write the score alone, as one number."""
-NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?")
+NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?!\w)")
 NAMED = re.compile(r"score\W{0,5}(\d+(?:\.\d+)?)", re.IGNORECASE)
 
 
