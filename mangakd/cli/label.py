@@ -64,13 +64,13 @@ def rows_of(config: DictConfig, form: Reads) -> Rows:
 
 
 def refuse_budget(config: DictConfig) -> None:
-    if budget := [name for name in ("ledger", "max_cost", "max_requests", "dry_run") if config[name]]:
+    if budget := [name for name in ("ledger", "max_cost", "max_requests", "batch", "dry_run") if config[name]]:
         raise UserError(f"{budget[0]}={config[budget[0]]} is for providers behind an API: leave it out.")
 
 
 def _with_budget(api: Api, config: DictConfig) -> Api:
     ledger = None if config.ledger is None else Path(str(config.ledger)).expanduser()
-    return replace(api, ledger=ledger, max_cost=config.max_cost, max_requests=config.max_requests)
+    return replace(api, ledger=ledger, max_cost=config.max_cost, max_requests=config.max_requests, batch=config.batch)
 
 
 def provider_of(config: DictConfig) -> Provider | Embedder:

@@ -26,6 +26,8 @@ def write_vectors(config: DictConfig) -> None:
             f"{type(provider).__name__} gives no vectors: writes=embeddings needs provider=encoder or provider=openai_embeddings."
         )
     if isinstance(provider, ApiEncoder):
+        if config.batch:
+            raise UserError("batch=true asks for texts, not for vectors: leave it out.")
         provider = _with_budget(provider, config, out)
         if config.dry_run:
             api, requests = provider.api, provider.requests(form.texts(rows))

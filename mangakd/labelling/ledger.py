@@ -39,6 +39,7 @@ CREATE TABLE IF NOT EXISTS requests (
     size INTEGER NOT NULL                     -- of the body in bytes
 ) STRICT;
 CREATE INDEX IF NOT EXISTS open_requests ON requests (owner) WHERE owner IS NOT NULL;
+CREATE INDEX IF NOT EXISTS batch_requests ON requests (batch) WHERE batch IS NOT NULL;
 CREATE INDEX IF NOT EXISTS free_requests ON requests (created)
     WHERE state = 'waiting' AND owner IS NULL AND batch IS NULL;
 CREATE TABLE IF NOT EXISTS bodies (key TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
@@ -47,7 +48,8 @@ CREATE TABLE IF NOT EXISTS batches (
     batch TEXT PRIMARY KEY,    -- our name, from the keys in it
     id TEXT,                   -- the provider's; null: not known to be created
     state TEXT NOT NULL CHECK (state IN ('planned', 'submitted', 'done')),
-    detail TEXT, created REAL NOT NULL
+    owner TEXT,                -- who has planned it and will submit it
+    created REAL NOT NULL
 ) STRICT;
 {owners.SCHEMA}
 CREATE TEMP TABLE job (place INTEGER PRIMARY KEY, key TEXT NOT NULL);
@@ -220,6 +222,14 @@ class Ledger:
         """An answer. The first one of a request stays; what a second one has cost is added to the row."""
         connection.execute("INSERT INTO replies VALUES (?, ?) ON CONFLICT DO NOTHING", (key, outcome.reply))
         connection.execute(_RECORD, {**vars(outcome), "now": time.time(), "key": key})
+
+    def free(self, keys: Sequence[str]) -> None:
+        """Requests that were taken and are not needed."""
+        with self.transaction() as connection:
+            connection.executemany(
+                "UPDATE requests SET owner = NULL WHERE key = ? AND owner = ? AND state = 'waiting'",
+                [(key, self.owner.name) for key in keys],
+            )
 
     def leave(self) -> None:
         """At the end of a command: what it has taken and not asked is free. What it has asked is uncertain."""

@@ -33,7 +33,9 @@ def ask(api: Api, ledger: Ledger, sampling: Sampling, notes: Notes) -> Halt | No
     """Ask, with the cost beside the bar."""
     count = totals(ledger).requests
     with notes("label", count) as show:
-        return api.ask(ledger, sampling, lambda each: show(each.answers + each.failed, note(each, api.currency)))
+        return api.ask(
+            ledger, sampling, lambda each: show(each.answers + each.failed, note(each, api.currency)), log.info
+        )
 
 
 def note(each: Totals, currency: str) -> str:

@@ -12,6 +12,8 @@ faults: probability of each of
 A fault of one request is drawn anew at each attempt.
 """
 
+from __future__ import annotations
+
 import asyncio
 import hashlib
 import json
@@ -20,6 +22,8 @@ import sys
 import time
 from collections import Counter
 from typing import Any
+
+from injecting_batches import Batches
 
 BILLED = ("cut", "truncated", "drip", "reset_after", "wrong_usage", "no_usage")
 KEY = "Bearer "
@@ -53,8 +57,7 @@ class Server:
         self.cache: dict[str, bytes] = {}
         self.paid_twice = 0
         self.counts: Counter[str] = Counter()
-        self.batches: dict[str, Any] = {}
-        self.files: dict[str, bytes] = {}
+        self.batches = Batches(self, options)
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -68,19 +71,25 @@ class Server:
     async def one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
         line, *rest = head.decode().split("\r\n")
-        _, path, _ = line.split(" ")
+        method, path, _ = line.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in rest if each)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         if path == "/bill":
-            content = {"bill": self.bill, "counts": self.counts, "paid_twice": self.paid_twice}
+            content = {
+                "bill": self.bill, "counts": self.counts, "paid_twice": self.paid_twice, "batches": len(self.batches.all),
+            }  # fmt: skip
             self.send(writer, 200, json.dumps(content).encode())
             return True
         self.counts["requests"] += 1
+        if "/files" in path or "/batches" in path:
+            status, content = await self.batches.handle(method, path.partition("?")[0], body)
+            self.send(writer, status, content)
+            return True
         return await self.answer(path, headers, body, writer)
 
     async def answer(self, path: str, headers: dict[str, str], body: bytes, writer: asyncio.StreamWriter) -> bool:
         secret = headers.get("x-api-key") or headers.get("authorization", "").removeprefix(KEY)
-        if self.needs and secret != self.needs:
+        if self.needs and secret != self.needs and not path.endswith("/converse"):  # signed, not sent
             self.error(writer, path, 401, f"Incorrect API key provided: {secret}")
             return True
         limits = {}
@@ -99,7 +108,7 @@ class Server:
         if self.refuse_all or "REJECT" in text:
             self.error(writer, path, 400, f"this prompt is refused; your key is {secret}")
             return True
-        key = headers.get("idempotency-key", "")
+        key = headers.get("idempotency-key") or f"none-{self.counts['requests']}"  # Bedrock has no such keys
         fault = self.draw() if key not in self.bill else ""
         self.counts[fault or "good"] += 1
         if fault in ("429", "500", "529", "429_after"):
@@ -135,7 +144,7 @@ class Server:
             usage = {"in": -5, "out": 10**9}
         elif fault == "no_usage":
             usage = None
-        make = anthropic if "messages" in path else openai
+        make = anthropic if "messages" in path else converse if path.endswith("/converse") else openai
         reply = json.dumps(make(answer, usage, "FORBIDDEN" in text)).encode()
         if key in self.bill:
             self.paid_twice += 1
@@ -168,6 +177,9 @@ class Server:
         content: dict[str, Any] = {"error": {"message": message, "type": "injected", "code": None}}
         if "messages" in path:
             content = {"type": "error", **content}
+        if path.endswith("/converse"):
+            names = {400: "ValidationException", 429: "ThrottlingException", 500: "InternalServerException"}
+            content, more = {"message": message}, {**(more or {}), "x-amzn-errortype": names.get(status, "Other")}
         self.send(writer, status, json.dumps(content).encode(), more or {})
 
     def send(self, writer: asyncio.StreamWriter, status: int, body: bytes, more: dict[str, str] | None = None) -> None:
@@ -198,6 +210,16 @@ def anthropic(answer: str, usage: dict[str, int] | None, refused: bool) -> dict[
     }  # fmt: skip
     if usage is not None:
         content["usage"] = {"input_tokens": usage["in"], "output_tokens": usage["out"]}
+    return content
+
+
+def converse(answer: str, usage: dict[str, int] | None, refused: bool) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "output": {"message": {"role": "assistant", "content": [{"text": answer}]}},
+        "stopReason": "content_filtered" if refused else "end_turn", "metrics": {"latencyMs": 1},
+    }  # fmt: skip
+    if usage is not None:
+        content["usage"] = {"inputTokens": usage["in"], "outputTokens": usage["out"], "totalTokens": 0}
     return content
 
 

@@ -230,6 +230,31 @@ def test_files_that_are_no_ledger_and_answers_of_others_are_refused(serve: Serve
     assert out.read_text() == '{"answer": "mine"}\n'
 
 
+def test_bedrock_answers_and_its_errors(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through botocore. Bedrock has no idempotency keys: only errors that are not billed are injected."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    server, file = serve(faults={"429": 0.15, "500": 0.25, "529": 0.1}), tmp_path / "ledger.sqlite"
+    requests = [*questions(30), *questions(2, "REJECT"), *questions(2, "FORBIDDEN")]
+    api = api_of(server, "bedrock", region="us-east-1", attempts=20)
+    halt, each = run(api, requests, file)
+    bill = server.bill
+    assert halt is None and (each.answers, each.refused, each.failed, each.uncertain) == (32, 2, 2, 0)
+    assert len(bill["bill"]) == 32 and bill["counts"]["429"] > 0 and bill["counts"]["500"] > 0
+    assert each.cost == pytest.approx(sum(one["in"] + 2 * one["out"] for one in bill["bill"].values()) / 1e6)
+    with api.opened(requests, GREEDY, file) as ledger:
+        answers = [answer for chunk in api.recorded(ledger) for answer in chunk]
+    assert [answer.reason for answer in answers if answer] == ["ended"] * 30 + ["failed"] * 2 + ["refused"] * 2
+    assert all(SECRET.encode() not in each.read_bytes() for each in tmp_path.iterdir())
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(UserError, match=r"Unable to locate credentials.*AWS_ACCESS_KEY_ID"):
+        run(api_of(server, "bedrock", region="us-east-1"), questions(3, "new"), file)
+
+
 def _query(file: Path, sql: str) -> list[Any]:
     connection = sqlite3.connect(file)
     try:

@@ -46,8 +46,8 @@ def estimate(api: Api, requests: Sequence[Request], sampling: Sampling, path: Pa
     tokens_in, most_out = round(factor * sum(sizes)), len(sizes) * sampling.max_new_tokens
     tokens_out = min(round(mean * len(sizes)), most_out)
     price = api.cost
-    cost = None if price is None else price.cost(tokens_in, tokens_out)
-    most = None if price is None else price.cost(tokens_in, most_out)
+    cost = None if price is None else price.cost(tokens_in, tokens_out, batch=api.batch)
+    most = None if price is None else price.cost(tokens_in, most_out, batch=api.batch)
     return Estimate(len(sizes), len(plan) - len(sizes), tokens_in, tokens_out, most_out, counted, cost, most)
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mangakd.core.errors import UserError
+from mangakd.labelling.api.batch_dispatch import BatchDispatch, Say
+from mangakd.labelling.api.batch_wire import AnthropicBatches, BatchWire, OpenAIBatches
 from mangakd.labelling.api.dispatch import Budget, Dispatch, Show
 from mangakd.labelling.api.prices import Price, tokens_of
 from mangakd.labelling.api.wire import Plain, Wire
@@ -34,7 +36,8 @@ class Api(Provider):
     """wire: the API. ledger: its file; max_cost counts all that it holds. price: of a million tokens, before `prices`.
 
     ask_rejected: ask again what the provider has rejected. lease: seconds after which another process asks what this one had
-    taken, unless it is renewed. Raises UserError for an option outside its range, and for max_cost without a price.
+    taken, unless it is renewed. batch: through the batch API, with batch_poll seconds between two looks, and batch_rows
+    requests in each at most. Raises UserError for an option outside its range, and for max_cost without a price.
     """
 
     remembers: ClassVar[bool] = True
@@ -45,6 +48,9 @@ class Api(Provider):
     concurrency: int = 32
     attempts: int = 6
     ask_rejected: bool = False
+    batch: bool = False
+    batch_poll: float = 30.0
+    batch_rows: int | None = None
     lease: float = LEASE
     price: Mapping[str, Any] = field(default_factory=dict)
     prices: Sequence[Mapping[str, Any]] = ()
@@ -113,19 +119,44 @@ class Api(Provider):
             body = _text(self.wire.body(request, sampling))
             seed = request.seed if sampling.draws else None
             words = _text([self.wire.name, self.wire.address, self.wire.model, body, seed])
-            most = None if self.cost is None else self.cost.cost(tokens_of(body), sampling.max_new_tokens)
+            most = (
+                None
+                if self.cost is None
+                else self.cost.cost(tokens_of(body), sampling.max_new_tokens, batch=self.batch)
+            )
             yield Asking(hashlib.sha256(words.encode()).hexdigest(), body, most)
 
-    def ask(self, ledger: Ledger, sampling: Sampling, show: Show = lambda _: None) -> Halt | None:
+    def ask(
+        self, ledger: Ledger, sampling: Sampling, show: Show = lambda _: None, say: Say = lambda _: None
+    ) -> Halt | None:
         """Ask what the ledger lacks of its job. None when all is asked. Raises UserError where no request can succeed."""
         if not totals(ledger).open:
             return None
         self.wire.prepare()
-        budget = Budget(self.concurrency, self.attempts, self.wire.timeout, self.max_cost, self.max_requests)
-        dispatch = Dispatch(self.wire, ledger, self.cost, budget, sampling.max_new_tokens, show)
+        budget, most = self._budget, sampling.max_new_tokens
+        dispatch: Dispatch | BatchDispatch
+        if self.batch:
+            dispatch = BatchDispatch(
+                self.wire,
+                batches_of(self.wire),
+                ledger,
+                self.cost,
+                budget,
+                most,
+                self.batch_poll,
+                self.batch_rows,
+                show,
+                say,
+            )
+        else:
+            dispatch = Dispatch(self.wire, ledger, self.cost, budget, most, show)
         _run(dispatch.run())
         show(totals(ledger))
         return Halt(dispatch.reason, dispatch.signal) if dispatch.reason else None
+
+    @property
+    def _budget(self) -> Budget:
+        return Budget(self.concurrency, self.attempts, self.wire.timeout, self.max_cost, self.max_requests)
 
     def recorded(self, ledger: Ledger) -> Iterator[list[Answer | None]]:
         """The answers to the job's requests in its order, `failed` for those that have failed, None for those not asked."""
@@ -136,6 +167,14 @@ class Api(Provider):
         if reply is not None:
             return self.wire.read(json.loads(reply)).answer
         return Answer("", "failed", 0) if state == "failed" else None
+
+
+def batches_of(wire: Wire) -> BatchWire:
+    """Raises UserError for a provider without a batch API."""
+    kinds: dict[str, type[BatchWire]] = {"openai": OpenAIBatches, "anthropic": AnthropicBatches}
+    if wire.name not in kinds:
+        raise UserError(f"provider={wire.name} has no batches here: leave batch=true out, or use {' or '.join(kinds)}.")
+    return kinds[wire.name](wire)
 
 
 def _text(value: Plain | list[Any]) -> str:
