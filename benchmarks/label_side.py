@@ -1,8 +1,8 @@
-"""One side of label_throughput.py as a process of its own: asks N prompts, prints seconds from the first request to the last answer.
+"""One side of label_throughput.py as a process of its own: asks N prompts, prints the seconds until the last answer.
 
     python benchmarks/label_side.py '{"side": "mangakd", "base_url": …, "prompts": 1000, "concurrency": 32, "folder": …}'
 
-side: `mangakd` (ledger, limits, retries), or `plain`: the official client with asyncio and a semaphore, all that a short script does.
+side: `mangakd` (ledger, limits, retries), or `plain`: the official client with asyncio and a semaphore, as in a short script.
 """
 
 import asyncio

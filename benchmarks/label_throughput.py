@@ -2,9 +2,9 @@
 
     python benchmarks/label_throughput.py [rounds=5] [prompts=400] [concurrency=8] [limit=1800]
 
-The server of the tests (tests/labelling/injecting_server.py) answers after 50 ms. Both sides use OpenAI's official client at the
-same concurrency, in alternated rounds, each in a process of its own; imports are not counted. The second measurement asks a server
-that allows `limit` requests a minute, says so in its headers, and refuses what comes too early.
+The server of the tests (tests/labelling/injecting_server.py) answers after 50 ms. Both sides use OpenAI's official client at
+the same concurrency, in alternated rounds, each in a process of its own; imports are not counted. The second measurement asks a
+server that allows `limit` requests a minute, says so in its headers, and refuses what comes too early.
 """
 
 import contextlib

@@ -55,6 +55,7 @@ class Dispatch:
         self._taken = self._answers = 0
         self._errors: collections.deque[str] = collections.deque(maxlen=SAME)
         self._fatal: UserError | None = None
+        self._refill: asyncio.Task[bool] | None = None
         self.reason = ""  # why the run ended before all was asked
         self.signal: int | None = None
 
@@ -73,9 +74,10 @@ class Dispatch:
                 if self.signal is None:
                     raise
             finally:
-                for each in (*helpers, *workers):
+                rest = [*helpers, *workers, *([self._refill] if self._refill else [])]
+                for each in rest:
                     each.cancel()
-                await asyncio.gather(*helpers, *workers, return_exceptions=True)
+                await asyncio.gather(*rest, return_exceptions=True)
                 await self._writer.call(self._ledger.leave)
                 await self._writer.close()
                 await self._wire.close()
@@ -99,24 +101,36 @@ class Dispatch:
     async def _next(self) -> Row | None:
         async with self._turn:
             while not self._buffer and not self._stop.is_set():
-                if not await self._fill():
+                if self._refill is not None and not self._refill.done():
+                    await self._refill
+                elif not await self._fill():
                     return None
-            return None if self._stop.is_set() else self._buffer.popleft()
+            if self._stop.is_set():
+                return None
+            row = self._buffer.popleft()
+            if len(self._buffer) < self._budget.concurrency and (self._refill is None or self._refill.done()):
+                self._refill = asyncio.create_task(self._take())
+            return row
+
+    async def _take(self) -> bool:
+        """Take more requests, also before they are needed, so that nobody waits for the disk. Whether there were any."""
+        size, most = 2 * self._budget.concurrency, self._budget.max_requests
+        count = size if most is None else min(size, most - self._taken)
+        if count <= 0 or self.reason:
+            return False
+        rows = await self._writer.call(partial(self._ledger.take, count, self._budget.max_cost))
+        self._taken += len(rows)
+        self._buffer.extend(rows)
+        return bool(rows)
 
     async def _fill(self) -> bool:
         """Take more requests; False where there are none, a budget allows none, and nobody asks any that may come back."""
         if self.reason:
             return False
-        left = None if self._budget.max_requests is None else self._budget.max_requests - self._taken
-        count = 2 * self._budget.concurrency if left is None else min(2 * self._budget.concurrency, left)
-        if count > 0:
-            rows = await self._writer.call(partial(self._ledger.take, count, self._budget.max_cost))
-            self._taken += len(rows)
-            self._buffer.extend(rows)
-            if rows:
-                return True
+        if await self._take():
+            return True
         free, owned = await self._writer.call(self._open)
-        if count <= 0 and free:
+        if free and self._taken >= (self._budget.max_requests or float("inf")):
             self.reason = f"max_requests={self._budget.max_requests} is reached"
         elif free and not owned:
             self.reason = f"max_cost={self._budget.max_cost} leaves no room for the next request"

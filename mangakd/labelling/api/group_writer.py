@@ -8,6 +8,9 @@ from typing import TypeVar
 
 from mangakd.labelling.ledger import Ledger
 
+GATHER = (
+    0.01  # seconds in which writes gather: a flush to the disk takes as long, and costs other requests processor time
+)
 Write = Callable[[sqlite3.Connection], None]
 T = TypeVar("T")
 
@@ -41,6 +44,7 @@ class GroupWriter:
 
     async def _commit_all(self) -> None:
         while self._waiting:
+            await asyncio.sleep(GATHER)
             group, self._waiting = self._waiting, []
             try:
                 await self.call(lambda group=group: self._commit([write for write, _ in group]))  # type: ignore[misc]
