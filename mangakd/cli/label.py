@@ -6,7 +6,7 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from mangakd.cli.label_forms import EMBEDDINGS, embeddings_of, form_of, warn_of_ignored
+from mangakd.cli.label_forms import EMBEDDINGS, form_of, warn_of_ignored
 from mangakd.cli.logs import start_logging
 from mangakd.cli.searchpath import CONF
 from mangakd.core.errors import UserError
@@ -28,8 +28,11 @@ def run(config: DictConfig) -> None:
         raise UserError(
             f"out is not set: {command('label')} provider.path=<model> data.path=<prompts> out=answers.jsonl"
         )
+    warn_of_ignored(config, OmegaConf.load(CONF / "label.yaml"))  # type: ignore[arg-type]
     if config.writes == EMBEDDINGS:
-        _embed(config)
+        from mangakd.cli.label_embeddings import write_vectors  # loads torch
+
+        write_vectors(config)
     else:
         _label(config)
 
@@ -40,40 +43,29 @@ def _label(config: DictConfig) -> None:
         raise UserError(f"out={out} must end with .jsonl: answers are written line by line.")
     sampling = Sampling(float(config.temperature), float(config.top_p), config.max_new_tokens)
     form = form_of(config)
-    warn_of_ignored(config, OmegaConf.load(CONF / "label.yaml"))  # type: ignore[arg-type]
     schema = None if config.schema is None else Schema.read(str(config.schema))
     options = Options(sampling, config.samples, config.seed, form, config.cut, config.thought, schema)
-    rows = _rows(config, form)
-    provider = _provider(config)
+    rows = rows_of(config, form)
+    provider = provider_of(config)
     if not isinstance(provider, Provider):
-        raise UserError(
-            "provider=encoder gives vectors: set writes=embeddings, or choose a provider that writes texts."
-        )
+        raise UserError("the provider gives vectors: set writes=embeddings, or choose a provider that writes texts.")
     if isinstance(provider, Api):
         provider = _with_budget(provider, config)
         if config.dry_run:
             print(dry_run(rows, provider, options, out))
             return
-    elif budget := [name for name in ("ledger", "max_cost", "max_requests", "batch", "dry_run") if config[name]]:
-        raise UserError(f"{budget[0]}={config[budget[0]]} is for providers behind an API: leave it out.")
-    label(rows, provider, options, out, _cache(config), progress, Path(str(config.data.path)), noted_progress)
+    else:
+        refuse_budget(config)
+    label(rows, provider, options, out, cache_of(config), progress, Path(str(config.data.path)), noted_progress)
 
 
-def _embed(config: DictConfig) -> None:
-    from mangakd.labelling.embed import check_out, embed  # loads torch
-
-    out, form = Path(str(config.out)).expanduser(), embeddings_of(config)
-    check_out(out)
-    warn_of_ignored(config, OmegaConf.load(CONF / "label.yaml"))  # type: ignore[arg-type]
-    rows = _rows(config, form)
-    provider = _provider(config)
-    if not isinstance(provider, Embedder):
-        raise UserError(f"{type(provider).__name__} gives no vectors: set provider=encoder for writes=embeddings.")
-    embed(rows, provider, form, out, _cache(config), progress, Path(str(config.data.path)))
-
-
-def _rows(config: DictConfig, form: Reads) -> Rows:
+def rows_of(config: DictConfig, form: Reads) -> Rows:
     return read_prompts(config.data.path, OmegaConf.to_container(config.data.columns), form)  # type: ignore[arg-type]
+
+
+def refuse_budget(config: DictConfig) -> None:
+    if budget := [name for name in ("ledger", "max_cost", "max_requests", "batch", "dry_run") if config[name]]:
+        raise UserError(f"{budget[0]}={config[budget[0]]} is for providers behind an API: leave it out.")
 
 
 def _with_budget(api: Api, config: DictConfig) -> Api:
@@ -81,7 +73,7 @@ def _with_budget(api: Api, config: DictConfig) -> Api:
     return replace(api, ledger=ledger, max_cost=config.max_cost, max_requests=config.max_requests, batch=config.batch)
 
 
-def _provider(config: DictConfig) -> Provider | Embedder:
+def provider_of(config: DictConfig) -> Provider | Embedder:
     if OmegaConf.is_missing(config.provider, "model"):
         raise UserError("provider.model is not set: give the provider's name of the model, such as gpt-4.1-mini.")
     if OmegaConf.is_missing(config.provider, "path"):
@@ -90,5 +82,5 @@ def _provider(config: DictConfig) -> Provider | Embedder:
     return provider
 
 
-def _cache(config: DictConfig) -> Path:
+def cache_of(config: DictConfig) -> Path:
     return Path(config.paths.cache).expanduser()

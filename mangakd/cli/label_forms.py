@@ -64,7 +64,7 @@ def embeddings_of(config: DictConfig) -> "Embeddings":
 
 def warn_of_ignored(config: DictConfig, default: DictConfig) -> None:
     """Warns of entries of other forms that differ from the default."""
-    own = SECTIONS[config.writes]
+    own = SECTIONS.get(config.writes, tuple(SECTIONS))
     for name in dict.fromkeys(name for names in SECTIONS.values() for name in names if name not in own):
         if config[name] != default[name]:
             log.warning("%s is ignored with writes=%s.", name, config.writes)

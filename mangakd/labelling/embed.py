@@ -72,9 +72,9 @@ def embed(
     with waiting_lock(cache / "locks" / f"label-{_hash(str(out.resolve()))}", f"writing {out}"):
         folder.mkdir(parents=True, exist_ok=True)
         with progress("embed", len(texts)) as advance:
-            parts = []
-            for start in range(0, len(texts), PART):
-                some = texts[start : start + PART]
+            parts, size = [], len(texts) if embedder.remembers else PART
+            for start in range(0, len(texts), size):
+                some = texts[start : start + size]
                 parts.append(_part(folder / f"{_hash([identity, some])}.npy", embedder, some))
                 advance(len(some))
         table = np.concatenate(parts)
@@ -82,7 +82,7 @@ def embed(
         settings = {"prompts": {name: text or "" for name, text in form.prompts.items()}}
         content = {
             "out": file_entry(out, out, len(texts)), "data": source, "form": {"name": "embeddings", **settings}, "template": None,
-            "teacher": identity, "sampling": {}, "seed": None, "samples": 1, "cut": None, "ledger": None,
+            "teacher": identity, "sampling": {}, "seed": None, "samples": 1, "cut": None, "ledger": embedder.ledger_entry,
             "versions": versions(PACKAGES), "date": now(),
         }  # fmt: skip
         write_manifest(out, content)

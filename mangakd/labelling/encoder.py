@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ class Encoder:
     key: what sets the path, for messages. Raises UserError for a model that cannot be loaded.
     """
 
+    remembers: ClassVar[bool] = False
+    ledger_entry: ClassVar[None] = None
     path: str
     dtype: str = "float32"
     max_length: int = 512

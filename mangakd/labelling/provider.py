@@ -70,8 +70,14 @@ class Provider(ABC):
 class Embedder(Protocol):
     """Who gives vectors of texts: an encoder on this machine (encoder.py), or an API's endpoint for embeddings.
 
-    identity: what the vectors depend on beside the texts. vectors: (N, D) of N texts, in their order, as float32.
+    identity: what the vectors depend on beside the texts. vectors: (N, D) of N texts, in their order, as float32. remembers: it
+    keeps what is paid for itself, so that it is asked for all texts at once; `ledger_entry` is then what a manifest says of that.
     """
+
+    remembers: ClassVar[bool]
+
+    @property
+    def ledger_entry(self) -> Mapping[str, Any] | None: ...
 
     @property
     def identity(self) -> Mapping[str, Any]: ...

@@ -86,6 +86,8 @@ def test_vectors_are_read_by_their_teacher(ending: str, encoder: Path, tmp_path:
 class Counting:
     """Vectors of length and first letter; fails after `most` calls, as an API that is down."""
 
+    remembers, ledger_entry = False, None
+
     def __init__(self, most: int = 99) -> None:
         self.calls, self._most = list[int](), most
 

@@ -192,7 +192,7 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         return pool.submit(asyncio.run, work).result()
 
 
-def _api(wire: type[Wire], options: Mapping[str, Any]) -> Api:
+def api_of(wire: type[Wire], options: Mapping[str, Any]) -> Api:
     own = {each.name for each in fields(Api)}
     shared = {name: value for name, value in options.items() if name in own}
     rest = {name: value for name, value in options.items() if name not in own}
@@ -205,18 +205,18 @@ def openai(**options: Any) -> Api:
     """OpenAI's chat completions and whatever speaks like them. options: of OpenAIWire and Api."""
     from mangakd.labelling.api.openai_wire import OpenAIWire
 
-    return _api(OpenAIWire, options)
+    return api_of(OpenAIWire, options)
 
 
 def anthropic(**options: Any) -> Api:
     """Anthropic's messages. options: of AnthropicWire and Api."""
     from mangakd.labelling.api.anthropic_wire import AnthropicWire
 
-    return _api(AnthropicWire, options)
+    return api_of(AnthropicWire, options)
 
 
 def bedrock(**options: Any) -> Api:
     """Amazon Bedrock's Converse. options: of BedrockWire and Api."""
     from mangakd.labelling.api.bedrock_wire import BedrockWire
 
-    return _api(BedrockWire, options)
+    return api_of(BedrockWire, options)
