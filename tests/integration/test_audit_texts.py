@@ -86,6 +86,9 @@ def test_a_curated_folder_leads_back_to_the_answers(copy: Path, seen: Callable[.
     change(copy / "curated" / "train.jsonl", '"prompt": "', '"prompt": "x ')
     code, text = seen(copy / "curated" / "train.jsonl")
     assert code == 1 and "changed: train.jsonl  line 1 changed" in text, text
+    edit(copy / "answers.jsonl", 3, lambda row: row.update(answer="better"))
+    _, text = seen(copy / "curated")
+    assert "answers.jsonl  line 3 changed" in text, text
 
 
 def edit(file: Path, number: int, change: Callable[[dict[str, Any]], None]) -> None:

@@ -143,7 +143,7 @@ def _content(selection: Selection, parts: Mapping[str, list[int]], options: Opti
     layout = source.layout
     return {
         "name": f"{source.file.stem}, curated", "task": layout.name, "category": layout.category,
-        "data": {"file": source.file.name, "path": str(source.file), "sha256": digest, "rows": len(source), "unit": source.unit},
+        "data": {"file": source.file.name, "sha256": digest, "rows": len(source), "unit": source.unit},
         "label": label_manifest(source.file, digest), "settings": options.settings, "off": list(options.off),
         "filters": [_filter(selection, name, each.title) for name, each in options.filters.items()]
         + ([_filter(selection, JUDGE, "rows that the judge leaves out")] if judge else []),

@@ -97,9 +97,11 @@ def audit_curated(folder: Path, look: Look) -> Finding:
         return Finding(name, State.CHANGED, f"{CURATED} is no JSON object")
     look, parts = look.at(folder, content.get(DIGESTS)), []
     for title, record in _claims(content):
-        finding = look.file(record, f"{title} {record.get('path') or record.get('relative')}".strip())
+        place = look.place(record) if title else None
+        beside = {} if place is None else read_object(label_file(place)) or {}
+        finding = look.at(folder, beside.get(DIGESTS)).file(record, f"{title} {record['relative']}".strip())
         if title:
-            finding = replace(finding, parts=tuple(origin(look.place(record), {"label": content.get("label")}, look)))
+            finding = replace(finding, parts=tuple(origin(place, {"label": content.get("label")}, look)))
         parts.append(finding)
     made = content.get("made") or {}
     words = _named({"task": content.get("task"), "mangakd": made.get("mangakd"), "date": made.get("date")})
@@ -111,7 +113,8 @@ def _claims(content: Content) -> Iterator[tuple[str, Content]]:
     for name, digest in (content.get("files") or {}).items():
         yield "", {"relative": name, "sha256": digest}
     if data := content.get("data"):
-        yield "data", _seen_from({"path": data.get("path") or data.get("file"), "sha256": data.get("sha256")})
+        # curated.json has the name alone, because the folder may be published. Most often the file lies beside the folder.
+        yield "data", {"relative": f"../{data.get('file')}", "sha256": data.get("sha256")}
 
 
 def _seen_from(entry: Content) -> Content:
