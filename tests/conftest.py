@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from mangakd.cli.once import as_hydra_gives_it, config_of, hydra_ready
 
-pytest_plugins = ("warm", "variants_made", "response_run")
+pytest_plugins = ("warm", "variants_made", "response_run", "injecting")
 REPO = Path(__file__).resolve().parents[1]
 LABELS = ("order", "refund", "shipping")
 WORDS = 5000  # MiniLM's first tokens: letters, pieces and the commonest words; the rest only costs time

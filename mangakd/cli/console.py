@@ -38,6 +38,7 @@ COMMANDS = {  # in the order of their use
     "label": Command(
         "a teacher writes the answers to prompts: provider.path=<model> data.path=<file> out=answers.jsonl"
     ),
+    "curate": Command("the rows that are good enough to train on, with a dataset card: data.path=answers.jsonl out=<folder>"),
     "report": Command(
         "report.html and report.md of a run or a sweep: <folder> [latency=true]", lambda words: keyed(words, "run")
     ),
@@ -48,6 +49,10 @@ COMMANDS = {  # in the order of their use
         "may the student of a run ship? exit code 1 if a threshold is missed: <run>", lambda words: keyed(words, "run")
     ),
     "export": Command("OpenVINO and ONNX variants of a student, and the one that ships: student=<folder>", _export),
+    "audit": Command(
+        "what made a model or a data set? verifies each hash: <run, export/best, curated folder, answers.jsonl>",
+        lambda words: keyed(words, "folder"),
+    ),
     "serve": Command("an HTTP service of an exported student: <folder> [--port 8000]"),
     "check_drift": Command(
         "does a student still agree with its teacher on new texts? student=<folder> teacher=<folder> data=<file>",

@@ -6,6 +6,11 @@ from pathlib import Path
 COMMAND = "command.txt"  # the run's command
 ERROR = "error.txt"  # why a run of a sweep failed
 METRICS = "metrics.json"
+PROVENANCE, PROVENANCE_PARTS = "provenance.json", "provenance_parts.json"  # what made the run, with hashes
+CALIBRATION, SMOOTH = (
+    "teacher/calibration_temperature",
+    "teacher/smooth",
+)  # metrics of a teacher with calibrate or smooth
 LAST = "run/seconds"  # the metric that is written last
 
 

@@ -32,7 +32,7 @@ def split_off(rows: Rows, names: Sequence[str], seed: int, columns: Columns) -> 
     left = Counter(label for labels in classes for label in labels)
     parts, used_rows = {}, set[int]()
     for name in names:
-        part = _draw(order, size, together, left, classes, used_rows) if len(order) > size * len(names) else []
+        part = draw(order, size, together, left, classes, used_rows) if len(order) > size * len(names) else []
         if not part:
             raise UserError(_too_few(rows, len(groups), names, columns))
         parts[name] = rows.take(sorted(part))
@@ -52,7 +52,7 @@ def split_off(rows: Rows, names: Sequence[str], seed: int, columns: Columns) -> 
     return parts
 
 
-def _draw(
+def draw(
     order: Sequence[int], size: int, together: dict[int, list[int]], left: Counter[str],
     classes: Sequence[tuple[str, ...]], used_rows: set[int],
 ) -> list[int]:  # fmt: skip

@@ -7,17 +7,15 @@ server that restarts in between never reads a mixture of two exports. A variant 
 import contextlib
 import hashlib
 import importlib.util
-import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mangakd import __version__
+from mangakd.core.code_version import package_versions
 from mangakd.core.errors import UserError, near
 from mangakd.core.locks import waiting_lock
 from mangakd.core.spec import Head
@@ -217,7 +215,8 @@ def _make(row: Variant, source: Graph, texts: Sequence[Text], out: Path) -> Path
         "turns": source.turns and source.turns.entry(),
         "prompts": dict(source.prompts.prompts), "default_prompt": source.prompts.default_prompt,
         "dims": list(source.prompts.dims),
-        "versions": _versions(row), "source": source.source(), "calibration": _digest(texts) if row.calibrated else None,
+        "versions": package_versions(("torch", "transformers", "tokenizers", *row.needs)), "source": source.source(),
+        "calibration": _digest(texts) if row.calibrated else None,
     }  # fmt: skip
     if _there(out / row.name, content):
         return out / row.name
@@ -275,13 +274,3 @@ def _sweep(out: Path) -> None:
     """Delete the partial folders of this export or of a killed export."""
     for path in out.glob(f"*{PARTIAL}"):
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _versions(row: Variant) -> dict[str, str]:
-    versions = {"mangakd": __version__, "python": platform.python_version()}
-    for package in ("torch", "transformers", "tokenizers", *row.needs):
-        try:
-            versions[package] = version(package.replace("_", "-"))
-        except PackageNotFoundError:  # the module's package has another name
-            continue
-    return versions

@@ -15,7 +15,7 @@ from mangakd.core.requires import Need
 from mangakd.evaluation import table
 from mangakd.evaluation.report.write import write_report
 from mangakd.models.encoder import Encoder
-from mangakd.runs import results
+from mangakd.runs import provenance, results
 from mangakd.runs.answers import Answers, Rows, answers_of, apart, student_answers, with_members
 from mangakd.runs.fits import Fits
 from mangakd.runs.mined import with_mined
@@ -38,6 +38,8 @@ def distillation(run: Run) -> None:
     print(summary(run), flush=True)
     task, hardware, splits = run.parts.task, run.parts.hardware, run.material.splits
     teacher = run.material.teacher()
+    if ranks.is_first():
+        provenance.write_inputs(run, teacher)
     answers: dict[str, Answers] = {"teacher": {}}
     members: dict[str, list[Rows]] = {}
     if ranks.is_first():
@@ -48,7 +50,7 @@ def distillation(run: Run) -> None:
     answers["teacher"] = ranks.share(answers["teacher"])
     scorer = Scorer(task.judge, teacher.spec.head, {name: splits[name].columns for name in answers["teacher"]})
     metrics = scorer.teacher(answers["teacher"], task.monitor, run.material.losses.needs_teacher)
-    metrics |= results.teacher_sizes(run.models.teacher_parameters)
+    metrics |= results.teacher_sizes(run.models.teacher_parameters) | results.calibration(teacher)
     recipe = _recipe(run, teacher, answers["teacher"]["validation"])
     distilled = distil(recipe)
     untrained = recipe.students.untrained() if task.shows_untrained else None
@@ -85,7 +87,7 @@ def _beside(run: Run, teacher: TeacherProvider) -> TeacherProvider | None:
     if not run.parts.task.compares:
         return None
     sharded = run.parts.hardware.teacher.placement == "sharded"
-    return run.parts.teacher.provider(run.material.context) if sharded else teacher
+    return run.material.provider() if sharded else teacher
 
 
 def _writers(run: Run, teacher: TeacherProvider) -> list[Encoder]:
@@ -162,6 +164,7 @@ def _finish(run: Run, answers: Mapping[str, Answers], metrics: Metrics) -> None:
         _write_predictions(run, answers)
         shutil.rmtree(folder / BASELINE)  # its checkpoints; the baseline was trained for its scores
     results.write_metrics(folder, metrics)
+    provenance.write_outputs(folder)
     table.show(metrics, task.judge, f"{corpus.name}, test: {len(corpus.test)} rows")
     write_report(folder, task.judge, run.given.settings("gate"))
     keep_in_wandb(run.parts.loggers, metrics)

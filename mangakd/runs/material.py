@@ -22,6 +22,7 @@ from mangakd.runs.students import Students
 from mangakd.tasks.base import Samples
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.cached import stored
+from mangakd.teachers.calibrated import calibrated
 from mangakd.teachers.members import Members
 from mangakd.teachers.options import TeacherContext
 from mangakd.training.callbacks.progress import progress
@@ -142,11 +143,15 @@ class Material:
                 self.context.load(member)
         small = self._models.head.kind != "tokens"
         shared = small and self._given.sweep and not self.losses.requires.teacher.missing(Need(answer=True))
-        return self.stored_teacher() if shared else self._parts.teacher.provider(self.context)
+        return self.stored_teacher() if shared else self.provider()
+
+    def provider(self) -> TeacherProvider:
+        """The teacher as conf/teacher says."""
+        return calibrated(self._parts.teacher, self.context)
 
     def stored_teacher(self) -> TeacherProvider:
         """The same teacher, its answers read from the store."""
-        return stored(self._parts.teacher, self._models.head.kind).provider(self.context)
+        return calibrated(stored(self._parts.teacher, self._models.head.kind), self.context)
 
     @lazy
     def students(self) -> Students:

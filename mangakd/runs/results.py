@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from mangakd.core.run_folder import METRICS
+from mangakd.core.run_folder import CALIBRATION, METRICS, SMOOTH
 from mangakd.core.spec import Head
 from mangakd.data.source import Corpus
 from mangakd.evaluation import predictions
@@ -23,6 +23,8 @@ from mangakd.runs.exports import Exports, data_of
 from mangakd.runs.scores import Metrics
 from mangakd.runs.texts import Splits
 from mangakd.tasks.base import Task
+from mangakd.teachers.base import TeacherProvider
+from mangakd.teachers.calibrated import CalibratedTeacher
 from mangakd.training.callbacks.export import export_student
 
 
@@ -78,6 +80,13 @@ def write_exports(folder: Path, exports: Exports, task: Task, corpus: Corpus) ->
 def teacher_sizes(parameters: int) -> Metrics:
     """Megabytes: of weights in fp32. None for a teacher without a model."""
     return {} if not parameters else {"teacher/params": parameters, "teacher/megabytes": parameters * 4 / 1e6}
+
+
+def calibration(teacher: TeacherProvider) -> Metrics:
+    """T and ε of the teacher's soft targets; {} for its own probabilities."""
+    if not isinstance(teacher, CalibratedTeacher):
+        return {}
+    return {CALIBRATION: teacher.temperature, SMOOTH: teacher.smooth}
 
 
 def parameters(model: Any) -> int:

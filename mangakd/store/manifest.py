@@ -34,7 +34,9 @@ class Manifest:
     names in the order of the logits. members: M. kind: a codec. dtype: of the stored numbers. precision: of the forward that gave
     them, as in `hardware.precision`. size: of one record of tokens, which is K of topk, N of draws, D of states. temperature: of
     the probabilities in topk and draws. format: version of the layout on disk. scores: (mean, standard deviation) of each
-    member's scores on the validation rows of the last run that read them; for people, no reader compares them.
+    member's scores on the validation rows of the last run that read them. calibration: the temperature of
+    `teacher.calibrate` that the last run with this option fitted; the stored numbers are those before it. Both are for people, no
+    reader compares them.
     Raises UserError for a kind or dtype that does not exist, and for a kind that does not fit the head.
     """
 
@@ -49,6 +51,7 @@ class Manifest:
     temperature: float = 1.0
     format: int = FORMAT
     scores: tuple[tuple[float, float], ...] = field(default=(), repr=False, compare=False)
+    calibration: float | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, choices in (("kind", CODECS), ("dtype", FLOATS)):
@@ -116,7 +119,7 @@ class Manifest:
 
         allow: fields that may differ (`teacher.allow_mismatch`), each logged as a warning. Raises UserError otherwise.
         """
-        names = [field.name for field in fields(self) if field.name != "scores"]
+        names = [field.name for field in fields(self) if field.compare]
         for name in allow:
             if name not in names:
                 raise UserError(

@@ -61,6 +61,11 @@ class CachedTeacher(TeacherProvider):
         return Need(answer=True)
 
     @property
+    def folder(self) -> Path:
+        """Of the store."""
+        return self._reader.folder
+
+    @property
     def fingerprint(self) -> str:
         """That of the live teacher, where the store gives the same answers."""
         manifest = self._reader.manifest
@@ -233,7 +238,8 @@ def stored(options: TeacherOptions, kind: Kind) -> TeacherOptions:
     """
     if isinstance(options, Cached) or not options.models:
         return options
-    shared: dict[str, Any] = {name: getattr(options, name) for name in ("path", "labels", "fit", "interaction")}
+    names = ("path", "labels", "fit", "interaction", "calibrate", "smooth")
+    shared: dict[str, Any] = {name: getattr(options, name) for name in names}
     if isinstance(options, EnsembleOptions):
         shared |= {name: getattr(options, name) for name in ("paths", "seeds", "weights", "combine")}
     else:

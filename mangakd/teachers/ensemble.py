@@ -156,7 +156,7 @@ def of_validation(
         check_likelihood(head.kind)
         split = context.splits["validation"]
         targets = torch.from_numpy(split.columns["labels"])
-        return torch.tensor(learned_weights(_members_on(split, teacher, context), targets, head.several)), None
+        return torch.tensor(learned_weights(members_on(split, teacher, context), targets, head.several)), None
     weights = normalised(options.weights, teacher.members)
     if options.combine != standard.COMBINE:
         return weights, None
@@ -165,13 +165,15 @@ def of_validation(
 
 def scale_of(teacher: TeacherProvider, context: TeacherContext) -> Scale:
     """Of each member's scores on validation."""
-    return Scale.of(_members_on(context.splits["validation"].sequences, teacher, context))
+    return Scale.of(members_on(context.splits["validation"].sequences, teacher, context))
 
 
-def _members_on(split: EncodedSplit, teacher: TeacherProvider, context: TeacherContext) -> Tensor:
-    """(M, N, C)."""
+def members_on(
+    split: EncodedSplit, teacher: TeacherProvider, context: TeacherContext, title: str = "weigh members"
+) -> Tensor:
+    """(M, N, C). title: of the progress bar."""
     teacher.prepare(context.device, Need(answer=True))
-    with context.progress("weigh members", len(split)) as advance:
+    with context.progress(title, len(split)) as advance:
         batches = EvalBatches(split, context.batch_size)
         logits = gather(
             lambda batch: member_logits(teacher(batch)), batches, context.device, advance, context.precision

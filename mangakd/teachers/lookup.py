@@ -82,10 +82,11 @@ class Answers(NamedTuple):
 
 @dataclass(kw_only=True)
 class LookupOptions(TeacherOptions):
-    """path: of the file. A subclass says what it holds: `noun`, for heads of `kind`, of sequences of one text or of a pair."""
+    """path: of the file. A subclass says what it holds, `nouns` for heads of `kind`, of sequences of one text or of a pair."""
 
     reads_new_texts: ClassVar[bool] = False
     noun: ClassVar[str]
+    nouns: ClassVar[str]
     kind: ClassVar[Kind]
     pairs: ClassVar[bool]
 
@@ -101,7 +102,7 @@ class LookupOptions(TeacherOptions):
     @property
     def name(self) -> str:
         """Such as `scores of run.trec`."""
-        return f"{self.noun}s of {Path(self.path).name}"
+        return f"{self.nouns} of {Path(self.path).name}"
 
     def gives(self, spec: ModelSpec) -> Need:
         return Need(answer=True)
@@ -115,8 +116,12 @@ class LookupOptions(TeacherOptions):
         places = [self._places(name, context.texts[name]) for name in context.splits]
         head = self.head(context.head, [])
         return LookupTeacher(
-            np.concatenate(keys), np.concatenate(places), self.answers.table, ModelSpec(self.name, 0, 0, 0, head)
+            np.concatenate(keys), np.concatenate(places), self.table(head), ModelSpec(self.name, 0, 0, 0, head)
         )
+
+    def table(self, head: Head) -> np.ndarray:
+        """(U, C) answers of the head."""
+        return self.answers.table
 
     def _places(self, split: str, texts: SequenceTexts) -> np.ndarray:
         """(S) rows of the table, of all sequences of a split. Raises UserError where some have no answer."""
@@ -137,7 +142,7 @@ class LookupOptions(TeacherOptions):
             if len(each) != 1 + self.pairs:
                 of = "a query and its documents" if self.pairs else "single texts"
                 raise UserError(
-                    f"teacher={type(self).__name__.lower()} gives {self.noun}s of {of}, and this task reads "
+                    f"teacher={type(self).__name__.lower()} gives {self.nouns} of {of}, and this task reads "
                     f"{'single texts' if self.pairs else 'pairs of texts'}. Choose another teacher."
                 )
             yield identities_of(each)
@@ -145,7 +150,7 @@ class LookupOptions(TeacherOptions):
     def head(self, task: Head, models: Sequence[Head]) -> Head:
         if task.kind != self.kind:
             raise UserError(
-                f"teacher={type(self).__name__.lower()} gives {self.noun}s, and the task's head is {task}. Choose another "
+                f"teacher={type(self).__name__.lower()} gives {self.nouns}, and the task's head is {task}. Choose another "
                 "teacher."
             )
         return task

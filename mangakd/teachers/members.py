@@ -59,6 +59,10 @@ class Members:
         """The member with its digest; fine-tunes it first if its head is new."""
         return self._fitted(member).unread
 
+    def where(self, member: Member) -> str:
+        """Folder or hub id of the weights that answer; of a member that was fine-tuned, its folder in the cache."""
+        return self._fitted(member).outline.where
+
     def read(self, member: Member) -> Encoder:
         """The member as it answers."""
         return self._read(member, self._fitted(member).dtype)

@@ -22,6 +22,7 @@ from mangakd.models.labels import label_name
 from mangakd.models.late import AS_IT_IS, Interaction
 from mangakd.teachers.base import TeacherProvider
 
+CALIBRATE = (None, "temperature")
 FIT_MODES = ("auto", "never", "always")
 MOST_SEEDS = 1_000_000
 
@@ -87,7 +88,8 @@ class TeacherContext:
 @dataclass(kw_only=True)
 class TeacherOptions(ABC):
     """path: hub id, folder or `embedded`. labels: names of the outputs of its head, where its config has none. interaction: how
-    it reads a query and a document (models/late.py); null: as its folder. reads_new_texts: whether a model answers while the
+    it reads a query and a document (models/late.py); null: as its folder. calibrate, smooth: of the probabilities of a classifier
+    (calibrated.py). reads_new_texts: whether a model answers while the
     student is trained, so that any text can be read."""
 
     reads_new_texts: ClassVar[bool] = True
@@ -95,8 +97,18 @@ class TeacherOptions(ABC):
     labels: Sequence[Any] | None = None
     interaction: Any = None
     fit: FitOptions = field(default_factory=FitOptions)
+    calibrate: str | None = None
+    smooth: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.calibrate not in CALIBRATE:
+            raise UserError(
+                f"teacher.calibrate={self.calibrate}; known: temperature, or null for the teacher's own probabilities."
+            )
+        if isinstance(self.smooth, bool) or not isinstance(self.smooth, int | float) or not 0 <= self.smooth < 1:
+            raise UserError(
+                f"teacher.smooth={self.smooth} must be from 0 to below 1: no probability stays above 1 − teacher.smooth."
+            )
         if not isinstance(self.fit, FitOptions):
             self.fit = FitOptions(**self.fit)
         if self.labels is None:

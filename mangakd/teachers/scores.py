@@ -24,6 +24,7 @@ class Scores(LookupOptions):
     """teacher=scores. path: a file (data/scored.py). texts: a folder in BEIR's layout, where the ids in the file have texts."""
 
     noun: ClassVar[str] = "score"
+    nouns: ClassVar[str] = "scores"
     kind: ClassVar[Kind] = "score"
     pairs: ClassVar[bool] = True
     texts: str | None = None

@@ -18,6 +18,7 @@ class Vectors(LookupOptions):
     """
 
     noun: ClassVar[str] = "vector"
+    nouns: ClassVar[str] = "vectors"
     kind: ClassVar[Kind] = "vector"
     pairs: ClassVar[bool] = False
     texts: str | None = None

@@ -12,18 +12,21 @@ from contract.tiny_models import HEAD, SCORE, SEVERAL
 from mangakd.core.spec import Head
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.cached import Cached, CachedTeacher
+from mangakd.teachers.calibrated import CalibratedTeacher
 from mangakd.teachers.concatenated import ConcatenatedTeacher
 from mangakd.teachers.ensemble import Ensemble, EnsembleTeacher
 from mangakd.teachers.local import Local, LocalTeacher
 from mangakd.teachers.lookup import LookupTeacher
 from mangakd.teachers.options import TeacherOptions
+from mangakd.teachers.probabilities import Probabilities
 from mangakd.teachers.scores import Scores
 from mangakd.teachers.vectors import Vectors
 
 
 @dataclass(frozen=True)
 class Row:
-    """options: makes fresh ones. seeds, weights: of the members. live: how the same teacher is had without a store."""
+    """options: makes fresh ones. seeds, weights: of the members. live: how the same teacher is had without a store. smooth: as in
+    the options. tests/unit/test_calibrated_teacher.py fits temperatures."""
 
     id: str
     options: Callable[[], TeacherOptions]
@@ -34,10 +37,11 @@ class Row:
     combine: str = "probabilities"
     head: Head = HEAD
     live: Callable[[], TeacherOptions] | None = None
+    smooth: float = 0.0
 
 
-# They answer from files, or with vectors: tests/unit/test_{score,vector,concatenated}_teacher.py.
-ELSEWHERE = (Scores, Vectors, LookupTeacher, ConcatenatedTeacher)
+# They answer from files, or with vectors: tests/unit/test_{score,vector,probability,concatenated}_teacher.py.
+ELSEWHERE = (Scores, Vectors, Probabilities, LookupTeacher, ConcatenatedTeacher)
 THREE = (0, 1, 2)
 EQUAL = (1 / 3, 1 / 3, 1 / 3)
 UNEQUAL = (0.5, 0.2, 0.3)
@@ -113,6 +117,32 @@ ROWS = [
         EnsembleTeacher,
         seeds=(3, 3),
         weights=(0.5, 0.5),
+    ),
+    Row(
+        "local, smooth",
+        lambda: Local(path="bert", seed=1, smooth=0.27),
+        CalibratedTeacher,
+        gives="all",
+        seeds=(1,),
+        smooth=0.27,
+    ),
+    Row(
+        "ensemble, multi-label, smooth",
+        lambda: ensemble(weights=[5, 2, 3], smooth=0.45),
+        CalibratedTeacher,
+        seeds=THREE,
+        weights=UNEQUAL,
+        head=SEVERAL,
+        smooth=0.45,
+    ),
+    Row(
+        "cached, ensemble, smooth",
+        lambda: cached(weights=[5, 2, 3], smooth=0.27),
+        CalibratedTeacher,
+        seeds=THREE,
+        weights=UNEQUAL,
+        live=lambda: ensemble(weights=[5, 2, 3], smooth=0.27),
+        smooth=0.27,
     ),
     Row("cached", lambda: Cached(path="bert", seeds=(1,)), CachedTeacher, seeds=(1,), live=local),
     Row(

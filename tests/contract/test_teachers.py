@@ -28,6 +28,7 @@ from mangakd.data.steps import RowSteps
 from mangakd.losses.loss_set import LossSet
 from mangakd.losses.output import OutputLoss
 from mangakd.teachers.base import TeacherProvider
+from mangakd.teachers.calibrated import calibrated
 from mangakd.teachers.ensemble import EnsembleTeacher
 from mangakd.teachers.local import LocalTeacher
 from mangakd.teachers.options import Member, TeacherContext, TeacherOptions
@@ -58,7 +59,7 @@ class Case:
         self.load = Teachers(row.head)
         self.context = context(cache, self.load)
         self.options = row.options()
-        self.provider = self.options.provider(self.context).prepare(CPU, Need(answer=True))
+        self.provider = calibrated(self.options, self.context).prepare(CPU, Need(answer=True))
 
     @property
     def data(self) -> EncodedSplit:
@@ -124,6 +125,18 @@ def sigmoid(z: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-z))
 
 
+def smoothed(members: np.ndarray, share: float, several: bool) -> np.ndarray:
+    """Logits of smoothed probabilities (mangakd/teachers/calibrated.py)."""
+    if several:
+        p = sigmoid(members).clip(share, 1 - share)
+        return np.log(p / (1 - p))
+    p = np.exp(members) / np.exp(members).sum(-1, keepdims=True)
+    largest, even = p.max(-1, keepdims=True), 1 / p.shape[-1]
+    part = ((largest - 1 + share) / (largest - even)).clip(0)
+    assert 0.1 < (part > 0).mean() < 1, "rows that are all smoothed, or none, prove nothing"
+    return np.log((1 - part) * p + part * even)
+
+
 @each_temperature
 @each_row
 def test_probabilities_equal_numpy_in_float64(row: Row, temperature: float, tmp_path: Path) -> None:
@@ -136,6 +149,8 @@ def test_probabilities_equal_numpy_in_float64(row: Row, temperature: float, tmp_
         known = case.members(validation.collate(range(len(validation))))
         members = (members - known.mean(1, keepdims=True)) / known.std(1, keepdims=True)
         assert np.ptp(known.std(1)) > 0.01, "members on one scale prove nothing"
+    if row.smooth:
+        members = smoothed(members, row.smooth, row.head.several)
     if row.combine == "logits":
         members, weights = (weights * members).sum(0, keepdims=True), np.ones((1, 1, 1))
     answer = case.provider(batch)
@@ -184,7 +199,7 @@ def test_stored_and_live_teachers_give_the_same_loss(row: Row, temperature: floa
     """Shuffled, in other batches and so padded otherwise: equal to 1e-5, which is what other shapes do to fp32."""
     case = Case(row, tmp_path)
     assert row.live is not None
-    live = row.live().provider(case.context).prepare(CPU, Need(answer=True))
+    live = calibrated(row.live(), case.context).prepare(CPU, Need(answer=True))
     stored = losses_by_key(case.provider, case.data, row.head, 5, 1, temperature)
     expected = losses_by_key(live, case.data, row.head, 16, 2, temperature)
     assert stored.keys() == expected.keys() and len(stored) == len(case.data)
@@ -194,15 +209,15 @@ def test_stored_and_live_teachers_give_the_same_loss(row: Row, temperature: floa
 
 
 def test_a_fingerprint_is_of_content(case: Case, tmp_path: Path) -> None:
-    again = case.row.options().provider(case.context)
+    again = calibrated(case.row.options(), case.context)
     assert again.fingerprint == case.provider.fingerprint
     if case.row.live is not None:
-        assert case.row.live().provider(case.context).fingerprint == case.provider.fingerprint
+        assert calibrated(case.row.live(), case.context).fingerprint == case.provider.fingerprint
     other = case.row.options()
     other.path = "distilbert"
     if hasattr(other, "paths"):
         other.paths = None
-    assert other.provider(case.context).fingerprint != case.provider.fingerprint
+    assert calibrated(other, case.context).fingerprint != case.provider.fingerprint
 
 
 # --- it is no part of the student's module ----------------------------------------------------------------------------

@@ -81,11 +81,13 @@ def run(environment: Path, tmp_path: Path) -> Run:
     return here
 
 
-def test_wheel_and_sdist_hold_the_configs(wheel: Path) -> None:
+def test_wheel_and_sdist_hold_the_configs_and_prompts(wheel: Path) -> None:
     configs = {f"mangakd/{file.relative_to(REPO)}" for file in (REPO / "conf").rglob("*.yaml")}
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert configs == {name for name in names if name.endswith(".yaml")}
+    prompts = {str(file.relative_to(REPO)) for file in (REPO / "mangakd").rglob("*.jinja")}
+    assert prompts == {name for name in names if name.endswith(".jinja")} and prompts
     assert not [name for name in names if not name.startswith("mangakd")]
 
 

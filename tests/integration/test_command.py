@@ -54,6 +54,8 @@ def test_a_run_leaves_what_the_readme_says(world: World) -> None:
         "config.yaml",
         "command.txt",
         "metrics.json",
+        "provenance.json",
+        "provenance_parts.json",
         "student",
         "checkpoints",
         "logs",

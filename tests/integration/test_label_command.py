@@ -83,7 +83,7 @@ def test_a_killed_command_ends_with_the_same_bytes(
         ("provider.tokens=0", "provider.tokens=0"),
         ("max_new_tokens=128", "leaves no room"),
         ("top_p=2", "top_p=2"),
-        ("writes=poems", "writes=poems must be answers or rewrites"),
+        ("writes=poems", "writes=poems is unknown. Known: answers, rewrites, expansions"),
         ("writes=rewrites", "no column 'utterance'"),
         ("provider=seq2seq", "set writes=rewrites"),
     ],

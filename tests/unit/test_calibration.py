@@ -5,9 +5,10 @@ import pytest
 import torch
 from scipy.special import expit, softmax
 
+from mangakd.core.temperature_fit import COLDEST, fit_temperature
 from mangakd.evaluation import statistics
 from mangakd.evaluation.bootstrap import bootstrap
-from mangakd.evaluation.calibration import COLDEST, Bins, fit_temperature
+from mangakd.evaluation.calibration import Bins
 from mangakd.evaluation.statistics import Answers
 
 ROWS, CLASSES = 4000, 6

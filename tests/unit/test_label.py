@@ -1,7 +1,9 @@
 """Answers of a teacher as a file: what is written, what is left out, and which files a run goes on with."""
 
 import contextlib
+import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from mangakd.data.rows import Rows
 from mangakd.data.sources import Files
 from mangakd.labelling.forms import Answers
 from mangakd.labelling.label import Options, label, read_prompts
+from mangakd.labelling.label_manifest import manifest_path, read_manifest
 from mangakd.labelling.local import Local
 from mangakd.labelling.provider import Answer, Provider, Request
 from mangakd.models.generation import Sampling
@@ -87,6 +90,25 @@ def test_answers_are_rows_of_the_task(tmp_path: Path) -> None:
     )
 
 
+def test_a_manifest_says_what_made_the_answers(tmp_path: Path) -> None:
+    rows, out = prompts(tmp_path), tmp_path / "out" / "answers.jsonl"
+    wrong = {1: Answer("", "ended", 1)}
+    data = tmp_path / "prompts.jsonl"
+    label(rows, Echo(wrong=wrong), Options(Sampling(), seed=7), out, tmp_path / "cache", no_bar, data)
+    manifest = read_manifest(out)
+    assert manifest is not None
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (out, data)]
+    assert manifest["out"] == {"path": "answers.jsonl", "sha256": digests[0], "rows": 3}
+    assert manifest["data"] == {"path": str(data), "sha256": digests[1], "rows": 4}
+    assert manifest["teacher"] == {"model": "echo"} and manifest["form"]["name"] == "answers"
+    assert manifest["sampling"] == {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 256}
+    assert (manifest["seed"], manifest["samples"], manifest["ledger"], manifest["template"]) == (7, 1, None, None)
+    assert "mangakd" in manifest["versions"]
+    manifest_path(out).write_text("[]")
+    with pytest.raises(UserError, match="is no manifest that label wrote"):
+        read_manifest(out)
+
+
 def test_seeds_differ_by_prompt_and_sample_and_follow_the_seed(tmp_path: Path) -> None:
     def seeds(name: str, seed: int, rows: Objects = PROMPTS) -> list[int]:
         echo, folder = Echo(), tmp_path / name
@@ -102,7 +124,11 @@ def test_seeds_differ_by_prompt_and_sample_and_follow_the_seed(tmp_path: Path) -
 def test_texts_that_teach_nothing_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     wrong = {0: Answer("half a sen", "cut", 9), 1: Answer("", "ended", 1), 3: Answer("", "too long", 0)}
     assert [row["row"] for row in written(tmp_path, Echo(wrong=wrong))] == [3]
-    assert [line.rpartition(": ")[2] for line in caplog.messages] == ["1 of this call."] * 3
+    assert [re.search(r": 1 \((row \d)", line)[1] for line in caplog.messages] == ["row 1", "row 2", "row 4"]  # type: ignore[index]
+    lines = (tmp_path / "out" / "answers.jsonl.unusable.jsonl").read_text().splitlines()
+    assert [(row["row"], row["reason"], row["text"]) for row in map(json.loads, lines)] == [
+        (1, "cut", "half a sen"), (2, "empty", ""), (4, "too long", ""),
+    ]  # fmt: skip
     (tmp_path / "kept").mkdir()
     rows = written(tmp_path / "kept", Echo(wrong=wrong), Options(Sampling(), cut="keep"))
     assert [(row["row"], row["ended"]) for row in rows] == [(1, False), (3, True)]

@@ -49,6 +49,7 @@ def _of_teacher(run: Run) -> Iterator[Check]:
     yield lambda: parts.teacher
     yield lambda: models.teacher_tokenizer
     yield lambda: teacher.weights(parts.teacher, lambda: parts.task.kind)
+    yield lambda: teacher.smoothing(parts.teacher, lambda: models.head)
     yield lambda: _fine_tuned(run)
     yield lambda: teacher.store(parts.teacher, lambda: models.teacher_spec)
     yield lambda: models.teacher_spec

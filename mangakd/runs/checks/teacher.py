@@ -15,6 +15,7 @@ from mangakd.runs.settings import of_teacher
 from mangakd.store.manifest import MANIFEST_FILE, Manifest
 from mangakd.teachers import standard
 from mangakd.teachers.cached import Cached
+from mangakd.teachers.calibrated import check_smooth
 from mangakd.teachers.ensemble import check_likelihood, normalised
 from mangakd.teachers.options import Member, TeacherOptions
 from mangakd.teachers.several import CONCATENATED, EnsembleOptions, check_combinable
@@ -38,6 +39,12 @@ def weights(options: TeacherOptions, kind: Callable[[], Kind]) -> None:
     if not all(isinstance(weight, int | float) for weight in options.weights or ()):
         raise UserError(f"teacher.weights={options.weights} must be numbers ≥ 0, one for each member.")
     normalised(options.weights, len(options.members))
+
+
+def smoothing(options: TeacherOptions, head: Callable[[], Head]) -> None:
+    """A share of smoothing that leaves no class ahead of the others. head: of the task; asked only where it matters."""
+    if options.smooth:
+        check_smooth(options.smooth, head())
 
 
 def members(options: TeacherOptions, tokenizer: Any, kind: Kind, head: Callable[[], Head]) -> list[Member]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from mangakd.core.run_folder import CALIBRATION, SMOOTH
 from mangakd.evaluation.calibration import Bins
 from mangakd.evaluation.report.blocks import Figure, Section, Table, Value
 from mangakd.evaluation.report.measure import RunResult
@@ -26,6 +27,7 @@ def section(
         "The temperature is refit on validation (above 1: the model was too sure) and judged on test. Dots on the diagonal: "
         "as often right as sure. Their area is the share of answers in the bin."
     )
+    notes = [note, *_of_targets(result)]
     table = Table(["", "temperature", SCORES["ece"].text, SCORES["ece_refit"].text, "entropy, nats"], rows)
     figures = []
     for name in models(result):
@@ -33,7 +35,19 @@ def section(
         if name in refit:
             sides[f"after refit, T = {temperatures[name]:.2f}"] = refit[name]
         figures.append(_reliability(name, {title: Bins.of(side) for title, side in sides.items()}))
-    return Section("Calibration", [note, table, *figures])
+    return Section("Calibration", [*notes, table, *figures])
+
+
+def _of_targets(result: RunResult) -> list[str]:
+    """What was done to the teacher's probabilities before the student learned from them."""
+    temperature, share = result.metrics.get(CALIBRATION), result.metrics.get(SMOOTH)
+    if temperature is None:
+        return []
+    parts = [f"divided by T = {temperature:.3g}, fitted on validation (teacher.calibrate)"] if temperature != 1 else []
+    parts += [f"cut at a probability of {1 - share:.3g} (teacher.smooth)"] if share else []
+    return (
+        [f"The teacher's logits are {' and '.join(parts)}; its row and its diagram show the result."] if parts else []
+    )
 
 
 def _reliability(name: str, sides: Mapping[str, Bins]) -> Figure:

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from mangakd.core.spec import Head
+from mangakd.core.temperature_fit import fit_temperature
 from mangakd.evaluation import statistics
 from mangakd.evaluation.bootstrap import Statistic
-from mangakd.evaluation.calibration import fit_temperature
 from mangakd.evaluation.judge import Arrays, Details, Judge
 from mangakd.evaluation.predictions import Predictions
 from mangakd.evaluation.report.blocks import Section

@@ -13,7 +13,7 @@ from mangakd.data.encoded import EncodedSplit
 from mangakd.data.rows import Rows
 from mangakd.evaluation.generations import GREEDY, Example, Text
 from mangakd.models.encoder import Encoder
-from mangakd.models.generation import Sampling, check_least
+from mangakd.models.sampling import Sampling, check_least
 from mangakd.models.seq2seq_writer import Seq2SeqWriter
 from mangakd.tasks.base import Samples
 from mangakd.tasks.rewrite import encode

@@ -39,6 +39,27 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 @contextlib.contextmanager
+def noted_progress(title: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """A bar with a note. Call the yielded function with what is done so far. Without a terminal it prints a line at times."""
+    with bar() as display:
+        task = display.add_task(title, total=total, note="")
+        last = start = time.perf_counter()
+        first: int | None = None
+
+        def show(count: int, note: str) -> None:
+            nonlocal last, first
+            first = count if first is None else first
+            display.update(task, completed=count, note=note)
+            now = time.perf_counter()
+            if not display.console.is_terminal and (now - last > LINE_EVERY or count == total):
+                last = now
+                left = f" · {(now - start) / (count - first) * (total - count):.0f} s left" if count > first else ""
+                print(f"{title}: {count}/{total} · {note}{left}", flush=True)
+
+        yield show
+
+
+@contextlib.contextmanager
 def step_progress(title: str, total: int) -> Iterator[Callable[[str], None]]:
     """A bar for `total` steps. Call the yielded function with a step's name before it. Without a terminal it prints a line."""
     with bar() as display:

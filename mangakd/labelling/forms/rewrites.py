@@ -1,65 +1,20 @@
-"""What a teacher is asked for, and what is written with its text: answers for `task=response`, or rewrites for `task=rewrite`.
+"""`writes=rewrites`: the last turn of a conversation, written anew so that it stands alone, for `task=rewrite`.
 
 A rewriter that is an encoder–decoder reads the turns of a conversation. A language model is told in words what a rewrite is, with
 examples as turns before: small models follow examples more surely than an instruction (Brown et al. 2020, arXiv:2005.14165).
 """
 
-import json
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from mangakd.core.errors import UserError
 from mangakd.data.rows import Columns, Messages, Rows
+from mangakd.labelling.forms.form import Form, Row
 from mangakd.labelling.provider import Answer
-from mangakd.tasks.response.encode import prompts_of
 from mangakd.tasks.rewrite import encode
 
 HISTORY, UTTERANCE = "{history}", "{utterance}"
-
-
-class Form(ABC):
-    """columns: of the file of prompts. needs: a row has one of them, most often the last."""
-
-    columns: ClassVar[Columns]
-    needs: ClassVar[tuple[str, ...]]
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """What a text depends on: plain values, written beside each text."""
-        plain: Mapping[str, Any] = json.loads(json.dumps(asdict(self)))  # type: ignore[call-overload]
-        return plain
-
-    @abstractmethod
-    def prompts(self, rows: Rows) -> Iterator[Messages]:
-        """What each row asks. Raises UserError for a row that asks nothing."""
-
-    @abstractmethod
-    def row(self, rows: Rows, i: int, answer: Answer) -> Mapping[str, Any]:
-        """Row i with its text, in columns of the task."""
-
-
-@dataclass(frozen=True)
-class Answers(Form):
-    """system, question: of rows that have no system prompt, or a context (task=response)."""
-
-    columns: ClassVar[Columns] = {"messages": "messages", "prompt": "text", "system": "text", "context": "passages"}
-    needs: ClassVar[tuple[str, ...]] = ("messages", "prompt")
-    system: str = ""
-    question: str = "{context}\n\n{prompt}"
-
-    def prompts(self, rows: Rows) -> Iterator[Messages]:
-        return prompts_of(rows, self.system, self.question)
-
-    def row(self, rows: Rows, i: int, answer: Answer) -> Mapping[str, Any]:
-        cells: dict[str, Any] = {name: rows[name][i] for name in self.columns if rows[name][i]}
-        if "messages" not in cells:
-            return {**cells, "answer": answer.text}
-        turns = cells["messages"]
-        last = max(place for place, (role, _) in enumerate(turns) if role == "user")
-        messages = (*turns[: last + 1], ("assistant", answer.text))
-        return {**cells, "messages": [{"role": role, "content": content} for role, content in messages]}
 
 
 @dataclass(frozen=True)
@@ -72,22 +27,35 @@ class Turns(Form):
     needs: ClassVar[tuple[str, ...]] = ("input", "utterance")
 
     def prompts(self, rows: Rows) -> Iterator[Messages]:
+        """A template gets `history` (a list of turns, the oldest first) and `utterance`."""
         for i, (utterance, text) in enumerate(zip(rows["utterance"], rows["input"], strict=True)):
             if bool(utterance.strip()) == bool(text.strip()):
                 what = "both an utterance and an input" if text.strip() else "neither an utterance nor an input"
                 raise UserError(
                     f"{rows.where(i)} holds {what}. A row holds one of them; data.columns names the columns."
                 )
-            history = [turn for turn in rows["history"][i] if turn.strip()]
-            yield self.messages(history, utterance if utterance.strip() else text)
+            history, last = (
+                [turn for turn in rows["history"][i] if turn.strip()],
+                utterance if utterance.strip() else text,
+            )
+            if self.prompt is None:
+                yield self.messages(history, last)
+            else:
+                yield self.prompt.messages(self.values(history, last), rows.where(i))
 
     def messages(self, history: Sequence[str], utterance: str) -> Messages:
         return tuple(("user", turn) for turn in (*history, utterance))
 
-    def row(self, rows: Rows, i: int, answer: Answer) -> Mapping[str, Any]:
+    def values(self, history: Sequence[str], utterance: str) -> Mapping[str, Any]:
+        """What a template gets."""
+        return {"history": [*history], "utterance": utterance}
+
+    def read(self, rows: Rows, i: int, answer: Answer) -> Sequence[Row]:
         """Several texts of a row are its expansions."""
-        cells = {name: rows[name][i] for name in self.columns if rows[name][i]}
-        return {**cells, "rewrite": [answer.text, *answer.more] if answer.more else answer.text}
+        return [self.row(rows, i, [answer.text, *answer.more] if answer.more else answer.text)]
+
+    def row(self, rows: Rows, i: int, rewrite: str | list[str]) -> Row:
+        return {**{name: rows[name][i] for name in self.columns if rows[name][i]}, "rewrite": rewrite}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Teachers behind an API: wire formats, limits, retries, prices."""

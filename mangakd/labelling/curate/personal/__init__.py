@@ -1,0 +1,1 @@
+"""Personal data in texts: what finds it, and placeholders in its place."""
