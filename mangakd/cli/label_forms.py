@@ -28,6 +28,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """What is written → the entries of the config that say how."""
 ANSWERS = ("letter", "name")
+ALIKE = 3  # characters of two names that may be one token
 log = logging.getLogger(__name__)
 
 
@@ -110,8 +111,15 @@ def _labels(config: DictConfig) -> Form:
 def _soft_labels(config: DictConfig) -> Form:
     """A model on this machine gives the probability of each name; an API that of a token."""
     on_this_machine = str(config.provider.get("_target_")).endswith(".Local")
+    labels = _names(config, letters=not on_this_machine)
+    beginnings = [name[:ALIKE].casefold() for name in labels.choices]
+    if not on_this_machine and not labels.letters and len(set(beginnings)) < len(beginnings):
+        log.warning(
+            "labels.answer=name: some names begin alike, and a token that begins several is shared out by the next token of the "
+            "answer alone; the rest of it is missing. labels.answer=letter has no such tokens."
+        )
     return SoftLabels(
-        labels=_names(config, letters=not on_this_machine),
+        labels=labels,
         prompt=_template(config, "labels"),
         least_mass=config.labels.least_mass,
     )

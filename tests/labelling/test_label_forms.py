@@ -70,3 +70,13 @@ def test_options_of_other_forms_are_warned_of(caplog: pytest.LogCaptureFixture) 
         assert not caplog.messages
         warn_of_ignored(config("provider.path=x", NAMES, "scoring.most=5"), default)  # type: ignore[arg-type]
     assert caplog.messages == ["labels is ignored with writes=answers.", "scoring is ignored with writes=answers."]
+
+
+def test_names_that_begin_alike_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    alike = "labels.names=[order_status,order_cancel]"
+    form_of(config(*API, "writes=soft_labels", alike))
+    form_of(config("provider.path=x", "writes=soft_labels", alike))
+    form_of(config(*API, "writes=soft_labels", NAMES, "labels.answer=name"))
+    assert not caplog.messages
+    form_of(config(*API, "writes=soft_labels", alike, "labels.answer=name"))
+    assert len(caplog.messages) == 1 and "some names begin alike" in caplog.messages[0]
