@@ -6,7 +6,7 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from mangakd.cli.label_forms import EMBEDDINGS, form_of, warn_of_ignored
+from mangakd.cli.label_forms import EMBEDDINGS, check_logprobs, form_of, warn_of_ignored
 from mangakd.cli.logs import start_logging
 from mangakd.cli.searchpath import CONF
 from mangakd.core.errors import UserError
@@ -49,6 +49,8 @@ def _label(config: DictConfig) -> None:
     provider = provider_of(config)
     if not isinstance(provider, Provider):
         raise UserError("the provider gives vectors: set writes=embeddings, or choose a provider that writes texts.")
+    if form.reads_logprobs:
+        check_logprobs(provider)
     if isinstance(provider, Api):
         if config.min_new_tokens:
             raise UserError(f"min_new_tokens={config.min_new_tokens} is for models on this machine: leave it out.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from mangakd.core.errors import UserError, near
+from mangakd.labelling.api.provider import Api
 from mangakd.labelling.forms import Answers, Form, Rewrites, Turns
 from mangakd.labelling.forms.expansions import Expansions
 from mangakd.labelling.forms.label_names import LabelNames, label_names
@@ -14,7 +15,7 @@ from mangakd.labelling.forms.labels import Labels
 from mangakd.labelling.forms.paraphrases import Paraphrases
 from mangakd.labelling.forms.scores import Scores
 from mangakd.labelling.forms.soft_labels import SoftLabels
-from mangakd.labelling.provider import Embedder
+from mangakd.labelling.provider import Embedder, Provider
 from mangakd.labelling.templates import Template
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """What is written → the entries of the config that say how."""
 ANSWERS = ("letter", "name")
+ALIKE = 3  # characters of two names that may be one token
 log = logging.getLogger(__name__)
 
 
@@ -60,6 +62,16 @@ def embeddings_of(config: DictConfig) -> "Embeddings":
         if config[name] is not None:
             raise UserError(f"{name}={config[name]}: writes=embeddings asks no question. Set {name}=null.")
     return Embeddings(OmegaConf.to_container(config.embedding.prompts))  # type: ignore[arg-type]
+
+
+def check_logprobs(provider: Provider) -> None:
+    """Raises UserError for an API that gives no log-probabilities: each answer would be paid for and unusable."""
+    if isinstance(provider, Api) and not getattr(provider.wire, "top_logprobs", 0):
+        raise UserError(
+            f"provider {provider.wire.name} gives no log-probabilities"
+            f"{' with provider.top_logprobs=0' if provider.wire.name == 'openai' else ''}. Use another provider, or draw labels: "
+            "writes=labels samples=10 temperature=1, which teacher=probabilities teacher.column=label reads as shares."
+        )
 
 
 def warn_of_ignored(config: DictConfig, default: DictConfig) -> None:
@@ -99,8 +111,15 @@ def _labels(config: DictConfig) -> Form:
 def _soft_labels(config: DictConfig) -> Form:
     """A model on this machine gives the probability of each name; an API that of a token."""
     on_this_machine = str(config.provider.get("_target_")).endswith(".Local")
+    labels = _names(config, letters=not on_this_machine)
+    beginnings = [name[:ALIKE].casefold() for name in labels.choices]
+    if not on_this_machine and not labels.letters and len(set(beginnings)) < len(beginnings):
+        log.warning(
+            "labels.answer=name: some names begin alike, and a token that begins several is shared out by the next token of the "
+            "answer alone; the rest of it is missing. labels.answer=letter has no such tokens."
+        )
     return SoftLabels(
-        labels=_names(config, letters=not on_this_machine),
+        labels=labels,
         prompt=_template(config, "labels"),
         least_mass=config.labels.least_mass,
     )

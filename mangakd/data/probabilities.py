@@ -1,7 +1,8 @@
 """Probabilities of labels in files that others wrote, such as the soft labels of a language model behind an API.
 
-A table has a text in each row, and its probabilities: an object of name → probability, or a list of numbers in the order of names
-that are told apart from the file. Rows of one text are averaged. N texts, C labels.
+A table has a text in each row, and its probabilities: an object of name → probability, a list of numbers in the order of names
+that are set beside the file, or the name of a label, which has the probability 1. Rows of one text are averaged, so that drawn
+labels of a teacher without log-probabilities become their shares. N texts, C labels.
 """
 
 import math
@@ -57,13 +58,13 @@ def read_probabilities(
 
 
 def _object(cell: Any) -> Any:
-    """A cell of CSV is JSON."""
-    if isinstance(cell, str) and cell.strip()[:1] in ("{", "["):
-        try:
-            return parse(cell)
-        except ValueError:
-            return cell
-    return cell
+    """A cell of CSV is JSON; a text that is none is the name of a label."""
+    if not isinstance(cell, str) or not cell.strip():
+        return cell
+    try:
+        return parse(cell) if cell.strip()[0] in "{[" else {cell.strip(): 1.0}
+    except ValueError:
+        return cell
 
 
 def _row(cell: Any, names: Sequence[str], where: Callable[[], str]) -> np.ndarray:

@@ -72,7 +72,10 @@ class Probabilities(LookupOptions):
                 "%s: the data has no row of %s; their probability, %.4f of each text in the mean and %.4f at most, goes to the "
                 "other labels in proportion.", self.name, ", ".join(others), 1 - sums.mean(), 1 - sums.min(),
             )  # fmt: skip
-        floored = np.maximum(
-            np.divide(table, sums, out=np.full_like(table, 1 / len(names)), where=sums > 0), self.floor
-        )
+        if lacking := int((sums == 0).sum()):
+            raise UserError(
+                f"{KEY}={self.path} gives {lacking} texts no probability for any label of the data ({', '.join(names[:5])}). "
+                "Remove these rows, or correct the names."
+            )
+        floored = np.maximum(table / sums, self.floor)
         return np.log(floored / floored.sum(1, keepdims=True)).astype(np.float32)

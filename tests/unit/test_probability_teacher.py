@@ -124,6 +124,22 @@ def test_rows_of_one_text_are_averaged(tmp_path: Path) -> None:
     np.testing.assert_allclose(result[1], [2 / 3, 1 / 3, 0], atol=1e-5)
 
 
+def test_drawn_labels_of_a_text_are_their_shares(tmp_path: Path) -> None:
+    """Of four samples three say ask and one says buy: (3/4, 1/4, 0)."""
+    rows = [{"text": text, "label": name} for text in ALL for name in ("ask", "ask", "buy", "ask")]
+    (tmp_path / "labels.jsonl").write_text("\n".join(map(json.dumps, [*rows, {"text": "more", "label": "return"}])))
+    result = answers(Probabilities(path=str(tmp_path / "labels.jsonl"), column="label"), tmp_path)
+    np.testing.assert_allclose(result, [[3 / 4, 1 / 4, 0]] * 2, atol=1e-5)
+
+
+def test_a_text_without_any_label_of_the_data_is_refused(tmp_path: Path) -> None:
+    def other_label(content: Objects) -> None:
+        content[1]["probabilities"] = {"gift": 1.0}
+
+    with pytest.raises(UserError, match="gives 1 texts no probability for any label of the data"):
+        answers(Probabilities(path=written(tmp_path, other_label)), tmp_path)
+
+
 def test_a_label_that_the_data_lacks_loses_its_probability(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     head = Head.of_labels(NAMES[:2])
     result = answers(Probabilities(path=written(tmp_path)), tmp_path, head)
@@ -150,7 +166,8 @@ BAD: list[tuple[Callable[[Objects], object], str]] = [
     (lambda c: c[2].update(probabilities={"ask": 1.5, "buy": -0.5}), r"line 3 .* must be a number from 0 to 1"),
     (lambda c: c[2].update(probabilities={"ask": None, "buy": 1}), r"line 3 .* must be a number from 0 to 1"),
     (lambda c: c[2].update(probabilities={"ask": "much"}), r"line 3 .* holds 'much', no probabilities"),
-    (lambda c: c[2].update(probabilities="ask"), r"line 3 .* holds 'ask', no probabilities"),
+    (lambda c: c[2].update(probabilities="[ask"), r"line 3 .* holds '\[ask', no probabilities"),
+    (lambda c: c[2].update(probabilities=""), r"line 3 .* has 0 probabilities"),
     (lambda c: c[2].update(probabilities=[0.5, 0.5]), r"line 3 .* has 2 probabilities, and teacher\.labels has 3 names"),
     (lambda c: [row.update(probabilities=[1.0]) for row in c], r"no names are known: set teacher\.labels"),
     (lambda c: [row.update(p=row.pop("probabilities")) for row in c], r"no column 'probabilities'.*Set teacher\.column"),

@@ -117,12 +117,14 @@ class BedrockWire(Wire):
 
     @cached_property
     def _client(self) -> Any:
-        boto3 = installed("boto3")
+        boto3 = installed("boto3")  # the default session would keep the credentials of its first client
         config = installed("botocore.config").Config(
             retries={"total_max_attempts": 1, "mode": "standard"}, connect_timeout=10, read_timeout=self.timeout,
             max_pool_connections=self.threads, parameter_validation=False,
         )  # fmt: skip
-        return boto3.client("bedrock-runtime", region_name=self.region, endpoint_url=self.base_url, config=config)
+        return boto3.Session().client(
+            "bedrock-runtime", region_name=self.region, endpoint_url=self.base_url, config=config
+        )
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -60,6 +60,11 @@ class Form(ABC):
     def choices(self) -> tuple[str, ...]:
         return ()
 
+    @property
+    def reads_logprobs(self) -> bool:
+        """Whether an answer without log-probabilities is unusable."""
+        return False
+
     def requests(self, rows: Rows) -> Rows:
         """One row for each request: the rows themselves, where each asks once."""
         return rows

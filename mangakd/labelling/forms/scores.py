@@ -50,6 +50,10 @@ class Scores(Form):
         return tuple(map(str, range(self.least, self.most + 1))) if self.expected else ()
 
     @property
+    def reads_logprobs(self) -> bool:
+        return self.expected
+
+    @property
     def reads_cut(self) -> bool:  # type: ignore[override]
         return self.expected
 

@@ -32,6 +32,10 @@ class SoftLabels(Labels):
     def settings(self) -> Mapping[str, Any]:
         return {**super().settings, "least_mass": self.least_mass}
 
+    @property
+    def reads_logprobs(self) -> bool:
+        return True
+
     def read(self, rows: Rows, i: int, answer: Answer) -> Sequence[Row]:
         if answer.thought:
             raise Unusable("a thought before the label", "its log-probabilities are those of the thought")
