@@ -17,10 +17,17 @@ def words(tmp_path: Path) -> Callable[..., list[str]]:
 
     def make(server: Injecting, *more: str) -> list[str]:
         return [
-            "scripts/curate.py", f"data.path={tmp_path / 'answers.jsonl'}", f"out={tmp_path / 'out'}", f"paths.cache={tmp_path / 'cache'}",
-            "judge.use=true", "provider=openai", "provider.model=gpt-4.1-mini", f"provider.base_url={server.base_url('openai')}",
-            "filters.language.use=false", *more,
-        ]  # fmt: skip
+            "scripts/curate.py",
+            f"data.path={tmp_path / 'answers.jsonl'}",
+            f"out={tmp_path / 'out'}",
+            f"paths.cache={tmp_path / 'cache'}",
+            "judge.use=true",
+            "provider=openai",
+            "provider.model=gpt-4.1-mini",
+            f"provider.base_url={server.base_url('openai')}",
+            "filters.language.use=false",
+            *more,
+        ]
 
     return make
 
@@ -40,6 +47,8 @@ def test_verdicts_are_paid_for_once(
     assert len(verdicts.read_text().splitlines()) == 12
     verdicts.unlink()
     command(*words(server))
-    assert server.bill["counts"]["requests"] == asked and len(verdicts.read_text().splitlines()) == 12, "out of the ledger"
+    assert server.bill["counts"]["requests"] == asked and len(verdicts.read_text().splitlines()) == 12, (
+        "out of the ledger"
+    )
     assert (tmp_path / "out.judge.ledger.sqlite").exists() and not (tmp_path / "out").exists()
     assert all(SECRET.encode() not in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())

@@ -1,17 +1,23 @@
 """Each task reads what curate writes of its rows, and the rows that it would refuse are left out."""
 
 import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet
 import pytest
-from curated_rows import SPLITS, Objects, answers, lines, loaded, options, run, write
+from curated_rows import SPLITS, Objects, answers, lines, loaded, manifest, no_bar, options, run, write
 
 from mangakd.core.errors import UserError
 from mangakd.labelling.curate.filters.empty import Empty
 from mangakd.labelling.curate.filters.personal_data import PersonalData
 from mangakd.labelling.curate.filters.unusable import Unusable
 from mangakd.labelling.curate.source import Reading
+from mangakd.labelling.forms import Answers
+from mangakd.labelling.label import Options, label, read_prompts
+from mangakd.labelling.provider import Answer, Provider, Request
+from mangakd.models.sampling import Sampling
 from mangakd.tasks.classification.task import Classification
 from mangakd.tasks.embedding.task import Embedding
 from mangakd.tasks.rerank.task import Rerank
@@ -159,3 +165,32 @@ def test_texts_that_no_task_tells(tmp_path: Path) -> None:
     assert [each["number"] for each in lines(out / "left_out.jsonl")] == [3]
     with pytest.raises(UserError, match=r"has no column 'nothing'"):
         run(file, "other", options(Reading(texts=("nothing",))))
+
+
+class Shelves(Provider):
+    """Says on which shelf a book is; it cuts the third answer, and has nothing to say to the fourth."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {"provider": "test", "model": "shelves"}
+
+    def answers(
+        self, requests: Sequence[Request], sampling: Sampling, done: int, advance: Callable[[int], object]
+    ) -> Iterator[Sequence[Answer]]:
+        for i in range(done, len(requests)):
+            text = f"{requests[i].prompt[-1][1]} It is on shelf {i * 7919}."
+            advance(1)
+            yield [Answer(text, "cut" if i == 2 else "ended", 7) if i != 3 else Answer("", "ended", 0)]
+
+
+def test_what_label_writes(tmp_path: Path) -> None:
+    """label's file with its manifest beside it: the answer that was cut is left out, and the card names the teacher."""
+    prompts = write(tmp_path / "prompts.jsonl", [{"prompt": f"Where is book {i}?"} for i in range(20)])
+    file, form = tmp_path / "answers.jsonl", Answers()
+    choice = Options(Sampling(), form=form, cut="keep")
+    label(read_prompts(str(prompts), {}, form), Shelves(), choice, file, tmp_path / "cache", no_bar, prompts)
+    out = run(file)
+    assert [(each["number"], each["reason"]) for each in lines(out / "left_out.jsonl")] == [(3, "ended")]
+    assert sum(len(part) for part in loaded(Response(), out).values()) == 18
+    assert manifest(out)["label"]["teacher"] == {"provider": "test", "model": "shelves"}
+    assert "model `shelves`" in (out / "README.md").read_text()
