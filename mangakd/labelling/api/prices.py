@@ -70,7 +70,7 @@ def _same(model: str, name: str) -> bool:
 def tokens_of(text: str) -> int:
     """An estimate without a tokenizer: a token for 4 characters, or for one East Asian character.
 
-    benchmarks/label_tokens.py measures how far it is off.
+    How far it is off has not been measured; a dry run counts by the answers of the ledger as soon as there are some.
     """
     wide = sum(character >= WIDE for character in text) if not text.isascii() else 0
     return wide + -(-(len(text) - wide) // 4)
