@@ -74,7 +74,7 @@ def test_what_a_yaml_chooses_is_chosen(group: str, option: str, compose: Compose
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda part: str(part))
 def test_every_option_composes_and_its_targets_exist(group: str, option: str, compose: Compose) -> None:
-    name = {"workload": "plan", "provider": "label"}.get(group, "train")
+    name = {"workload": "plan", "provider": "label", "prices": "label"}.get(group, "train")
     needs = ["task=response"] if option.startswith("response_") else []
     config = compose(*needs, f"{group}=[{option}]" if group in LISTS else f"{group}={option}", name=name)
     for target in targets(plain(config)):

@@ -101,7 +101,7 @@ def test_a_manifest_says_what_made_the_answers(tmp_path: Path) -> None:
     assert manifest["out"] == {"path": "answers.jsonl", "sha256": digests[0], "rows": 3}
     assert manifest["data"] == {"path": str(data), "sha256": digests[1], "rows": 4}
     assert manifest["teacher"] == {"model": "echo"} and manifest["form"]["name"] == "answers"
-    assert manifest["sampling"] == {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 256}
+    assert manifest["sampling"] == {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 256, "min_new_tokens": 0}
     assert (manifest["seed"], manifest["samples"], manifest["ledger"], manifest["template"]) == (7, 1, None, None)
     assert "mangakd" in manifest["versions"]
     manifest_path(out).write_text("[]")
