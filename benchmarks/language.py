@@ -73,8 +73,8 @@ def main() -> None:
     rows = (options.data / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     options.work.mkdir(parents=True, exist_ok=True)
     files = {
-        "data.path": _write(options.work / "train.jsonl", rows[:ROWS]),
-        "data.val_path": _write(options.work / "val.jsonl", rows[ROWS : ROWS + VALIDATION]),
+        "data.path": write_lines(options.work / "train.jsonl", rows[:ROWS]),
+        "data.val_path": write_lines(options.work / "val.jsonl", rows[ROWS : ROWS + VALIDATION]),
         "data.test_path": options.data / "test.jsonl",
     }
     places = [f"{key}={file}" for key, file in files.items()]
@@ -118,20 +118,20 @@ def cpu() -> float:
 def written(options: argparse.Namespace) -> Path:
     """The training questions with answers that the teacher wrote."""
     out, file = options.work / "answers.jsonl", options.work / "written.jsonl"
-    prompts = [json.dumps({"prompt": row["question"]}) + "\n" for row in _lines(options.work / "train.jsonl")]
-    path = _write(options.work / "prompts.jsonl", prompts)
+    prompts = [json.dumps({"prompt": row["question"]}) + "\n" for row in lines_of(options.work / "train.jsonl")]
+    path = write_lines(options.work / "prompts.jsonl", prompts)
     words = ["provider.path=embedded_lm", f"data.path={path}", f"out={out}", "max_new_tokens=200", "cut=keep"]
     subprocess.run([sys.executable, "scripts/label.py", *words], cwd=ROOT, check=True)
-    rows = [{"question": row["prompt"], "answer": row["answer"]} for row in _lines(out)]
-    return _write(file, [json.dumps(row) + "\n" for row in rows])
+    rows = [{"question": row["prompt"], "answer": row["answer"]} for row in lines_of(out)]
+    return write_lines(file, [json.dumps(row) + "\n" for row in rows])
 
 
-def _write(file: Path, lines: Iterable[str]) -> Path:
+def write_lines(file: Path, lines: Iterable[str]) -> Path:
     file.write_text("".join(lines), encoding="utf-8")
     return file
 
 
-def _lines(file: Path) -> list[dict[str, Any]]:
+def lines_of(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
@@ -142,7 +142,7 @@ def answers(student: Path, options: argparse.Namespace) -> dict[str, list[float]
     tokenizer = AutoTokenizer.from_pretrained(place)
     models = [AutoModelForCausalLM.from_pretrained(each, dtype=torch.float32).eval() for each in (student, place)]
     sums: dict[str, list[float]] = {name: [] for name in ("tokens", "nll", "teacher", "kl", "agreement")}
-    for row in _lines(options.data / "test.jsonl")[:TEST]:
+    for row in lines_of(options.data / "test.jsonl")[:TEST]:
         ids, first = tokens(tokenizer, row)
         own, its = (model(ids[None]).logits[0, first - 1 : -1].log_softmax(-1) for model in models)
         target = ids[first:, None]
