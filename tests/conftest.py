@@ -24,7 +24,10 @@ pytest_plugins = ("warm", "variants_made", "response_run", "injecting")
 REPO = Path(__file__).resolve().parents[1]
 LABELS = ("order", "refund", "shipping")
 WORDS = 5000  # MiniLM's first tokens: letters, pieces and the commonest words; the rest only costs time
-LONG = ("test_notebooks", "test_launch", "test_wheel", "test_export", "test_parity", "test_kills", "test_sweep")
+LONG = (
+    "test_notebooks", "test_launch", "test_wheel", "test_export", "test_parity", "test_kills", "test_label_kills", "test_batches",
+    "test_sweep",
+)  # fmt: skip
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 

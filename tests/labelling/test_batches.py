@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from injecting import Injecting
 from test_asking import GREEDY, api_of, questions
-from test_kills import count, start
+from test_label_kills import count, start
 
 from mangakd.core.errors import UserError
 from mangakd.labelling.totals import totals

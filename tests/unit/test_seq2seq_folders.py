@@ -134,7 +134,12 @@ def test_a_plan_counts_the_parameters_of_both_stacks_and_of_an_own_head(kind: st
     taught = read(folder)
     planned = Model.from_config(load.load_config(str(folder)), kind, "tokens", KEY)
     assert planned.parameters == sum(p.numel() for p in taught.model.parameters())
-    assert planned.layers == max(FIRST, SECOND) and planned.per_token
+    assert (
+        planned.layers == FIRST
+        and planned.decoder is not None
+        and planned.decoder.layers == SECOND
+        and planned.per_token
+    )
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
