@@ -29,8 +29,8 @@ from mangakd.training.hardware import Hardware
 
 DDP = Hardware(accelerator="cpu", devices=2, strategy="ddp", batch_size=8)
 LEFT = {
-    "checkpoints", "command.txt", "config.yaml", "logs", "metrics.json", "predictions", "provenance.json", "provenance_parts.json",
-    "report.html", "report.md", "student",
+    "checkpoints", "command.txt", "config.yaml", "logs", "metrics.json", "predictions", "provenance.json",
+    "provenance_parts.json", "report.html", "report.md", "student",
 }  # fmt: skip
 EPOCHS, EVERY = 4, 2  # 5 steps an epoch; a checkpoint every 2
 TROUBLED = {"PYTHONPATH": str(REPO / "tests")}
