@@ -12,7 +12,6 @@ from typing import Any
 from mangakd.core.errors import UserError
 from mangakd.labelling.api.client_errors import LENGTH, installed
 from mangakd.labelling.api.limits import retry_after
-from mangakd.labelling.api.openai_wire import whole
 from mangakd.labelling.api.wire import (
     CallError,
     Plain,
@@ -23,6 +22,7 @@ from mangakd.labelling.api.wire import (
     connection_error,
     plain_address,
     status_error,
+    whole,
 )
 from mangakd.labelling.provider import Answer, Reason, Request
 from mangakd.models.sampling import Sampling
