@@ -65,6 +65,8 @@ def _usage(usage: Any) -> Usage:
     """Anthropic counts what it reads from a cache, and writes to it, beside input_tokens."""
     if not isinstance(usage, Mapping):
         return Usage(None, None)
-    prompt, read = whole(usage.get("input_tokens")), whole(usage.get("cache_read_input_tokens")) or 0
-    made = whole(usage.get("cache_creation_input_tokens")) or 0
-    return Usage(None if prompt is None else prompt + read + made, whole(usage.get("output_tokens")), read)
+    prompt, cache_reads = whole(usage.get("input_tokens")), whole(usage.get("cache_read_input_tokens")) or 0
+    cache_writes = whole(usage.get("cache_creation_input_tokens")) or 0
+    return Usage(
+        None if prompt is None else prompt + cache_reads + cache_writes, whole(usage.get("output_tokens")), cache_reads
+    )

@@ -154,6 +154,8 @@ def _call_error(error: Exception) -> CallError:
 def _usage(usage: Any) -> Usage:
     if not isinstance(usage, Mapping):
         return Usage(None, None)
-    prompt, read = whole(usage.get("inputTokens")), whole(usage.get("cacheReadInputTokens")) or 0
-    made = whole(usage.get("cacheWriteInputTokens")) or 0
-    return Usage(None if prompt is None else prompt + read + made, whole(usage.get("outputTokens")), read)
+    prompt, cache_reads = whole(usage.get("inputTokens")), whole(usage.get("cacheReadInputTokens")) or 0
+    cache_writes = whole(usage.get("cacheWriteInputTokens")) or 0
+    return Usage(
+        None if prompt is None else prompt + cache_reads + cache_writes, whole(usage.get("outputTokens")), cache_reads
+    )

@@ -110,9 +110,9 @@ class Source:
                     yield i, self._local(error)
 
     def _rest(self, row: Rows) -> str:
-        shown = {*self.layout.prompts, *self.layout.answers}
+        texts = {*self.layout.prompts, *self.layout.answers}
         return repr(
-            [v[0] for name, v in row.columns.items() if name not in shown and self.kinds[name] not in ("name", "group")]
+            [v[0] for name, v in row.columns.items() if name not in texts and self.kinds[name] not in ("name", "group")]
         )
 
     def _local(self, error: UserError) -> str:
