@@ -160,8 +160,8 @@ def _alike(one: Sequence[str], other: Sequence[str]) -> int:
 
 
 def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:SHOWN])
-    return f"{shown} and {len(names) - SHOWN} more" if len(names) > SHOWN else shown
+    first = ", ".join(names[:SHOWN])
+    return f"{first} and {len(names) - SHOWN} more" if len(names) > SHOWN else first
 
 
 _READERS: Mapping[str, Callable[[Path], Parts | None]] = {

@@ -93,8 +93,8 @@ def embed(
 def _part(file: Path, embedder: Embedder, texts: Sequence[str]) -> np.ndarray:
     """From the file of a killed command, or anew. Raises UserError for vectors that do not belong to the texts."""
     if file.is_file():
-        kept: np.ndarray = np.load(file)
-        return kept
+        part: np.ndarray = np.load(file)
+        return part
     vectors = np.asarray(embedder.vectors(texts), np.float32)
     if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
         raise UserError(

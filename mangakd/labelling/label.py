@@ -134,12 +134,12 @@ def _label_remembered(
     options: Options,
     out: Path,
     lock: Path,
-    asked: tuple[list[Row], list[Request]],
+    job: tuple[list[Row], list[Request]],
     source: Row | None,
     notes: Notes,
 ) -> None:
-    """rows, asked: of the requests. Raises UserError where a budget ended before all was asked, after `out` is written."""
-    keys, requests = asked
+    """job: the keys of the requests, and the requests. Raises UserError where a budget ends first, after `out` is written."""
+    keys, requests = job
     out.parent.mkdir(parents=True, exist_ok=True)
     remembered.check_out(out)
     with api.opened(requests, options.sampling, remembered.ledger_path(api, out)) as ledger:
@@ -180,11 +180,11 @@ def _requests(rows: Rows, options: Options) -> tuple[list[Row], list[Request]]:
     keys: list[Row] = []
     requests: list[Request] = []
     for i, prompt in enumerate(form.prompts(rows)):
-        asked = _hash(prompt)
+        prompt_hash = _hash(prompt)
         document = {DOCUMENT: rows[DOCUMENT][i]} if DOCUMENT in rows else {}
         for sample in range(options.samples):
-            keys.append({ROW: rows.numbers[i], **document, SAMPLE: sample, ASKED: asked})
-            requests.append(Request(prompt, seed_of(options.seed, asked, sample), content, form.choices))
+            keys.append({ROW: rows.numbers[i], **document, SAMPLE: sample, ASKED: prompt_hash})
+            requests.append(Request(prompt, seed_of(options.seed, prompt_hash, sample), content, form.choices))
     return keys, requests
 
 

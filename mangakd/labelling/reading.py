@@ -37,10 +37,10 @@ class Reading:
         self._check_end(answer)
         if self.schema is not None:
             answer = replace(answer, text=self.schema.text(answer.text))
-        said = replace(answer, text=thoughts.together(answer)) if self.thought == "keep" else answer
+        whole = replace(answer, text=thoughts.together(answer)) if self.thought == "keep" else answer
         column = {"thought": answer.thought} if self.thought == "column" else {}
         end = {"tokens": answer.tokens, "ended": answer.reason == "ended"}
-        return [{**row, **column, **end} for row in self.form.read(rows, i, said)]
+        return [{**row, **column, **end} for row in self.form.read(rows, i, whole)]
 
     def _check_end(self, answer: Answer) -> None:
         if answer.reason == "cut" and self.form.reads_cut:

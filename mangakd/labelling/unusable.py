@@ -64,8 +64,8 @@ class UnusableFile:
         self.counts[reason] = self.counts.get(reason, 0) + 1
         examples = self._examples.setdefault(reason, [])
         if len(examples) < SHOWN:
-            said = row["detail"] or row["text"]
-            examples.append(f"row {row['row']}: {short(said)}" if said else f"row {row['row']}")
+            words = row["detail"] or row["text"]
+            examples.append(f"row {row['row']}: {short(words)}" if words else f"row {row['row']}")
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         if rows:

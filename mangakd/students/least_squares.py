@@ -10,7 +10,6 @@ Sources: main directions of the stream, Ashkboos et al. 2024 (arXiv:2401.15024);
 et al. 2017 (arXiv:1707.06168). Both keep the depth; here it shrinks, too, and γ moves into what reads.
 """
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,8 +21,7 @@ from mangakd.core.layer_map import resolve
 from mangakd.models.encoder import Encoder
 from mangakd.students.blocks import Block, parts_of
 
-RIDGE = 1e-2  # of the mean square of a feature; held-out texts are fitted best between 1e-3 and 1e-1
-log = logging.getLogger(__name__)
+RIDGE = 1e-2  # of the mean square of a feature
 Inputs = Mapping[str, Tensor]
 
 
@@ -31,9 +29,10 @@ Inputs = Mapping[str, Tensor]
 def start_from(
     teacher: Encoder, student: Encoder, texts: Iterable[Inputs], rows: Sequence[int] | slice | None
 ) -> float:
-    """Fit all weights of the student. texts: batches of training texts, of some 40,000 tokens together.
+    """Fit all weights of the student, on the CPU; the teacher answers where it is.
 
-    rows: the teacher's output for each output of the student's head; None leaves the student a new head.
+    texts: batches of training texts, inputs (B, T) of both models. rows: the teacher's output for each output of the student's
+    head; None leaves the student a new head.
     Returns the share of the variance of the teacher's last hidden states that those of the student explain on these texts.
     """
     student.eval(), teacher.eval()
@@ -106,10 +105,10 @@ class _Start:
         inputs = _inputs_of(self.teacher, used, self.texts, self.masks)
         every = [self.source.norm, *(norm for each in self.source.blocks for norm in (each.norm_1, each.norm_2))]
         none = torch.empty(0, self.teacher.spec.hidden)
-        return {norm: _Norm(inputs.get(norm, none), norm.weight.float(), norm.bias.float()) for norm in every}
+        return {norm: _Norm(inputs.get(norm, none), _numbers(norm.weight), _numbers(norm.bias)) for norm in every}
 
     def _embed(self) -> None:
-        tables = {name: each.weight.float() @ self.basis for name, each in self.source.tables.items()}
+        tables = {name: _numbers(each.weight) @ self.basis for name, each in self.source.tables.items()}
         if len(tables) > len(self.target.tables):  # DistilBERT has no token types
             tables["position_embeddings"] += tables["token_type_embeddings"][0]
         for name, table in self.target.tables.items():
@@ -117,44 +116,46 @@ class _Start:
             table.weight[: len(own)] = own[: len(table.weight)]
         _no_affine(self.target.norm)
 
-    def _attention(self, block: Block, taught: Block, before: _Norm, stream: list[Tensor]) -> list[Tensor]:
-        query, key, value = (self._read(each, before) for each in (taught.query, taught.key, taught.value))
-        states = self._flat(stream)
+    def _attention(self, block: Block, source: Block, before: _Norm, stream: list[Tensor]) -> list[Tensor]:
+        states, norm = self._flat(stream), self.norms[source.norm_1]
+        self._attention_heads(block, source, before, states)
+        contexts = [self._attend(block, *each) for each in zip(stream, self.masks, strict=True)]
+        _fit(block.out, self._flat(contexts), norm.spread / before.gain.mean() * (norm.normal @ self.basis) - states)
+        _no_affine(block.norm_1)
+        return [block.norm_1(block.out(new) + old) for new, old in zip(contexts, stream, strict=True)]
+
+    def _attention_heads(self, block: Block, source: Block, before: _Norm, states: Tensor) -> None:
+        """Queries, keys and values of the heads that write most. states (N, d): what they read."""
+        query, key, value = (self._read(each, before) for each in (source.query, source.key, source.value))
         ones = torch.cat([states, torch.ones(len(states), 1)], 1)
         moments = _root(ones.T @ ones / len(ones))
         # A constant added to all keys changes no attention, and one added to all values changes the fitted bias alone.
         centred = states - states.mean(0)
         spread = _root(centred.T @ centred / len(centred))
-        heads, size = self.student.spec.heads, len(block.query.weight) // self.student.spec.heads
-        asked, width = torch.cat([query[0], query[1][:, None]], 1), len(taught.query.weight) // self.teacher.spec.heads
-        written = self.basis.T @ taught.out.weight.float()
+        question, output = torch.cat([query[0], query[1][:, None]], 1), self.basis.T @ _numbers(source.out.weight)
+        heads, width = self.student.spec.heads, len(question) // self.teacher.spec.heads
+        size = len(block.query.weight) // heads
         each = []
-        for at in range(0, len(taught.query.weight), width):
-            part = slice(at, at + width)
-            q, k = _factors(asked[part] @ moments, key[0][part] @ spread, size)
-            _, v = _factors(written[:, part].T, value[0][part] @ spread, size)
+        for part in (slice(at, at + width) for at in range(0, len(question), width)):
+            q, k = _factors(question[part] @ moments, key[0][part] @ spread, size)
+            _, v = _factors(output[:, part].T, value[0][part] @ spread, size)
             each.append((v.square().sum().item(), q, k, v))
-        each = sorted(each, key=lambda factors: -factors[0])[:heads]  # of more heads those that write most
+        for bias in (block.query.bias, block.key.bias, block.value.bias):
+            bias.zero_()
+        block.query.weight.zero_()  # where a head is larger than the teacher's, its random keys are asked for nothing yet
         scale = (size / width) ** 0.25  # scores are divided by the root of a head's size
-        for place, (_, q, k, v) in enumerate(each):
+        for place, (_, q, k, v) in enumerate(sorted(each, key=lambda factors: -factors[0])[:heads]):
             own = slice(place * size, place * size + len(q))
-            question = _solve(q, moments) * scale
-            block.query.weight[own], block.query.bias[own] = question[:, :-1], question[:, -1]
+            both = _solve(q, moments) * scale
+            block.query.weight[own], block.query.bias[own] = both[:, :-1], both[:, -1]
             block.key.weight[own], block.value.weight[own] = _solve(k, spread) * scale, _solve(v, spread)
-        block.key.bias.zero_(), block.value.bias.zero_()
-        read = [self._attend(block, *each) for each in zip(stream, self.masks, strict=True)]
-        norm = self.norms[taught.norm_1]
-        target = norm.spread / before.gain.mean() * (norm.normal @ self.basis) - states
-        _fit(block.out, self._flat(read), target)
-        _no_affine(block.norm_1)
-        return [block.norm_1(block.out(new) + old) for new, old in zip(read, stream, strict=True)]
 
-    def _network(self, block: Block, taught: Block, stream: list[Tensor], last: bool) -> list[Tensor]:
+    def _network(self, block: Block, source: Block, stream: list[Tensor], last: bool) -> list[Tensor]:
         """The feed-forward network. The last norm of all gives the teacher's own states in the basis, with their offset."""
-        before, norm, states = self.norms[taught.norm_1], self.norms[taught.norm_2], self._flat(stream)
-        weight, bias = self._read(taught.up, before)
+        before, norm, states = self.norms[source.norm_1], self.norms[source.norm_2], self._flat(stream)
+        weight, bias = self._read(source.up, before)
         active = block.activation(F.linear(states, weight, bias))
-        force = active.square().mean(0) * taught.down.weight.float().square().sum(0)
+        force = active.square().mean(0) * _numbers(source.down.weight).square().sum(0)
         keep = force.topk(min(len(block.up.weight), len(weight))).indices
         block.up.weight[: len(keep)], block.up.bias[: len(keep)] = weight[keep], bias[keep]
         normal = self._last_normal if last else norm.normal @ self.basis
@@ -168,19 +169,22 @@ class _Start:
 
     def _head(self, target: tuple[nn.Linear, nn.Linear], source: tuple[nn.Linear, nn.Linear], rows: Any) -> None:
         """The units of the hidden map that move the outputs most, then a fit of the teacher's outputs."""
-        (hidden, out), (taught, taught_out) = target, source
-        features = _inputs_of(self.teacher, [taught_out], self.texts)[taught_out]
-        force = features.var(0) * taught_out.weight.float().square().sum(0)
-        keep = force.topk(min(len(hidden.weight), len(taught.weight))).indices
-        hidden.weight[: len(keep)] = taught.weight.float()[keep] @ self.basis
-        hidden.bias[: len(keep)] = taught.bias.float()[keep]
-        answers = taught_out(features.to(taught_out.weight.dtype)).float()[:, rows]
+        (hidden, out), (teacher_hidden, teacher_out) = target, source
+        features, readout = (
+            _inputs_of(self.teacher, [teacher_out], self.texts)[teacher_out],
+            _numbers(teacher_out.weight),
+        )
+        force = features.var(0) * readout.square().sum(0)
+        keep = force.topk(min(len(hidden.weight), len(force))).indices
+        hidden.weight[: len(keep)] = _numbers(teacher_hidden.weight)[keep] @ self.basis
+        hidden.bias[: len(keep)] = _numbers(teacher_hidden.bias)[keep]
+        answers = (features @ readout.T + _numbers(teacher_out.bias))[:, rows]
         _fit(out, _inputs_of(self.student, [out], self.texts)[out], answers)
 
     def _read(self, linear: nn.Linear, norm: _Norm) -> tuple[Tensor, Tensor]:
         """Weight and bias that read n_s as `linear` reads x = γ n + β."""
-        weight = linear.weight.float()
-        return (weight * norm.gain) @ self.basis, linear.bias.float() + weight @ norm.offset
+        weight = _numbers(linear.weight)
+        return (weight * norm.gain) @ self.basis, _numbers(linear.bias) + weight @ norm.offset
 
     def _attend(self, block: Block, states: Tensor, mask: Tensor) -> Tensor:
         q, k, v = (
@@ -201,11 +205,12 @@ def _inputs_of(
     sink: dict[Any, list[Tensor]] = {module: [] for module in modules}
 
     def keep(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        sink[module].append(args[0].float())
+        sink[module].append(_numbers(args[0]))
 
     hooks = [module.register_forward_pre_hook(keep) for module in modules]
+    device = next(encoder.parameters()).device
     for inputs in texts:
-        encoder(inputs)
+        encoder({name: each.to(device) for name, each in inputs.items()})
     for hook in hooks:
         hook.remove()
     if masks is None:
@@ -213,6 +218,11 @@ def _inputs_of(
     return {
         module: torch.cat([part[mask] for part, mask in zip(each, masks, strict=True)]) for module, each in sink.items()
     }
+
+
+def _numbers(tensor: Tensor) -> Tensor:
+    """Of a teacher of any dtype on any device."""
+    return tensor.float().cpu()
 
 
 def _basis(normals: Sequence[Tensor], width: int) -> Tensor:
@@ -258,9 +268,9 @@ def _fit(linear: nn.Linear, features: Tensor, target: Tensor) -> None:
 
 def _affine(normal: Tensor, target: Tensor) -> tuple[Tensor, Tensor, float]:
     """Gain and offset (d) of each coordinate by least squares, and the squares that are left. normal, target: (N, d)."""
-    centred, wanted = normal - normal.mean(0), target - target.mean(0)
-    gain = (centred * wanted).sum(0) / centred.square().sum(0)
-    return gain, target.mean(0) - gain * normal.mean(0), (wanted - gain * centred).square().sum().item()
+    centred, distance = normal - normal.mean(0), target - target.mean(0)
+    gain = (centred * distance).sum(0) / centred.square().sum(0)
+    return gain, target.mean(0) - gain * normal.mean(0), (distance - gain * centred).square().sum().item()
 
 
 def _normal(sums: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import nn
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head
 from mangakd.models.encoder import Encoder
+from mangakd.models.outline import weights_digest
 from mangakd.students import least_squares
 from mangakd.students.build import Student
 from mangakd.students.checks import check_start
@@ -93,7 +94,6 @@ def test_a_narrow_student_answers_as_its_teacher(kind: str, sizes: dict[str, Any
     fitted = Student(sizes=sizes, start="teacher").build(teacher, tokenizer(), HEAD, lambda: texts)
     assert all(module.training for module in fitted.modules())
     wanted = logits(teacher, texts)
-    print(kind, sizes["model_type"], explained(logits(fitted, texts), wanted), explained(logits(random, texts), wanted))
     assert explained(logits(fitted, texts), wanted) > 0.5 > explained(logits(random, texts), wanted)
 
 
@@ -107,8 +107,28 @@ def test_a_student_as_large_as_its_teacher_is_its_teacher(monkeypatch: pytest.Mo
     sizes = {**BERT, **{name: getattr(teacher.model.config, name) for name in BERT if name != "model_type"}}
     student = Student(sizes=sizes).build(teacher, tokenizer(), HEAD)
     share = start_from(teacher, student, batches(), slice(None))
-    print("share", share, explained(logits(student, batches()), logits(teacher, batches())))
     assert share > 0.99
+
+
+def test_a_teacher_in_bf16_is_fitted_in_fp32_and_stays_as_it_is() -> None:
+    teacher, texts = taught("bert"), batches()
+    teacher.model.to(torch.bfloat16)
+    before = weights_digest(teacher.model)
+    student = Student(sizes=BERT, start="teacher").build(teacher, tokenizer(), HEAD, lambda: texts)
+    assert explained(logits(student, texts), logits(teacher, texts).float()) > 0.5
+    assert {each.dtype for each in student.parameters()} == {torch.float32}
+    assert weights_digest(teacher.model) == before
+
+
+def test_a_head_larger_than_the_teachers_asks_nothing_of_its_random_keys() -> None:
+    """One head of 12 from heads of 8: four of its queries are 0, and their keys are random, so that they can learn."""
+    teacher, texts = taught("bert"), batches()
+    student = Student(sizes={**BERT, "num_attention_heads": 1}, start="teacher").build(
+        teacher, tokenizer(), HEAD, lambda: texts
+    )
+    own = student.model.base_model.encoder.layer[0].attention.self
+    assert not own.query.weight[8:].any() and own.query.weight[:8].all() and own.key.weight.all()
+    assert explained(logits(student, texts), logits(teacher, texts)) > 0.3
 
 
 def test_padding_and_what_stands_in_it_change_nothing() -> None:

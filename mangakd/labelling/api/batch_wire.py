@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mangakd.labelling.api.client_errors import call_error
-from mangakd.labelling.api.wire import Plain, Wire
+from mangakd.labelling.api.client_wire import ClientWire
+from mangakd.labelling.api.wire import Plain
 
 KEY = "mangakd_batch"  # of the metadata of OpenAI's batches
 WINDOW = 3600.0  # seconds: clocks of provider and this machine differ by less
@@ -46,10 +47,8 @@ class BatchWire(ABC):
     rows: int
     bytes: int
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-        wire.prepare()
-        self._client: Any = wire._client  # type: ignore[attr-defined]
+    def __init__(self, wire: ClientWire) -> None:
+        self._client = wire.client
 
     @abstractmethod
     async def create(self, name: str, requests: Sequence[tuple[str, Plain]]) -> str:

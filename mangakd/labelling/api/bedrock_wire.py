@@ -12,7 +12,6 @@ from typing import Any
 from mangakd.core.errors import UserError
 from mangakd.labelling.api.client_errors import LENGTH, installed
 from mangakd.labelling.api.limits import retry_after
-from mangakd.labelling.api.openai_wire import whole
 from mangakd.labelling.api.wire import (
     CallError,
     Plain,
@@ -23,6 +22,7 @@ from mangakd.labelling.api.wire import (
     connection_error,
     plain_address,
     status_error,
+    whole,
 )
 from mangakd.labelling.provider import Answer, Reason, Request
 from mangakd.models.sampling import Sampling
@@ -154,6 +154,8 @@ def _call_error(error: Exception) -> CallError:
 def _usage(usage: Any) -> Usage:
     if not isinstance(usage, Mapping):
         return Usage(None, None)
-    prompt, read = whole(usage.get("inputTokens")), whole(usage.get("cacheReadInputTokens")) or 0
-    made = whole(usage.get("cacheWriteInputTokens")) or 0
-    return Usage(None if prompt is None else prompt + read + made, whole(usage.get("outputTokens")), read)
+    prompt, cache_reads = whole(usage.get("inputTokens")), whole(usage.get("cacheReadInputTokens")) or 0
+    cache_writes = whole(usage.get("cacheWriteInputTokens")) or 0
+    return Usage(
+        None if prompt is None else prompt + cache_reads + cache_writes, whole(usage.get("outputTokens")), cache_reads
+    )

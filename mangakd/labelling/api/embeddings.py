@@ -15,9 +15,9 @@ import numpy as np
 
 from mangakd.core.errors import UserError
 from mangakd.labelling.api.client_errors import call_error
-from mangakd.labelling.api.openai_wire import OpenAIWire, whole
+from mangakd.labelling.api.openai_wire import OpenAIWire
 from mangakd.labelling.api.provider import Api, api_of
-from mangakd.labelling.api.wire import Plain, Reading, Reply, Usage
+from mangakd.labelling.api.wire import Plain, Reading, Reply, Usage, whole
 from mangakd.labelling.provider import Answer, Request
 from mangakd.labelling.totals import manifest_entry
 from mangakd.models.sampling import Sampling
@@ -39,7 +39,7 @@ class EmbeddingsWire(OpenAIWire):
     async def send(self, key: str, body: Plain) -> Reply:
         rest = {name: value for name, value in body.items() if name not in ("model", "input")}
         try:
-            reply = await self._client.embeddings.with_raw_response.create(
+            reply = await self.client.embeddings.with_raw_response.create(
                 model=body["model"], input=body["input"], extra_body=rest, extra_headers={"Idempotency-Key": key}
             )
         except Exception as error:

@@ -1,48 +1,38 @@
 """OpenAI's chat completions, through the official client: OpenAI itself, vLLM, llama.cpp, TGI and whatever speaks like them."""
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from mangakd.core.errors import UserError
-from mangakd.labelling.api.client_errors import call_error, installed
-from mangakd.labelling.api.wire import Plain, Reading, Reply, Usage, Wire, key_from, plain_address
+from mangakd.labelling.api.client_errors import call_error
+from mangakd.labelling.api.client_wire import ClientWire
+from mangakd.labelling.api.wire import Plain, Reading, Reply, Usage, whole
 from mangakd.labelling.provider import Answer, Reason, Request
 from mangakd.models.sampling import Sampling
 
-OFFICIAL = "https://api.openai.com/v1"
 ENDED = ("stop", "eos_token", "stop_sequence", "tool_calls", "function_call")  # TGI has words of its own
 REFUSED = ("content_filter",)
 TOKENS_KEYS = ("max_tokens", "max_completion_tokens")
 
 
 @dataclass(kw_only=True)
-class OpenAIWire(Wire):
+class OpenAIWire(ClientWire):
     """tokens_key: the parameter that limits an answer; None for OpenAI's new name at OpenAI, and the old one elsewhere.
 
-    top_logprobs: of requests with choices. send_seed: where texts are drawn. omit: parameters that the model refuses, such as
-    temperature. extra: further parameters. Raises UserError for what is no option.
+    top_logprobs: of requests with choices. send_seed: where texts are drawn. Raises UserError for what is no option.
     """
 
-    name = "openai"
-    model: str
-    base_url: str | None = None
+    name, client_class = "openai", "AsyncOpenAI"
+    official, address_variable = "https://api.openai.com/v1", "OPENAI_BASE_URL"
     key_variable: str = "OPENAI_API_KEY"
-    timeout: float = 600.0
     tokens_key: str | None = None
     top_logprobs: int = 20
     send_seed: bool = True
-    stop: Sequence[str] = ()
-    omit: Sequence[str] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.address = plain_address(
-            self.base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL, "provider.base_url"
-        )
-        self._tokens_key = self.tokens_key or TOKENS_KEYS[self.address == OFFICIAL]
+        super().__post_init__()
+        self._tokens_key = self.tokens_key or TOKENS_KEYS[self.address == self.official]
         if self._tokens_key not in TOKENS_KEYS:
             raise UserError(f"provider.tokens_key={self.tokens_key} must be {' or '.join(TOKENS_KEYS)}.")
         if self.extra.get("stream") or self.extra.get("n", 1) != 1:
@@ -72,7 +62,7 @@ class OpenAIWire(Wire):
 
     async def send(self, key: str, body: Plain) -> Reply:
         try:  # the body goes as extra_body: the client would walk through its messages once more, a seventh of its time
-            reply = await self._client.chat.completions.with_raw_response.create(
+            reply = await self.client.chat.completions.with_raw_response.create(
                 model=self.model, messages=[], extra_body=body, extra_headers={"Idempotency-Key": key}
             )
         except Exception as error:
@@ -96,35 +86,6 @@ class OpenAIWire(Wire):
         )
         return Reading(answer, finish, usage)
 
-    def prepare(self) -> None:
-        _ = self._client
-
-    async def close(self) -> None:
-        if "_client" in vars(self):
-            await self._client.close()
-            del self._client
-
-    @cached_property
-    def _client(self) -> Any:
-        return installed("openai").AsyncOpenAI(
-            api_key=self._key or "none", base_url=self.address, max_retries=0, timeout=self.timeout
-        )
-
-    @property
-    def _key(self) -> str:
-        return key_from(self.key_variable, needed=self.address == OFFICIAL)
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        return tuple(filter(None, [self._key]))
-
-    @property
-    def cure(self) -> str:
-        return (
-            f"Check the key in the environment variable {self.key_variable}, provider.model={self.model} and "
-            f"provider.base_url={self.address}."
-        )
-
 
 def _usage(usage: Any) -> Usage:
     if not isinstance(usage, Mapping):
@@ -132,11 +93,6 @@ def _usage(usage: Any) -> Usage:
     details = usage.get("prompt_tokens_details")
     cached = whole(details.get("cached_tokens")) if isinstance(details, Mapping) else None
     return Usage(whole(usage.get("prompt_tokens")), whole(usage.get("completion_tokens")), cached or 0)
-
-
-def whole(value: Any) -> int | None:
-    """A count from JSON, or None for what is none."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _logprobs(content: Any) -> tuple[Mapping[str, float], ...]:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from mangakd.core.errors import UserError
 from mangakd.labelling.api.batch_dispatch import BatchDispatch, Say
 from mangakd.labelling.api.batch_wire import AnthropicBatches, BatchWire, OpenAIBatches
+from mangakd.labelling.api.client_wire import ClientWire
 from mangakd.labelling.api.dispatch import Budget, Dispatch, Show
 from mangakd.labelling.api.prices import Price, tokens_of
 from mangakd.labelling.api.wire import Plain, Wire
@@ -172,7 +173,7 @@ class Api(Provider):
 def batches_of(wire: Wire) -> BatchWire:
     """Raises UserError for a provider without a batch API."""
     kinds: dict[str, type[BatchWire]] = {"openai": OpenAIBatches, "anthropic": AnthropicBatches}
-    if wire.name not in kinds:
+    if not isinstance(wire, ClientWire):
         raise UserError(f"provider={wire.name} has no batches here: leave batch=true out, or use {' or '.join(kinds)}.")
     return kinds[wire.name](wire)
 

@@ -108,6 +108,11 @@ class Wire(ABC):
         return text
 
 
+def whole(value: Any) -> int | None:
+    """A count from JSON, or None for what is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def key_from(variable: str, needed: bool) -> str:
     """The key of an API from the environment. Raises UserError where there is none, or where `variable` is no name."""
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):  # it may be a key: do not repeat it

@@ -115,14 +115,14 @@ def _fill(
     if near is not None and near.keep:
         files[SIGNATURES] = _write(folder / SIGNATURES, near.signatures().content())
     files[CARD] = _write(folder / CARD, card(content).encode())
-    made: dict[str, Any] = {
+    origin: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "mangakd": __version__,
         "python": platform.python_version(),
     }
     digests = parts_of_all({digest: folder / name for name, digest in files.items()})
-    made |= {"versions": versions(), "code": code_version()}
-    manifest = {**content, "files": files, "digests": digests, "made": made}
+    origin |= {"versions": versions(), "code": code_version()}
+    manifest = {**content, "files": files, "digests": digests, "made": origin}
     _write(folder / MANIFEST, (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
 
 

@@ -158,11 +158,11 @@ def layout_of(
     if layout is None and texts and task is None:
         layout = _texts()
     if layout is None:
-        wanted = [
+        needs = [
             " and ".join(needs) for make in LAYOUTS.values() if _chosen(each := make(), task) for needs in each.needs
         ]
         raise UserError(
-            f"{origin} has the columns {', '.join(table.names)}, and no task reads them: {'; or '.join(wanted)} are needed. Name "
+            f"{origin} has the columns {', '.join(table.names)}, and no task reads them: {'; or '.join(needs)} are needed. Name "
             "the columns by data.columns.prompt=question and the like, or give the columns to check: texts=[…]."
         )
     if several:

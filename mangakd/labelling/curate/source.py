@@ -73,8 +73,8 @@ class Source:
         if i in self._problems:
             return Record(number, self._raw(i), problem=self._problems[i])
         row = self._rows.take([self._places[i]])
-        answers = [text for name in self.layout.answers for text in self._answers(row, name)]
-        prompts = [text for name in self.layout.prompts for text in self._prompts(row, name)]
+        answers = [text for name in self.layout.answers for text in self._texts(row, name, answers=True)]
+        prompts = [text for name in self.layout.prompts for text in self._texts(row, name, answers=False)]
         return Record(
             number, self._plain(i, row), "\n".join(prompts), "\n".join(answers), self._rest(row), self._problem(row)
         )
@@ -110,9 +110,9 @@ class Source:
                     yield i, self._local(error)
 
     def _rest(self, row: Rows) -> str:
-        shown = {*self.layout.prompts, *self.layout.answers}
+        texts = {*self.layout.prompts, *self.layout.answers}
         return repr(
-            [v[0] for name, v in row.columns.items() if name not in shown and self.kinds[name] not in ("name", "group")]
+            [v[0] for name, v in row.columns.items() if name not in texts and self.kinds[name] not in ("name", "group")]
         )
 
     def _local(self, error: UserError) -> str:
@@ -141,25 +141,17 @@ class Source:
         conversation = self._cells[CONVERSATION][i] if CONVERSATION in self._cells else None
         return (self._companions[self._places[i]], *([f"{CONVERSATION}\0{conversation}"] if conversation else []))
 
-    def _prompts(self, row: Rows, name: str) -> Sequence[str]:
+    def _texts(self, row: Rows, name: str, answers: bool) -> Sequence[str]:
+        """Of a column of answers, or of prompts; messages hold both, and system messages are neither."""
         if name not in row:
             return ()
         value = row[name][0]
         if self.kinds[name] != "messages":
-            return _texts(value)
-        answer = _last_answer(value)
-        return [
-            text for place, (role, text) in enumerate(value) if role not in ("system", "developer") and place != answer
-        ]
-
-    def _answers(self, row: Rows, name: str) -> Sequence[str]:
-        if name not in row:
-            return ()
-        value = row[name][0]
-        if self.kinds[name] != "messages":
-            return _texts(value)
-        answer = _last_answer(value)
-        return [] if answer is None else [value[answer][1]]
+            return [value] if isinstance(value, str) else [text for text in value if isinstance(text, str)]
+        answer = next((i for i in reversed(range(len(value))) if value[i][0] == "assistant"), None)
+        if answers:
+            return [] if answer is None else [value[answer][1]]
+        return [text for i, (role, text) in enumerate(value) if role not in ("system", "developer") and i != answer]
 
 
 def _columns(table: Table, layout: Layout, names: Mapping[str, str | int]) -> dict[str, Column]:
@@ -179,14 +171,6 @@ def _columns(table: Table, layout: Layout, names: Mapping[str, str | int]) -> di
 def _part(table: Table, cells: Mapping[str, list[Any]], places: Sequence[int]) -> Table:
     numbers = [table.numbers[i] for i in places]
     return replace(table, column=lambda name: [cells[name][i] for i in places], numbers=numbers)
-
-
-def _texts(value: Any) -> Sequence[str]:
-    return [value] if isinstance(value, str) else [text for text in value if isinstance(text, str)]
-
-
-def _last_answer(messages: Sequence[tuple[str, str]]) -> int | None:
-    return next((i for i in range(len(messages) - 1, -1, -1) if messages[i][0] == "assistant"), None)
 
 
 def _listed(value: Any, kind: ColumnKind) -> Any:

@@ -49,13 +49,13 @@ def _masses(
     """(place of a choice, probability) of the tokens that decide for one. before: what was written before these steps."""
     if not steps:
         return
-    written = _written(steps[0], text, before)
+    token_of_text = _token_of(steps[0], text, before)
     for token, own in steps[0].items():
         begun = before + token if before else token.lstrip(_BEFORE)
         places = _places(choices, begun)
         if len(places) == 1:
             yield places[0], math.exp(logprob + own)
-        elif places and token == written:
+        elif places and token == token_of_text:
             yield from _masses(choices, steps[1:], text, begun, logprob + own)
 
 
@@ -71,7 +71,7 @@ def _places(choices: Sequence[str], begun: str) -> list[int]:
     return [i for i, choice in enumerate(choices) if choice.startswith(begun)]
 
 
-def _written(step: Step, text: str, before: str) -> str | None:
+def _token_of(step: Step, text: str, before: str) -> str | None:
     """The token that the answer goes on with: the longest that fits, and of blanks alone the likeliest."""
     fitting = [token for token in step if text.startswith(before + token if before else token.lstrip(_BEFORE))]
     return max(fitting, key=lambda token: (len(token.strip(_BEFORE)), step[token]), default=None)

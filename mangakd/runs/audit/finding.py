@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+SHOWN = 5  # lines in a message
+
 
 class State(StrEnum):
     """note: said and not verified, such as the date of a run."""
@@ -53,3 +55,10 @@ def group(name: str, parts: Sequence[Finding], words: str = "") -> Finding:
     )
     state = State.VERIFIED if parts and not wrong else State.NOTE
     return Finding(name, state, "; ".join(filter(None, (words, count))), wrong)
+
+
+def lines(numbers: Sequence[int]) -> str:
+    """Of a file: the first SHOWN, and how many more."""
+    first = ", ".join(map(str, numbers[:SHOWN]))
+    more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
+    return f"line{'s' if len(numbers) > 1 else ''} {first}{more}"

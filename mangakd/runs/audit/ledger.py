@@ -7,12 +7,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from mangakd.runs.audit.finding import Finding, State
+from mangakd.runs.audit.finding import Finding, State, lines
 from mangakd.runs.audit.look import Look
 from mangakd.runs.origins import BY
 
 Content = Mapping[str, Any]
-SHOWN = 5  # rows in a message
 END_OF_THOUGHT = "</think>"
 TOTALS = {
     "requests": "SELECT count(*) FROM requests",
@@ -66,9 +65,7 @@ def _answers(file: Path, texts: set[str]) -> Iterator[Finding]:
                 if row["answer"].strip() not in texts:
                     numbers.append(number)
     if numbers:
-        shown = f"{', '.join(map(str, numbers[:SHOWN]))}{'' if len(numbers) <= SHOWN else f' and {len(numbers) - SHOWN} more'}"
-        words = f"line{'s' if len(numbers) > 1 else ''} {shown}: the ledger has no such answer"
-        yield Finding("answers of the ledger", State.CHANGED, words)
+        yield Finding("answers of the ledger", State.CHANGED, f"{lines(numbers)}: the ledger has no such answer")
     elif rows:
         yield Finding("answers of the ledger", State.VERIFIED, f"the answers of all {rows} rows are replies in it")
 

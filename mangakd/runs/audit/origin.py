@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from mangakd.core.errors import UserError
-from mangakd.runs.audit.finding import Finding, State
+from mangakd.runs.audit.finding import Finding, State, lines
 from mangakd.runs.audit.ledger import audit_ledger
 from mangakd.runs.audit.look import Look
 from mangakd.runs.origins import BY, CURATED, DIGESTS, label_file, read_object, writer_of, writers_of
 from mangakd.runs.settings import flat
 
 Content = Mapping[str, Any]
-SHOWN = 5  # rows in a message
 
 
 def audit_file(file: Path, look: Look) -> Finding:
@@ -75,7 +74,7 @@ def _rows(file: Path, content: Content | None) -> Iterator[Finding]:
             if by.get(name) != value:
                 wrong.setdefault(f"{name} {by.get(name)}, not {value}", []).append(number)
     if wrong:
-        words = "; ".join(f"{_lines(numbers)}: {what}" for what, numbers in wrong.items())
+        words = "; ".join(f"{lines(numbers)}: {what}" for what, numbers in wrong.items())
         yield Finding(f"{BY} of the rows", State.CHANGED, words)
     else:
         yield Finding(
@@ -127,9 +126,3 @@ def _named(values: Content) -> str:
     return ", ".join(
         f"{key} {' '.join(str(value).split())}" for key, value in values.items() if value not in (None, "", {}, [])
     )
-
-
-def _lines(numbers: list[int]) -> str:
-    shown = ", ".join(map(str, numbers[:SHOWN]))
-    more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
-    return f"line{'s' if len(numbers) > 1 else ''} {shown}{more}"

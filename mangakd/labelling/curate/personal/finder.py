@@ -43,11 +43,11 @@ class Finder:
         if not re.search(r"[\d@:.]", unicodedata.normalize("NFKC", text)):
             return []
         copy = ascii_copy(text)
-        found = sorted(
+        matches = sorted(
             self._scored(text, copy), key=lambda each: (-each[0], each[1].start - each[1].end, each[1].start)
         )
         chosen: list[Match] = []
-        for _, match in found:
+        for _, match in matches:
             if all(match.end <= other.start or match.start >= other.end for other in chosen):
                 chosen.append(match)
         return sorted(chosen, key=lambda match: match.start)
