@@ -1,4 +1,4 @@
-"""One row for each way a teacher can answer. test_teachers.py runs every row for every promise of a TeacherProvider.
+"""One row for each way a teacher can answer. test_teachers*.py run every row for every promise of a TeacherProvider.
 
 A new teacher kind needs a row here: its options, the provider they make, what it gives, and which members with which weights
 it stands for. What it must answer is then computed from the members' own logits in float64 numpy.

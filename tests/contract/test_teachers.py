@@ -1,43 +1,30 @@
-"""The teacher contract: every row of teachers_table.py is run for every promise of mangakd/teachers/base.py."""
+"""The teacher contract, what a teacher answers: every row of teachers_table.py for every promise of mangakd/teachers/base.py."""
 
-import copy
-import gc
 import importlib
 import inspect
 import pkgutil
-import weakref
 from pathlib import Path
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from contract.teachers_case import CPU, Case, divergence
 from contract.teachers_table import ELSEWHERE, ROWS, Row
-from contract.tiny_models import HEAD, LABELS, SEVERAL, Teachers, config, context, encoder
-from torch import nn
 
 import mangakd.teachers
-from mangakd.core.errors import UserError
-from mangakd.core.outputs import Batch, Outputs
+from mangakd.core.outputs import Outputs
 from mangakd.core.requires import Need
 from mangakd.core.spec import Head
 from mangakd.data.encoded import EncodedSplit
 from mangakd.data.loader import TrainLoader
 from mangakd.data.steps import RowSteps
-from mangakd.losses.loss_set import LossSet
 from mangakd.losses.output import OutputLoss
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.calibrated import calibrated
-from mangakd.teachers.ensemble import EnsembleTeacher
-from mangakd.teachers.local import LocalTeacher
-from mangakd.teachers.options import Member, TeacherContext, TeacherOptions
-from mangakd.training.optim import Optim
-from mangakd.training.run_module import RunModule, Step
-from mangakd.training.validation import Validation
+from mangakd.teachers.options import TeacherOptions
 
 CONF = Path(__file__).parents[2] / "conf" / "teacher"
-CPU = torch.device("cpu")
 each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
 each_temperature = pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
 
@@ -49,34 +36,6 @@ def classes(base: type) -> set[type]:
     ]
     found = {cls for module in modules for cls in vars(module).values() if inspect.isclass(cls)}
     return {cls for cls in found if issubclass(cls, base) and not inspect.isabstract(cls)}
-
-
-class Case:
-    """A row's provider, prepared, over tiny data. members: fresh copies of the models behind it."""
-
-    def __init__(self, row: Row, cache: Path) -> None:
-        self.row = row
-        self.load = Teachers(row.head)
-        self.context = context(cache, self.load)
-        self.options = row.options()
-        self.provider = calibrated(self.options, self.context).prepare(CPU, Need(answer=True))
-
-    @property
-    def data(self) -> EncodedSplit:
-        return self.context.splits["train"]
-
-    def batch(self, rows: list[int]) -> Batch:
-        return self.data.collate(rows)
-
-    def members(self, batch: Batch) -> np.ndarray:
-        """(M, B, C) float64 in the data's label order, straight from Hugging Face models."""
-        found = []
-        for member in self.options.models:
-            made = Teachers(self.row.head)(member)
-            with torch.no_grad():
-                logits = made.model(**batch["teacher"]).logits.double().numpy()
-            found.append(logits[:, [made.spec.head.names.index(name) for name in self.row.head.names]])
-        return np.stack(found)
 
 
 @pytest.fixture(params=ROWS, ids=lambda row: row.id)
@@ -172,10 +131,6 @@ def test_probabilities_equal_numpy_in_float64(row: Row, temperature: float, tmp_
     torch.testing.assert_close(at_one[0], at_one[1], rtol=1e-5, atol=1e-5)
 
 
-def divergence(head: Head) -> str:
-    return "mse" if head.kind == "score" else "forward_kl"
-
-
 def losses_by_key(provider: TeacherProvider, data: EncodedSplit, head: Head, size: int, seed: int, t: float) -> dict:
     """OutputLoss of every single row against logits that depend on the row alone, under one order of batches."""
     spec = provider.spec
@@ -218,94 +173,3 @@ def test_a_fingerprint_is_of_content(case: Case, tmp_path: Path) -> None:
     if hasattr(other, "paths"):
         other.paths = None
     assert calibrated(other, case.context).fingerprint != case.provider.fingerprint
-
-
-# --- it is no part of the student's module ----------------------------------------------------------------------------
-
-
-def test_it_is_no_part_of_the_module_that_holds_it(case: Case) -> None:
-    student = encoder(config("bert", layers=2), head=case.row.head)
-    losses = LossSet({"output": OutputLoss(divergence=divergence(case.row.head))})
-    losses.bind(student.spec, case.provider.spec)
-    module = RunModule(student, losses, case.provider, Optim(), Mock(Validation), Step(1, 8))
-    assert not isinstance(case.provider, nn.Module)
-    held = {id(p) for made in case.load.loaded for p in made.parameters()}
-    assert not held & {id(p) for p in module.parameters()}
-    assert set(module.state_dict()) == {f"student.{name}" for name in student.state_dict()}
-    assert all(name.split(".")[0] == "student" or name.startswith("losses") for name, _ in module.named_parameters())
-    assert copy.deepcopy(case.provider) is case.provider
-    assert copy.deepcopy(module).teacher is case.provider
-    module.train()
-    case.provider(case.batch([0]))  # training mode of the module does not reach the teacher
-
-
-@pytest.mark.parametrize("row", [row for row in ROWS if not row.live], ids=lambda row: row.id)
-def test_eval_and_frozen_are_asserted_at_every_call(row: Row, tmp_path: Path) -> None:
-    case = Case(row, tmp_path)
-    batch = case.batch([0, 1])
-    case.provider(batch)
-    taught = case.load.loaded[-1]
-    dropout = next(m for m in taught.modules() if isinstance(m, nn.Dropout))
-    dropout.train()
-    with pytest.raises(RuntimeError, match="switched to training mode"):
-        case.provider(batch)
-    dropout.eval()
-    parameter = next(taught.parameters()).requires_grad_(True)
-    with pytest.raises(RuntimeError, match="require gradients"):
-        case.provider(batch)
-    parameter.requires_grad_(False)
-    case.provider(batch)
-
-
-@pytest.mark.parametrize("row", [row for row in ROWS if row.live], ids=lambda row: row.id)
-def test_a_stored_teacher_lets_the_models_go(row: Row, tmp_path: Path) -> None:
-    load = Teachers(row.head)
-    found = context(tmp_path, load)
-    provider = row.options().provider(found)
-    models = [weakref.ref(made) for made in load.loaded]
-    assert len(models) == len(row.seeds)
-    load.loaded.clear()
-    gc.collect()
-    assert not any(model() for model in models)
-    assert provider(found.splits["train"].collate([0])).logits.shape == (1, row.head.outputs)
-
-
-# --- labels and members that do not fit ------------------------------------------------------------------------------
-
-
-def test_labels_are_aligned_by_name_and_other_labels_refused() -> None:
-    made = Teachers()(Member("bert", 1))
-    assert made.spec.head.names == LABELS[::-1]
-    batch = {"teacher": {"input_ids": torch.tensor([[2, 9, 3]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}}
-    raw = made(batch["teacher"]).logits
-    torch.testing.assert_close(LocalTeacher(made, HEAD)(batch).logits, raw.flip(-1), rtol=0, atol=0)
-    with pytest.raises(UserError, match=r"only the teacher has track, only the data has other.*teacher\.labels"):
-        LocalTeacher(made, Head.of_labels((*LABELS[:4], "other")))
-    with pytest.raises(UserError, match="5 against 4"):
-        LocalTeacher(made, Head.of_labels(LABELS[:4]))
-
-
-def test_members_that_differ_are_refused(tmp_path: Path) -> None:
-    load = Teachers()
-    other = Teachers(SEVERAL)
-    found = context(tmp_path, load)
-    mixed = TeacherContext(
-        HEAD, lambda member: (other if member.seed else load)(member), found.splits, tmp_path, CPU, 8, found.progress
-    )
-    options = ROWS[2].options()
-    with pytest.raises(
-        UserError, match=r"fine-tuned for multi_label_class.*, any number of them; the task needs single_label_class"
-    ):
-        options.provider(mixed)
-    one, two = LocalTeacher(load(Member("bert", 0)), HEAD), LocalTeacher(other(Member("bert", 2)), SEVERAL)
-    with pytest.raises(UserError, match=r"differ in head: bert 0 has 5 labels .*; bert 2 has 5 labels .*any number"):
-        EnsembleTeacher([one, two])
-
-
-@pytest.mark.parametrize("weights", [[1, 2], [1, -1, 1], [0, 0, 0]], ids=str)
-@pytest.mark.parametrize("id", ["ensemble, probabilities", "cached, ensemble"])
-def test_weights_that_do_not_fit_are_refused(id: str, weights: list[float], tmp_path: Path) -> None:
-    options = next(row for row in ROWS if row.id == id).options()
-    options.weights = weights  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match=r"teacher\.weights=.*3 numbers ≥ 0"):
-        options.provider(context(tmp_path, Teachers()))

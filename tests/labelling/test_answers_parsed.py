@@ -51,6 +51,13 @@ def test_letters_go_on_in_lower_case() -> None:
     assert many.choices[25:28] == ("Z", "a", "b") and many.read("b") == "label 27" and many.read("B") == "label 1"
 
 
+def test_the_last_alphabet_of_one_case_and_the_last_of_two() -> None:
+    """26 labels: no two letters differ in case alone. 27: `a` is one of them. 52 have a letter each."""
+    each = [LabelNames({f"label {i}": "" for i in range(count)}, letters=True) for count in (26, 27, 52)]
+    assert [names.read("a") for names in each] == ["label 0", "label 26", "label 26"]
+    assert each[2].choices[-1] == "z" and each[2].read("z") == "label 51"
+
+
 def test_names_come_from_a_list_a_mapping_or_a_labelled_file(tmp_path: Path) -> None:
     file = tmp_path / "train.csv"
     file.write_text("text,intent\nx,buy\ny,ask\nz,buy\n")

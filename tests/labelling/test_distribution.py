@@ -48,6 +48,39 @@ def test_a_shared_token_that_was_not_written_is_missing() -> None:
     assert result.missing == pytest.approx(0.4)
 
 
+def test_the_next_token_says_nothing_of_a_token_that_was_not_written() -> None:
+    """` status` follows `refund`, which was written, and not `order`."""
+    steps = [step(refund=0.6, order=0.4), {"_status": log(0.9), " status": log(0.1)}]
+    result = distribution(("order_status", "order_cancel", "refund"), steps, "refund")
+    assert result is not None and close(result.probabilities, [0.0, 0.0, 1.0])
+    assert result.missing == pytest.approx(0.4)
+
+
+def test_the_longest_token_that_fits_was_written() -> None:
+    """`order`, not the likelier `ord`: 0.3 · 0.9 and 0.3 · 0.1 of 0.3 + 0.2; the 0.5 of `ord` is missing."""
+    steps = [step(ord=0.5, order=0.3, refund=0.2), {"_status": log(0.9), "_cancel": log(0.1)}]
+    result = distribution(("order_status", "order_cancel", "refund"), steps, "order_status")
+    assert result is not None and close(result.probabilities, [0.54, 0.06, 0.4])
+    assert result.missing == pytest.approx(0.5)
+
+
+def test_of_blanks_alone_the_likeliest_was_written() -> None:
+    result = distribution(ABC, [{" ": log(0.7), "  ": log(0.2), "B": log(0.1)}, step(A=0.5, C=0.5)], " A")
+    assert result is not None and close(result.probabilities, [0.35 / 0.8, 0.1 / 0.8, 0.35 / 0.8])
+
+
+def test_the_longest_choice_that_a_token_holds_is_meant() -> None:
+    result = distribution(("refund", "refund now"), [{"refund now.": log(0.75), "refund!": log(0.25)}], "refund now.")
+    assert result is not None and close(result.probabilities, [0.25, 0.75])
+
+
+def test_a_first_step_of_all_choices_is_shared_by_the_next() -> None:
+    """`1` may go on as `12`: 0.6 · 0.5 each, and 0.4 of `12` itself."""
+    steps = [step(**{"1": 0.6, "12": 0.4}), {"<|im_end|>": log(0.5), "2": log(0.5)}]
+    result = distribution(("1", "12"), steps, "1")
+    assert result is not None and close(result.probabilities, [0.3, 0.7])
+
+
 def test_a_number_may_begin_another_number() -> None:
     """`1` was written; then its end (0.7) or a 2 (0.3)."""
     result = distribution(

@@ -142,6 +142,17 @@ def test_the_expected_score_by_hand(tmp_path: Path) -> None:
     assert rows[1]["scores"] == [3.0] and [row["reason"] for row in unusable] == ["no log-probabilities of the scale"]
 
 
+def test_the_expected_score_of_a_scale_from_1_and_none_after_a_thought(tmp_path: Path) -> None:
+    """0.25 · 1 + 0.75 · 3 = 2.5."""
+    logprobs = ({"1": math.log(0.25), "3": math.log(0.75)},)
+    said = [Answer("3", "ended", 1, logprobs=logprobs), Answer("3", "ended", 9, thought="3", logprobs=logprobs), "3"]
+    form = Scores(prompt=Template.of("scores"), least=1, most=3, expected=True)
+    rows, unusable = labelled(tmp_path, form, PAIRS, Prepared(said))
+    assert [row["scores"] for row in rows] == [[pytest.approx(2.5)]]
+    reasons = ["a thought before the score", "no log-probabilities of the scale"]
+    assert [row["reason"] for row in unusable] == reasons
+
+
 @pytest.mark.parametrize(
     ("form", "rows", "words"),
     [
