@@ -20,7 +20,7 @@ def start_logging(folder: Path | None) -> None:
         handlers.append(logging.FileHandler(folder / "logs" / "run.log"))
     level = logging.INFO if folder is not None or ranks.is_first() else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", handlers=handlers, force=True)
-    for name in ("lightning", "lightning.pytorch", "httpx"):
+    for name in ("lightning", "lightning.pytorch", "httpx", "httpx2"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message="Experiment logs directory")  # run.log is in it
     warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")  # a deprecation inside lightning

@@ -123,6 +123,7 @@ class Student:
         student = load.encoder(model, head, f"student {model.config.model_type}", tokenizer)
         if self.fits and teacher is not None:
             rows = _head_rows(teacher.spec.head, student.spec.head)
+            log.info("student.start=teacher: the student's weights are fitted, which takes a minute or more of a core.")
             share = start_from(teacher, student, texts(), rows)
             log.info("the student starts from the teacher: it explains %.0f %% of its last hidden states.", 100 * share)
         # from_pretrained answers in eval mode and Lightning leaves it so.

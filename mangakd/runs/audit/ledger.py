@@ -41,7 +41,9 @@ def audit_ledger(entry: Content, look: Look, file: Path | None) -> Finding:
     lost = [
         f"{total} {now[total]:g}, {entry[total]:g} recorded" for total in GROWS if _less(now[total], entry.get(total))
     ]
-    words = ", ".join(f"{total} {now[total]:g}" for total in ("requests", "answers", "refused", "failed", "cost"))
+    cost = "unknown" if entry.get("cost") is None else f"{now['cost']:g}"
+    counts = [f"{total} {now[total]:g}" for total in ("requests", "answers", "refused", "failed")]
+    words = ", ".join([*counts, f"cost {cost}"])
     state = State.CHANGED if lost else State.VERIFIED
     parts = () if file is None else tuple(_answers(file, texts))
     return Finding(name, state, "; ".join([words, *lost]), parts)

@@ -45,6 +45,8 @@ def origin(file: Path | None, record: Content, look: Look) -> Iterator[Finding]:
         yield from _rows(file, here or recorded)
     if content := here or recorded:
         yield from _label(content, look.at(look.folder if file is None else file.parent, content.get(DIGESTS)), file)
+    elif file is not None and file.with_name(CURATED).is_file():
+        return  # curated.json names the file that label wrote, and audit_curated goes on from there
     elif record.get(BY) or (file is not None and writers_of(file)):
         yield Finding(
             "label", State.UNRECORDED, f"{file}.label.json, which names prompts, template and ledger, is not there"
