@@ -58,7 +58,11 @@ def test_the_nearest_earlier_row_decides_and_the_threshold_itself_is_a_copy() ->
     near.threshold = 0.5
     assert near.reason(record(3, other)) == "1.00 of row 2"
     equal = NearDuplicates(threshold=1.0)
-    assert [equal.reason(record(i, text)) for i, text in enumerate((TEXT, other, TEXT), 1)] == [None, None, "1.00 of row 1"]
+    assert [equal.reason(record(i, text)) for i, text in enumerate((TEXT, other, TEXT), 1)] == [
+        None,
+        None,
+        "1.00 of row 1",
+    ]
 
 
 def test_equal_texts_under_other_labels_are_no_copies() -> None:
@@ -87,7 +91,9 @@ def test_rows_of_an_earlier_folder_count(tmp_path: Path) -> None:
     assert april.reason(record(1, TEXT + "!")) == f"1.00 of row 1 of {tmp_path / 'march'}"
     assert april.reason(record(2, " ".join(reversed(WORDS)))) is None
     assert april.signatures().rows == ["row 2"], "march's own rows are march's"
-    assert np.array_equal(april.signatures().values, kept(tmp_path / "own", " ".join(reversed(WORDS))).signatures().values)
+    assert np.array_equal(
+        april.signatures().values, kept(tmp_path / "own", " ".join(reversed(WORDS))).signatures().values
+    )
 
 
 def test_the_file_of_signatures_has_equal_bytes(tmp_path: Path) -> None:
