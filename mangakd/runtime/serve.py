@@ -16,6 +16,8 @@ LANGUAGE = (
     ("--max-tokens", int, 1, 512, "that an answer may have, and has if the request names no number"),
 )
 ENCODERS = ("--max-batch",)  # what language models do not read
+PATIENCE = 30.0  # seconds; longer than a full queue should take
+GRACE = 10  # seconds after --linger and --patience in which connections end
 QUEUE, QUEUE_OF_LANGUAGE = 256, 32  # an answer of a language model takes seconds
 
 
@@ -52,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         "--linger", type=_number(float, 0), default=1, help="seconds from SIGTERM until the port closes"
     )
     arguments.add_argument(
-        "--patience", type=_number(float, 0), default=30, help="seconds after that in which running answers may end"
+        "--patience", type=_number(float, 0), default=PATIENCE, help="seconds after that in which running answers may end"
     )
     language = arguments.add_argument_group("language models")
     for name, kind, low, default, words in LANGUAGE:

@@ -12,10 +12,9 @@ from typing import Any, Protocol
 import uvicorn
 
 from mangakd.runtime.model import Model
+from mangakd.runtime.serve import GRACE, PATIENCE
 from mangakd.runtime.service import Settings, create_app
 
-PATIENCE = 30.0  # seconds; longer than a full queue should take
-GRACE = 10  # seconds in which uvicorn lets connections end after that
 
 
 class Drainable(Protocol):
