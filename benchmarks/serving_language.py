@@ -76,7 +76,7 @@ def main() -> None:
         folder = arguments.folder or smollm2(Path(scratch) / "smollm2")
         loads, memory = measure_loads(folder, Path(scratch), arguments.rounds, arguments.requests, arguments.tokens)
         alone = measure_alone(folder, Path(scratch))
-    report(folder, loads, memory, alone)
+        report(folder, loads, memory, alone)
     if faults := wrong(loads, alone):
         sys.exit("\n".join(faults))
 
@@ -127,6 +127,9 @@ def measure_loads(
                     one = asyncio.run(ask_all(sides[name], clients, max(clients, requests), tokens))
                     one.cpu = sum(own.cpu_times()[:2]) - before
                     loads[str(clients)][name].append(one)
+                    print(
+                        f"{clients} clients, round {turn + 1}, {name}: {one.seconds:.0f} s", file=sys.stderr, flush=True
+                    )
         for name, process in processes.items():
             memory[name]["after_mb"] = process.memory_info().rss / 1e6
     return loads, memory
@@ -232,12 +235,13 @@ def report(folder: Path, loads: dict[str, Any], memory: dict[str, Any], alone: d
         )
         for clients, sides in loads.items()
     }
-    body = f"""{manifest.variant}, one thread, {SLOTS} slots, {CONTEXT} tokens of context, streamed answers to different questions.
-Medians over rounds in which the sides take turns; quantiles are of all answers. The clients share the cores.
+    shares = ", ".join(f"{clients} clients {ratio:.2f}" for clients, ratio in ratios.items())
+    body = f"""{manifest.variant}, one thread, {SLOTS} slots, {CONTEXT} tokens of context; streamed answers, each to another
+question. Medians over rounds in which the sides take turns; quantiles are of all answers. The clients share the cores.
 
 {table(HEAD, rows)}
 
-Tokens a second of `mangakd serve`, as shares of llama.cpp alone: {", ".join(f"{clients} clients {ratio:.2f}" for clients, ratio in ratios.items())}.
+Tokens a second of `mangakd serve`, as shares of llama.cpp alone: {shares}.
 
 {table(("resident memory, MB", "after 4 answers", "after the load"), kept)}
 

@@ -52,8 +52,8 @@ def _replica(config: DictConfig, given: Any, plan: Estimate, traffic: costs.Traf
 def _price(config: DictConfig, given: Any) -> costs.TokenPrice:
     own = {key: value for key, value in given["price"].items() if value is not None}
     if own:
-        ends = [_number(f"costs.price.{key}", own.get(key), zero=True) for key in ("input", "output")]
-        return costs.TokenPrice(*ends, "set by costs.price")
+        price_in, price_out = (_number(f"costs.price.{key}", own.get(key), zero=True) for key in ("input", "output"))
+        return costs.TokenPrice(price_in, price_out, "set by costs.price")
     table = OmegaConf.to_container(config.prices.models)
     price = Price.of(str(given["teacher"]), table, {})  # type: ignore[arg-type]
     if price is None or price.currency != "USD":

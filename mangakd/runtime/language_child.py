@@ -3,8 +3,9 @@
     python -P language_child.py '{"model": "model.gguf", "context": 2048, "slots": 4, "threads": 1, …}'
 
 It prints its address, and lives as long as its stdin is open. The parent holds the other end of that pipe, so that the child ends
-with its parent, even if the parent is killed by SIGKILL. It ignores SIGTERM and SIGINT, which a service manager or a terminal may
-send to every process: the parent drains first. The file imports nothing of mangakd, so that it starts from its path alone.
+with its parent, even if the parent is killed by SIGKILL; a child that reads the model ends when it has read it. The child ignores
+SIGTERM and SIGINT, which a service manager or a terminal may send to every process, because the parent drains first. The file
+imports nothing of mangakd, so that it starts from its path alone.
 """
 
 import json

@@ -97,7 +97,7 @@ def _passes(event: bytes, request: EngineRequest, record: Record) -> bool:
 def _refusal(status: int, body: bytes) -> Refused:
     """The engine's own sentence for a wrong question, such as a prompt of more tokens than the context holds."""
     try:
-        message = str(json.loads(body)["error"]["message"])[:500]
+        message = " ".join(str(json.loads(body)["error"]["message"]).split())[:500]
     except (ValueError, KeyError, TypeError):
         message = "the engine refused the question."
     return Refused(422, message) if 400 <= status < 500 else Refused(503, f"the engine failed: {message}")

@@ -107,6 +107,8 @@ def engine_request(path: str, body: bytes, limits: Limits, most: int, chat: bool
     except ValidationError as error:
         raise Refused(422, _sentence(error, BODIES[path])) from None
     _check_texts(question, limits)
+    if isinstance(question, Chat) and question.response_format and question.messages[-1].role == "assistant":
+        raise Refused(422, "the answer continues the assistant's last message, so response_format cannot hold for it.")
     stream, usage = bool(question.stream), bool(question.stream_options and question.stream_options.include_usage)
     content = question.model_dump(exclude_none=True, exclude=UNREAD) | {"max_tokens": _tokens(question, most)}
     content["stream_options"] = {"include_usage": True}  # the metrics count tokens

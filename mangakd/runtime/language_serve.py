@@ -5,6 +5,7 @@ llama.cpp runs GGUF files. Other formats have servers of their own, which are na
 
 import argparse
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,6 +74,8 @@ async def _serve(manifest: LanguageManifest, engine_words: dict[str, Any], optio
         keeper.add_done_callback(lambda _: setattr(server, "should_exit", True))
         await server.serve()
         keeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeper  # raises what ended it
     finally:
         await engine.stop()
     if engine.failure:

@@ -54,7 +54,10 @@ def parser() -> argparse.ArgumentParser:
         "--linger", type=_number(float, 0), default=1, help="seconds from SIGTERM until the port closes"
     )
     arguments.add_argument(
-        "--patience", type=_number(float, 0), default=PATIENCE, help="seconds after that in which running answers may end"
+        "--patience",
+        type=_number(float, 0),
+        default=PATIENCE,
+        help="seconds after that in which running answers may end",
     )
     language = arguments.add_argument_group("language models")
     for name, kind, low, default, words in LANGUAGE:

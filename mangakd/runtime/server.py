@@ -16,7 +16,6 @@ from mangakd.runtime.serve import GRACE, PATIENCE
 from mangakd.runtime.service import Settings, create_app
 
 
-
 class Drainable(Protocol):
     """draining: new questions are refused. idle: nothing is left to answer."""
 

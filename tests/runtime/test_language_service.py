@@ -100,6 +100,11 @@ WRONG: list[tuple[str, Body, str]] = [
     (CHAT, {"messages": HI, "max_token": 3}, "did you mean max_tokens"),
     (CHAT, {"messages": HI, "tools": []}, "unknown key 'tools'"),
     (CHAT, {"messages": HI, "response_format": {"type": "json_schema"}}, "response_format.type"),
+    (
+        CHAT,
+        {"messages": [{"role": "assistant", "content": "{"}], "response_format": {"type": "json_object"}},
+        "continues",
+    ),
     (COMPLETE, {"prompt": ["a"]}, "prompt: input should be a valid string"),
     (COMPLETE, {"prompt": ""}, "prompt: string should have at least 1 character"),
     (COMPLETE, {"prompt": "a" * 3000}, "exceeds the available context size (2048 tokens)"),
