@@ -1,6 +1,7 @@
 """How a served language model starts, drains, loses its engine and ends, by real processes."""
 
 import asyncio
+import contextlib
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from tiny_gguf import describe, language_folder
 from mangakd.core.errors import UserError
 from mangakd.runtime import language_manifest
 from mangakd.runtime.language_child import parameters
+from mangakd.runtime.language_engine import Engine
 from mangakd.runtime.language_serve import engine_settings
 from mangakd.runtime.language_service import LanguageService, LanguageSettings, create_language_app
 
@@ -94,6 +96,29 @@ def test_a_dead_engine_is_started_again(folder: Path, tmp_path: Path) -> None:
         assert process.end() == 0
     deaths = [line for line in process.lines if line["message"] == "engine died"]
     assert deaths[0]["reason"] == "signal SIGKILL" and deaths[0]["restart_in_seconds"] == 1
+
+
+@pytest.mark.parametrize("says", ["http://127.0.0.1:9", "nothing"])
+def test_an_engine_that_dies_again_and_again_is_given_up(monkeypatch: pytest.MonkeyPatch, says: str) -> None:
+    """Whether it dies after its start or before it."""
+    pauses, wait = list[float](), asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await wait(0)
+
+    async def scene() -> Engine:
+        engine = Engine({})
+        engine._words = [sys.executable, "-c", f"import sys; print({says!r}, flush=True); sys.exit('no memory')"]
+        with contextlib.suppress(UserError):
+            await engine.start()
+        monkeypatch.setattr(asyncio, "sleep", sleep)
+        await asyncio.wait_for(engine.keep(), 60)
+        return engine
+
+    engine = asyncio.run(scene())
+    assert pauses == [1, 2, 4, 8, 16] and engine.restarts.values[()] == 5 and engine.address is None
+    assert engine.failure == "llama.cpp died 6 times in a row: no memory (exit status 1)"
 
 
 def said(*words: str) -> str:
