@@ -96,7 +96,7 @@ def engine_alone(folder: Path) -> Iterator[tuple[str, int]]:
     settings = engine_settings(language_manifest.read(folder), CONTEXT, SLOTS, 1)
     words = [sys.executable, "-P", language_child.__file__, json.dumps(settings)]
     pipe = subprocess.PIPE
-    # A session of its own, as the front's engine has: Linux shares the CPU among sessions, so that a busy machine favours no side.
+    # A session of its own, as the front's engine has: Linux shares the CPU among sessions, and a busy machine favours no side.
     with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True) as process:
         assert process.stdout is not None and process.stdin is not None
         try:
