@@ -14,11 +14,11 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Counter:
-    """A number for each set of labels; it only grows."""
+    """A number for each set of labels; it only grows. start: sets of labels that are 0 before anything is counted."""
 
-    def __init__(self, name: str, help_text: str):
+    def __init__(self, name: str, help_text: str, start: Iterable[Mapping[str, str]] = ()):
         self.name, self._help = name, help_text
-        self.values: dict[Labels, float] = {}
+        self.values: dict[Labels, float] = {tuple(labels.items()): 0 for labels in start}
 
     def add(self, amount: float = 1, **labels: str) -> None:
         key = tuple(labels.items())

@@ -30,7 +30,9 @@ GROUPS = (
 )
 LISTS = ("losses", "logger", "export")
 OPTIONS = sorted(
-    (file.parent.name, file.stem) for file in CONF.glob("*/*.yaml") if not file.stem.startswith("_")
+    (file.parent.name, file.stem)
+    for file in CONF.glob("*/*.yaml")
+    if not file.stem.startswith("_") and file.parent.name != "rollout"  # the service reads it, without Hydra
 )  # fmt: skip
 KEYS = (
     "distill.temperature", "distill.alpha", "distill.beta", "distill.gamma", "data.path", "data.val_path", "data.test_path",

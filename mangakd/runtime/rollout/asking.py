@@ -23,6 +23,7 @@ class Asking:
         self.outcomes = metrics.Counter(
             "mangakd_rollout_asked_total",
             "Questions that a side was asked, by outcome: ok, refused (4xx), error (5xx, none).",
+            [{"side": side, "outcome": outcome} for side in SIDES for outcome in ("ok", "refused", "error")],
         )
         self.seconds = metrics.Histograms(
             "mangakd_rollout_seconds", "Time of a side to answer.", "side", metrics.SECONDS

@@ -32,12 +32,13 @@ class Comparer:
         self._tasks: list[asyncio.Task[None]] = []
         self._texts = Texts(rollout.settings.texts, rollout.settings.texts_most) if rollout.settings.texts else None
         self.results = metrics.Counter(
-            "mangakd_rollout_compared_total", "Questions that both sides answered, by result."
-        )
+            "mangakd_rollout_compared_total", "Questions that both sides answered, by result.",
+            [{"result": result} for result in ("agreed", "disagreed")],
+        )  # fmt: skip
         self.dropped = metrics.Counter(
-            "mangakd_rollout_dropped_total",
-            "Comparisons that did not happen: queue full, other side failed, unlike answers.",
-        )
+            "mangakd_rollout_dropped_total", "Comparisons that did not happen: queue full, other side failed, unlike answers.",
+            [{"reason": reason} for reason in ("queue", "failed", "unlike")],
+        )  # fmt: skip
 
     @property
     def waiting(self) -> int:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from mangakd.runtime import metrics
 from mangakd.runtime.rollout.plan import PHASES
-from mangakd.runtime.rollout.rollout import Rollout
+from mangakd.runtime.rollout.rollout import SIDES, Rollout
 
 if TYPE_CHECKING:
     from mangakd.runtime.rollout.asking import Asking
@@ -17,9 +17,13 @@ class Families:
     def __init__(self, rollout: Rollout, asking: "Asking", comparer: "Comparer"):
         self._rollout, self._asking, self._comparer = rollout, asking, comparer
         self.fallbacks = metrics.Counter(
-            "mangakd_rollout_fallbacks_total", "Questions that the other side had to answer."
+            "mangakd_rollout_fallbacks_total",
+            "Questions that the other side had to answer.",
+            [{"to": side} for side in SIDES],
         )
-        self.nobody = metrics.Counter("mangakd_rollout_unanswered_total", "Questions that neither side answered: 503.")
+        self.nobody = metrics.Counter(
+            "mangakd_rollout_unanswered_total", "Questions that neither side answered: 503.", [{}]
+        )
 
     def page(self) -> str:
         rollout, asking, comparer = self._rollout, self._asking, self._comparer

@@ -96,6 +96,8 @@ class Plan:
         if decision.kind == "raise":
             self.step += 1
             self.begin_step(now)
+        elif decision.kind == "roll back":
+            self.began, self.counts = now, dict.fromkeys(COUNTS, 0)
 
     def begin_step(self, now: float) -> None:
         self.began, self.counts = now, dict.fromkeys(COUNTS, 0)

@@ -13,7 +13,7 @@ from mangakd.core.errors import UserError
 from mangakd.runtime import metrics
 from mangakd.runtime.rollout.choice import place
 from mangakd.runtime.rollout.journal import Journal, at
-from mangakd.runtime.rollout.plan import Decision, Plan
+from mangakd.runtime.rollout.plan import KINDS, Decision, Plan
 from mangakd.runtime.rollout.settings import Settings
 
 log = logging.getLogger("mangakd.rollout")
@@ -32,7 +32,10 @@ class Rollout:
         self._retry = 0.0
         self._written = dict(self.plan.counts)
         self.times = {side: deque[float](maxlen=TIMES) for side in SIDES}
-        self.decided = metrics.Counter("mangakd_rollout_decisions_total", "Decisions of this process.")
+        self.decided = metrics.Counter(
+            "mangakd_rollout_decisions_total", "Decisions of this process.",
+            [{"decision": kind.replace(" ", "_")} for kind in KINDS],
+        )  # fmt: skip
         self._start()
 
     @property
@@ -108,6 +111,7 @@ class Rollout:
             **self._line(event),
             "student": self._student,
             "incumbent": self.settings.incumbent,
+            "texts": self.settings.texts,
             "rules": self.settings.rules,
         }
         try:
