@@ -2,12 +2,12 @@
 
     python benchmarks/rollout.py export/onnx_int8_static
 
-First simulated: conf/rollout/canary.yaml, a stream of questions whose request ids choose the side, and a student that agrees with the
-incumbent as often as expected, 2 or 10 points less often, or that dies. The choice, the tests and the decisions are the service's
-own code; only the answers are drawn. Then each kind of student once over HTTP (rollout_http.py).
+First simulated: conf/rollout/canary.yaml, a stream of questions whose request ids choose the side, and a student that agrees with
+the incumbent as often as expected, 2 or 10 points less often, or that dies. The choice, the tests and the decisions are the
+service's own code; only the answers are drawn. Then each kind of student once over HTTP (rollout_http.py).
 
-Exits with 1 if an equal student is rolled back in more than 5 % of the runs, a student that is 10 points worse is not rolled back in 95 %, or
-a question is lost over HTTP.
+Exits with 1 if an equal student is rolled back in more than 5 % of the runs, a student that is 10 points worse is not rolled back
+in 95 %, or a question is lost over HTTP.
 """
 
 from __future__ import annotations
@@ -138,18 +138,19 @@ def report(runs: int, settings: Settings, simulated: dict[str, Any], real: dict[
         for kind, run in real.items()
     ]  # fmt: skip
     rules = settings.rules
-    body = f"""`conf/rollout/canary.yaml`: steps {rules["steps"]}, half of the student's questions are compared, agreement {rules["agreement"]["expected"]}
-expected, {rules["agreement"]["hold"]} less holds, {rules["agreement"]["rollback"]} less rolls back, errors over {rules["errors"]["rollback"]} roll back;
-alpha {rules["test"]["alpha"]}, beta {rules["test"]["beta"]}. Without `step.seconds`, which waits longer where traffic is high.
+    agreement, errors, test = (rules[key] for key in ("agreement", "errors", "test"))
+    body = f"""`conf/rollout/canary.yaml`: steps {rules["steps"]}, half of the student's questions are compared, agreement
+{agreement["expected"]} expected, {agreement["hold"]} less holds, {agreement["rollback"]} less rolls back, errors over
+{errors["rollback"]} roll back; alpha {test["alpha"]}, beta {test["beta"]}. Without `step.seconds`, which waits longer where traffic is high.
 
-{runs} simulated rollouts of each kind. Questions: all of the service, until the decision of the row; of a student that dies, since its
-death, which is at a random question up to {DEATH:,}. The shares count every run in which that decision fell at any time, also in the
-{AFTER:,} questions after completion or hold.
+{runs} simulated rollouts of each kind. Questions: all of the service, until the decision of the row; of a student that dies,
+since its death, which is at a random question up to {DEATH:,}. The shares count every run in which that decision fell at any time,
+also in the {AFTER:,} questions after completion or hold.
 
 {table(head, rows)}
 
-One rollout of each kind over HTTP: real processes, 8 clients, and twice in the middle a restart: SIGTERM, then SIGKILL. A question that
-gets no answer because the process is gone is asked again by its client under the same id; lost is a question without an answer.
+One rollout of each kind over HTTP: real processes, 8 clients, and twice in the middle a restart: SIGTERM, then SIGKILL. A question
+that gets no answer because the process is gone is asked again by its client under the same id; lost is a question without an answer.
 
 {table(("student", "decision", "questions", "lost", "asked again", "shares"), http)}"""
     content = {"versions": {name: version(name) for name in ("numpy", "fastapi", "uvicorn", "httpx")}, "rules": rules,

@@ -1,7 +1,7 @@
-"""One rollout over HTTP: an incumbent and a student as two processes, clients that ask without end, and two restarts in the middle.
+"""One rollout over HTTP: incumbent and student as two processes, clients that ask without end, two restarts in the middle.
 
-The incumbent is `mangakd serve <folder>`. The student is the same folder, made worse by rollout_side.py, so that the agreement of the
-two is known. SIGTERM drains the student's process, SIGKILL does not; after each it is started again on its port.
+The incumbent is `mangakd serve <folder>`. The student is the same folder, made worse by rollout_side.py, so that the agreement of
+the two is known. SIGTERM drains the student's process, SIGKILL does not; after each it is started again on its port.
 """
 
 from __future__ import annotations

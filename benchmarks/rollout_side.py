@@ -2,7 +2,7 @@
 
     python rollout_side.py SHARE FILE folder …     answers another label to SHARE of the texts, and fails while FILE exists
 
-Which texts is decided by their hash, so a text always gets the same answer. The service, its queue and the rollout are the real ones.
+Which texts is decided by their hash, so a text always gets the same answer. Service, queue and rollout are the real ones.
 """
 
 import sys

@@ -61,7 +61,7 @@ def sections(lines: Sequence[Line]) -> list[Section]:
 def state(lines: Sequence[Line]) -> str:
     """One sentence on where the rollout stands."""
     last, starts = lines[-1], sum(line["event"] in ("restart", "new rules") for line in lines)
-    again = f", restarted {starts} times" if starts else ""
+    again = f", restarts: {starts}" if starts else ""
     shows = "answers no question; its answers are compared only" if last["mode"] == "shadow" else _answers(last)
     return f"{last['at']}: {last['phase']}; the student {shows}{again}."
 

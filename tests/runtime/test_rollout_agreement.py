@@ -40,7 +40,11 @@ def says(text: str) -> dict[str, Any]:
         ({"predictions": [{"labels": []}]}, {"predictions": [{"labels": ["a"]}]}, False),
         ({"predictions": [{"value": 3.0}]}, {"predictions": [{"value": 3.09}]}, True),
         ({"predictions": [{"values": {"joy": 3.0}}]}, {"predictions": [{"values": {"joy": 3.2}}]}, False),
-        ([{"index": 2, "score": 1}, {"index": 0, "score": 0}], [{"index": 2, "score": 9}, {"index": 1, "score": 8}], True),
+        (
+            [{"index": 2, "score": 1}, {"index": 0, "score": 0}],
+            [{"index": 2, "score": 9}, {"index": 1, "score": 8}],
+            True,
+        ),
         ([{"index": 2, "score": 1}], [{"index": 0, "score": 1}], False),
         ([[1.0, 0.0]], [[4.0, 3.0]], True),  # cosine 4 / 5
         ([[1.0, 0.0]], [[3.0, 4.0]], False),  # cosine 3 / 5

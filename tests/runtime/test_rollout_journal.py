@@ -55,7 +55,9 @@ def test_a_kill_between_state_and_log_loses_nothing(tmp_path: Path) -> None:
     assert again.plan.phase == "held" and events(settings) == ["start", "hold", "restart"]
 
 
-def test_a_kill_before_the_state_s_rename_leaves_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_before_the_state_s_rename_leaves_the_last_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = quick(tmp_path)
     rollout = held(settings)
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(SystemExit("killed")))

@@ -9,7 +9,9 @@ from mangakd.runtime.rollout.plan import Decision, Plan
 from mangakd.runtime.rollout.settings import Settings
 
 
-def feed(plan: Plan, agreed: int = 0, disagreed: int = 0, answered: int = 0, errors: int = 0, now: float = 100) -> list[str]:
+def feed(
+    plan: Plan, agreed: int = 0, disagreed: int = 0, answered: int = 0, errors: int = 0, now: float = 100
+) -> list[str]:
     """The decisions, each applied."""
     kinds = []
 
@@ -68,7 +70,9 @@ def test_a_worse_student_is_held_and_then_rolled_back(settings: Settings) -> Non
     plan = Plan(settings, 0)
     assert feed(plan, disagreed=7) == ["hold", "roll back"]
     assert plan.share == 0 and plan.phase == "rolled back"
-    assert feed(plan, disagreed=9, errors=9, agreed=50, answered=50, now=999) == []  # and a rollback does not end, either
+    assert (
+        feed(plan, disagreed=9, errors=9, agreed=50, answered=50, now=999) == []
+    )  # and a rollback does not end, either
 
 
 def test_errors_roll_back_in_every_phase(settings: Settings) -> None:
