@@ -141,16 +141,18 @@ def report(runs: int, settings: Settings, simulated: dict[str, Any], real: dict[
     agreement, errors, test = (rules[key] for key in ("agreement", "errors", "test"))
     body = f"""`conf/rollout/canary.yaml`: steps {rules["steps"]}, half of the student's questions are compared, agreement
 {agreement["expected"]} expected, {agreement["hold"]} less holds, {agreement["rollback"]} less rolls back, errors over
-{errors["rollback"]} roll back; alpha {test["alpha"]}, beta {test["beta"]}. Without `step.seconds`, which waits longer where traffic is high.
+{errors["rollback"]} roll back; alpha {test["alpha"]}, beta {test["beta"]}. Without `step.seconds`, which waits longer.
 
 {runs} simulated rollouts of each kind. Questions: all of the service, until the decision of the row; of a student that dies,
-since its death, which is at a random question up to {DEATH:,}. The shares count every run in which that decision fell at any time,
-also in the {AFTER:,} questions after completion or hold.
+since its death, which is at a random question up to {DEATH:,}. The shares count every run in which that decision fell at any
+time, also in the {AFTER:,} questions after completion or hold.
 
 {table(head, rows)}
 
-One rollout of each kind over HTTP: real processes, 8 clients, and twice in the middle a restart: SIGTERM, then SIGKILL. A question
-that gets no answer because the process is gone is asked again by its client under the same id; lost is a question without an answer.
+One rollout of each kind over HTTP: real processes, 8 clients, and twice in the middle a restart: SIGTERM, then SIGKILL. The
+steps are 25 %, 50 %, 100 %, and all of the student's questions are compared, which takes a tenth of the questions. A
+question that gets no answer because the process is gone is asked again by its client under the same id; a question that never
+gets one is lost.
 
 {table(("student", "decision", "questions", "lost", "asked again", "shares"), http)}"""
     content = {"versions": {name: version(name) for name in ("numpy", "fastapi", "uvicorn", "httpx")}, "rules": rules,

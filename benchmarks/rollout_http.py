@@ -22,6 +22,7 @@ from mangakd.runtime.rollout.journal import read_lines
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "rollout"
 SIDE = str(Path(__file__).resolve().parent / "rollout_side.py")
+CHANGES = {"steps": [0.25, 0.5, 1.0], "compare": 1.0}  # of canary.yaml: a tenth of its questions
 CLIENTS, PATIENCE = 8, 60  # seconds until a question without an answer is lost
 
 
@@ -36,10 +37,10 @@ class Scene:
 
 
 KINDS = {
-    "equal": Scene(0.0, "complete", (8_000, 16_000)),
-    "2 % worse": Scene(0.02, "hold", (2_000, 4_000)),
-    "10 % worse": Scene(0.10, "roll back", (500, 1_000)),
-    "dies": Scene(0.0, "roll back", (500, 1_000), death=1_500),
+    "equal": Scene(0.0, "complete", (1_000, 2_500)),
+    "2 % worse": Scene(0.02, "hold", (300, 600)),
+    "10 % worse": Scene(0.10, "roll back", (100, 200)),
+    "dies": Scene(0.0, "roll back", (100, 200), death=400),
 }
 
 
@@ -100,7 +101,7 @@ def run_http(kind: str, folder: Path, scratch: Path, most: int) -> dict[str, Any
     with served(folder, place / "incumbent.log") as incumbent:
         log, broken = place / "rollout.jsonl", place / "broken"
         rules = write_rules(
-            place / "rollout.yaml", incumbent=incumbent.url, log=str(log), every=1.0, step={"seconds": 0}
+            place / "rollout.yaml", incumbent=incumbent.url, log=str(log), every=1.0, step={"seconds": 0}, **CHANGES
         )
         expected = yaml.safe_load(rules.read_text())["agreement"]["expected"]
         words = (f"rollout={rules}", "--linger", "0", "--port", str(free_port()))
@@ -131,7 +132,7 @@ async def _play(scene: Scene, start: Any, log: Path, broken: Path, most: int) ->
         await asyncio.gather(*asking)
     finally:
         process.end()
-    shares = [0.05, *(line["to"] for line in _decisions(log) if line["from"] != line["to"])]
+    shares = [CHANGES["steps"][0], *(line["to"] for line in _decisions(log) if line["from"] != line["to"])]
     return {
         "decision": decision, "questions": questions, "lost": clients.lost, "retried": clients.retried, "shares": shares,
         "restarts": 2 - len(signals), "decisions_kept": all(kept), "statuses": {str(k): v for k, v in clients.statuses.items()},

@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
-promql = pytest.importorskip("promql_parser", reason="parses the alerts: pip install promql-parser")
-yaml = pytest.importorskip("yaml", reason="reads the alerts: pip install pyyaml")
-pytest.importorskip("httpx", reason="the client: pip install httpx")
-pytest.importorskip("fastapi", reason="the service: pip install fastapi uvicorn")
+try:
+    import fastapi  # noqa: F401
+    import httpx
+    import promql_parser as promql
+    import yaml
+except ImportError as missing:
+    pytest.skip(f"pip install fastapi uvicorn httpx pyyaml promql-parser ({missing})", allow_module_level=True)
 
 from made_variant import variant
 
@@ -30,8 +33,6 @@ GIVEN = {"instance", "job"}  # labels that Prometheus adds to every metric
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """Metric → its labels, of a service with a rollout that has answered a question."""
-    import httpx
-
     tmp_path = tmp_path_factory.mktemp("rollout")
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"log": str(tmp_path / "r.jsonl"), "steps": [1.0]}))
     model = load(variant(), 1)

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-yaml = pytest.importorskip("yaml", reason="reads a rollout: pip install pyyaml")
+try:
+    import yaml
+except ImportError as missing:
+    pytest.skip(f"reads a rollout: pip install pyyaml ({missing})", allow_module_level=True)
 
 from mangakd.core.errors import UserError
 from mangakd.runtime.rollout.settings import Settings, read

@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "runtime"))
+
+from rollout_rules import Clock, quick
+
 from mangakd.cli import monitor
 from mangakd.cli.console import COMMANDS
 from mangakd.core.errors import UserError
 from mangakd.evaluation import rollout
 from mangakd.evaluation.wilson import wilson
+from mangakd.runtime.rollout.rollout import Rollout
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "runtime"))
-
-from rollout_rules import Clock, quick
-
-from mangakd.runtime.rollout.rollout import Rollout
 
 
 def run(*words: str) -> None:
