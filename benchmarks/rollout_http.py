@@ -22,7 +22,7 @@ from mangakd.runtime.rollout.journal import read_lines
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "rollout"
 SIDE = str(Path(__file__).resolve().parent / "rollout_side.py")
-CHANGES = {"steps": [0.25, 0.5, 1.0], "compare": 1.0}  # of canary.yaml: a tenth of its questions
+CHANGES: dict[str, Any] = {"steps": [0.25, 0.5, 1.0], "compare": 1.0}  # of canary.yaml: a tenth of its questions
 CLIENTS, PATIENCE = 8, 60  # seconds until a question without an answer is lost
 
 

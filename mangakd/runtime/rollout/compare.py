@@ -6,6 +6,7 @@ answers, so the agreement of the others stays unbiased.
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from mangakd.runtime.rollout.choice import place
 from mangakd.runtime.rollout.rollout import Rollout
 from mangakd.runtime.rollout.sides import Question, Reply
 
+log = logging.getLogger("mangakd.rollout")
 WORKERS = 4  # comparisons at a time
 Job = tuple[Question, Reply, str]
 
@@ -66,7 +68,11 @@ class Comparer:
 
     async def _work(self) -> None:
         while True:
-            await self._compare(*await self._jobs.get())
+            question, reply, other = await self._jobs.get()
+            try:
+                await self._compare(question, reply, other)
+            except Exception:  # such as a full disk for texts; the next comparison must still happen
+                log.exception("a comparison failed", extra={"fields": {"request_id": question.request_id}})
 
     async def _compare(self, question: Question, reply: Reply, other: str) -> None:
         if self._over:

@@ -30,6 +30,7 @@ class Rollout:
         self.journal = Journal(settings.log)
         self._last: dict[str, Any] | None = None
         self._retry = 0.0
+        self._closed = False
         self._written = dict(self.plan.counts)
         self.times = {side: deque[float](maxlen=TIMES) for side in SIDES}
         self.decided = metrics.Counter(
@@ -90,6 +91,7 @@ class Rollout:
 
     def close(self) -> None:
         self.tick()
+        self._closed = True
         self.journal.close()
 
     def _start(self) -> None:
@@ -129,7 +131,7 @@ class Rollout:
                 )
 
     def _decide(self, decision: Decision | None) -> None:
-        if decision is None or (decision.kind in ("raise", "complete") and self._clock() < self._retry):
+        if decision is None or self._closed or (decision.kind in ("raise", "complete") and self._clock() < self._retry):
             return
         now, before = self._clock(), self.plan.state()
         line = self._line("decision") | {
