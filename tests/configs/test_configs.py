@@ -11,6 +11,8 @@ import pytest
 from conftest import REPO
 from omegaconf import DictConfig, OmegaConf
 
+from mangakd.cli.searchpath import SERVED
+
 Compose = Callable[..., DictConfig]
 CONF = REPO / "conf"
 GROUPS = (
@@ -32,7 +34,7 @@ LISTS = ("losses", "logger", "export")
 OPTIONS = sorted(
     (file.parent.name, file.stem)
     for file in CONF.glob("*/*.yaml")
-    if not file.stem.startswith("_") and file.parent.name != "rollout"  # the service reads it, without Hydra
+    if not file.stem.startswith("_") and file.parent.name not in SERVED
 )  # fmt: skip
 KEYS = (
     "distill.temperature", "distill.alpha", "distill.beta", "distill.gamma", "data.path", "data.val_path", "data.test_path",

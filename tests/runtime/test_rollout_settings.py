@@ -1,6 +1,8 @@
 """The yaml of a rollout: the two of conf/rollout are the defaults, documented line by line, and mistakes are named."""
 
 import re
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -85,3 +87,11 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("a: [")
     with pytest.raises(UserError, match="is no YAML"):
         read(tmp_path / "broken.yaml")
+
+
+def test_a_service_without_a_rollout_imports_none_of_it() -> None:
+    program = (
+        "import sys, mangakd.runtime.server, mangakd.runtime.serve; print([m for m in sys.modules if 'rollout' in m])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout.strip() == "[]"
