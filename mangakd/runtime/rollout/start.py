@@ -67,7 +67,9 @@ class Prepared:
 def prepare(file: str, incumbent: str | None, student: str, settings: ServiceSettings, threads: int) -> Prepared:
     """Raises UserError for a yaml or an incumbent that cannot be used, before the student is loaded."""
     if is_language(student):
-        raise UserError(f"{student} is a language model; a rollout takes classifiers, rankers, embedders and rewriters.")
+        raise UserError(
+            f"{student} is a language model; a rollout takes classifiers, rankers, embedders and rewriters."
+        )
     rollout = read(file, incumbent)
     aside = replace(settings, aside=rollout.shadow)  # the student of a shadow must not block the incumbent's answers
     return Prepared(rollout, Path(student).expanduser(), _side(rollout, settings, threads), aside)
