@@ -1,4 +1,4 @@
-"""The command that serves an exported student: mangakd serve export/best --port 8000
+"""The command that serves an exported student: mangakd serve export/best --port 8000 [rollout=conf/rollout/canary.yaml]
 
 The command uses argparse, not Hydra: it must start at once, in a container without torch and without the training's configs.
 """
@@ -19,10 +19,12 @@ ENCODERS = ("--max-batch",)  # what language models do not read
 PATIENCE = 30.0  # seconds; longer than a full queue should take
 GRACE = 10  # seconds after --linger and --patience in which connections end
 QUEUE, QUEUE_OF_LANGUAGE = 256, 32  # an answer of a language model takes seconds
+KEYS = ("rollout", "incumbent")  # may also be typed as key=value, as in other commands
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    options = parser().parse_args(words)
+    words = sys.argv[1:] if words is None else words
+    options = parser().parse_args([f"--{word}" if word.partition("=")[0] in KEYS else word for word in words])
     try:
         _serve(options)
     except UserError as error:
@@ -59,6 +61,10 @@ def parser() -> argparse.ArgumentParser:
         default=PATIENCE,
         help="seconds after that in which running answers may end",
     )
+    arguments.add_argument(
+        "--rollout", help="a yaml such as conf/rollout/canary.yaml: a share of the questions for the student"
+    )
+    arguments.add_argument("--incumbent", help="of the rollout: a folder or a URL; instead of the yaml's")
     language = arguments.add_argument_group("language models")
     for name, kind, low, default, words in LANGUAGE:
         language.add_argument(name, type=_number(kind, low), default=default, help=words)
@@ -71,7 +77,13 @@ def _serve(options: argparse.Namespace) -> None:
     from mangakd.runtime.logs import start_logging
 
     start_logging()  # before the load, which may log warnings
+    if options.rollout is None and options.incumbent is not None:
+        raise UserError("--incumbent belongs to a rollout; add rollout=conf/rollout/canary.yaml.")
     language = is_language(options.folder)
+    if language and options.rollout is not None:
+        raise UserError(
+            f"{options.folder} is a language model, whose answers a rollout cannot compare; serve it without rollout=…."
+        )
     _warn_ignored(options, ENCODERS if language else [option[0] for option in LANGUAGE])
     options.queue = options.queue or (QUEUE_OF_LANGUAGE if language else QUEUE)
     _serve_language(options) if language else _serve_encoder(options)
@@ -92,8 +104,16 @@ def _serve_encoder(options: argparse.Namespace) -> None:
     settings = Settings(options.max_batch, options.queue, limits=limits)
     from mangakd.runtime.server import serve
 
-    model = load(options.folder, options.threads or 1)
-    serve(model, settings, options.host, options.port, options.linger, options.patience)
+    threads = options.threads or 1
+    ends = (options.host, options.port, options.linger, options.patience)
+    if options.rollout is None:
+        serve(load(options.folder, threads), settings, *ends)
+        return
+    from mangakd.runtime.rollout.start import prepare
+
+    rollout = prepare(options.rollout, options.incumbent, options.folder, settings, threads)
+    model = load(options.folder, threads)
+    serve(model, rollout.student_settings, *ends, rollout.around(model))
 
 
 def _warn_ignored(options: argparse.Namespace, names: Sequence[str]) -> None:

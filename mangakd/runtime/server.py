@@ -6,6 +6,7 @@ once. So do `patience` seconds, because a client that never reads its answer mus
 """
 
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Protocol
 
@@ -13,7 +14,8 @@ import uvicorn
 
 from mangakd.runtime.model import Model
 from mangakd.runtime.serve import GRACE, PATIENCE
-from mangakd.runtime.service import Settings, create_app
+from mangakd.runtime.service import Service, Settings, create_app
+from mangakd.runtime.watch import App
 
 
 class Drainable(Protocol):
@@ -45,9 +47,17 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def serve(model: Model, settings: Settings, host: str, port: int, linger: float, patience: float) -> None:
-    """Serve until a signal comes. port 0 takes a free port and logs its number."""
-    app = create_app(model, settings)
+def serve(
+    model: Model,
+    settings: Settings,
+    host: str,
+    port: int,
+    linger: float,
+    patience: float = PATIENCE,
+    around: Callable[[Service], Callable[[App], App]] | None = None,
+) -> None:
+    """Serve until a signal comes. port 0 takes a free port and logs its number. around: as in create_app."""
+    app = create_app(model, settings, around)
     Server(config(app, host, port), app.state.service, linger, patience).run()
 
 
