@@ -7,10 +7,13 @@ import argparse
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mangakd.core.errors import UserError
 from mangakd.runtime.language_manifest import LanguageManifest, read
+
+if TYPE_CHECKING:
+    from mangakd.runtime.question import Limits
 
 OTHERS = {
     "transformers": "vLLM serves a merged folder: `vllm serve {folder}` (docs/how-to/serving.md). Or export it as GGUF: "
@@ -62,12 +65,13 @@ async def _serve(manifest: LanguageManifest, engine_words: dict[str, Any], optio
     settings = LanguageSettings(
         options.slots, options.queue, min(options.max_tokens, engine_words["context"]), limits=limits
     )
+    around = _rollout(options, limits)
     engine = Engine(engine_words)
     try:
         await engine.start()
         service = LanguageService(manifest, engine, settings)
         setup = config(
-            create_language_app(service), options.host, options.port, grace=1
+            create_language_app(service, around), options.host, options.port, grace=1
         )  # patience is what streams get
         server = Server(setup, service, options.linger, options.patience)
         keeper = asyncio.create_task(engine.keep())
@@ -80,3 +84,14 @@ async def _serve(manifest: LanguageManifest, engine_words: dict[str, Any], optio
         await engine.stop()
     if engine.failure:
         raise UserError(engine.failure)
+
+
+def _rollout(options: argparse.Namespace, limits: "Limits") -> Any:
+    """The middleware of a rollout, None without one. Before the engine starts, for the mistakes of its yaml."""
+    if options.rollout is None:
+        return None
+    from mangakd.runtime.rollout.start import prepare
+    from mangakd.runtime.service import Settings
+
+    settings = Settings(queue=max(options.queue, limits.texts), limits=limits)  # its limit of bytes is read
+    return prepare(options.rollout, options.incumbent, options.folder, settings, 1).around(None)

@@ -6,10 +6,9 @@ question, 408 the body does not arrive, 429 the queue is full (Retry-After), 503
 (Retry-After), 504 the engine is silent. An error after the first event of a stream is an event itself.
 """
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +16,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from mangakd.runtime import language_proxy, metrics, openai_api
+from mangakd.runtime.client_gone import unless_gone
 from mangakd.runtime.language_engine import Engine
 from mangakd.runtime.language_manifest import LanguageManifest
 from mangakd.runtime.language_metrics import LONG_SECONDS, LanguageMetrics, Record
@@ -72,7 +72,7 @@ class LanguageService:
             question = engine_request(path, body, settings.limits, settings.most, self.manifest.chat)
             del body  # the question holds its own
             try:
-                await _unless_gone(request, self._compute(question, send, record))
+                await unless_gone(request.receive, self._compute(question, send, record))
             except TimeoutError:
                 log.warning("a client took nothing for %g s and was cut off", language_proxy.SEND_SECONDS)
 
@@ -97,7 +97,11 @@ class LanguageService:
         )
 
 
-def create_language_app(service: LanguageService) -> FastAPI:
+def create_language_app(
+    service: LanguageService, around: Callable[[LanguageService], Callable[[App], App]] | None = None
+) -> FastAPI:
+    """around: of the service, middleware that stands before it, as a rollout does."""
+
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
@@ -136,6 +140,8 @@ def create_language_app(service: LanguageService) -> FastAPI:
         """For /docs: `_direct` answers."""
 
     app.add_middleware(_direct, service=service)
+    if around is not None:
+        app.add_middleware(around(service))
     app.add_middleware(service.watch.around)  # the last middleware is the outermost
     return app
 
@@ -155,20 +161,3 @@ def _direct(rest: App, service: LanguageService) -> App:
             await response(scope, receive, send)
 
     return ask
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, None]) -> None:
-    """Run `work`, and cancel it when the client disconnects. Raises what `work` raises, or Refused.
-
-    The body has been read, so that the next message can only be the disconnection.
-    """
-    computing, leaving = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
-    try:
-        await asyncio.wait({computing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not computing.done():
-            raise Refused(499, "the client has gone.")
-        computing.result()
-    finally:
-        for task in (computing, leaving):
-            task.cancel()
-        await asyncio.gather(computing, leaving, return_exceptions=True)

@@ -80,10 +80,6 @@ def _serve(options: argparse.Namespace) -> None:
     if options.rollout is None and options.incumbent is not None:
         raise UserError("--incumbent belongs to a rollout; add rollout=conf/rollout/canary.yaml.")
     language = is_language(options.folder)
-    if language and options.rollout is not None:
-        raise UserError(
-            f"{options.folder} is a language model, whose answers a rollout cannot compare; serve it without rollout=…."
-        )
     _warn_ignored(options, ENCODERS if language else [option[0] for option in LANGUAGE])
     options.queue = options.queue or (QUEUE_OF_LANGUAGE if language else QUEUE)
     _serve_language(options) if language else _serve_encoder(options)

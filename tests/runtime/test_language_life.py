@@ -141,7 +141,6 @@ def test_what_cannot_be_served_is_refused_with_what_to_use(folder: Path, tmp_pat
         file = tmp_path / engine / "model.gguf"
         file.write_bytes(b"x")
         assert other in said(str(describe(tmp_path / engine, file, engine=engine)))
-    assert "a rollout cannot compare" in said(str(folder), "rollout=canary.yaml")
     assert "at most 65536 tokens" in said(str(folder), "--context", "70000")
 
 
