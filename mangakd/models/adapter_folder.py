@@ -71,7 +71,8 @@ def merged(folder: Path, path: str, key: str, locate: Locate) -> Path:
 
 
 def base_of(folder: Path, path: str, key: str, locate: Locate) -> Path | None:
-    """The folder of the model under the adapter in `folder`; None where it holds no adapter. path, key, locate: as of `merged`."""
+    """The folder of the model under the adapter in `folder`; None where it holds no adapter. path, key, locate: as of
+    `merged`."""
     if not (folder / CONFIG).is_file():
         return None
     return _base(folder, read_object(folder, CONFIG).get("base_model_name_or_path"), f"{key}={path}", key, locate)

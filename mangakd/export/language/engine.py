@@ -23,7 +23,8 @@ MODULES: Mapping[Name, str] = {
     "llama.cpp": "mangakd.export.language.llama_engine",
     "openvino": "mangakd.export.language.openvino_engine",
 }
-"""Each module has `open_engine(model: Path, runtime: Mapping[str, Any], context: int) -> Engine`. It alone imports the library."""
+"""Each module has `open_engine(model: Path, runtime: Mapping[str, Any], context: int) -> Engine`. It alone imports the
+library."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class Engine(Protocol):
     def greedy(self, ids: Sequence[int], most: int, stops: bool = True) -> list[int]:
         """The most probable tokens after a prompt, one after the other, at most `most`.
 
-        stops: the list ends with the first token that ends a text; if not, it goes on behind it, so that times are of equally many
-        tokens. The prompt is computed anew at each call, for the same reason.
+        stops: the list ends with the first token that ends a text; if not, it goes on behind it, so that times are of equally
+        many tokens. The prompt is computed anew at each call, for the same reason.
         """
 
     def chat(self, messages: Messages) -> str:

@@ -1,8 +1,8 @@
 """`LlamaEngine`: a GGUF file by llama.cpp's own server, out of the pip package xllamacpp, in this process and over HTTP.
 
-All numbers are llama.cpp's own: `/tokenize` and `/apply-template` as a server answers them, and log-probabilities of `/completion`
-with `n_probs`, which are those of the whole vocabulary before any sampler. The server gives them for the next token alone, so that a
-sequence of T tokens takes T requests; each computes one token, as the tokens before it are in the cache.
+All numbers are llama.cpp's own: `/tokenize` and `/apply-template` as a server answers them, and log-probabilities of
+`/completion` with `n_probs`, which are those of the whole vocabulary before any sampler. The server gives them for the next
+token alone, so that a sequence of T tokens takes T requests; each computes one token, as the tokens before it are in the cache.
 
 runtime: {"threads": int, and settings by their names in llama.cpp's common_params}.
 """
@@ -59,7 +59,8 @@ class LlamaEngine:
         del self._server
 
     def _next(self, prefix: Sequence[int], top: int, given: int) -> tuple[float, list[dict[str, Any]]]:
-        """log p of a token after a prefix, and the most probable tokens. The whole vocabulary is asked for if it is not among them."""
+        """log p of a token after a prefix, and the most probable tokens. The whole vocabulary is asked for if it is not among
+        them."""
         for count in (top, 1 << 24):
             body = {"prompt": list(prefix), "n_predict": 1, "n_probs": count, "cache_prompt": True, **GREEDY}
             best = self._ask("/completion", body)["completion_probabilities"][0]["top_logprobs"]

@@ -2,8 +2,8 @@
 
 Adapters are merged in fp32 and the sum is cast to the dtype of their base: merged in bf16, answers differ by 8e-3
 (models/adapter_folder.py merges). The folder's tokenizer reads names of special tokens as these tokens. Students of this package
-say otherwise in tokenizer_config.json (`split_special_tokens`), because a user's text must not hold markup; but a server tokenises
-a rendered conversation, whose markup must become tokens.
+say otherwise in tokenizer_config.json (`split_special_tokens`), because a user's text must not hold markup; but a server
+tokenises a rendered conversation, whose markup must become tokens.
 """
 
 from pathlib import Path

@@ -4,13 +4,13 @@
     prompts  equal for all of `texts.CONVERSATIONS`, of a student with a chat template
     greedy   equal, or different from a token on at which the merged folder is undecided
 
-Rounding turns a near-tie: the merged folder itself gives both tokens almost the same probability. So a greedy text of a variant may
-leave the merged folder's text only at a token where
+Rounding turns a near-tie: the merged folder itself gives both tokens almost the same probability. So a greedy text of a variant
+may leave the merged folder's text only at a token where
 
     log p(own token) − log p(variant's token) ≤ within        under the merged folder, after the same prefix
 
-What follows the first such token is not compared: the prefixes differ. A wrong permutation, norm or head moves log-probabilities by
-far more than rounding does, at the first tokens already.
+What follows the first such token is not compared: the prefixes differ. A wrong permutation, norm or head moves
+log-probabilities by far more than rounding does, at the first tokens already.
 """
 
 from collections.abc import Sequence
@@ -72,8 +72,8 @@ def check(name: str, engine: Engine, reference: Reference, within: float) -> dic
     """
     for special, expected in reference.ids.items():
         check_ids(name, reference.texts, engine.ids(reference.texts, special), expected, special)
-    for messages, expected in reference.conversations:
-        check_prompt(name, engine.chat(messages), expected)
+    for messages, prompt in reference.conversations:
+        check_prompt(name, engine.chat(messages), prompt)
     gaps = [
         gap_of(reference.engine, prompt, engine.greedy(prompt, NEW), own)
         for prompt, own in zip(reference.prompts, reference.greedy, strict=True)

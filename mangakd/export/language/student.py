@@ -23,7 +23,8 @@ from mangakd.store.files import sha256
 
 @dataclass(frozen=True)
 class Student:
-    """folder: as it was given. where: the same, or a folder of the cache with its adapters merged. dtype: of the export's weights.
+    """folder: as it was given. where: the same, or a folder of the cache with its adapters merged. dtype: of the export's
+    weights.
 
     tokenizer: which reads names of special tokens as these tokens, as servers do.
     """

@@ -1,6 +1,6 @@
 """`TorchEngine`: a Hugging Face folder by transformers, in the precision of its weights. The reference of every other engine.
 
-runtime: {"threads": int, "dtype": "auto" or the name of a torch dtype}.
+runtime: {"threads": int}.
 """
 
 from collections.abc import Mapping, Sequence
@@ -72,6 +72,11 @@ def read_tokenizers(folder: Path) -> tuple[Any, Any]:
 def open_engine(model: Path, runtime: Mapping[str, Any], context: int) -> TorchEngine:
     """context: not read; transformers computes positions."""
     torch.set_num_threads(runtime["threads"])
+    return read_engine(model)
+
+
+def read_engine(folder: Path) -> TorchEngine:
+    """In this process, with its threads."""
     with quiet():
-        own = AutoModelForCausalLM.from_pretrained(model, dtype=runtime.get("dtype", "auto"))
-    return TorchEngine(own, *read_tokenizers(model))
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    return TorchEngine(model, *read_tokenizers(folder))

@@ -10,6 +10,8 @@ import importlib.util
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,13 @@ from mangakd.core.code_version import package_versions
 from mangakd.core.errors import UserError, near
 from mangakd.core.locks import waiting_lock
 from mangakd.export.disk import check_space, explain_full_disk
-from mangakd.export.language import merged, parity
+from mangakd.export.language import merged, parity, to_gguf
+from mangakd.export.language.llama_engine import RUNTIME
 from mangakd.export.language.manifest import seal
 from mangakd.export.language.process import EngineProcess
+from mangakd.export.language.quantise import check_k_quants
 from mangakd.export.language.student import Student
+from mangakd.export.language.torch_engine import read_engine
 from mangakd.export.manifest import PARTIAL, place
 from mangakd.runtime.language_manifest import Engine, LanguageManifest, read
 
@@ -33,7 +38,7 @@ Check = Callable[[Any, Any], None]
 class Job:
     """What a maker is given. merged: the Hugging Face folder. work: that all variants of an export share. folder: to be filled.
 
-    texts: of training, which calibrate.
+    texts: of training, which calibrate. found: what makers found out about the student, once for all variants of an export.
     """
 
     student: Student
@@ -41,6 +46,7 @@ class Job:
     work: Path
     folder: Path
     texts: Sequence[str]
+    found: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -68,12 +74,28 @@ def _merge(job: Job) -> Mapping[str, Any]:
     return merged.save(job.student, job.folder)
 
 
+def _gguf(name: str, how: str, within: float, check: Check = to_gguf.check) -> Variant:
+    return Variant(
+        name, "llama.cpp", how, to_gguf.FILE, partial(to_gguf.write, name=name), to_gguf.NEEDS, check, RUNTIME, within
+    )  # fmt: skip
+
+
+def _check_k_quants(config: Any, tokenizer: Any) -> None:
+    to_gguf.check(config, tokenizer)
+    check_k_quants(config, tokenizer)
+
+
 VARIANTS = {
     row.name: row
     for row in (
         Variant(MERGED, "transformers", "Hugging Face folder, adapters merged in fp32", ".", _merge),
+        _gguf("gguf_f16", "weights in F16", 0.1),
+        _gguf("gguf_q8_0", "weights in Q8_0, blocks of 32", 0.5),
+        _gguf("gguf_q6_k", "weights in Q6_K", inf, _check_k_quants),
+        _gguf("gguf_q5_k_m", "weights in Q5_K, some in Q6_K", inf, _check_k_quants),
+        _gguf("gguf_q4_k_m", "weights in Q4_K, some in Q6_K", inf, _check_k_quants),
     )
-}  # fmt: skip
+}
 
 
 def make(
@@ -103,7 +125,7 @@ def make(
         check_space(parameters, out, len(rows))
         stack.enter_context(explain_full_disk(out, parameters))
         (out / WORK).mkdir()
-        maker = _Maker(student, out, texts, threads, tokens, stack)
+        maker = _Maker(student, out, texts, threads, tokens)
         folders = []
         for row in rows:
             progress(row.name)
@@ -113,15 +135,15 @@ def make(
 
 @dataclass
 class _Maker:
-    """stack: closes the process of the reference."""
+    """found: see `Job`."""
 
     student: Student
     out: Path
     texts: Sequence[str]
     threads: int
     context: int
-    stack: contextlib.ExitStack
     _reference: parity.Reference | None = None
+    _found: dict[str, Any] = field(default_factory=dict)
 
     def make(self, row: Variant) -> Path:
         content = self._content(row)
@@ -129,7 +151,7 @@ class _Maker:
             return self.out / row.name
         folder = self.out / f"{row.name}{PARTIAL}"
         folder.mkdir()
-        job = Job(self.student, self.out / MERGED, self.out / WORK, folder, self.texts)
+        job = Job(self.student, self.out / MERGED, self.out / WORK, folder, self.texts, self._found)
         with _explain_failure(row, self.student):
             recipe = row.make(job)
         checked = {} if row.name == MERGED else self._check(row, folder, content)
@@ -151,12 +173,9 @@ class _Maker:
 
     @property
     def reference(self) -> parity.Reference:
-        """`merged` in PyTorch; opened for the first variant that is made."""
+        """`merged` in PyTorch, in this process; read for the first variant that is made."""
         if self._reference is None:
-            runtime = {"threads": self.threads}
-            engine = EngineProcess("transformers", self.out / MERGED, runtime, self.context)
-            self.stack.callback(engine.close)
-            self._reference = parity.Reference(self.student, engine)
+            self._reference = parity.Reference(self.student, read_engine(self.out / MERGED))
         return self._reference
 
 
