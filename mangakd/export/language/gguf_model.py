@@ -44,8 +44,8 @@ def check_architecture(config: Any, tokenizer: Any) -> None:
     known = ", ".join(ARCHITECTURES)
     if config.model_type not in ARCHITECTURES:
         raise UserError(
-            f"{KEY} is a {config.model_type}, of which no GGUF file is written; known: {known} (SmolLM is a llama). Export merged "
-            "alone: export=[merged]; llama.cpp's convert_hf_to_gguf.py may know that folder."
+            f"{KEY} is a {config.model_type}, of which no GGUF file is written; known: {known} (SmolLM is a llama). Export "
+            "merged alone: export=[merged]; llama.cpp's convert_hf_to_gguf.py may know that folder."
         )
     rope = config.rope_parameters or {}
     kind, part = rope.get("rope_type", "default"), rope.get("partial_rotary_factor", 1.0)
@@ -56,8 +56,8 @@ def check_architecture(config: Any, tokenizer: Any) -> None:
         raise UserError(f"{KEY} has hidden_act={config.hidden_act}, and llama.cpp computes silu. Export merged alone.")
     if len(tokenizer) > config.vocab_size:
         raise UserError(
-            f"{KEY} has a tokenizer of {len(tokenizer):,} tokens and embeddings of {config.vocab_size:,}: tokens lack. Resize the "
-            "embeddings, or give the model's own tokenizer."
+            f"{KEY} has a tokenizer of {len(tokenizer):,} tokens and embeddings of {config.vocab_size:,}: tokens lack. Resize "
+            "the embeddings, or give the model's own tokenizer."
         )
 
 

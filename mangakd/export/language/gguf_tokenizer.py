@@ -48,8 +48,8 @@ def kind_of(tokenizer: Any) -> str:
         return BLANKS
     what = "BPE of neither bytes nor ▁ with bytes for unknown characters" if name == "BPE" else name
     raise UserError(
-        f"{KEY} has a tokenizer of the kind {what}, of which no GGUF file is written: llama.cpp computes byte-level BPE, and BPE with "
-        "byte_fallback. Export merged alone."
+        f"{KEY} has a tokenizer of the kind {what}, of which no GGUF file is written: llama.cpp computes byte-level BPE, and "
+        "BPE with byte_fallback. Export merged alone."
     )
 
 
@@ -116,8 +116,8 @@ def _around(tokenizer: Any) -> tuple[bool, bool]:
             if whole == [*start, *bare, *end]:
                 return before, after
     raise UserError(
-        f"{KEY} has a tokenizer that puts other tokens around a text than BOS and EOS ({whole} for 'a'), which no GGUF file says. "
-        "Export merged alone."
+        f"{KEY} has a tokenizer that puts other tokens around a text than BOS and EOS ({whole} for 'a'), which no GGUF file "
+        "says. Export merged alone."
     )
 
 

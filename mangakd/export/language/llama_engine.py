@@ -31,7 +31,6 @@ class LlamaEngine:
         # The server ends with its last reference.
         self._server = xllamacpp.Server(parameters(xllamacpp.CommonParams(), model, runtime, context))
         self._address = urlsplit(self._server.listening_address).netloc
-        self._connection = http.client.HTTPConnection(self._address, timeout=SECONDS)
 
     def ids(self, texts: Sequence[str], special: bool) -> list[list[int]]:
         each = ({"content": text, "add_special": special, "parse_special": special} for text in texts)
@@ -55,7 +54,6 @@ class LlamaEngine:
         return self._ask("/apply-template", {"messages": chat})["prompt"]  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        self._connection.close()
         del self._server
 
     def _next(self, prefix: Sequence[int], top: int, given: int) -> tuple[float, list[dict[str, Any]]]:
@@ -70,9 +68,14 @@ class LlamaEngine:
         raise RuntimeError(f"llama.cpp knows no token {given}")
 
     def _ask(self, path: str, body: Mapping[str, Any]) -> Any:
-        self._connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
-        response = self._connection.getresponse()
-        content = response.read()
+        # A connection for each request: the server closes one that was idle for some seconds.
+        connection = http.client.HTTPConnection(self._address, timeout=SECONDS)
+        try:
+            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            content = response.read()
+        finally:
+            connection.close()
         if response.status != http.client.OK:
             raise RuntimeError(
                 f"llama.cpp answers {path} with {response.status}: {content[:300].decode(errors='replace')}"

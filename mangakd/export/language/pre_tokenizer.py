@@ -17,10 +17,11 @@ from mangakd.export.language.llama_engine import RUNTIME
 from mangakd.export.language.process import EngineProcess
 
 NAMES = (
-    "gpt-2", "smollm", "qwen2", "llama-bpe", "tekken", "default", "gpt-4o", "llama4", "starcoder", "olmo", "stablelm2", "falcon", "mpt",
-    "command-r", "dbrx", "deepseek-llm", "deepseek-coder", "deepseek-v3", "refact", "codeshell", "bloom", "viking", "poro-chat",
-    "gpt3-finnish", "chatglm-bpe", "jais", "exaone", "exaone4", "minerva-7b", "megrez", "superbpe", "trillion", "bailingmoe", "seed-coder",
-    "hunyuan", "kimi-k2", "grok-2", "granite-docling", "minimax-m2", "afmoe", "qwen35", "tiny_aya", "youtu",
+    "gpt-2", "smollm", "qwen2", "llama-bpe", "tekken", "default", "gpt-4o", "llama4", "starcoder", "olmo", "stablelm2",
+    "falcon", "mpt", "command-r", "dbrx", "deepseek-llm", "deepseek-coder", "deepseek-v3", "refact", "codeshell",
+    "bloom", "viking", "poro-chat", "gpt3-finnish", "chatglm-bpe", "jais", "exaone", "exaone4", "minerva-7b", "megrez",
+    "superbpe", "trillion", "bailingmoe", "seed-coder", "hunyuan", "kimi-k2", "grok-2", "granite-docling", "minimax-m2",
+    "afmoe", "qwen35", "tiny_aya", "youtu",
 )  # fmt: skip
 """Of llama.cpp; those of one way to split have one name here."""
 _SIGNS = (  # part of the pre-tokenizer in tokenizer.json → names that are tried first
@@ -50,8 +51,8 @@ def find(tokenizer: Any, texts: Sequence[str], open_with: Open) -> tuple[str, di
             return name, tried
     nearest = min(tried, key=lambda name: tried[name]) if tried else "none"
     raise UserError(
-        f"{KEY} has a tokenizer that llama.cpp splits in no known way: of {len(texts)} texts {tried.get(nearest, len(texts))} have "
-        f"other ids with the nearest one ({nearest}). Export merged alone."
+        f"{KEY} has a tokenizer that llama.cpp splits in no known way: of {len(texts)} texts {tried.get(nearest, len(texts))} "
+        f"have other ids with the nearest one ({nearest}). Export merged alone."
     )
 
 

@@ -54,10 +54,9 @@ class EngineProcess:
     def chat(self, messages: Messages) -> str:
         return self._ask("chat", [list(message) for message in messages])  # type: ignore[no-any-return]
 
-    def seconds(self, ids: Sequence[int], most: int) -> tuple[float, float]:
-        """Of a prompt with its first token, and of `most` tokens after the prompt."""
-        first, whole = self._ask("seconds", list(ids), most)
-        return first, whole
+    def seconds(self, ids: Sequence[int], most: int) -> float:
+        """Of a prompt and `most` tokens after it, in the process."""
+        return float(self._ask("seconds", list(ids), most))
 
     def close(self) -> None:
         self._process.kill()
