@@ -6,7 +6,7 @@ from typing import Any
 from mangakd.evaluation.report.blocks import Table, Value
 
 Record = Mapping[str, Any]
-MERGED = "pytorch"  # the row of the merged folder
+MERGED = "pytorch"  # the row of the merged folder, also where it is a variant
 
 
 def quality(record: Record, names: Mapping[str, str]) -> Table:
@@ -68,7 +68,7 @@ def notes(record: Record) -> str:
 
 
 def _rows(record: Record) -> list[tuple[str, Record]]:
-    return [(MERGED, record[MERGED]), *record["variants"].items()]
+    return [(MERGED, record[MERGED]), *((name, row) for name, row in record["variants"].items() if name != "merged")]
 
 
 def _greedy(row: Record) -> str:

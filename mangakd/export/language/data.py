@@ -8,6 +8,7 @@ from mangakd.core.errors import UserError
 from mangakd.data.chat_tokens import LEFT_OUT, Marked
 from mangakd.export.spread import spread
 
+CALIBRATION = 128  # training sequences
 MOST = 512  # sequences of a split that are looked at: their first some thousand tokens decide
 
 

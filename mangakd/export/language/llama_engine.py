@@ -10,6 +10,7 @@ runtime: {"threads": int, and settings by their names in llama.cpp's common_para
 import http.client
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ import numpy as np
 from mangakd.export.language.engine import Messages, Scores
 
 SECONDS = 600  # of one request
+_BIAS, _ALL = 1e4, 1 << 24  # logits; tokens
 GREEDY = {"temperature": 0, "samplers": ["top_k"], "top_k": 1, "seed": 0}
 RUNTIME = {"n_batch": 512, "n_ubatch": 512, "cache_type_k": 1, "cache_type_v": 1}
 """Settings of a served file: tokens of a step of the prompt, and keys and values in f16 (ggml_type 1)."""
@@ -57,15 +59,36 @@ class LlamaEngine:
         del self._server
 
     def _next(self, prefix: Sequence[int], top: int, given: int) -> tuple[float, list[dict[str, Any]]]:
-        """log p of a token after a prefix, and the most probable tokens. The whole vocabulary is asked for if it is not among
-        them."""
-        for count in (top, 1 << 24):
-            body = {"prompt": list(prefix), "n_predict": 1, "n_probs": count, "cache_prompt": True, **GREEDY}
-            best = self._ask("/completion", body)["completion_probabilities"][0]["top_logprobs"]
-            own = next((token["logprob"] for token in best if token["id"] == given), None)
-            if own is not None:
-                return own, best[:top]
-        raise RuntimeError(f"llama.cpp knows no token {given}")
+        """log p of a token after a prefix, and the most probable tokens.
+
+        The server says nothing of a token that ends in the middle of a character. So the token is forced by a bias, which does
+        not change the log-probabilities; if it is such a token, a whole character is forced, and all tokens are asked for.
+        """
+        answer = self._forced(prefix, top, given)
+        if answer is not None:
+            return answer["logprob"], answer["top_logprobs"]
+        answer = self._forced(prefix, _ALL, self._whole)
+        if answer is None:
+            raise RuntimeError(f"llama.cpp gives no log-probabilities behind token {self._whole}")
+        best = answer["top_logprobs"]
+        return next(token["logprob"] for token in best if token["id"] == given), best[:top]
+
+    def _forced(self, prefix: Sequence[int], top: int, token: int) -> dict[str, Any] | None:
+        body = {
+            "prompt": list(prefix),
+            "n_predict": 1,
+            "n_probs": top,
+            "logit_bias": [[token, _BIAS]],
+            "cache_prompt": True,
+        }
+        answer = self._ask("/completion", {**body, **GREEDY}).get("completion_probabilities")
+        return answer[0] if answer else None
+
+    @cached_property
+    def _whole(self) -> int:
+        """A token that is a whole character."""
+        ids: list[int] = self._ask("/tokenize", {"content": "a"})["tokens"]
+        return ids[-1]
 
     def _ask(self, path: str, body: Mapping[str, Any]) -> Any:
         # A connection for each request: the server closes one that was idle for some seconds.

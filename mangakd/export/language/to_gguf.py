@@ -4,6 +4,7 @@ One file holds sizes, tokenizer, chat template and weights. gguf_model.py, gguf_
 say what is in it; this file writes it.
 """
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 FILE = "model.gguf"
 NEEDS = {"gguf": "gguf", "xllamacpp": "gguf"}
+logging.getLogger("gguf").setLevel(logging.WARNING)  # it tells of each file that it begins
 _SMALL = 32  # hidden size of the scratch model
 
 
