@@ -59,8 +59,11 @@ class Engine(Protocol):
         many tokens. The prompt is computed anew at each call, for the same reason.
         """
 
-    def chat(self, messages: Messages) -> str:
-        """The prompt that the engine's chat template makes of a conversation."""
+    def chat(self, messages: Messages) -> list[int]:
+        """Token ids of the prompt that the engine's chat template makes of a conversation, as its server computes them.
+
+        Ids, not text: llama.cpp leaves a BOS token out of the text that its tokenizer puts before it again.
+        """
 
     def close(self) -> None:
         """Free the model."""

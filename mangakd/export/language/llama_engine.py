@@ -51,9 +51,9 @@ class LlamaEngine:
         body = {"prompt": list(ids), "n_predict": most, "ignore_eos": not stops, "return_tokens": True, **GREEDY}
         return self._ask("/completion", {**body, "cache_prompt": False})["tokens"]  # type: ignore[no-any-return]
 
-    def chat(self, messages: Messages) -> str:
+    def chat(self, messages: Messages) -> list[int]:
         chat = [{"role": role, "content": content} for role, content in messages]
-        return self._ask("/apply-template", {"messages": chat})["prompt"]  # type: ignore[no-any-return]
+        return self.ids([self._ask("/apply-template", {"messages": chat})["prompt"]], True)[0]
 
     def close(self) -> None:
         del self._server

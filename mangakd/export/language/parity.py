@@ -13,15 +13,17 @@ What follows the first such token is not compared: the prefixes differ. A wrong 
 log-probabilities by far more than rounding does, at the first tokens already.
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import jinja2
 import numpy as np
 
 from mangakd.core.errors import UserError
-from mangakd.export.language.engine import Engine
+from mangakd.export.language.engine import Engine, Messages
 from mangakd.export.language.student import Student
 from mangakd.export.language.texts import CONVERSATIONS, PROMPTS, texts
 
@@ -54,15 +56,13 @@ class Reference:
         return [self.engine.greedy(ids, NEW) for ids in self.prompts]
 
     @cached_property
-    def conversations(self) -> list[tuple[Any, str]]:
-        """Those that the template does not refuse, with its prompts."""
-        kept = []
+    def conversations(self) -> list[tuple[Messages, list[int]]]:
+        """Those that the template does not refuse, with the ids of their prompts."""
+        rendered = []
         for messages in CONVERSATIONS if self.student.chat else ():
-            try:
-                kept.append((messages, self.engine.chat(messages)))
-            except UserError:  # such as a template that knows no system prompt
-                continue
-        return kept
+            with contextlib.suppress(jinja2.TemplateError):  # such as a template that knows no system prompt
+                rendered.append((messages, self.engine.chat(messages)))
+        return rendered
 
 
 def check(name: str, engine: Engine, reference: Reference, within: float) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def check(name: str, engine: Engine, reference: Reference, within: float) -> dic
     for special, expected in reference.ids.items():
         check_ids(name, reference.texts, engine.ids(reference.texts, special), expected, special)
     for messages, prompt in reference.conversations:
-        check_prompt(name, engine.chat(messages), prompt)
+        check_prompt(name, messages, engine.chat(messages), prompt)
     gaps = [
         gap_of(reference.engine, prompt, engine.greedy(prompt, NEW), own)
         for prompt, own in zip(reference.prompts, reference.greedy, strict=True)
@@ -104,12 +104,12 @@ def check_ids(
         )
 
 
-def check_prompt(name: str, prompt: str, expected: str) -> None:
-    """Raises UserError for another rendering of a conversation."""
-    if prompt != expected:
+def check_prompt(name: str, messages: Messages, prompt: Sequence[int], expected: Sequence[int]) -> None:
+    """Raises UserError for another prompt of a conversation."""
+    if list(prompt) != list(expected):
         raise UserError(
-            f"{name} is not kept: its chat template makes {_short(prompt)} of a conversation, and the student's makes "
-            f"{_short(expected)}. The template is missing there, or that engine reads it otherwise."
+            f"{name} is not kept: it makes the tokens {_few(prompt)} of the conversation {_short(messages[-1][1])}, and the "
+            f"student's chat template makes {_few(expected)}. The template is missing there, or that engine reads it otherwise."
         )
 
 

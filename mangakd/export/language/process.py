@@ -51,12 +51,13 @@ class EngineProcess:
     def greedy(self, ids: Sequence[int], most: int, stops: bool = True) -> list[int]:
         return self._ask("greedy", list(ids), most, stops)  # type: ignore[no-any-return]
 
-    def chat(self, messages: Messages) -> str:
+    def chat(self, messages: Messages) -> list[int]:
         return self._ask("chat", [list(message) for message in messages])  # type: ignore[no-any-return]
 
-    def seconds(self, ids: Sequence[int], most: int) -> float:
-        """Of a prompt and `most` tokens after it, in the process."""
-        return float(self._ask("seconds", list(ids), most))
+    def seconds(self, ids: Sequence[int], most: int) -> tuple[float, float]:
+        """Of a prompt and `most` tokens after it, in the process: on the clock, and of the processor."""
+        wall, own = self._ask("seconds", list(ids), most)
+        return wall, own
 
     def close(self) -> None:
         self._process.kill()

@@ -88,8 +88,8 @@ def _in_turns(engines: Sequence[EngineProcess], prompt: list[int], new: int, tur
         engine.seconds(prompt, 2)  # caches hold another model before
     for turn in range(turns):
         for i in range(len(engines))[:: 1 if turn % 2 == 0 else -1]:
-            times[i].first.extend(engines[i].seconds(prompt, 1) for _ in range(RUNS))
-            times[i].whole.append(engines[i].seconds(prompt, new))
+            times[i].first.extend(engines[i].seconds(prompt, 1)[0] for _ in range(RUNS))
+            times[i].whole.append(engines[i].seconds(prompt, new)[0])
     return times
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from mangakd.core.errors import UserError
 from mangakd.export.language import pre_tokenizer
 from mangakd.export.language.gguf_model import ARCHITECTURES, add_sizes, check_architecture, tensors
 from mangakd.export.language.gguf_tokenizer import BLANKS, add_vocabulary, check_tokenizer, vocabulary
@@ -53,7 +54,19 @@ def write(job: "Job", name: str) -> dict[str, Any]:
         counts[kind] = counts.get(kind, 0) + 1
         writer.add_tensor(target, quantise(array, kind), raw_dtype=GGMLQuantizationType[kind])
     _close(writer)
+    check_template(job.folder / FILE, tokenizer)
     return {"pre": pre, "tried": tried, "tensors": counts}
+
+
+def check_template(file: Path, tokenizer: Any) -> None:
+    """Raises UserError for a file without the student's chat template: llama.cpp would take one of its own, without a word."""
+    from gguf import GGUFReader
+
+    field = GGUFReader(file).fields.get("tokenizer.chat_template")
+    if tokenizer.chat_template and (field is None or field.contents() != tokenizer.get_chat_template()):
+        raise UserError(
+            f"{file.parent.name.partition('.')[0]} is not kept: the file lacks the student's chat template."
+        )
 
 
 def _pre(job: "Job", config: Any, tokenizer: Any) -> tuple[str, dict[str, int]]:

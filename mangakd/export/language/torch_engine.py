@@ -49,18 +49,13 @@ class TorchEngine:
             following = torch.tensor([[token]])
         return tokens
 
-    def chat(self, messages: Messages) -> str:
-        return template_text(self._tokenizer, messages)
+    def chat(self, messages: Messages) -> list[int]:
+        chat = [{"role": role, "content": content} for role, content in messages]
+        ids: list[int] = self._tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+        return ids
 
     def close(self) -> None:
         del self.model
-
-
-def template_text(tokenizer: Any, messages: Messages) -> str:
-    """What a tokenizer's chat template makes of a conversation, with the beginning of an answer."""
-    chat = [{"role": role, "content": content} for role, content in messages]
-    text: str = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    return text
 
 
 def read_tokenizers(folder: Path) -> tuple[Any, Any]:
