@@ -8,7 +8,8 @@ from tiny_language import model
 
 
 def save_exportable(folder: Path, kind: str = "llama", tokenizer: Any = None, **entries: Any) -> Path:
-    """A language model whose rows are whole blocks of GGUF's Q8_0, with heads that differ, and the tokenizer of a chat template."""
+    """A language model whose rows are whole blocks of GGUF's Q8_0, with heads that differ, and the tokenizer of a chat
+    template."""
     tokenizer = tokenizer or chat_tokenizer("chatml")
     tokenizer.split_special_tokens = False
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}

@@ -10,15 +10,15 @@ import pytest
 from chat_samples import blank_tokenizer, chat_tokenizer
 from language_folder import save_exportable
 
-for package in ("gguf", "xllamacpp"):
-    pytest.importorskip(package)
-
 from mangakd.core.errors import UserError
 from mangakd.export.language import gguf_model, gguf_tokenizer, pre_tokenizer, student, to_gguf
 from mangakd.export.language.parity import NEW
 from mangakd.export.language.torch_engine import read_engine
 from mangakd.export.language.variants import make, open_variant
 from mangakd.runtime.language_manifest import read
+
+for package in ("gguf", "xllamacpp"):
+    pytest.importorskip(package)
 
 F16 = ["gguf_f16"]
 
@@ -40,7 +40,12 @@ def test_llama_cpp_reads_and_writes_as_pytorch(llama: Path) -> None:
     parity, recipe = manifest.content["parity"], manifest.content["recipe"]
     assert parity["texts"] >= 200 and parity["prompts"] == 20 and parity["largest_gap"] <= parity["within"] == 0.1
     assert recipe["pre"] == "gpt-2" and recipe["tried"]["gpt-2"] == 0
-    assert (manifest.engine, manifest.model.name, manifest.context, manifest.chat) == ("llama.cpp", "model.gguf", 256, True)
+    assert (manifest.engine, manifest.model.name, manifest.context, manifest.chat) == (
+        "llama.cpp",
+        "model.gguf",
+        256,
+        True,
+    )
     q8 = read(llama / "export" / "gguf_q8_0").content
     assert q8["recipe"]["tensors"]["Q8_0"] == 22 and q8["parity"]["largest_gap"] <= 0.5
 
@@ -145,7 +150,7 @@ def test_an_engine_s_own_template_is_found(llama: Path, tmp_path: Path, monkeypa
     folder = save_exportable(tmp_path / "student", tokenizer=chat_tokenizer("llama3"))
     without_template(monkeypatch.setattr)
     monkeypatch.setattr(to_gguf, "check_template", lambda *_: None)
-    with pytest.raises(UserError, match="gguf_f16 is not kept: it makes the tokens .* of the conversation"):
+    with pytest.raises(UserError, match=r"gguf_f16 is not kept: it makes the tokens .* of the conversation"):
         exported(folder, tmp_path / "out", F16)
 
 
