@@ -19,6 +19,8 @@ from mangakd.cli import export
 from mangakd.cli.once import config_of, hydra_ready
 from mangakd.core.errors import UserError
 from mangakd.export.language import student, variants
+from mangakd.runs.audit.finding import State
+from mangakd.runs.audit.walk import audit
 from mangakd.runtime.language_manifest import read
 from mangakd.training.callbacks.export import ONNXExport
 from mangakd.training.callbacks.export_language import GGUFExport, data_of_texts
@@ -47,6 +49,9 @@ def test_a_run_exports_its_student(
         reader = AutoTokenizer.from_pretrained(place)
         name = reader.eos_token
         assert reader(f"a{name}")["input_ids"][-1] == reader.eos_token_id
+    finding = audit(folder / "best", (), lambda path: None)
+    assert "gguf_f16, llama.cpp" in finding.words and finding.count(State.CHANGED) == 0
+    assert finding.parts[0].state is State.VERIFIED
     report = (tmp_path / "run" / "report.md").read_text()
     assert "gguf\\_f16 ships" in report or "gguf_f16 ships" in report
     assert "generation, tokens/s" in report and "greedy texts" in report
