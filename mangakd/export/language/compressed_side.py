@@ -26,10 +26,15 @@ def main(file: Path) -> None:
     weights = QuantizationArgs(num_bits=4, type="int", symmetric=True, **strategy)
     scheme = QuantizationScheme(targets=["Linear"], weights=weights)
     rows = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in job["ids"]]
+    recipe = GPTQModifier(config_groups={"group_0": scheme}, ignore=job["ignore"])
+    longest = max(map(len, job["ids"]))
     oneshot(
-        model=model, dataset=Dataset.from_list(rows),
-        recipe=GPTQModifier(config_groups={"group_0": scheme}, ignore=job["ignore"]), num_calibration_samples=len(rows), max_seq_length=max(map(len, job["ids"])),
-    )  # fmt: skip
+        model=model,
+        dataset=Dataset.from_list(rows),
+        recipe=recipe,
+        num_calibration_samples=len(rows),
+        max_seq_length=longest,
+    )
     model.to(getattr(torch, job["dtype"])).save_pretrained(job["out"], save_compressed=True)
     print(json.dumps({name: version(name) for name in ("llmcompressor", "compressed-tensors")}))
 

@@ -1,8 +1,8 @@
 """`Library`: a converter that may live in an environment of its own, because its pins are not those of this environment.
 
 optimum-intel 2.1 wants an older huggingface-hub and safetensors, and llm-compressor a newer transformers, than mangakd is tested
-with. So each of them runs as a program in a process: with this Python if the library is installed here, else with the Python that
-an environment variable names. The process also keeps their patches of torch and transformers, and their memory, out of the export.
+with. So each of them runs as a program in a process: with this Python if the library is installed here, else with the Python
+that an environment variable names. The process also keeps their patches of torch, and their memory, out of the export.
 """
 
 import importlib.util
@@ -39,10 +39,11 @@ class Library:
         if other is None:
             if _has(self.module):
                 return sys.executable
+            place = f".venv-{self.package}"
             raise UserError(
                 f"{self.package} is not installed. Install it here with: pip install 'mangakd[{self.extra}]'; or keep this "
-                f"environment as it is, and make another one: python -m venv .venv-{self.package}; .venv-{self.package}/bin/pip install "
-                f"{self.install}; export {self.variable}=.venv-{self.package}/bin/python"
+                f"environment as it is, and make another one: python -m venv {place}; {place}/bin/pip install {self.install}; "
+                f"export {self.variable}={place}/bin/python"
             )
         if reason := _trouble(other, self.module):
             raise UserError(

@@ -1,7 +1,7 @@
 """Run where optimum-intel is installed, without mangakd: python -P openvino_side.py job.json, {"model": folder, "out": folder}.
 
 Writes openvino_model.xml and .bin, in fp32 and stateful: the keys and values of earlier tokens are variables of the model.
-Weights in 16 bits are read as fp32 first, because the IR of such a folder has other logits: it computes in 16 bits here and there.
+Weights in 16 bits are read as fp32 first, because the IR of such a folder computes in 16 bits here and there.
 Prints the version of optimum-intel.
 """
 
