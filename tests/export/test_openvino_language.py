@@ -37,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "export"
 
 
-@pytest.mark.parametrize(("name", "within"), zip(NAMES, (1e-2, 0.2, 4.0), strict=True))
+@pytest.mark.parametrize(("name", "within"), [*zip(NAMES, (1e-2, 0.2, 4.0), strict=True)])
 def test_log_probabilities_are_those_of_the_merged_folder(made: Path, name: str, within: float) -> None:
     right = read_engine(made / "merged").score(IDS, 1, 10).given
     manifest, engine = open_variant(made / name)
