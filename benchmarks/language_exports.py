@@ -122,7 +122,8 @@ def measure(folders: list[Path], sequences: list[Marked], rounds: int) -> dict[s
             quality, content = qualities[folder.name], read(folder).content
             rows[folder.name] = {
                 "engine": content["engine"], "recipe": content["recipe"], "parity": content["parity"],
-                "perplexity": quality.perplexity.value, "ratio": quality.ratio.value, "ratio_interval": list(quality.ratio.interval),
+                "perplexity": quality.perplexity.value, "ratio": quality.ratio.value,
+                "ratio_interval": list(quality.ratio.interval),
                 "kl": quality.kl.value, "agreement": quality.agreement.value, "right": quality.right.value,
                 "megabytes": sum(each.stat().st_size for each in folder.iterdir()) / 1e6,
                 "load_seconds": engines[folder.name].load_seconds, "peak_rss_mb": engines[folder.name].peak_rss_mb,
@@ -154,10 +155,13 @@ def speeds(own: Rounds, merged: Rounds) -> dict[str, float]:
         return (NEW - 1) / np.maximum(rounds[:, clock + 1] - rounds[:, clock], 1e-9)
 
     return {
-        "prompt_per_cpu_second": PROMPT / float(np.median(mine[:, 2])), "tokens_per_cpu_second": float(np.median(generation(mine, 2))),
-        "prompt_times": float(np.median(base[:, 2] / mine[:, 2])), "times": float(np.median(generation(mine, 2) / generation(base, 2))),
-        "prompt_per_second": PROMPT / float(np.median(mine[:, 0])), "tokens_per_second": float(np.median(generation(mine, 0))),
-    }  # fmt: skip
+        "prompt_per_cpu_second": PROMPT / float(np.median(mine[:, 2])),
+        "tokens_per_cpu_second": float(np.median(generation(mine, 2))),
+        "prompt_times": float(np.median(base[:, 2] / mine[:, 2])),
+        "times": float(np.median(generation(mine, 2) / generation(base, 2))),
+        "prompt_per_second": PROMPT / float(np.median(mine[:, 0])),
+        "tokens_per_second": float(np.median(generation(mine, 0))),
+    }
 
 
 def report(
@@ -166,8 +170,8 @@ def report(
     tokens = sum(sum(each.targets[1:]) for each in sequences)
     lines = [line(own, each) for own, each in rows.items()]
     header = [
-        "", "ids", "greedy texts", "perplexity", "× merged", "KL, nats", "agrees", "MB", "prompt, tokens/s", "generation, tokens/s",
-        "× PyTorch", "ships",
+        "", "ids", "greedy texts", "perplexity", "× merged", "KL, nats", "agrees", "MB", "prompt, tokens/s",
+        "generation, tokens/s", "× PyTorch", "ships",
     ]  # fmt: skip
     title = f"Exports of a language model: {student.source['parameters'] / 1e6:.0f}M parameters"
     intro = (
@@ -190,7 +194,8 @@ def line(name: str, row: dict[str, Any]) -> list[str]:
     return [
         name, f"{parity['texts']} of {parity['texts']}" if parity else "–",
         f"{parity['equal']} of {parity['prompts']} ({parity['largest_gap']:.2f})" if parity else "–",
-        f"{row['perplexity']:.3f}", f"{row['ratio']:.4f}", f"{row['kl']:.4f}", f"{row['agreement']:.1%}", f"{row['megabytes']:.0f}",
+        f"{row['perplexity']:.3f}", f"{row['ratio']:.4f}", f"{row['kl']:.4f}", f"{row['agreement']:.1%}",
+        f"{row['megabytes']:.0f}",
         f"{row['prompt_per_cpu_second']:.0f}", f"{row['tokens_per_cpu_second']:.1f}", f"{row['times']:.2f} ×",
         "yes" if row["ratio"] <= SHIPS else "no",
     ]  # fmt: skip

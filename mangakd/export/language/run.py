@@ -20,6 +20,7 @@ from mangakd.export.language.data import LanguageData
 from mangakd.export.language.manifest import add_metrics
 from mangakd.export.language.quality import TOP, Predictions, compare, predict
 from mangakd.export.language.speed import Speed, measure
+from mangakd.export.language.torch_engine import read_engine
 from mangakd.export.language.variants import MERGED, VARIANTS, make, open_variant
 from mangakd.export.manifest import copy
 from mangakd.export.run import BEST, FORMAT, Options
@@ -99,6 +100,9 @@ def _compared(
 
 
 def _predicted(folder: Path, sequences: Sequence[Marked]) -> Predictions:
+    """`merged` predicts in this process, which has PyTorch already."""
+    if folder.name == MERGED:
+        return predict(read_engine(folder), sequences)
     with open_variant(folder)[1] as engine:
         return predict(engine, sequences)
 
