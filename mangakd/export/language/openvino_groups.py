@@ -2,13 +2,14 @@
 
 A group of weights shares a scale. It lies in one row of a matrix, so its size G must divide the length of all rows; NNCF raises
 otherwise. OpenVINO multiplies groups of INT8 activations with groups of INT4 weights in integers, if the size A of the former is
-16 or 32 and divides G. It says nothing if A does not: the property reads A, and the product is computed in floats. So
+a multiple of 16 and divides G. Otherwise the property still reads A, and the product is computed in floats
+(findings/dynamic_quantisation_off.sh). So
 
     G   largest multiple of 32 up to 128 that divides all rows, else of 16, else the largest divisor ≥ 16, else whole rows
     A   32 if 32 divides G, else 16 if 16 does, else 0: off; 32 for whole rows
 
 Rows of 576 and 1,536 numbers: G = 96, A = 32. Rows of 312 and 1,248: G = 104, A = 0.
-Measured with OpenVINO 2026.4 on a CPU with AVX-512 (docs/how-to/export_language.md).
+The smaller A, the more exact: of SmolLM2 in INT8, KL is 0.008 nats with 32 and 0.015 with 96.
 """
 
 from collections.abc import Iterable
