@@ -5,7 +5,7 @@
 # difference to size 0, and the size that is reported:
 #   weights in groups of  96: 8 → 0 (8), 16 → 0.022 (16), 32 → 0.026 (32), 64 → 0 (64), 96 → 0.027 (96), 104 → 0 (104)
 #   weights in groups of 104: 8 → 0 (8), 16 → 0 (16), 32 → 0 (32), 64 → 0 (64), 96 → 0 (96), 104 → 0 (104)
-# For us: mangakd/export/language/openvino_groups.py chooses both sizes. Exits with 1 where the behaviour has changed.
+# For us: mangakd/export/language/weight_groups.py chooses both sizes. Exits with 1 where the behaviour has changed.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

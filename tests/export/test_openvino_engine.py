@@ -10,9 +10,9 @@ pytest.importorskip("openvino_tokenizers", reason="pip install 'mangakd[openvino
 
 from mangakd.export.language import openvino_tokenizer
 from mangakd.export.language.openvino_engine import keep_last, open_engine
-from mangakd.export.language.openvino_groups import WHOLE_ROW
 from mangakd.export.language.openvino_layout import KEPT, MODEL, settings
 from mangakd.export.language.torch_engine import read_tokenizers
+from mangakd.export.language.weight_groups import WHOLE_ROW
 
 IDS = [17, 4, 99, 4, 230, 61, 8]
 RUNTIME = {"threads": 1, **settings(None), "KV_CACHE_PRECISION": "f32"}

@@ -15,9 +15,9 @@ from transformers import LlamaConfig, Qwen3Config
 from mangakd.core.errors import UserError
 from mangakd.export.language import compressed, openvino_model
 from mangakd.export.language.library import Library
-from mangakd.export.language.openvino_groups import WHOLE_ROW, activation_group, row_lengths, weight_group
 from mangakd.export.language.openvino_layout import KEPT, MODEL, inputs
 from mangakd.export.language.variants import VARIANTS, check_installed, find_variants
+from mangakd.export.language.weight_groups import WHOLE_ROW, activation_group, row_lengths, weight_group
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import torch
 
 from mangakd.core.errors import UserError
 from mangakd.export.language.library import Library
-from mangakd.export.language.openvino_groups import row_lengths, weight_group
+from mangakd.export.language.weight_groups import check_family, row_lengths, weight_group
 from mangakd.export.spread import spread
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ LLM_COMPRESSOR = Library(
     "llmcompressor", "llm-compressor", "MANGAKD_LLM_COMPRESSOR_PYTHON", "vllm-int4", "'llmcompressor>=0.14,<0.15'"
 )
 PROGRAM = Path(__file__).with_name("compressed_side.py")
-FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3", "granite", "phi3", "gemma", "gemma2"})
 GROUPS = (32, 64, 128)
 CALIBRATION, TOKENS, LEAST = 128, 512, 16  # texts, tokens of each, and fewer texts than which give no Hessian
 STAYS = ("lm_head",)
@@ -34,11 +33,7 @@ _OF_MERGED = ("tokenizer*.json", "special_tokens_map.json", "generation_config.j
 
 def check(config: Any, tokenizer: Any) -> None:
     """Raises UserError for an architecture of another family than FAMILIES."""
-    if config.model_type not in FAMILIES:
-        raise UserError(
-            f"a student of the architecture {config.model_type} has no variant vllm_int4; known: {', '.join(sorted(FAMILIES))}. "
-            "Remove vllm from export."
-        )
+    check_family(config, "vllm")
 
 
 def save(job: "Job") -> dict[str, Any]:

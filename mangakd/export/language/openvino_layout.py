@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mangakd.export.language.openvino_groups import activation_group
+from mangakd.export.language.weight_groups import activation_group
 
 MODEL, TOKENIZER, DETOKENIZER = "openvino_model.xml", "openvino_tokenizer.xml", "openvino_detokenizer.xml"
 """optimum-intel's names, which OpenVINO GenAI and the model server read."""
@@ -29,7 +29,7 @@ def settings(weights: int | None) -> Mapping[str, Any]:
 def inputs(names: Collection[str], ids: Sequence[int], past: int = 0, last: int = 1) -> dict[str, np.ndarray]:
     """Those of `names`, for one sequence behind `past` tokens in the state. ids: T tokens. last: logits wanted."""
     width = past + len(ids)
-    own = {
+    own: dict[str, np.ndarray] = {
         "input_ids": np.array([ids], dtype=np.int64), "attention_mask": np.ones((1, width), dtype=np.int64),
         "position_ids": np.arange(past, width)[None], "beam_idx": np.zeros(1, dtype=np.int32),
         KEPT: np.array([last], dtype=np.int64),

@@ -2,7 +2,7 @@
 
     openvino_fp16   weights in fp16
     openvino_int8   weights in INT8, one scale a row
-    openvino_int4   weights in INT4 by groups (openvino_groups.py), embeddings and head in INT8; training texts, where there are
+    openvino_int4   weights in INT4 by groups (weight_groups.py), embeddings and head in INT8; training texts, where there are
                     any, choose scales that keep the layers' answers (AWQ and scale estimation)
 
 The folder is laid out as optimum-intel and OpenVINO GenAI read it: model, tokenizer and detokenizer as IRs, and the small files
@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mangakd.core.errors import UserError
 from mangakd.export.language import openvino_tokenizer
 from mangakd.export.language.library import Library
-from mangakd.export.language.openvino_groups import WHOLE_ROW, row_lengths, weight_group
 from mangakd.export.language.openvino_layout import MODEL, inputs
+from mangakd.export.language.weight_groups import WHOLE_ROW, check_family, row_lengths, weight_group
 from mangakd.export.smooth_quant import quiet_nncf
 from mangakd.export.spread import spread
 
@@ -38,18 +37,13 @@ OPTIMUM = Library(
     "'optimum-intel>=2.1,<2.2' 'openvino>=2025.4'",
 )
 PROGRAM = Path(__file__).with_name("openvino_side.py")
-FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3", "granite", "phi3", "gemma", "gemma2"})
 CALIBRATION, TOKENS = 32, 128  # texts, and tokens of each: scales settle early, and each layer computes all of them
 _SMALL = ("*.json", "*.jinja", "*.model", "*.txt")
 
 
 def check(config: Any, tokenizer: Any) -> None:
     """Raises UserError for an architecture of another family than FAMILIES."""
-    if config.model_type not in FAMILIES:
-        raise UserError(
-            f"a student of the architecture {config.model_type} has no OpenVINO variant here; known: "
-            f"{', '.join(sorted(FAMILIES))}. Remove openvino_lm from export."
-        )
+    check_family(config, "openvino_lm")
 
 
 def int4_group(config: Any) -> int:

@@ -23,12 +23,12 @@ from mangakd.export.language import compressed, merged, openvino_model, parity, 
 from mangakd.export.language.library import Library
 from mangakd.export.language.llama_engine import RUNTIME
 from mangakd.export.language.manifest import seal
-from mangakd.export.language.openvino_groups import WHOLE_ROW
 from mangakd.export.language.openvino_layout import MODEL, settings
 from mangakd.export.language.process import EngineProcess
 from mangakd.export.language.quantise import check_k_quants
 from mangakd.export.language.student import Student
 from mangakd.export.language.torch_engine import read_engine
+from mangakd.export.language.weight_groups import WHOLE_ROW
 from mangakd.export.manifest import PARTIAL, place
 from mangakd.runtime.language_manifest import Engine, LanguageManifest, read
 

@@ -16,9 +16,21 @@ from collections.abc import Iterable
 from math import gcd
 from typing import Any
 
+from mangakd.core.errors import UserError
+
+FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})  # whose layers `row_lengths` knows
 LARGEST = 128
 WHOLE_ROW = -1  # one group a row, as NNCF writes it
 _ACTIVATIONS = (32, 16)
+
+
+def check_family(config: Any, word: str) -> None:
+    """Raises UserError for an architecture of another family. word: of export=[…]."""
+    if config.model_type not in FAMILIES:
+        raise UserError(
+            f"a student of the architecture {config.model_type} has no variant of export=[{word}]; known: "
+            f"{', '.join(sorted(FAMILIES))}. Remove {word} from export."
+        )
 
 
 def row_lengths(config: Any) -> frozenset[int]:
