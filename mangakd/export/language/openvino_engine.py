@@ -77,7 +77,7 @@ class OpenVinoEngine:
 
         chat = [{"role": role, "content": content} for role, content in messages]
         tokenizer = AutoTokenizer.from_pretrained(self._folder)
-        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        text: Any = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         return self._by_file(text, True, around=False)
 
     def close(self) -> None:
