@@ -19,6 +19,8 @@ from mangakd.cli import export
 from mangakd.cli.once import config_of, hydra_ready
 from mangakd.core.errors import UserError
 from mangakd.export.language import student, variants
+from mangakd.runs.audit.finding import State
+from mangakd.runs.audit.walk import audit
 from mangakd.runtime.language_manifest import read
 from mangakd.training.callbacks.export import ONNXExport
 from mangakd.training.callbacks.export_language import GGUFExport, data_of_texts
@@ -47,6 +49,9 @@ def test_a_run_exports_its_student(
         reader = AutoTokenizer.from_pretrained(place)
         name = reader.eos_token
         assert reader(f"a{name}")["input_ids"][-1] == reader.eos_token_id
+    finding = audit(folder / "best", (), lambda path: None)
+    assert "gguf_f16, llama.cpp" in finding.words and finding.count(State.CHANGED) == 0
+    assert finding.parts[0].state is State.VERIFIED
     report = (tmp_path / "run" / "report.md").read_text()
     assert "gguf\\_f16 ships" in report or "gguf_f16 ships" in report
     assert "generation, tokens/s" in report and "greedy texts" in report
@@ -107,12 +112,7 @@ def test_a_folder_by_the_command(
             export.run(config_of("export", f"export.student={folder}", *words, folder=tmp_path))
 
 
-def test_preflight_refuses_what_no_file_can_hold(
-    response_run: list[str], compose: Compose, small_run: list[str], tmp_path: Path
-) -> None:
-    own = [*response_run, f"paths.cache={tmp_path / 'cache'}"]
-    with pytest.raises(UserError, match=r"onnx_fp32 is no variant of a language model. Set export=\[merged,gguf\]"):
-        checked(compose(*own, "export=[onnx]"), tmp_path)
+def test_preflight_refuses_it_for_another_task(small_run: list[str], compose: Compose, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="gguf_f16 is a variant of language models, and task=intent trains none"):
         checked(compose(*small_run, "export=[gguf]"), tmp_path)
 
