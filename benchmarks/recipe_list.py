@@ -90,6 +90,14 @@ RECIPES |= {
         "stages.features.epochs=1", "stages.soft_targets.epochs=1", "distill.temperature=2",
     ],
 }  # fmt: skip
+RECIPES |= {  # the recipe that won on CLINC150's validation, once, on data that nothing was tuned on
+    "manga_start_no_kd": [*START, *RECIPES["manga_no_kd"]],
+    "manga_start_output_new_texts": [*MANGA, *START, ONE_COPY, "trainer.max_epochs=1", STORED, NEW_TEXTS],
+    # 64 steps are an epoch of the labelled texts
+    "medquad_no_kd": ["losses=[hard_label]", "distill.alpha=0", "trainer.max_epochs=10"],
+    "medquad_start_no_kd": [*START, "losses=[hard_label]", "distill.alpha=0", "trainer.max_epochs=10"],
+    "medquad_start_output_new_texts": [*START, ONE_COPY, "trainer.max_epochs=5", STORED, NEW_TEXTS],
+}
 BASELINES = {
     "adaptive_": "adaptive_t1",
     "few_start_": "few_start_no_kd",
@@ -98,7 +106,9 @@ BASELINES = {
     "short_": "short_no_kd",
     "start_long_": "start_long_no_kd",
     "start_": "start_no_kd",
+    "manga_start_": "manga_start_no_kd",
     "manga_": "manga_no_kd",
+    "medquad_": "medquad_start_no_kd",
     "": "no_kd",
 }
 GAPS = {  # the student without KD from random weights
@@ -108,6 +118,7 @@ GAPS = {  # the student without KD from random weights
     "start_long_": "no_kd",
     "start_": "short_no_kd",
     "manga_": "manga_no_kd",
+    "medquad_": "medquad_no_kd",
     "two_stage": "no_kd",
 }
 LEVERS = {"lever_": "start_output_new_texts"}  # judged on validation

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from medquad import write_types
 from recipe_list import COMMON, RECIPES
 from recipe_table import body
 from results_file import RESULTS, write
@@ -43,12 +44,15 @@ SCORES = (
     "test/retention",
     "teacher/test/accuracy",
     "train/steps",
+    "val/accuracy",
+    "run/seconds",
 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="CLINC150's data_full.json")
+    parser.add_argument("--medquad", type=Path, help="MedQuAD's folder, for medquad_…")
     parser.add_argument("--work", type=Path, required=True, help="folder for the runs and the cache")
     parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -71,8 +75,7 @@ def train(options: argparse.Namespace, name: str, recipe: str, seed: int, rate: 
     """Returns the CPU seconds that the run took. Raises CalledProcessError when it fails; its log lies beside its folder."""
     folder = options.work / "runs" / f"{name}_{seed}"
     words = [*COMMON, precision(), *RECIPES[recipe], f"seed={seed}", f"hydra.run.dir={folder}"]
-    if not recipe.startswith("manga_"):
-        words += ["data=clinc150", f"data.path={options.data.resolve()}"]
+    words += data(options, recipe)
     words += [f"paths.cache={options.work / 'cache'}", *([f"optim.lr={rate}"] if rate else [])]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -82,6 +85,20 @@ def train(options: argparse.Namespace, name: str, recipe: str, seed: int, rate: 
             [sys.executable, "train.py", *words], cwd=options.source, env=env, stdout=log, stderr=log, check=True
         )
     return cpu_seconds() - before
+
+
+def data(options: argparse.Namespace, recipe: str) -> list[str]:
+    """The overrides that name the recipe's texts; those of `manga_…` make their own."""
+    if recipe.startswith("manga_"):
+        return []
+    if not recipe.startswith("medquad_"):
+        return ["data=clinc150", f"data.path={options.data.resolve()}"]
+    if options.medquad is None:
+        raise SystemExit(f"{recipe} needs --medquad.")
+    folder = options.work / "medquad"
+    write_types(options.medquad, folder)
+    keys = {"train": "path", "dev": "val_path", "test": "test_path"}
+    return ["data=files", *(f"data.{key}={folder / split}.jsonl" for split, key in keys.items())]
 
 
 def cpu_seconds() -> float:
@@ -107,7 +124,7 @@ def keep(name: str, recipe: str, seed: int, folder: Path, seconds: float) -> Non
     student, _ = answers(folder, "test")
     row = {
         "recipe": recipe, "seed": seed, "command": without_paths((folder / "command.txt").read_text()),
-        "scores": {key: metrics[key] for key in (*SCORES, "val/accuracy", "run/seconds")},
+        "scores": {key: metrics[key] for key in (*SCORES, "test/rare_accuracy") if key in metrics},
         "loss": last_losses(folder), "right": packed(student.right), "rows": len(student.right),
         "validation": validation(folder), "cpu_seconds": round(seconds),
     }  # fmt: skip
@@ -139,7 +156,7 @@ def packed(bits: np.ndarray) -> str:
 
 def without_paths(command: str) -> str:
     """The command without paths of the machine."""
-    places = ("data.path=", "paths.cache=", "hydra.run.dir=")
+    places = ("data.path=", "data.val_path=", "data.test_path=", "paths.cache=", "hydra.run.dir=")
     return shlex.join(word for word in shlex.split(command) if not word.startswith(places))
 
 
