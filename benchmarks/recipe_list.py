@@ -36,6 +36,7 @@ RECIPES |= {
     ],
 }  # fmt: skip
 START = ["student.start=teacher", "optim.lr=5e-4"]
+TUNED = ["student.start=teacher", "optim.lr=3e-4"]  # the rate that won on validation (`lever_lr…`)
 RECIPES |= {
     "start_no_kd": [*START, *RECIPES["short_no_kd"]],
     "start_output_only": [*START, *RECIPES["short_output_only"]],
@@ -44,10 +45,10 @@ RECIPES |= {
 NEW_TEXTS = "+stages.distil.texts=[labelled,augmented]"
 HIDDEN = "losses=[hard_label,output,hidden]"
 RECIPES |= {  # three new texts of each, as two_stage has
-    "start_long_no_kd": [*START, *RECIPES["no_kd"]],
-    "start_long_output_new_texts": [*START, "trainer.max_epochs=5", STORED, NEW_TEXTS],
-    "few_start_no_kd": [*START, *RECIPES["few_no_kd"]],
-    "few_start_output_new_texts": [*FEW, *START, "trainer.max_epochs=5", STORED, f"+stages.distil.texts={ALL_TEXTS}"],
+    "start_long_no_kd": [*RECIPES["no_kd"], *TUNED],
+    "start_long_output_new_texts": [*TUNED, "trainer.max_epochs=5", STORED, NEW_TEXTS],
+    "few_start_no_kd": [*TUNED, *RECIPES["few_no_kd"]],
+    "few_start_output_new_texts": [*FEW, *TUNED, "trainer.max_epochs=5", STORED, f"+stages.distil.texts={ALL_TEXTS}"],
 }
 LEVER = RECIPES["start_output_new_texts"]
 RECIPES |= {  # one change each to start_output_new_texts; two new texts a step where that is the change
@@ -56,6 +57,8 @@ RECIPES |= {  # one change each to start_output_new_texts; two new texts a step 
     "lever_soft_only": [*LEVER, "distill.alpha=1"],
     "lever_lr1e-3": [*LEVER, "optim.lr=1e-3"],
     "lever_lr3e-4": [*LEVER, "optim.lr=3e-4"],
+    "lever_lr1.5e-4": [*LEVER, "optim.lr=1.5e-4"],
+    "lever_no_kd_lr3e-4": [*RECIPES["start_no_kd"], "optim.lr=3e-4"],
     "lever_hidden": [*LEVER, HIDDEN],
     "lever_relation": [*LEVER, "losses=[hard_label,output,relation]"],
     "lever_features_first": [*START, *RECIPES["short_two_stage"]],
@@ -91,13 +94,23 @@ RECIPES |= {
     ],
 }  # fmt: skip
 RECIPES |= {  # the recipe that won on CLINC150's validation, once, on data that nothing was tuned on
-    "manga_start_no_kd": [*START, *RECIPES["manga_no_kd"]],
-    "manga_start_output_new_texts": [*MANGA, *START, ONE_COPY, "trainer.max_epochs=1", STORED, NEW_TEXTS],
+    "manga_start_no_kd": [*TUNED, *RECIPES["manga_no_kd"]],
+    "manga_start_output_new_texts": [*MANGA, *TUNED, ONE_COPY, "trainer.max_epochs=1", STORED, NEW_TEXTS],
     # 64 steps are an epoch of the labelled texts
     "medquad_no_kd": ["losses=[hard_label]", "distill.alpha=0", "trainer.max_epochs=10"],
-    "medquad_start_no_kd": [*START, "losses=[hard_label]", "distill.alpha=0", "trainer.max_epochs=10"],
-    "medquad_start_output_new_texts": [*START, ONE_COPY, "trainer.max_epochs=5", STORED, NEW_TEXTS],
+    "medquad_start_no_kd": [*TUNED, "losses=[hard_label]", "distill.alpha=0", "trainer.max_epochs=10"],
+    "medquad_start_output_new_texts": [*TUNED, ONE_COPY, "trainer.max_epochs=5", STORED, NEW_TEXTS],
 }
+# 63 steps of 32 are an epoch of the labelled texts; three teachers from three seeds, of which the first gives the start
+ENSEMBLE = ["data=manga_intent", "data.train_limit=2000", "data.val_limit=500", "hardware.batch_size=32", *TUNED]
+RECIPES |= {
+    "ensemble_no_kd": [*ENSEMBLE, "losses=[hard_label]", "distill.alpha=0", "trainer.max_epochs=16"],
+    "ensemble_output_new_texts": [*ENSEMBLE, "stages=ensemble_to_one", "trainer.max_epochs=4"],
+    "ensemble_unlabelled": [
+        *ENSEMBLE, "stages=ensemble_to_one", f"stages.distil.texts={ALL_TEXTS}", "data.unlabelled=6000", ONE_COPY,
+        "trainer.max_epochs=2",
+    ],
+}  # fmt: skip
 BASELINES = {
     "adaptive_": "adaptive_t1",
     "few_start_": "few_start_no_kd",
@@ -109,6 +122,7 @@ BASELINES = {
     "manga_start_": "manga_start_no_kd",
     "manga_": "manga_no_kd",
     "medquad_": "medquad_start_no_kd",
+    "ensemble_": "ensemble_no_kd",
     "": "no_kd",
 }
 GAPS = {  # the student without KD from random weights

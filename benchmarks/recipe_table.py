@@ -41,20 +41,28 @@ def body(runs: Mapping[str, Mapping[str, Any]]) -> str:
     by_recipe: dict[str, list[Any]] = {}
     for name, run in runs.items():
         by_recipe.setdefault(name.rpartition("_")[0], []).append(run)
-    rows = [row(name, each, by_recipe) for name, each in by_recipe.items()]
+    tests = estimates({name: bits(each) for name, each in by_recipe.items()})
+    rows = [row(name, each, by_recipe, tests) for name, each in by_recipe.items()]
     levers = [lever(name, each, by_recipe) for name, each in by_recipe.items() if base_of(LEVERS, name) in by_recipe]
     return f"{ABOUT}\n\n{table(HEAD, rows)}\n\n## Levers\n\n{ABOUT_LEVERS}\n\n{table(LEVER_HEAD, levers)}"
+
+
+def estimates(values: Mapping[str, np.ndarray]) -> dict[str, Estimate]:
+    """name → (N) numbers of the rows → their mean. Those of equally many rows share the resamples, which are what takes time."""
+    result: dict[str, Estimate] = {}
+    for rows in {len(each) for each in values.values()}:
+        result |= bootstrap({name: mean(each, most=1) for name, each in values.items() if len(each) == rows})
+    return result
 
 
 def base_of(bases: Mapping[str, str], name: str) -> str | None:
     return next((base for prefix, base in bases.items() if name.startswith(prefix)), None)
 
 
-def row(name: str, runs: Runs, by_recipe: Mapping[str, Runs]) -> list[str]:
-    base = by_recipe.get(base_of(BASELINES, name) or "", [])
-    estimates = bootstrap({key: mean(bits(of), most=1) for key, of in (("own", runs), ("base", base)) if of})
-    gap = points(estimates["own"] - estimates["base"]) if base and runs is not base else "–"
-    low, high = estimates["own"].interval
+def row(name: str, runs: Runs, by_recipe: Mapping[str, Runs], tests: Mapping[str, Estimate]) -> list[str]:
+    base = base_of(BASELINES, name)
+    gap = points(tests[name] - tests[base]) if base in tests and base != name else "–"
+    low, high = tests[name].interval
     return [
         name, seeds(runs), f"{score(runs, 'test/accuracy'):.1%}", f"{low:.1%} to {high:.1%}", gap,
         closed(runs, by_recipe.get(base_of(GAPS, name) or "", [])),
@@ -70,10 +78,11 @@ def lever(name: str, runs: Runs, by_recipe: Mapping[str, Runs]) -> list[str]:
     base = [
         run for run in by_recipe[base_name] if "validation" in run and run["seed"] in [each["seed"] for each in own]
     ]
+    keys = ("right", "agrees")
+    both = estimates({f"{side} {key}": bits(of, key) for key in keys for side, of in (("own", own), ("base", base))})
     cells = []
-    for key in ("right", "agrees"):
-        estimates = bootstrap({side: mean(bits(of, key), most=1) for side, of in (("own", own), ("base", base))})
-        cells += [f"{estimates['own'].value:.1%}", points(estimates["own"] - estimates["base"])]
+    for key in keys:
+        cells += [f"{both[f'own {key}'].value:.1%}", points(both[f"own {key}"] - both[f"base {key}"])]
     kl = np.mean([run["validation"]["kl"] for run in own])
     return [
         name,

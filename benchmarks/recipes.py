@@ -48,6 +48,8 @@ SCORES = (
     "run/seconds",
 )
 
+OTHERS = ("test/rare_accuracy", "teacher/test/rare_accuracy", "members/test/accuracy")  # where there are such
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -88,8 +90,8 @@ def train(options: argparse.Namespace, name: str, recipe: str, seed: int, rate: 
 
 
 def data(options: argparse.Namespace, recipe: str) -> list[str]:
-    """The overrides that name the recipe's texts; those of `manga_…` make their own."""
-    if recipe.startswith("manga_"):
+    """The overrides that name the recipe's texts; those of `manga_…` and `ensemble_…` make their own."""
+    if recipe.startswith(("manga_", "ensemble_")):
         return []
     if not recipe.startswith("medquad_"):
         return ["data=clinc150", f"data.path={options.data.resolve()}"]
@@ -124,7 +126,7 @@ def keep(name: str, recipe: str, seed: int, folder: Path, seconds: float) -> Non
     student, _ = answers(folder, "test")
     row = {
         "recipe": recipe, "seed": seed, "command": without_paths((folder / "command.txt").read_text()),
-        "scores": {key: metrics[key] for key in (*SCORES, "test/rare_accuracy") if key in metrics},
+        "scores": {key: metrics[key] for key in (*SCORES, *OTHERS) if key in metrics},
         "loss": last_losses(folder), "right": packed(student.right), "rows": len(student.right),
         "validation": validation(folder), "cpu_seconds": round(seconds),
     }  # fmt: skip
