@@ -24,7 +24,7 @@ import httpx
 SERVE = Path(__file__).resolve().parents[1] / "scripts" / "serve.py"
 # Variables that keep threads from spinning.
 QUIET = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TOKENIZERS_PARALLELISM", "RAYON_NUM_THREADS")
-HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n"
 PATIENCE = 60  # seconds for a start or an end; much more than either takes
 STATUSES = (200, 400, 413, 422)  # what a strange body may get
 
@@ -93,13 +93,14 @@ class Connection:
         self._port = int(port)
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, texts: list[str], **more: Any) -> tuple[int, bytes]:
+    async def ask(self, texts: list[str], request_id: str = "", **more: Any) -> tuple[int, bytes]:
         """(status, body). Raises ConnectionRefusedError when the port is closed, EOFError or OSError for a lost question."""
         if self._streams is None:
             self._streams = await asyncio.open_connection(self._host, self._port)
         reader, writer = self._streams
         body = json.dumps({"texts": texts, **more}).encode()
-        writer.write(HEAD % len(body) + body)
+        name = f"x-request-id: {request_id}\r\n".encode() if request_id else b""
+        writer.write(HEAD % (len(body), name) + body)
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
         length = re.search(r"\ncontent-length: (\d+)", head)
         assert length, head

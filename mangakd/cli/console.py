@@ -53,7 +53,11 @@ COMMANDS = {  # in the order of their use
         "what made a model or a data set? verifies each hash: <run, export/best, curated folder, answers.jsonl>",
         lambda words: keyed(words, "folder"),
     ),
-    "serve": Command("an HTTP service of an exported student: <folder> [--port 8000]"),
+    "serve": Command("an HTTP service of an exported student: <folder> [--port 8000] [rollout=conf/rollout/canary.yaml]"),
+    "monitor": Command(
+        "how a rollout goes, table and plots: rollout.jsonl [student=<folder> teacher=<folder>]",
+        lambda words: keyed(under(words, "compare", ("student", "teacher", "data")), "log"),
+    ),
     "check_drift": Command(
         "does a student still agree with its teacher on new texts? student=<folder> teacher=<folder> data=<file>",
         lambda words: under(words, "compare", ("student", "teacher", "data")),

@@ -3,19 +3,17 @@
 from dataclasses import replace
 from pathlib import Path
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from mangakd.cli.label_config import cache_of, provider_of, refuse_budget, rows_of
 from mangakd.cli.label_forms import EMBEDDINGS, check_logprobs, form_of, warn_of_ignored
 from mangakd.cli.logs import start_logging
 from mangakd.cli.searchpath import CONF
 from mangakd.core.errors import UserError
 from mangakd.core.invocation import command
-from mangakd.data.rows import Rows
 from mangakd.labelling.api.provider import Api
-from mangakd.labelling.forms import Reads
-from mangakd.labelling.label import Options, dry_run, label, read_prompts
-from mangakd.labelling.provider import Embedder, Provider
+from mangakd.labelling.label import Options, dry_run, label
+from mangakd.labelling.provider import Provider
 from mangakd.labelling.schemas import Schema
 from mangakd.models.sampling import Sampling
 from mangakd.training.callbacks.progress import noted_progress, progress
@@ -63,28 +61,6 @@ def _label(config: DictConfig) -> None:
     label(rows, provider, options, out, cache_of(config), progress, Path(str(config.data.path)), noted_progress)
 
 
-def rows_of(config: DictConfig, form: Reads) -> Rows:
-    return read_prompts(config.data.path, OmegaConf.to_container(config.data.columns), form)  # type: ignore[arg-type]
-
-
-def refuse_budget(config: DictConfig) -> None:
-    if budget := [name for name in ("ledger", "max_cost", "max_requests", "batch", "dry_run") if config[name]]:
-        raise UserError(f"{budget[0]}={config[budget[0]]} is for providers behind an API: leave it out.")
-
-
 def _with_budget(api: Api, config: DictConfig) -> Api:
     ledger = None if config.ledger is None else Path(str(config.ledger)).expanduser()
     return replace(api, ledger=ledger, max_cost=config.max_cost, max_requests=config.max_requests, batch=config.batch)
-
-
-def provider_of(config: DictConfig) -> Provider | Embedder:
-    if OmegaConf.is_missing(config.provider, "model"):
-        raise UserError("provider.model is not set: give the provider's name of the model, such as gpt-4.1-mini.")
-    if OmegaConf.is_missing(config.provider, "path"):
-        raise UserError("provider.path is not set: give the model that writes, a folder, a hub id or embedded_lm.")
-    provider: Provider | Embedder = instantiate(config.provider, _convert_="all")
-    return provider
-
-
-def cache_of(config: DictConfig) -> Path:
-    return Path(config.paths.cache).expanduser()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from mangakd.cli.label import cache_of, provider_of, refuse_budget, rows_of
+from mangakd.cli.label_config import cache_of, provider_of, refuse_budget, rows_of
 from mangakd.cli.label_forms import embeddings_of
 from mangakd.core.errors import UserError
 from mangakd.labelling import remembered

@@ -14,10 +14,11 @@ from mangakd.core.invocation import CLONE, PACKAGE
 
 INSTALLED = PACKAGE / "conf"  # a wheel's; a clone has the folder beside the package
 CONF = INSTALLED if INSTALLED.is_dir() else CLONE / "conf"
+SERVED = ("rollout",)  # folders of conf/ that `mangakd serve` reads, without Hydra
 
 
 def groups() -> list[str]:
-    return sorted(place.name for place in CONF.iterdir() if place.is_dir())
+    return sorted(place.name for place in CONF.iterdir() if place.is_dir() and place.name not in SERVED)
 
 
 def options_of(group: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The command that serves an exported student: mangakd serve export/best --port 8000
+"""The command that serves an exported student: mangakd serve export/best --port 8000 [rollout=conf/rollout/canary.yaml]
 
 The command uses argparse, not Hydra: it must start at once, in a container without torch and without the training's configs.
 """
@@ -9,9 +9,12 @@ from collections.abc import Sequence
 
 from mangakd.core.errors import UserError
 
+KEYS = ("rollout", "incumbent")  # may also be typed as key=value, as in other commands
+
 
 def main(words: Sequence[str] | None = None) -> None:
-    options = parser().parse_args(words)
+    words = sys.argv[1:] if words is None else words
+    options = parser().parse_args([f"--{word}" if word.partition("=")[0] in KEYS else word for word in words])
     try:
         _serve(options)
     except UserError as error:
@@ -38,6 +41,10 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument(
         "--linger", type=_number(float, 0), default=1, help="seconds from SIGTERM until the port closes"
     )
+    arguments.add_argument(
+        "--rollout", help="a yaml such as conf/rollout/canary.yaml: a share of the questions for the student"
+    )
+    arguments.add_argument("--incumbent", help="of the rollout: a folder or a URL; instead of the yaml's")
     return arguments
 
 
@@ -53,8 +60,16 @@ def _serve(options: argparse.Namespace) -> None:
     from mangakd.runtime.server import serve
 
     start_logging()  # before the load, which may log warnings
+    if options.rollout is None:
+        if options.incumbent is not None:
+            raise UserError("--incumbent belongs to a rollout; add rollout=conf/rollout/canary.yaml.")
+        serve(load(options.folder, options.threads), settings, options.host, options.port, options.linger)
+        return
+    from mangakd.runtime.rollout.start import prepare
+
+    rollout = prepare(options.rollout, options.incumbent, options.folder, settings, options.threads)
     model = load(options.folder, options.threads)
-    serve(model, settings, options.host, options.port, options.linger)
+    serve(model, rollout.student_settings, options.host, options.port, options.linger, rollout.around(model))
 
 
 class _number:

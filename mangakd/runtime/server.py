@@ -6,6 +6,7 @@ once. So do PATIENCE seconds, because a client that never reads its answer must 
 """
 
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -13,6 +14,7 @@ import uvicorn
 
 from mangakd.runtime.model import Model
 from mangakd.runtime.service import Service, Settings, create_app
+from mangakd.runtime.watch import App
 
 PATIENCE = 30  # seconds; longer than a full queue should take
 
@@ -37,9 +39,16 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def serve(model: Model, settings: Settings, host: str, port: int, linger: float) -> None:
-    """Serve until a signal comes. port 0 takes a free port and logs its number."""
-    app = create_app(model, settings)
+def serve(
+    model: Model,
+    settings: Settings,
+    host: str,
+    port: int,
+    linger: float,
+    around: Callable[[Service], Callable[[App], App]] | None = None,
+) -> None:
+    """Serve until a signal comes. port 0 takes a free port and logs its number. around: as in create_app."""
+    app = create_app(model, settings, around)
     config = uvicorn.Config(
         app,
         host=host,

@@ -8,7 +8,7 @@ response has an X-Request-Id: the caller's, if the request has one.
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -39,11 +39,15 @@ _encode = json.JSONEncoder(allow_nan=False).encode  # json.dumps with an option 
 
 @dataclass(frozen=True)
 class Settings:
-    """max_batch: texts computed together. queue: texts that may wait. body_seconds: timeout for the arrival of a body."""
+    """max_batch: texts computed together. queue: texts that may wait. body_seconds: timeout for the arrival of a body.
+
+    aside: compute even a short question beside the event loop, as a model that works in the background must.
+    """
 
     max_batch: int = 32
     queue: int = 256
     body_seconds: float = 10
+    aside: bool = False
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -59,9 +63,8 @@ class Service:
 
     def __init__(self, model: Model, settings: Settings):
         self.model, self.settings, self.draining = model, settings, False
-        short = (
-            SHORT if model.manifest.decoding is None else -1
-        )  # the time of writing does not depend on the text's length
+        # the time of writing does not depend on the text's length
+        short = SHORT if model.manifest.decoding is None and not settings.aside else -1
         self.batcher = Batcher(self._compute, settings.max_batch, settings.queue, short)
         self.watch = Watch()
         self._texts = metrics.Counter("mangakd_texts_total", "Texts answered.")
@@ -119,8 +122,19 @@ class Service:
         return bytes(body)
 
 
-def create_app(model: Model, settings: Settings | None = None) -> FastAPI:
-    """`app.state.service` is its Service."""
+async def respond(service: Service, path: str, request: Request) -> Response:
+    """The response to a question. path: of ROUTES."""
+    route = ROUTES[path]
+    try:
+        return _json(await service.answer(route, request))
+    except Refused as error:
+        return _refusal(error, *route.error(error))
+
+
+def create_app(
+    model: Model, settings: Settings | None = None, around: Callable[[Service], Callable[[App], App]] | None = None
+) -> FastAPI:
+    """`app.state.service` is its Service. around: of the Service, middleware that stands before it, as a rollout does."""
     service = Service(model, settings or Settings())
 
     @contextlib.asynccontextmanager
@@ -132,11 +146,7 @@ def create_app(model: Model, settings: Settings | None = None) -> FastAPI:
     app.state.service = service
 
     async def answer(path: str, request: Request) -> Response:
-        route = ROUTES[path]
-        try:
-            return _json(await service.answer(route, request))
-        except Refused as error:
-            return _refusal(error, *route.error(error))
+        return await respond(service, path, request)
 
     for path, route in ROUTES.items():
         content = {"application/json": {"schema": route.schema}}
@@ -166,7 +176,7 @@ def create_app(model: Model, settings: Settings | None = None) -> FastAPI:
         async def ask(scope: dict[str, Any], receive: Any, send: Any) -> None:
             asks = scope["type"] == "http" and scope["method"] == "POST"
             if asks and (path := path_of(scope["path"], model)) is not None:
-                response = await answer(path, Request(scope, receive))
+                response = await respond(service, path, Request(scope, receive))
                 await response(scope, receive, send)
             else:
                 await rest(scope, receive, send)
@@ -174,6 +184,8 @@ def create_app(model: Model, settings: Settings | None = None) -> FastAPI:
         return ask
 
     app.add_middleware(direct)
+    if around is not None:
+        app.add_middleware(around(service))
     app.add_middleware(service.watch.around)  # the last middleware is the outermost
     return app
 

@@ -42,6 +42,7 @@ class Watch:
 
     async def _observe(self, app: App, scope: dict[str, Any], receive: Any, send: Any) -> None:
         name, status, start = _request_id(scope), 0, time.perf_counter()
+        scope["mangakd.request_id"] = name  # a rollout chooses by it who answers
 
         async def send_tagged(message: dict[str, Any]) -> None:
             nonlocal status

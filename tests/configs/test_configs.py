@@ -11,6 +11,8 @@ import pytest
 from conftest import REPO
 from omegaconf import DictConfig, OmegaConf
 
+from mangakd.cli.searchpath import SERVED
+
 Compose = Callable[..., DictConfig]
 CONF = REPO / "conf"
 GROUPS = (
@@ -30,7 +32,9 @@ GROUPS = (
 )
 LISTS = ("losses", "logger", "export")
 OPTIONS = sorted(
-    (file.parent.name, file.stem) for file in CONF.glob("*/*.yaml") if not file.stem.startswith("_")
+    (file.parent.name, file.stem)
+    for file in CONF.glob("*/*.yaml")
+    if not file.stem.startswith("_") and file.parent.name not in SERVED
 )  # fmt: skip
 KEYS = (
     "distill.temperature", "distill.alpha", "distill.beta", "distill.gamma", "data.path", "data.val_path", "data.test_path",

@@ -50,19 +50,21 @@ def test_the_estimate_is_near_the_similarity_of_the_shingles() -> None:
     assert abs(float(reason.split()[0]) - 0.8) < 0.05  # four standard errors
 
 
-def test_the_nearest_earlier_row_decides_and_the_threshold_itself_is_a_copy() -> None:
-    """Row 2 shares all but a word with row 1; row 3 is row 2. At threshold 1 only equal rows are left out."""
+def test_the_nearest_earlier_row_decides() -> None:
+    """Row 2 shares all but a word with row 1; row 3 is row 2."""
     other = " ".join(["zero", *WORDS[1:]])
     near = NearDuplicates(threshold=0.95)
     assert [near.reason(record(i, text)) for i, text in enumerate((TEXT, other), 1)] == [None, None]
     near.threshold = 0.5
     assert near.reason(record(3, other)) == "1.00 of row 2"
-    equal = NearDuplicates(threshold=1.0)
-    assert [equal.reason(record(i, text)) for i, text in enumerate((TEXT, other, TEXT), 1)] == [
-        None,
-        None,
-        "1.00 of row 1",
-    ]
+
+
+@pytest.mark.parametrize(("threshold", "permutations"), [(1.0, 128), (0.99, 64), (0.8, 1)])
+def test_a_threshold_that_leaves_no_two_bands_is_refused(threshold: float, permutations: int) -> None:
+    message = rf"filters.near_duplicates.threshold={threshold:g} is too near to 1 for {permutations} permutations"
+    with pytest.raises(UserError, match=message):
+        NearDuplicates(threshold=threshold, permutations=permutations)
+    NearDuplicates(threshold=0.95, permutations=4 * max(permutations, 32))  # what the message proposes
 
 
 def test_equal_texts_under_other_labels_are_no_copies() -> None:

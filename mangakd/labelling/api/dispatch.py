@@ -129,24 +129,28 @@ class Dispatch:
             return False
         if await self._take():
             return True
-        free, owned = await self._writer.call(self._open)
+        free, others, owned = await self._writer.call(self._open)
         if free and self._taken >= (self._budget.max_requests or float("inf")):
             self.reason = f"max_requests={self._budget.max_requests} is reached"
-        elif free and not owned:
+        elif free and not owned and self._budget.max_cost is not None:
             self.reason = f"max_cost={self._budget.max_cost} leaves no room for the next request"
-        elif owned:
+        elif free or others:
             await self._wait(POLL)
             return True
         return False
 
-    def _open(self) -> tuple[int, int]:
-        """Requests of the job that nobody asks, and that somebody asks now. max_cost depends on other jobs' requests, too."""
+    def _open(self) -> tuple[int, int, int]:
+        """Requests of the job that nobody asks and that another owner asks, and those that anybody asks, of any job.
+
+        What this owner asks never comes back, but it leaves room in max_cost when it ends. So do other jobs' requests.
+        """
         rows = self._ledger.query(
             "SELECT total(owner IS NULL AND state = 'waiting' AND key IN (SELECT key FROM job)), "
-            "total(owner IS NOT NULL AND (?1 OR key IN (SELECT key FROM job))) FROM requests WHERE batch IS NULL",
-            (self._budget.max_cost is not None,),
+            "total(owner != ? AND key IN (SELECT key FROM job)), total(owner IS NOT NULL) FROM requests WHERE batch IS NULL",
+            (self._ledger.owner.name,),
         )
-        return int(rows[0][0]), int(rows[0][1])
+        free, others, owned = map(int, rows[0])
+        return free, others, owned
 
     async def _ask(self, key: str, text: str, estimate: float | None) -> None:
         """All attempts of one request."""

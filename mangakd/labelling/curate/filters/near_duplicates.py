@@ -57,12 +57,23 @@ class NearDuplicates(Filter):
             raise UserError(f"{KEY}.shingles={self.shingles} must be one of {', '.join(SHINGLES)}.")
         sketch = package("datasketch", KEY)
         self._empty = sketch.MinHash(num_perm=self.permutations, seed=SEED, hashfunc=int)
-        self._index = sketch.MinHashLSH(threshold=self.threshold, num_perm=self.permutations, weights=MISSES)
+        self._index = self._new_index(sketch)
         self._signatures: list[np.ndarray] = []
         self._rows: list[str] = []
         for folder in self.against:
             self._read(Path(folder).expanduser())
         self._earlier = len(self._rows)
+
+    def _new_index(self, sketch: Any) -> Any:
+        """Raises UserError where datasketch cannot divide the permutations into two bands or more."""
+        try:
+            return sketch.MinHashLSH(threshold=self.threshold, num_perm=self.permutations, weights=MISSES)
+        except ValueError as error:
+            raise UserError(
+                f"{KEY}.threshold={self.threshold:g} is too near to 1 for {self.permutations} permutations, whose index then "
+                f"has no two bands. Use {KEY}.threshold=0.95 or {KEY}.permutations={4 * max(self.permutations, 32)}; equal rows "
+                "are left out by filters.duplicates."
+            ) from error
 
     @property
     def settings(self) -> dict[str, Any]:

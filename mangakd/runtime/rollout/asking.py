@@ -1,0 +1,60 @@
+"""Asks a side with a timeout and a breaker, and counts how it went."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+
+from mangakd.runtime import metrics
+from mangakd.runtime.rollout.breaker import Breaker
+from mangakd.runtime.rollout.rollout import SIDES
+from mangakd.runtime.rollout.settings import Settings
+from mangakd.runtime.rollout.sides import Question, Reply, Side
+
+log = logging.getLogger("mangakd.rollout")
+
+
+class Asking:
+    """sides: student and incumbent, by name."""
+
+    def __init__(self, sides: Mapping[str, Side], settings: Settings):
+        self._sides, self._timeout = sides, settings.timeout
+        self.breakers = {name: Breaker(settings.breaker) for name in SIDES}
+        self.outcomes = metrics.Counter(
+            "mangakd_rollout_asked_total",
+            "Questions that a side was asked, by outcome: ok, refused (4xx), error (5xx, none).",
+            [{"side": side, "outcome": outcome} for side in SIDES for outcome in ("ok", "refused", "error")],
+        )
+        self.seconds = metrics.Histograms(
+            "mangakd_rollout_seconds", "Time of a side to answer.", "side", metrics.SECONDS
+        )
+
+    def allows(self, side: str) -> bool:
+        return self.breakers[side].allows()
+
+    async def ask(self, side: str, question: Question) -> tuple[Reply | None, float]:
+        """(None, seconds) of a side that fails or takes too long."""
+        start, reply = time.perf_counter(), None
+        try:
+            async with asyncio.timeout(self._timeout):
+                reply = await self._sides[side].ask(question)
+        except Exception as error:  # a model, a network and a timeout fail in their own ways
+            self._tell(side, question, error)
+        seconds = time.perf_counter() - start
+        failed = reply is None or reply.failed
+        self.breakers[side].note(failed)
+        outcome = "error" if reply is None or failed else "ok" if reply.status < 400 else "refused"
+        self.outcomes.add(side=side, outcome=outcome)
+        if outcome == "ok":
+            self.seconds.observe(side, seconds)
+        return (None if failed else reply), seconds
+
+    async def stop(self) -> None:
+        for side in self._sides.values():
+            await side.stop()
+
+    def _tell(self, side: str, question: Question, error: Exception) -> None:
+        """Without a traceback for a side that is away: it would be one for each question."""
+        away = isinstance(error, OSError | TimeoutError) or type(error).__module__.startswith("httpx")
+        fields = {"side": side, "request_id": question.request_id, "error": repr(error)[:200]}
+        log.warning("a side failed", extra={"fields": fields}, exc_info=None if away else error)
