@@ -17,16 +17,18 @@ from mangakd.evaluation.bootstrap import Estimate, bootstrap
 from mangakd.evaluation.statistics import mean
 
 HEAD = [
-    "recipe", "seeds", "test accuracy", "95 %", "minus no KD, points", "gap closed", "retention", "agreement", "KL", "ECE",
-    "validation", "steps", "minutes",
+    "recipe", "seeds", "test accuracy", "95 %", "minus no KD, points", "gap closed", "rare classes", "minus no KD, points",
+    "retention", "agreement", "KL", "ECE", "validation", "steps", "minutes",
 ]  # fmt: skip
 LEVER_HEAD = ["lever", "beside", "seeds", "accuracy", "minus", "agreement", "minus", "KL", "CPU minutes"]
 ABOUT = (
     "CLINC150, test: 4,500 rows of 150 intents; `few_…`: labels of a tenth of the training texts; `adaptive_…`: the same, "
     "output and hard labels alone, compared with T = 1 for all rows instead of no KD; `start_…`, `few_start_…`, `lever_…`: "
-    "the student and the one without KD start from the teacher; `manga_…`: the synthetic corpus, 3,000 rows of 10 intents. "
+    "the student and the one without KD start from the teacher; `manga_…`: the synthetic corpus, 3,000 rows of 10 intents; "
+    "`medquad_…`: 1,259 questions about diseases by their 15 types; `ensemble_…`: 2,000 labels of the synthetic corpus. "
     "Means over seeds; 95 % intervals of the bootstrap over rows, paired for differences. Gap closed: (student − no KD) / "
-    "(teacher − no KD), where no KD starts from random weights and takes as many steps. `_lr…` rows are single runs that "
+    "(teacher − no KD), where no KD starts from random weights and takes as many steps. Rare classes have less than half of an equal "
+    "share of the training rows. `_lr…` rows are single runs that "
     "chose the learning rate, on validation."
 )
 ABOUT_LEVERS = (
@@ -60,12 +62,12 @@ def base_of(bases: Mapping[str, str], name: str) -> str | None:
 
 
 def row(name: str, runs: Runs, by_recipe: Mapping[str, Runs], tests: Mapping[str, Estimate]) -> list[str]:
-    base = base_of(BASELINES, name)
+    base = base_of(BASELINES, name) or ""
     gap = points(tests[name] - tests[base]) if base in tests and base != name else "–"
     low, high = tests[name].interval
     return [
         name, seeds(runs), f"{score(runs, 'test/accuracy'):.1%}", f"{low:.1%} to {high:.1%}", gap,
-        closed(runs, by_recipe.get(base_of(GAPS, name) or "", [])),
+        closed(runs, by_recipe.get(base_of(GAPS, name) or "", [])), *rare(runs, by_recipe.get(base, [])),
         f"{score(runs, 'test/retention'):.3f}", f"{score(runs, 'test/agreement'):.1%}", f"{score(runs, 'test/kl'):.3f}",
         f"{score(runs, 'test/ece'):.3f}", f"{score(runs, 'val/accuracy'):.1%}", f"{score(runs, 'train/steps'):,.0f}",
         f"{score(runs, 'run/seconds') / 60:.0f}",
@@ -110,9 +112,19 @@ def closed(runs: Runs, base: Runs) -> str:
     return f"{(score(runs, 'test/accuracy') - low) / (high - low):.0%}"
 
 
+def rare(runs: Runs, base: Runs) -> list[str]:
+    """Accuracy on the rows of classes that are rare in training, and its difference to the base."""
+    mask = bits(runs[:1], "rare").astype(bool) if "rare" in runs[0] else np.zeros(0, bool)
+    if not mask.any():
+        return ["–", "–"]
+    both = estimates({name: bits(of)[mask] for name, of in (("own", runs), ("base", base or runs))})
+    beside = base and base is not runs and len(bits(base)) == len(mask)
+    return [f"{both['own'].value:.1%}", points(both["own"] - both["base"]) if beside else "–"]
+
+
 def bits(runs: Runs, key: str | None = None) -> np.ndarray:
-    """(N): the share of seeds that got a test row right; key: right or agrees, on validation."""
-    records = [run if key is None else run["validation"] for run in runs]
+    """(N): the share of seeds that got a test row right; key: right or agrees on validation, or which test rows are rare."""
+    records = [run["validation"] if key in ("right", "agrees") else run for run in runs]
     each = [
         np.unpackbits(np.frombuffer(bytes.fromhex(record[key or "right"]), np.uint8))[: record["rows"]]
         for record in records

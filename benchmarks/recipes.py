@@ -34,6 +34,7 @@ from results_file import RESULTS, write
 
 from mangakd.evaluation import predictions
 from mangakd.evaluation.statistics import Answers, divergence
+from mangakd.tasks.classification.mistakes import rare_mask
 
 ROOT = Path(__file__).resolve().parents[1]
 SCORES = (
@@ -48,7 +49,7 @@ SCORES = (
     "run/seconds",
 )
 
-OTHERS = ("test/rare_accuracy", "teacher/test/rare_accuracy", "members/test/accuracy")  # where there are such
+OTHERS = ("members/test/accuracy",)  # of ensembles
 
 
 def main() -> None:
@@ -128,7 +129,7 @@ def keep(name: str, recipe: str, seed: int, folder: Path, seconds: float) -> Non
         "recipe": recipe, "seed": seed, "command": without_paths((folder / "command.txt").read_text()),
         "scores": {key: metrics[key] for key in (*SCORES, *OTHERS) if key in metrics},
         "loss": last_losses(folder), "right": packed(student.right), "rows": len(student.right),
-        "validation": validation(folder), "cpu_seconds": round(seconds),
+        "rare": packed(rare_rows(folder)), "validation": validation(folder), "cpu_seconds": round(seconds),
     }  # fmt: skip
     with (folder.parent / "recipes.lock").open("w") as lock:  # of all that write from this PATH
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -142,6 +143,12 @@ def answers(folder: Path, split: str) -> tuple[Answers, Answers]:
     rows = predictions.load(folder, split)
     student, teacher = (Answers(rows.answers[name]["logits"], rows.truth["labels"]) for name in ("student", "teacher"))
     return student, teacher
+
+
+def rare_rows(folder: Path) -> np.ndarray:
+    """(N) bool: the test rows whose class is rare in training."""
+    test = predictions.load(folder, "test")
+    return rare_mask(test)[test.truth["labels"]]
 
 
 def validation(folder: Path) -> dict[str, Any]:
