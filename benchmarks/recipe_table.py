@@ -27,9 +27,8 @@ ABOUT = (
     "the student and the one without KD start from the teacher; `manga_…`: the synthetic corpus, 3,000 rows of 10 intents; "
     "`medquad_…`: 1,259 questions about diseases by their 15 types; `ensemble_…`: 2,000 labels of the synthetic corpus. "
     "Means over seeds; 95 % intervals of the bootstrap over rows, paired for differences. Gap closed: (student − no KD) / "
-    "(teacher − no KD), where no KD starts from random weights and takes as many steps. Rare classes have less than half of an equal "
-    "share of the training rows. `_lr…` rows are single runs that "
-    "chose the learning rate, on validation."
+    "(teacher − no KD), where no KD starts from random weights and takes as many steps. Rare classes have less than half of "
+    "an equal share of the training rows. `_lr…` rows are single runs that chose the learning rate, on validation."
 )
 ABOUT_LEVERS = (
     "One change each to a recipe, on CLINC150's validation (3,000 rows), minus that recipe with the same seeds, in points. "
