@@ -20,6 +20,7 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     PhiConfig,
+    Qwen2Config,
     Qwen3Config,
 )
 
@@ -51,6 +52,7 @@ CONFIGS: dict[str, Any] = {
     ),
     "cohere": lambda: CohereConfig(**_IDS, **_SIZES, logit_scale=0.25),
     "granite": lambda: GraniteConfig(**_IDS, **_SIZES, logits_scaling=4.0, embedding_multiplier=2.0, attention_multiplier=0.5),
+    "qwen2": lambda: Qwen2Config(**_IDS, **_SIZES, tie_word_embeddings=True),
     "qwen3": lambda: Qwen3Config(**_IDS, **_SIZES, head_dim=8),
     "phi": lambda: PhiConfig(**_IDS, **_SIZES),
     "mistral": lambda: MistralConfig(**_IDS, **_SIZES, sliding_window=4),

@@ -48,7 +48,7 @@ COMMANDS = {  # in the order of their use
     "gate": Command(
         "may the student of a run ship? exit code 1 if a threshold is missed: <run>", lambda words: keyed(words, "run")
     ),
-    "export": Command("OpenVINO and ONNX variants of a student, and the one that ships: student=<folder>", _export),
+    "export": Command("OpenVINO, ONNX or GGUF variants of a student, and the one that ships: student=<folder>", _export),
     "audit": Command(
         "what made a model or a data set? verifies each hash: <run, export/best, curated folder, answers.jsonl>",
         lambda words: keyed(words, "folder"),

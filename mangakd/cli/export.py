@@ -1,6 +1,7 @@
 """`python scripts/export.py student=<folder>`: variants of a student, measured, and the one that ships, in export/ beside it.
 
-Any Hugging Face folder of an encoder, or of an encoder–decoder that writes, will do. One that lies in a run's folder brings its
+Any Hugging Face folder of an encoder, or of an encoder–decoder that writes, will do, and with export=[merged,gguf] a language
+model's (export_language.py). One that lies in a run's folder brings its
 texts, labels and teacher along; for others texts=, validation= and test= are files.
 """
 
@@ -12,6 +13,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from mangakd.cli import export_language
 from mangakd.cli.exports import exports_of
 from mangakd.cli.logs import start_logging
 from mangakd.core.errors import UserError
@@ -42,18 +44,21 @@ def run(config: DictConfig) -> None:
     start_logging(None)
     student = _student(config.export.student)
     model = load.load_config(str(student), KEY) if (student / "config.json").is_file() else None
-    if model is not None:
-        check_exports(model, student)
     folder = student.absolute().parent
     settings = _of_run(folder)
     exports = exports_of(config, None if settings is None else OmegaConf.select(settings, "data.max_length"))
     if not exports.callbacks:
         raise UserError("export=[] makes nothing: export=[openvino,onnx], or one of them.")
+    out = Path(str(config.out)).expanduser() if config.out is not None else folder / FOLDER
+    if exports.language:
+        export_language.run(config, exports, student, out, settings)
+        return
+    if model is not None:
+        check_exports(model, student)
     pooling = Pooling(config.pooling, bool(config.normalize)) if config.pooling is not None else None
     pairs = _pairs(config, student)
     truth: ColumnKind = "answer" if model is not None and writes(model) else "label"
     data = _data(config, folder, settings, any(row.calibrated for row in exports.rows), pairs, truth)
-    out = Path(str(config.out)).expanduser() if config.out is not None else folder / FOLDER
     export_student(exports.callbacks, student, out, data, exports.options, pooling, pairs)
     print(f"export/best is {out / 'best'}: {command('serve')} {out / 'best'}")
 

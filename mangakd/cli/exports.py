@@ -20,6 +20,5 @@ def exports_of(config: DictConfig, max_length: int | None) -> Exports:
     )  # a wrong one is reported by its own key
     options = Options(**{**values, "max_length": values["max_length"] or usable})
     exports = Exports([instantiate(entry, _convert_="all") for entry in entries], options)
-    if exports.callbacks:
-        _ = exports.rows
+    _ = exports.language_rows if exports.language else exports.rows
     return exports

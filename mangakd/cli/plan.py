@@ -14,12 +14,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from mangakd.cli import plan_costs
 from mangakd.cli.given import run_of
 from mangakd.cli.logs import start_logging
 from mangakd.cli.searchpath import CONF
 from mangakd.cli.typed import typed_words
 from mangakd.cli.values import wrong_values
-from mangakd.core.errors import UserError
+from mangakd.core.errors import UserError, near
 from mangakd.planning import index, table, this_machine
 from mangakd.planning.job import Machine
 from mangakd.planning.plan import Estimate, estimate
@@ -29,7 +30,7 @@ from mangakd.runs.run import Run
 from mangakd.training.hardware import Hardware
 
 NOT_COMPARED = ("auto", "cpu_ddp", "cpu_fsdp")  # this machine, and rehearsals
-READ_BY_SIZES = ("task", "workload", "hardware", "compare")
+READ_BY_SIZES = ("task", "workload", "hardware", "compare", "traffic_per_day", "costs", "prices")
 log = logging.getLogger(__name__)
 
 
@@ -38,6 +39,8 @@ def run(config: DictConfig) -> None:
     start_logging(None)
     if config.workload:
         _warn_unread()
+    if config.compare and config.traffic_per_day is not None:
+        log.warning("traffic_per_day is not read by --compare; plan one hardware profile.")
     print(compared(config) if config.compare else plan_of(config, run_of(config, Path())))
 
 
@@ -50,7 +53,7 @@ def plan_of(config: DictConfig, run: Run) -> str:
         remarks = [*remarks, *of_run.store(run), *of_run.token_index(run, plan)]
     if config.task.kind == "vector":
         remarks += ["", *index.lines(plan.student.outputs, config.task.get("dims") or ())]
-    return "\n".join([table.one(plan), *remarks])
+    return "\n".join([table.one(plan), *remarks, *plan_costs.lines(config, plan, _figures)])
 
 
 def compared(config: DictConfig) -> str:
@@ -72,6 +75,12 @@ def estimated(config: DictConfig, run: Run) -> Estimate:
     if config.get("workload"):
         return _by_sizes(config, hardware, machine)
     return of_run.estimated(run, machine)
+
+
+def _figures(profile: str) -> Any:
+    if profile not in profiles():
+        raise UserError(f"costs.hardware={profile} is no profile with figures{near(profile, profiles())}")
+    return _option("hardware", profile)["machine"]
 
 
 def _machine(hardware: Hardware, figures: Any, name: str) -> Machine:

@@ -120,7 +120,7 @@ def _chunks(chats: Sequence[Chat]) -> Iterator[list[tuple[int, Chat]]]:
 
 def _part(marker: Marker, rows: Rows, chunk: Sequence[tuple[int, Chat]]) -> Part:
     """A sequence that is left out is in the file without its tokens, so that every reader of the file knows of it."""
-    entries = [(i, marked) for i, chat in chunk for marked in _sequences(marker, rows, i, chat)]
+    entries = [(i, marked) for i, chat in chunk for marked in sequences(marker, rows, i, chat)]
     contents = [Marked([], []) if marked.note & LEFT_OUT else marked for _, marked in entries]
     numbers = {
         "owner": [i for i, _ in entries],
@@ -134,8 +134,8 @@ def _part(marker: Marker, rows: Rows, chunk: Sequence[tuple[int, Chat]]) -> Part
     return Part.of(ids, {TARGETS: targets}, numbers)
 
 
-def _sequences(marker: Marker, rows: Rows, i: int, chat: Chat) -> Sequence[Marked]:
-    """Raises UserError where the row teaches nothing."""
+def sequences(marker: Marker, rows: Rows, i: int, chat: Chat) -> Sequence[Marked]:
+    """Of one conversation or text. Raises UserError where the row teaches nothing."""
     try:
         sequences = [marker.text(chat)] if isinstance(chat, str) else [*marker.conversation(chat)]
     except Mismatch as error:

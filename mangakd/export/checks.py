@@ -49,7 +49,7 @@ def check_encodes(config: Any, folder: Path) -> None:
     if config.is_encoder_decoder or any(word in architectures for word in _WRITES):
         raise UserError(
             f"{KEY}={folder} is a {config.model_type} that generates text; encoders can be exported, and encoder–decoders with "
-            "their head (T5, BART, Marian)."
+            "their head (T5, BART, Marian). A language model has other variants: export=[merged,gguf]."
         )
 
 

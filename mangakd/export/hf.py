@@ -22,7 +22,8 @@ from mangakd.core.errors import UserError
 from mangakd.losses.loss_set import LossSet
 from mangakd.models import seq2seq
 from mangakd.models.attention import keep_soft_cap
-from mangakd.models.heads import states_head
+from mangakd.models.folder import read_json, write_json
+from mangakd.models.heads import class_of, has_class, states_head
 from mangakd.models.load import load_config, quiet
 from mangakd.models.pooling import VectorHead, save_head
 from mangakd.models.sentence_transformers import Settings, read_activation, write_cross_encoder, write_settings
@@ -61,6 +62,8 @@ def save_student(
         if seq2seq.writes(model):
             seq2seq.save_config(model, scratch)
         tokenizer.save_pretrained(scratch)
+    if _predicts_tokens(model):
+        _read_markup(scratch)
     if isinstance(pooling, TokenHead):
         save_token_head(pooling, scratch, settings)
     elif pooling is not None:
@@ -79,6 +82,24 @@ def save_student(
     check_reloads(model, tokenizer, scratch, pooling, activation)
     shutil.rmtree(folder, ignore_errors=True)
     scratch.rename(folder)
+
+
+def _predicts_tokens(model: Any) -> bool:
+    """Whether a model of transformers is a decoder with the head of a vocabulary."""
+    config = model.config
+    return (
+        not config.is_encoder_decoder and has_class(config, "tokens") and isinstance(model, class_of(config, "tokens"))
+    )
+
+
+def _read_markup(folder: Path) -> None:
+    """Let transformers read names of special tokens as these tokens in a language model's folder.
+
+    In training a user's text must hold no markup, so `split_special_tokens` is true, and save_pretrained writes it. A chat
+    template writes markup, though, and transformers and servers tokenise what it renders.
+    """
+    file = folder / "tokenizer_config.json"
+    write_json(file, read_json(file) | {"split_special_tokens": False})
 
 
 @torch.no_grad()

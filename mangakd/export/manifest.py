@@ -7,7 +7,7 @@ files are hashed and listed, and then the folder gets its name.
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from mangakd.store.files import sha256, write_atomic
 
 MANIFEST_FILE, TOKENIZER_FILE = "manifest.json", "tokenizer.json"
 Content = Mapping[str, Any]
-__all__ = ["PARTIAL", "add_metrics", "copy", "place", "read", "seal", "draft"]
+__all__ = ["PARTIAL", "add_metrics", "copy", "draft", "flush", "place", "read", "seal"]
 
 
 def draft(folder: Path, content: Content) -> Manifest:
@@ -38,7 +38,7 @@ def draft(folder: Path, content: Content) -> Manifest:
 def seal(folder: Path, content: Content) -> None:
     """Hash and flush the files of `folder`, then write the manifest."""
     paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST_FILE)
-    _flush(folder)
+    flush(folder)
     _write(folder, {"format": FORMAT, **content, "files": {path.name: sha256(path) for path in paths}})
 
 
@@ -68,21 +68,22 @@ def place(folder: Path, name: Path) -> Path:
     return name
 
 
-def copy(folder: Path, name: Path) -> Path:
-    """Copy a finished variant to a second name, such as `best`. The copy is whole or absent. Raises UserError as `read` does."""
-    read(folder)
+def copy(folder: Path, name: Path, check: Callable[[Path], object] = read) -> Path:
+    """Copy a finished variant to a second name, such as `best`. The copy is whole or absent. Raises UserError as `check` does."""
+    check(folder)
     partial = name.with_name(f"{name.name}{PARTIAL}")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         shutil.copytree(folder, partial)
-        _flush(partial)
+        flush(partial)
     except OSError:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return place(partial, name)
 
 
-def _flush(folder: Path) -> None:
+def flush(folder: Path) -> None:
+    """Write the files of a folder through to the disk."""
     for path in folder.iterdir():
         with path.open("rb+") as file:
             os.fsync(file.fileno())

@@ -45,7 +45,8 @@ class Options:
 
     threads: of the measurement. max_length: texts are truncated to this number of tokens; None reads the folder's setting.
     max_new_tokens: of what a student writes for a text; None reads the task's, then the folder's
-    setting.
+    setting. Of language models alone: max_perplexity_ratio, a variant's perplexity in shares of the merged folder's; tokens: of
+    answers that each variant predicts on validation and on test.
     """
 
     max_drop: float = MAX_DROP
@@ -53,14 +54,20 @@ class Options:
     threads: int = 1
     max_length: int | None = None
     max_new_tokens: int | None = None
+    max_perplexity_ratio: float = 1.02
+    tokens: int = 2000
 
     def __post_init__(self) -> None:
         drop = self.max_drop
         if isinstance(drop, bool) or not isinstance(drop, int | float) or not 0 <= drop <= 100:
             raise UserError(f"export.max_drop={drop} must be points from 0 to 100, such as {MAX_DROP}.")
-        for key, least in (("batch_size", 1), ("threads", 1), ("max_length", 2), ("max_new_tokens", 1)):
+        ratio = self.max_perplexity_ratio
+        if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 1 <= ratio <= 10:
+            raise UserError(f"export.max_perplexity_ratio={ratio} must be a number from 1 to 10, such as 1.02.")
+        least_of = {"batch_size": 1, "threads": 1, "max_length": 2, "max_new_tokens": 1, "tokens": 100}
+        for key, least in least_of.items():
             value = getattr(self, key)
-            if key.startswith("max_") and value is None:
+            if key in ("max_length", "max_new_tokens") and value is None:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UserError(f"export.{key}={value} must be a whole number from {least} on.")

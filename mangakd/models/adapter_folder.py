@@ -70,6 +70,14 @@ def merged(folder: Path, path: str, key: str, locate: Locate) -> Path:
     return made_once(place, f"merging {folder.name}", partial(_merge, folder, weights, base, source))
 
 
+def base_of(folder: Path, path: str, key: str, locate: Locate) -> Path | None:
+    """The folder of the model under the adapter in `folder`; None where it holds no adapter. path, key, locate: as of
+    `merged`."""
+    if not (folder / CONFIG).is_file():
+        return None
+    return _base(folder, read_object(folder, CONFIG).get("base_model_name_or_path"), f"{key}={path}", key, locate)
+
+
 def _whole(folder: Path) -> bool:
     return any(folder.glob("model*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
 

@@ -141,7 +141,7 @@ def _write(run: Run, distilled: Distilled, teacher: str, answers: Mapping[str, A
         max_length=run.given.max_length, teacher=f"{teacher} ({paths})", command=run.given.command, quantised=distilled.quantised,
     )  # fmt: skip
     results.write_metrics(folder, metrics)
-    results.write_exports(folder, parts.exports, parts.task, corpus)
+    results.write_exports(folder, parts.exports, parts.task, corpus, run.given.max_length)
 
 
 def _write_predictions(run: Run, answers: Mapping[str, Answers]) -> None:

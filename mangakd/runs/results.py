@@ -19,13 +19,14 @@ from mangakd.losses.loss_set import LossSet
 from mangakd.models.encoder import Encoder
 from mangakd.models.token_head import TokenHead
 from mangakd.runs.answers import Answers, to_arrays
-from mangakd.runs.exports import Exports, data_of
+from mangakd.runs.exports import Exports, data_of, language_data_of
 from mangakd.runs.scores import Metrics
 from mangakd.runs.texts import Splits
 from mangakd.tasks.base import Task
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.calibrated import CalibratedTeacher
 from mangakd.training.callbacks.export import export_student
+from mangakd.training.callbacks.export_language import export_language
 
 
 def write_metrics(folder: Path, metrics: Metrics) -> None:
@@ -70,9 +71,12 @@ def write_student(
     return sum(file.stat().st_size for file in (folder / "student").rglob("*.safetensors")) / 1e6
 
 
-def write_exports(folder: Path, exports: Exports, task: Task, corpus: Corpus) -> None:
+def write_exports(folder: Path, exports: Exports, task: Task, corpus: Corpus, max_length: int) -> None:
     """What the callbacks of export=[…] make of the student's folder. The texts of training calibrate."""
-    if exports.callbacks:
+    if exports.language:
+        own = language_data_of(task, corpus, folder / "student", max_length)
+        export_language(exports.names, folder / "student", folder / FOLDER, own, exports.options)
+    elif exports.callbacks:
         data = data_of(folder, task, corpus)
         export_student(exports.callbacks, folder / "student", folder / FOLDER, data, exports.options)
 

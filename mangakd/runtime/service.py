@@ -5,9 +5,7 @@ question or over a limit, 424 a question to another kind of student, 429 the que
 response has an X-Request-Id: the caller's, if the request has one.
 """
 
-import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +17,7 @@ from mangakd.core.errors import UserError
 from mangakd.runtime import metrics
 from mangakd.runtime.batcher import SHORT, Batcher, Full
 from mangakd.runtime.model import Model
-from mangakd.runtime.question import Limits, Refused, check_size, parse
+from mangakd.runtime.question import Limits, Refused, parse
 from mangakd.runtime.routes import MAIN, ROUTES, Route, path_of
 from mangakd.runtime.tokenise import Text
 from mangakd.runtime.watch import App, Watch
@@ -27,14 +25,13 @@ from mangakd.runtime.watch import App, Watch
 try:
     from fastapi import FastAPI, Request, Response
     from starlette.exceptions import HTTPException
-    from starlette.requests import ClientDisconnect
+
+    from mangakd.runtime.request_body import read_body
+    from mangakd.runtime.responses import json_response, refusal_response
 except ImportError as error:
     raise UserError(
         f"the service needs fastapi and uvicorn ({error}). Install them with: pip install fastapi uvicorn"
     ) from error
-
-RETRY_AFTER = {"retry-after": "1"}  # seconds
-_encode = json.JSONEncoder(allow_nan=False).encode  # json.dumps with an option creates an encoder at each call
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,8 @@ class Service:
         if self.draining:
             raise Refused(503, "the service is shutting down; ask another one.")
         limits = self.settings.limits
-        question = route.question(parse(await self._body(request), limits), self.model, limits)
+        body = await read_body(request, limits, self.settings.body_seconds)
+        question = route.question(parse(body, limits), self.model, limits)
         try:
             rows = await self.batcher.submit(question.texts)
         except Full:
@@ -105,30 +103,14 @@ class Service:
         self._batches.observe(len(texts))
         return rows
 
-    async def _body(self, request: Request) -> bytes:
-        limits = self.settings.limits
-        length = request.headers.get("content-length", "")
-        check_size(int(length) if length.isdecimal() and len(length) < 20 else 0, limits)
-        body = bytearray()
-        try:
-            async with asyncio.timeout(self.settings.body_seconds):
-                async for chunk in request.stream():
-                    body += chunk
-                    check_size(len(body), limits)
-        except TimeoutError:
-            raise Refused(408, f"the body did not arrive in {self.settings.body_seconds:g} s.") from None
-        except ClientDisconnect:
-            raise Refused(499, "the client has gone.") from None
-        return bytes(body)
-
 
 async def respond(service: Service, path: str, request: Request) -> Response:
     """The response to a question. path: of ROUTES."""
     route = ROUTES[path]
     try:
-        return _json(await service.answer(route, request))
+        return json_response(await service.answer(route, request))
     except Refused as error:
-        return _refusal(error, *route.error(error))
+        return refusal_response(error, *route.error(error))
 
 
 def create_app(
@@ -159,7 +141,7 @@ def create_app(
     @app.head("/health", include_in_schema=False)
     async def health() -> Response:
         status = "draining" if service.draining else "ready"
-        return _json({"status": status, "variant": model.manifest.variant}, 503 if service.draining else 200)
+        return json_response({"status": status, "variant": model.manifest.variant}, 503 if service.draining else 200)
 
     @app.get("/metrics")
     async def scrape() -> Response:
@@ -168,7 +150,7 @@ def create_app(
     @app.exception_handler(HTTPException)
     async def unknown(_: Request, error: HTTPException) -> Response:
         message = f"{error.detail}; there are POST {MAIN[model.use]}, GET /health and GET /metrics."
-        return _json({"error": message}, error.status_code, dict(error.headers or {}))
+        return json_response({"error": message}, error.status_code, dict(error.headers or {}))
 
     def direct(rest: App) -> App:
         """Bypass FastAPI's router for questions: the router takes longer than the rest of the event loop's work."""
@@ -188,15 +170,3 @@ def create_app(
         app.add_middleware(around(service))
     app.add_middleware(service.watch.around)  # the last middleware is the outermost
     return app
-
-
-def _refusal(error: Refused, status: int, content: Any) -> Response:
-    headers = RETRY_AFTER if error.status in (429, 503) else {}
-    # Close the connection: the body may be unread, or the port is about to close.
-    close = {"connection": "close"} if error.status in (408, 413, 503) else {}
-    return _json(content, status, {**headers, **close})
-
-
-def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON response in ASCII, so that no label can break the encoding. Raises for NaN, which is no JSON."""
-    return Response(_encode(content), status, headers, "application/json")

@@ -9,14 +9,13 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from mangakd.runtime import metrics
 
 App = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 QUESTIONS = ("/predict", "/rerank", "/embed", "/rewrite", "/v1/embeddings", "/")  # of routes.py, which a test compares
-PATHS = (*QUESTIONS, "/health", "/metrics")  # all other paths share one label: clients can invent paths
 QUIET = ("/health", "/metrics")  # machines call these every few seconds; only errors are logged
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _FAILED = {"error": "the service failed; its log says why, under the X-Request-Id of this answer."}
@@ -24,12 +23,15 @@ log = logging.getLogger("mangakd.service")
 
 
 class Watch:
-    """open: the number of requests in progress."""
+    """open: the number of requests in progress. questions: paths that are timed and named; all paths but these, /health and
+    /metrics share one label, because clients can invent paths. bounds: of the histogram of seconds.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, questions: Sequence[str] = QUESTIONS, bounds: tuple[float, ...] = metrics.SECONDS) -> None:
         self.open = 0
+        self._questions = frozenset(questions)
         self.requests = metrics.Counter("mangakd_requests_total", "Requests answered, by path and status.")
-        self.seconds = metrics.Histogram("mangakd_request_seconds", "Time to answer a question.", metrics.SECONDS)
+        self.seconds = metrics.Histogram("mangakd_request_seconds", "Time to answer a question.", bounds)
 
     def around(self, app: App) -> App:
         async def observe(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -63,9 +65,9 @@ class Watch:
             self._note(scope, name.decode(), status, time.perf_counter() - start)
 
     def _note(self, scope: dict[str, Any], name: str, status: int, seconds: float) -> None:
-        path = scope["path"] if scope["path"] in PATHS else "other"
+        path = scope["path"] if scope["path"] in self._questions or scope["path"] in QUIET else "other"
         self.requests.add(path=path, status=str(status))
-        if path in QUESTIONS:
+        if path in self._questions:
             self.seconds.observe(seconds)
         if path not in QUIET or status >= 500:
             line = {"request_id": name, "method": scope["method"], "path": path, "status": status}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mangakd.core.outputs import Batch, Outputs
 from mangakd.core.spec import Head, Kind
+from mangakd.data.chat_tokens import Marked
 from mangakd.data.encoded import EncodedSplit, Tokenise
 from mangakd.data.rows import Columns, Rows, inputs
 from mangakd.data.source import Corpus
@@ -127,6 +128,10 @@ class Task(ABC):
     def sequences(self, rows: Rows) -> Iterable[Sequence[tuple[str, ...]]]:
         """For each row its sequences in the order of `encode`, each a text or a pair of texts, as the teacher reads them."""
         return ([(text,)] for text in rows[inputs(self.columns)[0]])
+
+    def marked(self, rows: Rows, tokenizer: Any, max_length: int) -> list[Marked]:
+        """Of a task of language models the sequences of rows, with marks of their target tokens."""
+        raise NotImplementedError
 
     @abstractmethod
     def own_loss(self) -> LossCallback:

@@ -126,7 +126,17 @@ EXPORT_OPTIONS = ("max_drop", "batch_size", "threads", "max_length", "max_new_to
         (
             ["export=[openvino,onnx]"],
             "export",
-            {"openvino", "onnx", "max_drop", "batch_size", "threads", "max_length", "max_new_tokens"},
+            {
+                "openvino",
+                "onnx",
+                "max_drop",
+                "batch_size",
+                "threads",
+                "max_length",
+                "max_new_tokens",
+                "max_perplexity_ratio",
+                "tokens",
+            },
         ),
     ],
 )

@@ -46,6 +46,11 @@ def test_the_service_loads_nothing_heavy() -> None:
     pytest.importorskip("fastapi", reason="the service: pip install fastapi uvicorn")
     pytest.importorskip("uvicorn", reason="the service: pip install fastapi uvicorn")
     run(GUARD + "import mangakd.runtime.server")
+    pytest.importorskip("httpx", reason="the service of language models: pip install httpx")
+    run(
+        GUARD
+        + "import mangakd.runtime.language_serve, mangakd.runtime.language_engine, mangakd.runtime.language_service"
+    )
 
 
 def test_help_answers_without_numpy() -> None:

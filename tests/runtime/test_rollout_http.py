@@ -217,6 +217,4 @@ def test_an_incumbent_that_cannot_be_one(incumbent: str, message: str, tmp_path:
     given = {"LANGUAGE": str(tmp_path / "lm"), "RANKER": str(ranker())}.get(incumbent, incumbent)
     with pytest.raises(UserError, match=message):
         prepare(str(tmp_path / "rules.yaml"), given, str(variant()), Settings(), 1).around(load(variant(), 1))
-    with pytest.raises(UserError, match="a rollout takes classifiers"):
-        prepare(str(tmp_path / "rules.yaml"), str(variant()), str(tmp_path / "lm"), Settings(), 1)
     assert not (tmp_path / "r.jsonl").exists()

@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from mangakd.core.errors import UserError
+from mangakd.evaluation.report import export_language
 from mangakd.evaluation.report.blocks import Block, Figure, Section, Table, Value
 from mangakd.evaluation.report.svg import Axis, Series, chart
 
 FOLDER, FILE = "export", "export.json"  # the folder in the run's folder, and its record
-BACKENDS = {"pytorch": "PyTorch fp32", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+BACKENDS = {
+    "pytorch": "PyTorch fp32", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "llama.cpp": "llama.cpp",
+    "transformers": "Hugging Face folder",
+}  # fmt: skip
+LANGUAGE = "language"  # kind of the record of a language model
 PERCENTILES = ("p50", "p95", "p99")
 Record = Mapping[str, Any]
 
@@ -59,8 +64,9 @@ def test_sentences(record: Record) -> list[str]:
     drop, (low, high), where = test["drop_points"], test["drop_interval"], "below"
     if drop < 0:
         drop, low, high, where = -drop, -high, -low, "above"
+    what = "sequences" if _language(record) else "rows"
     return [
-        f"On {record['rows']['test']:,} test rows, asked once, of {record['chosen']} alone: {record['score']} "
+        f"On {record['rows']['test']:,} test {what}, asked once, of {record['chosen']} alone: {record['score']} "
         f"{_score(record, test).text}, {_points(drop)} points {where} the student [{_points(low)}, {_points(high)}]."
     ]
 
@@ -72,6 +78,8 @@ def rows(record: Record) -> dict[str, Record]:
 
 def quality(record: Record) -> Table:
     """The quality of each variant. Without labels, the score is the agreement with the student."""
+    if _language(record):
+        return export_language.quality(record, _titles(record))
     has_labels = record["labelled"]
     agrees = ["agrees with student"] if has_labels else []
     headers = [
@@ -112,6 +120,8 @@ def quality(record: Record) -> Table:
 
 def cost(record: Record) -> Table:
     """Size, memory and times of each variant, and their shares of PyTorch's."""
+    if _language(record):
+        return export_language.cost(record, _titles(record))
     all_rows = rows(record)
     base = all_rows["pytorch"]
     lengths = list(base["latency_ms"])
@@ -129,6 +139,8 @@ def cost(record: Record) -> Table:
 
 
 def notes(record: Record) -> str:
+    if _language(record):
+        return export_language.notes(record)
     count = record["rows"]["validation"]
     writes = ""
     if _writes(record):
@@ -155,7 +167,7 @@ def figure(record: Record) -> Figure:
     all_rows = rows(record)
     length = sorted(record["pytorch"]["latency_ms"], key=int)[len(record["pytorch"]["latency_ms"]) // 2]
     series = []
-    for backend, title in BACKENDS.items():
+    for backend, title in _titles(record).items():
         own = sorted((row["megabytes"], _p50(row, length)) for row in all_rows.values() if row["backend"] == backend)
         if own:
             series.append(Series(title, [x for x, _ in own], [y for _, y in own]))
@@ -165,11 +177,20 @@ def figure(record: Record) -> Figure:
     numbers = Table(
         ["", "MB", "p50, ms"],
         [
-            [BACKENDS.get(name, name), f"{row['megabytes']:.1f}", f"{_p50(row, length):.2f}"]
+            [_titles(record).get(name, name), f"{row['megabytes']:.1f}", f"{_p50(row, length):.2f}"]
             for name, row in all_rows.items()
         ],
     )
     return Figure(chart(title, series, Axis("MB", low=0), Axis("p50, ms", low=0)), title, numbers)
+
+
+def _language(record: Record) -> bool:
+    return record.get("kind") == LANGUAGE
+
+
+def _titles(record: Record) -> Mapping[str, str]:
+    """Of engines, and of the row that others are compared with: a language model has the precision of its folder."""
+    return {**BACKENDS, "pytorch": f"merged, PyTorch {record['dtype']}"} if _language(record) else BACKENDS
 
 
 def _writes(record: Record) -> bool:
@@ -177,7 +198,7 @@ def _writes(record: Record) -> bool:
 
 
 def _at(length: str) -> str:
-    """Students that write are timed on texts as they are: the time depends on what they write."""
+    """Students that write are timed on texts as they are: the time depends on what they write. 0: a whole answer."""
     return f"ms at {length} tokens" if int(length) else "ms a text, alone"
 
 

@@ -1,6 +1,7 @@
 """An exported variant: its files, the student that it was made of, and the run that made the student."""
 
 from pathlib import Path
+from typing import Any
 
 from mangakd.core.run_folder import PROVENANCE, PROVENANCE_PARTS
 from mangakd.runs.audit.finding import Finding, State, group
@@ -8,22 +9,27 @@ from mangakd.runs.audit.look import Look
 from mangakd.runs.audit.run import Digests, audit_run
 from mangakd.runs.origins import read_object
 
-MANIFEST, WEIGHTS = "manifest.json", "model.safetensors"
+MANIFESTS, WEIGHTS = ("manifest.json", "language.json"), "model.safetensors"
 WHOLE = 64  # hex digits of the sha256 of a file
 
 
 def is_variant(folder: Path) -> bool:
-    return "variant" in (read_object(folder / MANIFEST) or {})
+    return "variant" in _content(folder)
 
 
 def audit_variant(folder: Path, look: Look, digests: Digests) -> Finding:
-    content = read_object(folder / MANIFEST) or {}
+    content = _content(folder)
     look = look.at(folder)
     files = group(
         "files", [look.file({"relative": name, "sha256": digest}) for name, digest in content.get("files", {}).items()]
     )
-    words = f"{content['variant']}, {content.get('backend')}"
+    words = f"{content['variant']}, {content.get('backend') or content.get('engine')}"
     return Finding(f"export {folder}", State.NOTE, words, (files, _source(content.get("source") or {}, look, digests)))
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    """Of the manifest; a language model has another one."""
+    return next((content for name in MANIFESTS if (content := read_object(folder / name))), {})
 
 
 def _source(source: dict[str, str], look: Look, digests: Digests) -> Finding:

@@ -90,7 +90,10 @@ def _of_student(run: Run) -> Iterator[Check]:
 def _of_recipe(run: Run) -> Iterator[Check]:
     given, parts, sizes, material = run.given, run.parts, run.models, run.material
     yield lambda: language.vocabularies(parts.task, teacher=sizes.teacher_spec, student=sizes.student_spec)
-    yield lambda: language.made_of_classifiers(parts.task, parts.teacher, parts.exports, parts.stages)
+    yield lambda: language.made_of_classifiers(parts.task, parts.teacher, parts.stages)
+    yield lambda: language.exports(
+        parts.exports, parts.task, lambda: sizes.student_config, lambda: sizes.student_tokenizer
+    )
     yield lambda: material.losses
     yield lambda: recipe.stages(
         parts.stages, material.losses.callbacks, sizes.student_spec,

@@ -1,10 +1,11 @@
 """Preflight of language models: tokens that two models read alike, positions, and what is made of classifiers alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mangakd.core.errors import UserError
 from mangakd.core.spec import ModelSpec
+from mangakd.export.language.variants import check_student
 from mangakd.models import load
 from mangakd.runs.exports import Exports
 from mangakd.tasks.base import Task
@@ -60,19 +61,32 @@ def writing(task: Task, hardware: Hardware) -> None:
         )
 
 
-def made_of_classifiers(task: Task, teacher: TeacherOptions, exports: Exports, stages: Sequence[Stage]) -> None:
-    """Ensembles and quantisers, which language models do not have yet, and exports, which only encoder–decoders have."""
+def exports(exports: Exports, task: Task, config: Callable[[], Any], tokenizer: Callable[[], Any]) -> None:
+    """Variants of another kind of student, and language models that have none. config, tokenizer: of the student."""
+    if not exports.callbacks:
+        return
+    decoder = task.kind == "tokens" and task.max_target_length is None
+    if decoder and not exports.language:
+        raise UserError(
+            f"{exports.names[0]} is no variant of a language model. Set export=[merged,gguf], or leave it out: student/ in the "
+            "run's folder is a folder of transformers, which loads with AutoModelForCausalLM."
+        )
+    if exports.language and not decoder:
+        raise UserError(
+            f"{exports.names[0]} is a variant of language models, and task={task.name} trains none. Set export=[openvino,onnx]."
+        )
+    if exports.language:
+        check_student(exports.language_rows, config(), tokenizer())
+
+
+def made_of_classifiers(task: Task, teacher: TeacherOptions, stages: Sequence[Stage]) -> None:
+    """Ensembles and quantisers, which language models do not have yet."""
     if task.kind != "tokens":
         return
     if len(teacher.models) > 1:
         raise UserError(
             f"the teacher has {len(teacher.models)} members, and the answers of several language models are not put together. "
             "Give one: teacher=local."
-        )
-    if exports.callbacks and task.max_target_length is None:
-        raise UserError(
-            "export=[…] makes files of encoders, not of language models. Leave it out: student/ in the run's folder is a folder "
-            "of transformers, which loads with AutoModelForCausalLM."
         )
     if quantising := [stage for stage in stages if stage.quantise is not None]:
         raise UserError(

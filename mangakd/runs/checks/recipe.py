@@ -51,7 +51,7 @@ def stages(
 
 def exports(exports: Exports, stages: Sequence[Stage], task: Task) -> None:
     """Variants that cannot be made, those that no stage of this run trains, and those that students which write do not have."""
-    rows = exports.rows if exports.callbacks else []
+    rows = exports.rows
     if task.kind == "tokens":
         check_has(rows)
     trained = [row.name for row in rows if row.trained]

@@ -4,12 +4,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from mangakd.runtime import metrics
+from mangakd.runtime.question import Refused
 from mangakd.runtime.rollout.breaker import Breaker
 from mangakd.runtime.rollout.rollout import SIDES
 from mangakd.runtime.rollout.settings import Settings
-from mangakd.runtime.rollout.sides import Question, Reply, Side
+from mangakd.runtime.rollout.sides import FAILED, Question, Reply, Side
 
 log = logging.getLogger("mangakd.rollout")
 
@@ -41,13 +43,38 @@ class Asking:
         except Exception as error:  # a model, a network and a timeout fail in their own ways
             self._tell(side, question, error)
         seconds = time.perf_counter() - start
-        failed = reply is None or reply.failed
+        failed = self._note(side, None if reply is None else reply.status, seconds)
+        return (None if failed else reply), seconds
+
+    async def stream(self, side: str, question: Question, receive: Any, send: Any) -> tuple[bool, bool, float]:
+        """(whether the answer has begun, whether the side failed, seconds until its beginning). The timeout ends there."""
+        start, status, seconds = time.perf_counter(), None, 0.0
+
+        async def begin(message: dict[str, Any]) -> None:
+            nonlocal seconds
+            if message["type"] == "http.response.start":
+                seconds = time.perf_counter() - start
+                limit.reschedule(None)
+            await send(message)
+
+        try:
+            async with asyncio.timeout(self._timeout) as limit:
+                status = await self._sides[side].stream(question, receive, begin)
+        except Refused:  # the client has gone, which says nothing about the side
+            status = 499
+        except Exception as error:
+            self._tell(side, question, error)
+        return bool(seconds), self._note(side, status, seconds), seconds or time.perf_counter() - start
+
+    def _note(self, side: str, status: int | None, seconds: float) -> bool:
+        """Count an answer, None for none. Whether the side failed."""
+        failed = status is None or status >= FAILED
         self.breakers[side].note(failed)
-        outcome = "error" if reply is None or failed else "ok" if reply.status < 400 else "refused"
+        outcome = "error" if status is None or failed else "ok" if status < 400 else "refused"
         self.outcomes.add(side=side, outcome=outcome)
         if outcome == "ok":
             self.seconds.observe(side, seconds)
-        return (None if failed else reply), seconds
+        return failed
 
     async def stop(self) -> None:
         for side in self._sides.values():

@@ -49,6 +49,9 @@ class Front:
             return
         body = b"".join(message.get("body", b"") for message in messages)
         question = Question(scope, body, scope["mangakd.request_id"].decode())
+        if streams(body):
+            await self._stream(question, receive, send)
+            return
         reply, side = await self._answer(question)
         headers = [header for header in reply.headers if header[0].lower() != b"content-length"]
         length = (b"content-length", str(len(reply.body)).encode())
@@ -79,6 +82,28 @@ class Front:
             return _refusal(), "none"
         self._families.fallbacks.add(to=second)
         return reply, second
+
+    async def _stream(self, question: Question, receive: Any, send: Any) -> None:
+        """As `_answer`, piece by piece. What has been sent is not kept, so streams are not compared."""
+        rollout, first = self._rollout, self._rollout.first(question.request_id)
+        second = _OTHER[first]
+        asked = self._asking.allows(first)
+        if asked:
+            begun, failed, seconds = await self._asking.stream(first, question, receive, _marked(send, first))
+            if begun or not failed:
+                rollout.answer(first, seconds, error=failed, tested=not self._draining())
+                return
+        begun, failed, more = await self._asking.stream(second, question, receive, _marked(send, second))
+        if asked:
+            rollout.answer(first, seconds, error=True, tested=not failed and not self._draining())
+        rollout.answer(second, more, error=failed, tested=False)
+        if begun or not failed:
+            self._families.fallbacks.add(to=second)
+            return
+        self._families.nobody.add()
+        reply = _refusal()
+        await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+        await send({"type": "http.response.body", "body": reply.body})
 
     async def _read(self, scope: dict[str, Any], receive: Any) -> list[dict[str, Any]] | None:
         """The messages of the body; None before the first. They end early for a body that is too large or does not arrive."""
@@ -123,6 +148,28 @@ class Front:
         while True:
             await asyncio.sleep(self._rollout.settings.every)
             self._rollout.tick()
+
+
+def streams(body: bytes) -> bool:
+    """Whether a question asks for server-sent events, as OpenAI's API has it."""
+    if b'"stream"' not in body:
+        return False
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return False
+    return isinstance(content, dict) and content.get("stream") is True
+
+
+def _marked(send: Any, side: str) -> Any:
+    """`send` with the side in the headers."""
+
+    async def send_marked(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), (SIDE, side.encode())]}
+        await send(message)
+
+    return send_marked
 
 
 def _replay(messages: list[dict[str, Any]], receive: Any) -> Any:

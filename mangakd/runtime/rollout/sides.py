@@ -1,13 +1,17 @@
 """The two that can answer a question: an ASGI app in this process, or a service behind a URL.
 
 Both are asked alike, so the front does not know which side is which. A side fails with an exception or a status from 500 on.
+`ask` collects the answer. `stream` sends it on piece by piece, as a language model writes it; an answer of a side that fails is
+not begun, so that the other side can be asked.
 """
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mangakd.core.errors import UserError
+from mangakd.runtime.client_gone import unless_gone
 from mangakd.runtime.watch import App
 
 # Headers of one connection, and those that describe a body as it was sent: RFC 9110, sections 7.6.1 and 8.
@@ -16,6 +20,7 @@ _OWN = {
     b"proxy-authorization", b"host", b"content-length", b"content-encoding", b"accept-encoding", b"x-request-id", b"date",
     b"server", b"expect",
 }  # fmt: skip
+FAILED = 500  # the first status that says so
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -40,11 +45,13 @@ class Reply:
 
     @property
     def failed(self) -> bool:
-        return self.status >= 500
+        return self.status >= FAILED
 
 
 class Side(Protocol):
     async def ask(self, question: Question) -> Reply: ...
+
+    async def stream(self, question: Question, receive: Any, send: Any) -> int: ...
 
     async def stop(self) -> None: ...
 
@@ -76,6 +83,25 @@ class AppSide:
         await self._app(dict(question.scope), receive, send)
         return Reply(status, headers, bytes(body))
 
+    async def stream(self, question: Question, receive: Any, send: Any) -> int:
+        """The status."""
+        unread, status = [question.body], 0
+
+        async def receive_all() -> dict[str, Any]:
+            if unread:
+                return {"type": "http.request", "body": unread.pop(), "more_body": False}
+            message: dict[str, Any] = await receive()
+            return message
+
+        async def send_begun(message: dict[str, Any]) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            if status < FAILED:
+                await send(message)
+
+        await self._app(dict(question.scope), receive_all, send_begun)
+        return status
+
     async def stop(self) -> None:
         pass
 
@@ -93,11 +119,35 @@ class UrlSide:
 
     async def ask(self, question: Question) -> Reply:
         """Raises httpx.HTTPError."""
-        headers = [(name, value) for name, value in question.scope["headers"] if name.lower() not in _OWN]
-        headers.append((b"x-request-id", question.request_id.encode()))
-        answer = await self._client.post(question.path, content=question.body, headers=headers)
-        kept = [(name.lower(), value) for name, value in answer.headers.raw if name.lower() not in _OWN]
-        return Reply(answer.status_code, kept, answer.content)
+        answer = await self._client.post(question.path, content=question.body, headers=_headers(question))
+        return Reply(answer.status_code, _kept(answer.headers.raw), answer.content)
+
+    async def stream(self, question: Question, receive: Any, send: Any) -> int:
+        """The status. Raises httpx.HTTPError, and Refused when the client goes."""
+        status = 0
+
+        async def pass_on() -> None:
+            nonlocal status
+            post = self._client.stream("POST", question.path, content=question.body, headers=_headers(question))
+            async with post as answer:
+                status = answer.status_code
+                if status >= FAILED:
+                    return
+                await send({"type": "http.response.start", "status": status, "headers": _kept(answer.headers.raw)})
+                async for chunk in answer.aiter_bytes():
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        await unless_gone(receive, pass_on())
+        return status
 
     async def stop(self) -> None:
         await self._client.aclose()
+
+
+def _headers(question: Question) -> Headers:
+    return [*_kept(question.scope["headers"]), (b"x-request-id", question.request_id.encode())]
+
+
+def _kept(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    return [(name.lower(), value) for name, value in headers if name.lower() not in _OWN]

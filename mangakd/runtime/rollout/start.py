@@ -55,8 +55,8 @@ class Prepared:
     incumbent: Side
     student_settings: ServiceSettings
 
-    def around(self, model: Model | None) -> Callable[[Service], Callable[[App], App]]:
-        """The middleware for create_app. model: the student, None for what is not a Model."""
+    def around(self, model: Model | None) -> Callable[[Any], Callable[[App], App]]:
+        """The middleware for create_app and create_language_app. model: the student, None for a language model."""
         if isinstance(self.incumbent, FolderSide) and model is not None:
             check_alike(model, self.incumbent.model)
         rollout = Rollout(self.settings, fingerprint(self.student))
@@ -66,11 +66,12 @@ class Prepared:
 
 def prepare(file: str, incumbent: str | None, student: str, settings: ServiceSettings, threads: int) -> Prepared:
     """Raises UserError for a yaml or an incumbent that cannot be used, before the student is loaded."""
-    if is_language(student):
-        raise UserError(
-            f"{student} is a language model; a rollout takes classifiers, rankers, embedders and rewriters."
-        )
     rollout = read(file, incumbent)
+    if is_language(student) and "://" not in rollout.incumbent:
+        raise UserError(
+            f"incumbent: {rollout.incumbent} is a folder, and the student {student} is a language model, whose engine runs "
+            "alone. Give the URL of a service with OpenAI's API: another `mangakd serve`, vLLM, or a managed model's."
+        )
     aside = replace(settings, aside=rollout.shadow)  # the student of a shadow must not block the incumbent's answers
     return Prepared(rollout, Path(student).expanduser(), _side(rollout, settings, threads), aside)
 

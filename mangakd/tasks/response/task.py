@@ -10,8 +10,8 @@ from mangakd.core.errors import UserError
 from mangakd.core.outputs import Batch
 from mangakd.core.spec import Head, Kind
 from mangakd.data.chat import ChatTemplate
-from mangakd.data.chat_tokens import TooLong
-from mangakd.data.chats import ChatOptions
+from mangakd.data.chat_tokens import Marked, Marker, TooLong
+from mangakd.data.chats import ChatOptions, sequences
 from mangakd.data.encoded import EncodedSplit, Tokenise
 from mangakd.data.rows import Columns, Rows
 from mangakd.data.source import Corpus
@@ -80,6 +80,11 @@ class Response(Task):
 
     def encode(self, rows: Rows, head: Head, tokenise: Tokenise) -> EncodedSplit:
         return encoded(rows, tokenise, self._options, self.system, self.question)
+
+    def marked(self, rows: Rows, tokenizer: Any, max_length: int) -> list[Marked]:
+        marker = Marker(tokenizer, ChatTemplate.of(tokenizer, self.template), max_length, self.too_long)
+        chats = chats_of(rows, self.system, self.question)
+        return [each for i, chat in enumerate(chats) for each in sequences(marker, rows, i, chat)]
 
     def shown(self, rows: Rows) -> list[str]:
         return shown(rows)

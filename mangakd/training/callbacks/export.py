@@ -10,7 +10,7 @@ after the last fit, and under FSDP only then are they whole. Also, one variant i
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 from transformers import PreTrainedModel
@@ -33,6 +33,7 @@ class Export(L.Callback):
     """
 
     variants: tuple[str, ...] = ()
+    language: ClassVar[bool] = False  # whether its variants are those of language models
 
     def __init__(
         self,
@@ -43,6 +44,10 @@ class Export(L.Callback):
     ) -> None:
         self.variants = self.variants if variants is None else tuple(variants)
         self._tokenizer, self._texts, self._options = tokenizer, texts, options or Options()
+        self.check()
+
+    def check(self) -> None:
+        """Raises UserError for unknown variants and for missing packages."""
         check_installed(find_variants(self.variants))
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -57,8 +62,11 @@ class Export(L.Callback):
         root = Path(trainer.default_root_dir)
         root.mkdir(parents=True, exist_ok=True)
         save_student(model, self._tokenizer, root / "student", f"# {type(pl_module).__name__}\n")
+        self._export(root / "student", root / report.FOLDER)
+
+    def _export(self, student: Path, out: Path) -> None:
         data = of_texts(self._texts, CALIBRATION, "texts")
-        export_student([self], root / "student", root / report.FOLDER, data, self._options)
+        export_student([self], student, out, data, self._options)
 
 
 class OpenVINOExport(Export):
@@ -86,12 +94,16 @@ def export_student(
     names = add_trained([name for callback in callbacks for name in callback.variants], student)
     with step_progress("export", steps(names)) as progress:
         record = export(student, out, names, data, options, pooling, progress, pairs)
-    title = f"{out}: variants of the student"
-    show_blocks(report.quality(record), title)
-    show_blocks(report.cost(record), f"milliseconds: p50 / p95 / p99, {options.threads} thread")
+    show(record, out, f"milliseconds: p50 / p95 / p99, {options.threads} thread")
+    return record
+
+
+def show(record: dict[str, Any], out: Path, cost: str) -> None:
+    """Print the tables of an export. cost: the title of the second one."""
+    show_blocks(report.quality(record), f"{out}: variants of the student")
+    show_blocks(report.cost(record), cost)
     for line in (report.summary(record), *report.test_sentences(record)):
         print(line, flush=True)
-    return record
 
 
 def _model(module: L.LightningModule) -> PreTrainedModel:

@@ -1,0 +1,76 @@
+"""The costs at the end of a plan: reads traffic_per_day and `costs` of conf/plan.yaml, and the teacher's price in conf/prices."""
+
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mangakd.core.errors import UserError
+from mangakd.labelling.api.prices import Price
+from mangakd.planning import costs
+from mangakd.planning.job import Machine
+from mangakd.planning.plan import Estimate
+
+Figures = Callable[[str], Any]
+NUMBERS = ("tokens_in", "tokens_out", "peak", "utilisation", "replicas")
+
+
+def lines(config: DictConfig, plan: Estimate, figures: Figures) -> list[str]:
+    """The costs of a plan as text; [] without traffic_per_day. figures: hardware profile → its `machine:` block.
+
+    Raises UserError for a number that is none, and for a teacher without a price.
+    """
+    if config.get("traffic_per_day") is None:
+        return []
+    given = OmegaConf.to_container(config.costs, resolve=True)
+    assert isinstance(given, dict)
+    per_day = _number("traffic_per_day", config.traffic_per_day)
+    numbers = {name: _number(f"costs.{name}", given[name]) for name in NUMBERS}
+    if numbers["utilisation"] > 1:
+        raise UserError(f"costs.utilisation={numbers['utilisation']:g} is a share: give a number up to 1.")
+    traffic = costs.Traffic(per_day, numbers["tokens_in"], numbers["tokens_out"], numbers["peak"])
+    replica = _replica(config, given, plan, traffic, figures)
+    return ["", costs.table(costs.costs(plan, traffic, _price(config, given), replica))]
+
+
+def _replica(config: DictConfig, given: Any, plan: Estimate, traffic: costs.Traffic, figures: Figures) -> costs.Replica:
+    name, rate, measured = given["hardware"], given["usd_per_hour"], given["requests_per_second"]
+    machine = Machine.of(name, figures(name) or {}) if measured is None or rate is None else None
+    if measured is None:
+        assert machine is not None
+        speed = costs.speed(plan.student, machine, traffic, writes=config.task.kind == "tokens")
+        origin = f"estimated from the student's sizes and hardware={name}; measure it and set costs.requests_per_second"
+    else:
+        value = _number("costs.requests_per_second", measured)
+        speed, origin = (value, value), "costs.requests_per_second"
+    hourly = machine.hourly if rate is None and machine is not None else _number("costs.usd_per_hour", rate)
+    if hourly == 0:
+        raise UserError(f"hardware={name} has no price, so the student's machines have none: set costs.usd_per_hour.")
+    return costs.Replica(name, hourly, speed, origin, float(given["utilisation"]), int(given["replicas"]))
+
+
+def _price(config: DictConfig, given: Any) -> costs.TokenPrice:
+    own = {key: value for key, value in given["price"].items() if value is not None}
+    if own:
+        price_in, price_out = (_number(f"costs.price.{key}", own.get(key), zero=True) for key in ("input", "output"))
+        return costs.TokenPrice(price_in, price_out, "set by costs.price")
+    table = OmegaConf.to_container(config.prices.models)
+    price = Price.of(str(given["teacher"]), table, {})  # type: ignore[arg-type]
+    if price is None or price.currency != "USD":
+        names = ", ".join(str(entry["model"]) for entry in table)  # type: ignore[union-attr,call-overload,index]
+        raise UserError(
+            f"traffic_per_day needs the teacher's price: costs.teacher={given['teacher']} has none in conf/prices ({names}). "
+            "Name one of them, or set costs.price.input and costs.price.output, USD of a million tokens."
+        )
+    return costs.TokenPrice(price.input, price.output, f"{given['teacher']}: {price.source}, {price.date}")
+
+
+def _number(key: str, value: Any, zero: bool = False) -> float:
+    good = (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and (0 if zero else 1e-12) <= value < float("inf")
+    )
+    if not good:
+        raise UserError(f"{key}={value} must be a number {'from' if zero else 'above'} 0.")
+    return float(value)

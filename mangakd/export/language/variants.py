@@ -1,0 +1,253 @@
+"""The table of variants of a language model, and `make`: write to `<name>.partial`, check against `merged`, seal, rename.
+
+The life cycle is that of mangakd/export/variants.py: a folder with a variant's name is whole even if the export is killed, and a
+variant that would not change is not made again. `merged` is always made first: the others are made from it and compared with it.
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from mangakd.core.code_version import package_versions
+from mangakd.core.errors import UserError, near
+from mangakd.core.locks import waiting_lock
+from mangakd.export.disk import check_space, explain_full_disk
+from mangakd.export.language import merged, parity, to_gguf
+from mangakd.export.language.llama_engine import RUNTIME
+from mangakd.export.language.manifest import seal
+from mangakd.export.language.process import EngineProcess
+from mangakd.export.language.quantise import check_k_quants
+from mangakd.export.language.student import Student
+from mangakd.export.language.torch_engine import read_engine
+from mangakd.export.manifest import PARTIAL, place
+from mangakd.runtime.language_manifest import Engine, LanguageManifest, read
+
+MERGED = "merged"
+WORK = f"work{PARTIAL}"  # base files of several variants
+Check = Callable[[Any, Any], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a maker is given. merged: the Hugging Face folder. work: that all variants of an export share. folder: to be filled.
+
+    texts: of training, which calibrate. found: what makers found out about the student, once for all variants of an export.
+    """
+
+    student: Student
+    merged: Path
+    work: Path
+    folder: Path
+    texts: Sequence[str]
+    found: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table. model: the file in the folder that the engine opens, "." for the folder. needs: package → pip extra.
+
+    make: fills the folder of a job; returns the choices that it made, for the manifest. check: (config, tokenizer) of a student,
+    maybe before it is trained; raises UserError for one that has no such variant. runtime: settings of the engine beside threads.
+    within: nats of a near-tie (parity.py). calibrated: whether training texts are needed.
+    """
+
+    name: str
+    engine: Engine
+    how: str
+    model: str
+    make: Callable[[Job], Mapping[str, Any]]
+    needs: Mapping[str, str] = field(default_factory=dict)
+    check: Check = lambda config, tokenizer: None
+    runtime: Mapping[str, Any] = field(default_factory=dict)
+    within: float = 0.0
+    calibrated: bool = False
+
+
+def _merge(job: Job) -> Mapping[str, Any]:
+    return merged.save(job.student, job.folder)
+
+
+def _gguf(name: str, how: str, within: float, check: Check = to_gguf.check) -> Variant:
+    return Variant(
+        name, "llama.cpp", how, to_gguf.FILE, partial(to_gguf.write, name=name), to_gguf.NEEDS, check, RUNTIME, within
+    )  # fmt: skip
+
+
+def _check_k_quants(config: Any, tokenizer: Any) -> None:
+    to_gguf.check(config, tokenizer)
+    check_k_quants(config, tokenizer)
+
+
+VARIANTS = {
+    row.name: row
+    for row in (
+        Variant(MERGED, "transformers", "Hugging Face folder, adapters merged in fp32", ".", _merge),
+        _gguf("gguf_f16", "weights in F16", 0.1),
+        _gguf("gguf_q8_0", "weights in Q8_0, blocks of 32", 0.5),
+        _gguf("gguf_q6_k", "weights in Q6_K", inf, _check_k_quants),
+        _gguf("gguf_q5_k_m", "weights in Q5_K, some in Q6_K", inf, _check_k_quants),
+        _gguf("gguf_q4_k_m", "weights in Q4_K, some in Q6_K", inf, _check_k_quants),
+    )
+}
+
+
+def make(
+    student: Student,
+    out: Path,
+    names: Sequence[str],
+    texts: Sequence[str] = (),
+    threads: int = 1,
+    context: int | None = None,
+    progress: Callable[[str], None] = lambda name: None,
+) -> list[Path]:
+    """Make `merged` and the variants `names` in `out`; returns their folders, `merged` first.
+
+    texts: of training, which calibrate. threads, context: of the engines; None for the student's context. progress: called with
+    each name before the variant is made. Raises UserError for unknown names, missing packages, a student that has no such
+    variant, too little disk space, and a variant that differs from `merged`.
+    """
+    rows = find_variants(names)
+    check_installed(rows)
+    check_student(rows, student.config, student.tokenizer)
+    out.mkdir(parents=True, exist_ok=True)
+    tokens = min(context or student.context, student.context)
+    with waiting_lock(out / ".lock", "exporting to this folder"), contextlib.ExitStack() as stack:
+        _sweep(out)
+        stack.callback(_sweep, out)
+        parameters = student.source["parameters"]
+        check_space(parameters, out, len(rows))
+        stack.enter_context(explain_full_disk(out, parameters))
+        (out / WORK).mkdir()
+        maker = _Maker(student, out, texts, threads, tokens)
+        folders = []
+        for row in rows:
+            progress(row.name)
+            folders.append(maker.make(row))
+    return folders
+
+
+@dataclass
+class _Maker:
+    """found: see `Job`."""
+
+    student: Student
+    out: Path
+    texts: Sequence[str]
+    threads: int
+    context: int
+    _reference: parity.Reference | None = None
+    _found: dict[str, Any] = field(default_factory=dict)
+
+    def make(self, row: Variant) -> Path:
+        content = self._content(row)
+        if _there(self.out / row.name, content):
+            return self.out / row.name
+        folder = self.out / f"{row.name}{PARTIAL}"
+        folder.mkdir()
+        job = Job(self.student, self.out / MERGED, self.out / WORK, folder, self.texts, self._found)
+        with _explain_failure(row, self.student):
+            recipe = row.make(job)
+        checked = {} if row.name == MERGED else self._check(row, folder, content)
+        seal(folder, {**content, "recipe": recipe, "parity": checked, "metrics": {}})
+        return place(folder, self.out / row.name)
+
+    def _content(self, row: Variant) -> dict[str, Any]:
+        """What tells whether a variant that is there would be made again."""
+        return {
+            "variant": row.name, "engine": row.engine, "model": row.model, "context": self.context, "chat": self.student.chat,
+            "runtime": {"threads": self.threads, **row.runtime},
+            "versions": package_versions(("torch", "transformers", "tokenizers", *row.needs)),
+            "source": self.student.source, "calibration": _digest(self.texts) if row.calibrated else None,
+        }  # fmt: skip
+
+    def _check(self, row: Variant, folder: Path, content: Mapping[str, Any]) -> Mapping[str, Any]:
+        with EngineProcess(row.engine, folder / row.model, content["runtime"], self.context) as engine:
+            return parity.check(row.name, engine, self.reference, row.within)
+
+    @property
+    def reference(self) -> parity.Reference:
+        """`merged` in PyTorch, in this process; read for the first variant that is made."""
+        if self._reference is None:
+            self._reference = parity.Reference(self.student, read_engine(self.out / MERGED))
+        return self._reference
+
+
+def open_variant(folder: Path) -> tuple[LanguageManifest, EngineProcess]:
+    """A finished variant with its engine. Raises UserError for a folder that holds none, and where the engine cannot open it."""
+    manifest = read(folder)
+    return manifest, EngineProcess(manifest.engine, manifest.model, manifest.runtime, manifest.context)
+
+
+def find_variants(names: Sequence[str]) -> list[Variant]:
+    """`merged` and the rows of the names. Raises UserError for an unknown name, for a repeated name, and without names."""
+    if not names:
+        raise UserError(f"there is no variant to make; choose some of {', '.join(VARIANTS)}.")
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise UserError(f"the variant {twice[0]} is named twice; name it once.")
+    for name in names:
+        if name not in VARIANTS:
+            raise UserError(f"there is no variant {name!r}{near(name, VARIANTS)} Known: {', '.join(VARIANTS)}.")
+    return [VARIANTS[name] for name in dict.fromkeys((MERGED, *names))]
+
+
+def check_student(rows: Sequence[Variant], config: Any, tokenizer: Any) -> None:
+    """Raises UserError for a student that has no such variant, with the architecture or the tokenizer that is in the way."""
+    for row in rows:
+        row.check(config, tokenizer)
+
+
+def check_installed(rows: Sequence[Variant]) -> None:
+    """Raises UserError that names all missing packages and the extras that install them."""
+    missing = {
+        package: extra
+        for row in rows
+        for package, extra in row.needs.items()
+        if importlib.util.find_spec(package) is None
+    }
+    if missing:
+        extras = ",".join(dict.fromkeys(missing.values()))
+        names = ", ".join(row.name for row in rows if missing.keys() & row.needs.keys())
+        raise UserError(
+            f"{names} cannot be made: {', '.join(missing)} not installed. Install with: pip install 'mangakd[{extras}]'"
+        )
+
+
+@contextlib.contextmanager
+def _explain_failure(row: Variant, student: Student) -> Iterator[None]:
+    """Context that turns a converter's exception into a UserError with the variant, the architecture and the fix."""
+    try:
+        yield
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{row.name} cannot be made of {student.folder} ({student.config.model_type}): {reason} Remove {row.name}."
+        ) from error
+
+
+def _there(folder: Path, content: Mapping[str, Any]) -> bool:
+    """Whether the folder holds this very variant, whole, from an earlier export."""
+    try:
+        before = read(folder).content
+    except UserError:
+        return False
+    return all(before.get(key) == value for key, value in content.items())
+
+
+def _digest(texts: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _sweep(out: Path) -> None:
+    """Delete the partial folders of this export or of a killed export."""
+    for path in out.glob(f"*{PARTIAL}"):
+        shutil.rmtree(path, ignore_errors=True)
