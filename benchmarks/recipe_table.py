@@ -108,6 +108,8 @@ def closed(runs: Runs, base: Runs) -> str:
     if not base or runs is base:
         return "–"
     low, high = score(base, "test/accuracy"), score(runs, "teacher/test/accuracy")
+    if high == low:  # no gap
+        return "–"
     return f"{(score(runs, 'test/accuracy') - low) / (high - low):.0%}"
 
 
