@@ -43,11 +43,12 @@ class Fixed:
 
 
 def test_a_ratio_of_perplexities_a_divergence_and_agreement_by_hand() -> None:
-    """Targets 1, 0 and 2: Σ −log p is 0.5·0.3·0.2, that of q is 0.25·0.7·0.05, each over three tokens."""
-    sequences = [Marked([9, 1, 0], [0, 1, 1]), Marked([9, 9, 2], [0, 0, 1])]
+    """Targets 1, 0 and 2: Π p is 0.5·0.3·0.2, that of q is 0.25·0.7·0.05, each over three tokens. A question lies between the
+    first two."""
+    sequences = [Marked([9, 1, 2, 0], [0, 1, 0, 1]), Marked([9, 9, 2], [0, 0, 1])]
     merged, own = Fixed(P), Fixed(Q)
     predictions = {name: predict(engine, sequences) for name, engine in {"merged": merged, "own": own}.items()}
-    assert own.asked == [([9, 1, 0], 1), ([9, 9, 2], 2)]
+    assert own.asked == [([9, 1, 2, 0], 1), ([9, 9, 2], 2)]
     quality = compare(predictions["merged"], predictions, sequences, 200)["own"]
     assert quality.perplexity.value == pytest.approx((0.25 * 0.7 * 0.05) ** (-1 / 3), rel=1e-6)
     assert quality.ratio.value == pytest.approx(((0.5 * 0.3 * 0.2) / (0.25 * 0.7 * 0.05)) ** (1 / 3), rel=1e-6)
@@ -66,6 +67,14 @@ def test_a_divergence_over_the_most_probable_tokens_is_at_most_the_whole_one() -
     assert two == pytest.approx(by_hand) == pytest.approx(whole)  # one other token: nothing is put together
     one = divergences(scores([P], [0], 2), scores([np.array([0.25, 0.05, 0.7])], [0], 2))[0]
     assert 0 < one < float((P * np.log(P / np.array([0.25, 0.05, 0.7]))).sum())
+
+
+def test_a_divergence_counts_what_a_sure_variant_leaves_to_others() -> None:
+    """The other token has 0.2 of p and 1e-9 of q; a sum of float32 knows 1e-9 as under 1e-6, so 1e-6 stands for it."""
+    sure = np.array([0.5, 0.5 - 1e-9, 1e-9])
+    value = divergences(scores([P], [0], 2), scores([sure], [0], 2))[0]
+    assert value == pytest.approx(0.3 * np.log(0.3 / 0.5) + 0.2 * np.log(0.2 / 1e-6), rel=1e-6)
+    assert value < float((P * np.log(P / sure)).sum())
 
 
 def test_what_is_not_finite_is_no_quality() -> None:

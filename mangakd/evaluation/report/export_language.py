@@ -72,8 +72,12 @@ def _rows(record: Record) -> list[tuple[str, Record]]:
 
 
 def _greedy(row: Record) -> str:
+    """A gap of None: an engine ended a text where the other one went on."""
     parity = row["parity"]
-    return f"{parity['equal']} of {parity['prompts']} ({parity['largest_gap']:.2f})" if parity else "–"
+    if not parity:
+        return "–"
+    gap = "∞" if parity["largest_gap"] is None else f"{parity['largest_gap']:.2f}"
+    return f"{parity['equal']} of {parity['prompts']} ({gap})"
 
 
 def _share(row: Record, base: Record, key: str, form: str) -> Value:
