@@ -43,17 +43,17 @@ class Fixed:
 
 
 def test_a_ratio_of_perplexities_a_divergence_and_agreement_by_hand() -> None:
-    """Targets 1, 0 and 2: Π p is 0.5·0.3·0.2, that of q is 0.25·0.7·0.05, each over three tokens. A question lies between the
-    first two."""
-    sequences = [Marked([9, 1, 2, 0], [0, 1, 0, 1]), Marked([9, 9, 2], [0, 0, 1])]
+    """Targets 1, 0 and 0: Π p is 0.3·0.5·0.5, that of q is 0.7·0.25·0.25, each over three tokens, of which p has two right and q
+    one. A question lies between the first two."""
+    sequences = [Marked([9, 1, 2, 0], [0, 1, 0, 1]), Marked([9, 9, 0], [0, 0, 1])]
     merged, own = Fixed(P), Fixed(Q)
     predictions = {name: predict(engine, sequences) for name, engine in {"merged": merged, "own": own}.items()}
-    assert own.asked == [([9, 1, 2, 0], 1), ([9, 9, 2], 2)]
+    assert own.asked == [([9, 1, 2, 0], 1), ([9, 9, 0], 2)]
     quality = compare(predictions["merged"], predictions, sequences, 200)["own"]
-    assert quality.perplexity.value == pytest.approx((0.25 * 0.7 * 0.05) ** (-1 / 3), rel=1e-6)
-    assert quality.ratio.value == pytest.approx(((0.5 * 0.3 * 0.2) / (0.25 * 0.7 * 0.05)) ** (1 / 3), rel=1e-6)
+    assert quality.perplexity.value == pytest.approx((0.7 * 0.25 * 0.25) ** (-1 / 3), rel=1e-6)
+    assert quality.ratio.value == pytest.approx(((0.3 * 0.5 * 0.5) / (0.7 * 0.25 * 0.25)) ** (1 / 3), rel=1e-6)
     assert quality.kl.value == pytest.approx(float((P * np.log(P / Q)).sum()), rel=1e-5)
-    assert quality.right.value == pytest.approx(1 / 3) and quality.drop.value == pytest.approx(0.0, abs=1e-6)
+    assert quality.right.value == pytest.approx(1 / 3) and quality.drop.value == pytest.approx(100 / 3)
     assert quality.agreement.value == 0.0  # the largest is 0 of p, and 1 of q
     same = compare(predictions["merged"], predictions, sequences, 200)["merged"]
     assert (same.ratio.value, same.kl.value, same.agreement.value) == (1.0, 0.0, 1.0)
