@@ -26,6 +26,7 @@ from results_file import RESULTS, table, write
 from mangakd.core.errors import UserError
 from mangakd.data.chat import ChatTemplate
 from mangakd.data.chat_tokens import Marked, Marker
+from mangakd.evaluation.report.export_language import greedy
 from mangakd.export.language import student as students
 from mangakd.export.language.data import LanguageData, LanguageSplit
 from mangakd.export.language.quality import compare, predict
@@ -194,7 +195,7 @@ def line(name: str, row: dict[str, Any]) -> list[str]:
     parity = row["parity"]
     return [
         name, f"{parity['texts']} of {parity['texts']}" if parity else "–",
-        f"{parity['equal']} of {parity['prompts']} ({parity['largest_gap']:.2f})" if parity else "–",
+        greedy(row),
         f"{row['perplexity']:.3f}", f"{row['ratio']:.4f}", f"{row['kl']:.4f}", f"{row['agreement']:.1%}",
         f"{row['megabytes']:.0f}",
         f"{row['prompt_per_cpu_second']:.0f}", f"{row['tokens_per_cpu_second']:.1f}", f"{row['times']:.2f} ×",

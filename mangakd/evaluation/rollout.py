@@ -1,7 +1,8 @@
 """The log of a rollout as a report: its decisions, its steps, and agreement, errors and times of both sides over time.
 
-The log's counts grow within a step and begin at 0 with the next one. The report takes differences of them and joins lines that
-lie close to each other, so that weeks of a rollout remain readable.
+The log's counts grow within a step and begin at 0 with the next one. A decision's line is written before the decision takes
+effect: it has the counts and the phase of the step that ends. The report takes differences of counts and joins lines that lie
+close to each other, so that weeks of a rollout remain readable.
 """
 
 from collections.abc import Sequence
@@ -15,9 +16,9 @@ from mangakd.evaluation.report.blocks import Figure, Section, Table, Value
 from mangakd.evaluation.report.svg import Axis, Series, chart
 from mangakd.evaluation.wilson import wilson
 from mangakd.runtime.rollout.journal import read_lines
+from mangakd.runtime.rollout.plan import COUNTS, PHASE_AFTER, RESETS
 
 SPANS = 40  # points of a curve at most
-COUNTED = ("student", "student_errors", "incumbent", "incumbent_errors", "compared", "agreed", "dropped")
 Line = dict[str, Any]
 
 
@@ -27,7 +28,7 @@ class Span:
 
     minute: float
     share: float
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
     ms: dict[str, dict[str, float] | None] = field(default_factory=dict)
 
     def rate(self, part: str, whole: str) -> float:
@@ -63,7 +64,8 @@ def state(lines: Sequence[Line]) -> str:
     last, starts = lines[-1], sum(line["event"] in ("restart", "new rules") for line in lines)
     again = f", restarts: {starts}" if starts else ""
     shows = "answers no question; its answers are compared only" if last["mode"] == "shadow" else _answers(last)
-    return f"{last['at']}: {last['phase']}; the student {shows}{again}."
+    phase = PHASE_AFTER[last["decision"]] if last["event"] == "decision" else last["phase"]
+    return f"{last['at']}: {phase}; the student {shows}{again}."
 
 
 def decisions(lines: Sequence[Line]) -> Table:
@@ -95,18 +97,19 @@ def steps(lines: Sequence[Line]) -> Table:
 def spans(lines: Sequence[Line]) -> list[Span]:
     """At most SPANS of equal length. Stretches without a question are left out."""
     begin, end = (datetime.fromisoformat(line["at"]).timestamp() for line in (lines[0], lines[-1]))
-    length, before = max(end - begin, 1e-9) / SPANS, dict.fromkeys(COUNTED, 0)
+    length, before = max(end - begin, 1e-9) / SPANS, dict.fromkeys(COUNTS, 0)
     result: dict[int, Span] = {}
     for line in lines:
         counts, now = line["counts"], datetime.fromisoformat(line["at"]).timestamp() - begin
-        began_anew = any(counts[name] < before[name] for name in COUNTED)
+        if line["event"] == "new rules":  # they begin a step before the line is written
+            before = dict.fromkeys(COUNTS, 0)
         number = min(int(now / length), SPANS - 1)
         span = result.setdefault(number, Span(now / 60, line["share"]))
         span.minute, span.share = now / 60, line["share"]
-        for name in COUNTED:
-            span.counts[name] += counts[name] - (0 if began_anew else before[name])
+        for name in COUNTS:
+            span.counts[name] += counts[name] - before[name]
         span.ms |= {side: times for side, times in line.get("ms", {}).items() if times}
-        before = counts
+        before = dict.fromkeys(COUNTS, 0) if line.get("decision") in RESETS else counts
     return [span for span in result.values() if span.counts["student"] + span.counts["incumbent"]]
 
 

@@ -1,5 +1,6 @@
 """The costs at the end of a plan: their formulas by hand, and what the command reads and refuses."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +69,8 @@ def test_the_estimated_speed_by_hand() -> None:
     traffic = Traffic(1, 500, 100, 1)
     assert speed(student, machine, traffic, writes=True) == pytest.approx((1 / 0.8427087, 1 / 0.5125002), rel=1e-5)
     assert speed(student, machine, traffic, writes=False) == pytest.approx((1 / 0.4000004, 1 / 0.2000002), rel=1e-5)
+    eight = dataclasses.replace(machine, devices=8, strategy="ddp")
+    assert speed(student, eight, traffic, writes=False) == pytest.approx((8 / 0.4000004, 8 / 0.2000002), rel=1e-5)
 
 
 @pytest.fixture

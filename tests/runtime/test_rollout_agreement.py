@@ -1,8 +1,10 @@
 """When two answers agree, kind by kind; token F1 by hand; and which side a request id chooses."""
 
 import base64
+import hashlib
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -83,12 +85,15 @@ def test_token_f1() -> None:
 
 
 def test_a_place_is_uniform_and_its_own_for_each_purpose() -> None:
-    """Golden: SHA-256 of "a:side:1" begins with these 8 bytes."""
-    import hashlib
-
-    first = int.from_bytes(hashlib.sha256(b"a:side:1").digest()[:8], "big") / 2**64
-    assert place("a", "side", "1") == first
+    """Golden: SHA-256 of "a:side:1" begins with these 8 bytes, by sha256sum."""
+    assert place("a", "side", "1") == pytest.approx(0x65CB59766A1E66A3 / 2**64, abs=2**-52)
     places = np.array([(place("a", "side", str(i)), place("a", "compare", str(i))) for i in range(4000)])
     assert np.abs(np.histogram(places[:, 0], 10, (0, 1))[0] - 400).max() < 80  # 4 standard deviations
     assert abs(np.corrcoef(places.T)[0, 1]) < 0.06
     assert place("a", "side", "1") != place("b", "side", "1")
+
+
+def test_the_largest_place_is_under_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a share of 1 nobody else answers, and the place of a text lies within the texts."""
+    monkeypatch.setattr(hashlib, "sha256", lambda _: SimpleNamespace(digest=lambda: b"\xff" * 32))
+    assert 1 - 2**-52 < place("a", "side", "1") < 1

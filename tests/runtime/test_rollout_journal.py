@@ -117,6 +117,9 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     state.write_text(json.dumps({**content, "phase": "flying"}))
     with pytest.raises(UserError, match="is damaged"):
         Rollout(settings, "student", Clock())
+    state.write_text(json.dumps({**content, "format": 2}))
+    with pytest.raises(UserError, match=r"is no state of a rollout that this version reads \(format 2, not 1\)"):
+        Rollout(settings, "student", Clock())
     state.write_text("{")
     with pytest.raises(UserError, match="is no state of a rollout"):
         Rollout(settings, "student", Clock())

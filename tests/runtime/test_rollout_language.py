@@ -55,11 +55,21 @@ class Writer:
         await send({"type": "http.response.body", "body": b"two", "more_body": False})
 
 
-def asked(one: World, student: Writer, incumbent: Writer) -> "asyncio.Queue[Any]":
-    """A question with a stream, from a client that stays; the queue of what it gets."""
+async def hangs(scope: Any, receive: Any, send: Any) -> None:
+    """A language model's service without a first token: it answers once its client has gone."""
+    await receive()
+    assert (await receive())["type"] == "http.disconnect"
+    await send({"type": "http.response.start", "status": 499, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def asked(one: World, student: Any, incumbent: Any, leaves: bool = False) -> "asyncio.Queue[Any]":
+    """A question with a stream, from a client that stays or leaves; the queue of what it gets."""
     one.front._asking._sides["student"]._app, one.front._asking._sides["incumbent"]._app = student, incumbent
     got: asyncio.Queue[Any] = asyncio.Queue()
     messages = [{"type": "http.request", "body": STREAM, "more_body": False}]
+    if leaves:
+        messages.insert(0, {"type": "http.disconnect"})
 
     async def receive() -> Any:
         return messages.pop() if messages else await asyncio.get_running_loop().create_future()
@@ -123,6 +133,22 @@ def test_the_timeout_is_for_the_beginning_and_a_break_is_an_error(tmp_path: Path
         assert one.rollout.plan.counts["student_errors"] == 1 and one.rollout.plan.counts["incumbent"] == 0
 
     play(scene, tmp_path, timeout=0.2)
+
+
+@pytest.mark.parametrize("first", [hangs, Writer(status=500)], ids=["student", "incumbent"])
+def test_a_client_that_leaves_before_an_answer_says_nothing_about_a_side(first: Any, tmp_path: Path) -> None:
+    """Neither a success nor an error: a model that hangs would pass the errors' test by its impatient clients."""
+
+    async def scene(one: World) -> None:
+        if isinstance(first, Writer):
+            first.gate.set()
+        got = asked(one, first, hangs, leaves=True)
+        while await got.get() is not None:
+            pass
+        counts, tests = one.rollout.plan.counts, one.rollout.plan.tests
+        assert (counts["student"], counts["incumbent"]) == (int(first is not hangs), 0) and tests["errors"].n == 0
+
+    play(scene, tmp_path)
 
 
 def test_what_streams() -> None:

@@ -15,7 +15,7 @@ except ImportError as missing:
     pytest.skip(f"reads a rollout: pip install pyyaml ({missing})", allow_module_level=True)
 
 from mangakd.core.errors import UserError
-from mangakd.runtime.rollout.settings import Settings, read
+from mangakd.runtime.rollout.settings import Risks, Settings, read
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "rollout"
 
@@ -49,6 +49,11 @@ def test_the_hypotheses_of_the_canary() -> None:
         "agreement": pytest.approx({"f0": 0.05, "f1": 0.08, "alpha": 0.025, "beta": 0.05}),
         "errors": pytest.approx({"f0": 0.002, "f1": 0.01, "alpha": 0.025, "beta": 0.05}),
     }
+
+
+def test_the_risks_are_those_of_every_family() -> None:
+    tests = Settings(incumbent="x", test=Risks(alpha=0.04, beta=0.2)).hypotheses.values()
+    assert [(test.alpha, test.beta) for test in tests] == [(0.04, 0.2), (0.02, 0.2), (0.02, 0.2)]
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ def test_the_table_and_the_plots(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert [line.split(" | ")[1:3] for line in decisions] == [
         ["raise", "25% → 100%"], ["complete", "100% → 100%"], ["roll back", "100% → 0%"],
     ]  # fmt: skip
+    assert [line.split(" | ")[3] for line in decisions] == ["8.0", "8.0", "45.0"]  # 32 answers at 4 a minute
     page = log.with_suffix(".html").read_text()
     assert page.count("<svg") == 4 and log.with_suffix(".md").is_file() and "Agreement with the incumbent" in page
 
@@ -73,6 +74,35 @@ def test_steps_hold_their_last_counts(tmp_path: Path) -> None:
     rows = rollout.steps(lines).rows
     assert [row[0] for row in rows] == ["25%", "100%", "0%"]
     assert sum(int(str(row[2]).replace(",", "")) for row in rows) == 240
+
+
+def test_a_log_that_ends_with_a_decision_shows_its_phase(tmp_path: Path) -> None:
+    """The line of a decision has the phase before it."""
+    one = Rollout(quick(tmp_path), "student", Clock())
+    for _ in range(2):
+        one.answer("student", 0.001, error=True)
+    lines = rollout.read(tmp_path / "rollout.jsonl")
+    assert [(line["event"], line["phase"]) for line in lines] == [("start", "running"), ("decision", "running")]
+    assert rollout.state(lines).endswith(": rolled back; the student answers 0% of the questions.")
+
+
+def test_a_step_that_outgrows_the_last_one_before_its_first_line_is_counted_whole(tmp_path: Path) -> None:
+    """32 questions raise the share, and 50 follow before the next line. New rules begin a step, too: 60 more."""
+    clock = Clock()
+    one = Rollout(quick(tmp_path), "student", clock)
+    clock.now += 60
+    for count, name in ((12, "compare"), (32, "answer"), (50, "answer")):
+        for _ in range(count):
+            one.compare(True) if name == "compare" else one.answer("student", 0.001, error=False)
+    assert one.share == 1
+    one.close()
+    other = Rollout(quick(tmp_path, steps=(0.5, 1.0)), "student", clock)
+    for _ in range(60):
+        other.answer("student", 0.001, error=False)
+    other.close()
+    lines = rollout.read(tmp_path / "rollout.jsonl")
+    assert [line["counts"]["student"] for line in lines] == [0, 32, 50, 0, 60]
+    assert sum(span.counts["student"] for span in rollout.spans(lines)) == 142
 
 
 def test_drift_on_the_kept_texts(tmp_path: Path, tiny_teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,3 +129,14 @@ def test_wilson_by_hand() -> None:
     """8 of 10: (0.8 + 0.19207 ± 1.96 · √(0.016 + 0.0096)) / 1.38415 = [0.490, 0.943]."""
     assert wilson(8, 10) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
     assert wilson(10, 10)[1] == pytest.approx(1) and wilson(0, 10)[0] == pytest.approx(0)
+
+
+def test_figures_have_the_limits_of_the_rules_and_minutes(tmp_path: Path) -> None:
+    """quick: 0.9 expected, hold 0.2 and rollback 0.5 below it; an hour in which a line is written each minute."""
+    lines = rollout.read(played(tmp_path))
+    spans = rollout.spans(lines)
+    assert spans[-1].minute == pytest.approx(60) and spans[0].minute == pytest.approx(1)
+    agreement = rollout.figures(spans, lines[0]["rules"])[1].numbers
+    assert {str(row[0]): row[2] for row in agreement.rows[1:]} == {
+        "expected": "90.0%", "hold": "70.0%", "roll back": "40.0%",
+    }  # fmt: skip

@@ -27,7 +27,7 @@ def quality(record: Record, names: Mapping[str, str]) -> Table:
                 *first, _with(f"{row['perplexity_ratio']:.4f}", row["ratio_interval"], "{:.4f}"),
                 _with(f"{row['kl']:.4f}", row["kl_interval"], "{:.4f}"), right,
                 _with(_points(row["drop_points"]), row["drop_interval"], "{:.2f}"), f"{row['agreement_student']:.1%}",
-                _greedy(row), "pass" if row["passed"] else "FAIL",
+                greedy(row), "pass" if row["passed"] else "FAIL",
             ]
         )  # fmt: skip
     return Table(headers, cells)
@@ -71,9 +71,13 @@ def _rows(record: Record) -> list[tuple[str, Record]]:
     return [(MERGED, record[MERGED]), *((name, row) for name, row in record["variants"].items() if name != "merged")]
 
 
-def _greedy(row: Record) -> str:
+def greedy(row: Record) -> str:
+    """A gap of None: an engine ended a text where the other one went on."""
     parity = row["parity"]
-    return f"{parity['equal']} of {parity['prompts']} ({parity['largest_gap']:.2f})" if parity else "–"
+    if not parity:
+        return "–"
+    gap = "∞" if parity["largest_gap"] is None else f"{parity['largest_gap']:.2f}"
+    return f"{parity['equal']} of {parity['prompts']} ({gap})"
 
 
 def _share(row: Record, base: Record, key: str, form: str) -> Value:

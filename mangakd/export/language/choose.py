@@ -81,7 +81,7 @@ def choose(comparisons: Sequence[Comparison], limits: Limits, merged: str) -> Ch
     best = min((each for each in candidates if _milliseconds(each) <= AS_FAST * fastest), key=_megabytes)
     rest = f" Not passed: {words}." if words else ""
     limit = f"the limits are {limits.max_ratio:g} × and {limits.max_drop:g} points"
-    return Choice(best.name, f"{best.words()}; {limit}, and no faster variant passes.{rest}")
+    return Choice(best.name, f"{best.words()}; {limit}, and no variant that passes is faster by over 5 %.{rest}")
 
 
 def _milliseconds(comparison: Comparison) -> float:

@@ -37,6 +37,15 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 }
 """model_type of transformers → llama.cpp's."""
 ROPES = ("default", "linear", "llama3", "yarn")
+_YARN = {
+    "beta_fast": 32,
+    "beta_slow": 1,
+    "truncate": True,
+    "attention_factor": None,
+    "mscale": None,
+    "mscale_all_dim": None,
+}
+"""Settings of YaRN whose usual values llama.cpp computes with, whatever config.json says."""
 
 
 def check_architecture(config: Any, tokenizer: Any) -> None:
@@ -48,10 +57,10 @@ def check_architecture(config: Any, tokenizer: Any) -> None:
             "merged alone: export=[merged]; llama.cpp's convert_hf_to_gguf.py may know that folder."
         )
     rope = config.rope_parameters or {}
-    kind, part = rope.get("rope_type", "default"), rope.get("partial_rotary_factor", 1.0)
-    if kind not in ROPES or part != 1.0:
-        what = f"rope_type={kind}" if kind not in ROPES else f"partial_rotary_factor={part}"
-        raise UserError(f"{KEY} has {what} in its config.json, of which no GGUF file is written. Export merged alone.")
+    if unusual := _unusual(rope):
+        raise UserError(
+            f"{KEY} has {unusual} in its config.json, of which no GGUF file is written. Export merged alone."
+        )
     if config.hidden_act != "silu":
         raise UserError(f"{KEY} has hidden_act={config.hidden_act}, and llama.cpp computes silu. Export merged alone.")
     if len(tokenizer) > config.vocab_size:
@@ -59,6 +68,17 @@ def check_architecture(config: Any, tokenizer: Any) -> None:
             f"{KEY} has a tokenizer of {len(tokenizer):,} tokens and embeddings of {config.vocab_size:,}: tokens lack. Resize "
             "the embeddings, or give the model's own tokenizer."
         )
+
+
+def _unusual(rope: Mapping[str, Any]) -> str:
+    """The first setting of positions that the file cannot hold; "" for none."""
+    kind, part = rope.get("rope_type", "default"), rope.get("partial_rotary_factor", 1.0)
+    if kind not in ROPES:
+        return f"rope_type={kind}"
+    if part != 1.0:
+        return f"partial_rotary_factor={part}"
+    names = _YARN if kind == "yarn" else ()
+    return next((f"{name}={rope[name]}" for name in names if rope.get(name) not in (None, _YARN[name])), "")
 
 
 def add_sizes(writer: Any, config: Any, context: int) -> None:

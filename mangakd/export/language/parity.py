@@ -87,7 +87,7 @@ def check(name: str, engine: Engine, reference: Reference, within: float) -> dic
         )
     return {
         "texts": len(reference.texts), "conversations": len(reference.conversations), "prompts": len(gaps),
-        "equal": sum(gap == 0 for gap in gaps), "largest_gap": largest, "within": within,
+        "equal": sum(gap == 0 for gap in gaps), "largest_gap": _finite(largest), "within": _finite(within),
     }  # fmt: skip
 
 
@@ -123,6 +123,11 @@ def gap_of(reference: Engine, prompt: Sequence[int], own: Sequence[int], expecte
     prefix = [*prompt, *expected[:place]]
     preferred = reference.score([*prefix, expected[place]], len(prefix), 1).given[0]
     return float(preferred - reference.score([*prefix, own[place]], len(prefix), 1).given[0])
+
+
+def _finite(value: float) -> float | None:
+    """None for infinity, which JSON does not have."""
+    return value if np.isfinite(value) else None
 
 
 def _short(text: str) -> str:

@@ -23,6 +23,7 @@ from mangakd.evaluation.bootstrap import RESAMPLES, Estimate, Statistic, bootstr
 from mangakd.export.language.engine import Engine, Scores
 
 TOP = 256  # most probable tokens that are asked of an engine
+_ROUNDING = 1e-6  # of a sum of probabilities: what whole vocabularies leave over
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,7 @@ def divergences(merged: Scores, own: Scores) -> np.ndarray:
         log_q = own.top_log_probs[i, theirs].astype(np.float64)
         p, q = np.exp(log_p), np.exp(log_q)
         rest_p, rest_q = max(1 - p.sum(), 0.0), max(1 - q.sum(), 0.0)
-        # Of whole vocabularies the rest is rounding alone.
-        rest = rest_p * np.log(rest_p / rest_q) if min(rest_p, rest_q) > 1e-6 else 0.0
+        rest = rest_p * np.log(rest_p / max(rest_q, _ROUNDING)) if rest_p > _ROUNDING else 0.0
         values[i] = max(float((p * (log_p - log_q)).sum()) + rest, 0.0)
     return values
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from mangakd.runtime import metrics
 from mangakd.runtime.question import Refused
@@ -14,6 +14,19 @@ from mangakd.runtime.rollout.settings import Settings
 from mangakd.runtime.rollout.sides import FAILED, Question, Reply, Side
 
 log = logging.getLogger("mangakd.rollout")
+GONE = 499  # the status of an answer whose client has gone
+
+
+class Streamed(NamedTuple):
+    """begun: whether the answer has begun. failed: whether the side failed. seconds: until its beginning.
+
+    gone: whether the client went before. That says nothing about the side: a model that hangs must not count as one that answers.
+    """
+
+    begun: bool
+    failed: bool
+    gone: bool
+    seconds: float
 
 
 class Asking:
@@ -46,25 +59,29 @@ class Asking:
         failed = self._note(side, None if reply is None else reply.status, seconds)
         return (None if failed else reply), seconds
 
-    async def stream(self, side: str, question: Question, receive: Any, send: Any) -> tuple[bool, bool, float]:
-        """(whether the answer has begun, whether the side failed, seconds until its beginning). The timeout ends there."""
-        start, status, seconds = time.perf_counter(), None, 0.0
+    async def stream(self, side: str, question: Question, receive: Any, send: Any) -> Streamed:
+        """The timeout ends with the beginning of the answer."""
+        start, status, seconds, begun = time.perf_counter(), None, 0.0, False
 
         async def begin(message: dict[str, Any]) -> None:
-            nonlocal seconds
+            nonlocal seconds, begun
             if message["type"] == "http.response.start":
-                seconds = time.perf_counter() - start
+                seconds, begun = time.perf_counter() - start, message["status"] != GONE
                 limit.reschedule(None)
             await send(message)
 
         try:
             async with asyncio.timeout(self._timeout) as limit:
                 status = await self._sides[side].stream(question, receive, begin)
-        except Refused:  # the client has gone, which says nothing about the side
-            status = 499
+        except Refused:  # the client has gone
+            status = GONE
         except Exception as error:
             self._tell(side, question, error)
-        return bool(seconds), self._note(side, status, seconds), seconds or time.perf_counter() - start
+        seconds = seconds or time.perf_counter() - start
+        if status == GONE and not begun:
+            self.outcomes.add(side=side, outcome="refused")
+            return Streamed(False, False, True, seconds)
+        return Streamed(begun, self._note(side, status, seconds), False, seconds)
 
     def _note(self, side: str, status: int | None, seconds: float) -> bool:
         """Count an answer, None for none. Whether the side failed."""

@@ -89,15 +89,20 @@ class Front:
         second = _OTHER[first]
         asked = self._asking.allows(first)
         if asked:
-            begun, failed, seconds = await self._asking.stream(first, question, receive, _marked(send, first))
-            if begun or not failed:
-                rollout.answer(first, seconds, error=failed, tested=not self._draining())
+            own = await self._asking.stream(first, question, receive, _marked(send, first))
+            if own.gone:
                 return
-        begun, failed, more = await self._asking.stream(second, question, receive, _marked(send, second))
+            if own.begun or not own.failed:
+                rollout.answer(first, own.seconds, error=own.failed, tested=not self._draining())
+                return
+        other = await self._asking.stream(second, question, receive, _marked(send, second))
         if asked:
-            rollout.answer(first, seconds, error=True, tested=not failed and not self._draining())
-        rollout.answer(second, more, error=failed, tested=False)
-        if begun or not failed:
+            tested = not other.failed and not other.gone and not self._draining()
+            rollout.answer(first, own.seconds, error=True, tested=tested)
+        if other.gone:
+            return
+        rollout.answer(second, other.seconds, error=other.failed, tested=False)
+        if other.begun or not other.failed:
             self._families.fallbacks.add(to=second)
             return
         self._families.nobody.add()

@@ -51,11 +51,12 @@ class Journal:
             return None
         try:
             state = json.loads(self.file.read_text(encoding="utf-8"))
-            assert state["format"] == FORMAT
+            if state["format"] != FORMAT:
+                raise ValueError(f"format {state['format']!r}, not {FORMAT}")
             line = state["last"]
-        except (ValueError, KeyError, TypeError, AssertionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{self.file} is no state of a rollout that this version reads ({error or 'format'}). Restore it, or give "
+                f"{self.file} is no state of a rollout that this version reads ({error}). Restore it, or give "
                 "another log: in the yaml."
             ) from error
         if line and line["number"] > self._last_number():

@@ -21,7 +21,8 @@ Kind = Literal["raise", "hold", "roll back", "complete"]
 KINDS: tuple[Kind, ...] = ("raise", "hold", "roll back", "complete")
 PHASES: tuple[Phase, ...] = ("running", "held", "complete", "rolled back")
 COUNTS = ("student", "student_errors", "incumbent", "incumbent_errors", "compared", "agreed", "dropped")
-_PHASE_AFTER: Mapping[Kind, Phase] = {
+RESETS: tuple[Kind, ...] = ("raise", "roll back")  # after which COUNTS begin at 0
+PHASE_AFTER: Mapping[Kind, Phase] = {
     "raise": "running", "hold": "held", "roll back": "rolled back", "complete": "complete",
 }  # fmt: skip
 
@@ -92,7 +93,7 @@ class Plan:
 
     def apply(self, decision: Decision, now: float) -> None:
         self.decisions += 1
-        self.phase = _PHASE_AFTER[decision.kind]
+        self.phase = PHASE_AFTER[decision.kind]
         if decision.kind == "raise":
             self.step += 1
             self.begin_step(now)
