@@ -4,11 +4,7 @@ A folder with a variant's name is whole even if the export is killed. The old fo
 server that restarts in between never reads a mixture of two exports. A variant that would not change is not made again.
 """
 
-import contextlib
-import hashlib
-import importlib.util
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from mangakd.core.code_version import package_versions
-from mangakd.core.errors import UserError, near
+from mangakd.core.errors import UserError
 from mangakd.core.locks import waiting_lock
 from mangakd.core.spec import Head
 from mangakd.export import student as students
 from mangakd.export import to_onnx, to_openvino
+from mangakd.export.cycle import check_names, check_packages, digest, explain_failure, is_made, sweep
 from mangakd.export.disk import check_space, explain_full_disk
 from mangakd.export.graph import Graph
 from mangakd.export.manifest import PARTIAL, draft, place, read, seal
@@ -120,7 +117,7 @@ def make(
     differently from PyTorch.
     """
     rows = find_variants(names)
-    check_installed(rows)
+    check_packages(rows)
     source = students.read(student, max_length, pooling, pairs, writing)
     if source.decoding is not None:
         check_has(rows)
@@ -128,7 +125,7 @@ def make(
     _check_texts(rows, texts, source)
     out.mkdir(parents=True, exist_ok=True)
     with waiting_lock(out / ".lock", "exporting to this folder"):
-        _sweep(out)
+        sweep(out)
         parameters = sum(p.numel() for p in source.module.parameters())
         check_space(parameters, out, len(rows))
         folders = []
@@ -139,7 +136,7 @@ def make(
                     progress(row.name)
                     folders.append(_make(row, source, texts, out))
         finally:
-            _sweep(out)
+            sweep(out)
     return folders
 
 
@@ -152,12 +149,8 @@ def add_trained(names: Sequence[str], student: Path) -> list[str]:
 
 def find_variants(names: Sequence[str]) -> list[Variant]:
     """The rows of the table. Raises UserError for an unknown name, for a repeated name, and without names."""
-    if not names:
-        raise UserError(f"there is no variant to make; choose some of {', '.join(VARIANTS)}.")
-    twice = sorted({name for name in names if list(names).count(name) > 1})
-    if twice:
-        raise UserError(f"the variant {twice[0]} is named twice; name it once.")
-    return [_row(name) for name in names]
+    check_names(names, VARIANTS)
+    return [VARIANTS[name] for name in names]
 
 
 def check_has(rows: Sequence[Variant]) -> None:
@@ -183,28 +176,6 @@ def _check_texts(rows: Sequence[Variant], texts: Sequence[Text], source: Graph) 
         )
 
 
-def check_installed(rows: Sequence[Variant]) -> None:
-    """Raises UserError that names all missing packages and the extras that install them."""
-    missing = {
-        package: extra
-        for row in rows
-        for package, extra in row.needs.items()
-        if importlib.util.find_spec(package) is None
-    }
-    if missing:
-        extras = ",".join(dict.fromkeys(missing.values()))
-        raise UserError(
-            f"{', '.join(row.name for row in rows if missing.keys() & row.needs.keys())} cannot be made: "
-            f"{', '.join(missing)} not installed. Install with: pip install 'mangakd[{extras}]'"
-        )
-
-
-def _row(name: str) -> Variant:
-    if name not in VARIANTS:
-        raise UserError(f"there is no variant {name!r}{near(name, VARIANTS)} Known: {', '.join(VARIANTS)}.")
-    return VARIANTS[name]
-
-
 def _make(row: Variant, source: Graph, texts: Sequence[Text], out: Path) -> Path:
     content = {
         "variant": row.name, "layout": LAYOUT, "backend": row.backend, "model": row.file(source.parts[0]),
@@ -216,14 +187,16 @@ def _make(row: Variant, source: Graph, texts: Sequence[Text], out: Path) -> Path
         "prompts": dict(source.prompts.prompts), "default_prompt": source.prompts.default_prompt,
         "dims": list(source.prompts.dims),
         "versions": package_versions(("torch", "transformers", "tokenizers", *row.needs)), "source": source.source(),
-        "calibration": _digest(texts) if row.calibrated else None,
+        "calibration": digest(texts) if row.calibrated else None,
     }  # fmt: skip
-    if _there(out / row.name, content):
+    if is_made(out / row.name, content, read):
         return out / row.name
     folder = out / f"{row.name}{PARTIAL}"
     folder.mkdir()
     quantisation = None
-    with _explain_failure(row, source), explain_full_disk(out, sum(p.numel() for p in source.module.parameters())):
+    parameters = sum(p.numel() for p in source.module.parameters())
+    model_type = source.module.model.config.model_type
+    with explain_failure(row.name, source.folder, model_type), explain_full_disk(out, parameters):
         for part in source.parts:
             batches = [each for text in texts for each in part.readings([text])] if row.calibrated else []
             quantisation = row.make(part, batches, out / WORK, folder) or quantisation
@@ -235,42 +208,7 @@ def _make(row: Variant, source: Graph, texts: Sequence[Text], out: Path) -> Path
     return place(folder, out / row.name)
 
 
-@contextlib.contextmanager
-def _explain_failure(row: Variant, source: Graph) -> Iterator[None]:
-    """Context that turns a converter's exception into a UserError with the variant, the architecture and the fix."""
-    try:
-        yield
-    except (UserError, OSError, MemoryError):
-        raise
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"{row.name} cannot be made of {source.folder} ({source.module.model.config.model_type}): {reason} Remove "
-            f"{row.name}."
-        ) from error
-
-
 def _entry(head: Head) -> dict[str, Any]:
     """Without `source`, which earlier versions do not know, of the heads that they serve."""
     entry = {**asdict(head), "names": list(head.names)}
     return entry if entry.pop("source") is False else {**entry, "source": True}
-
-
-def _there(folder: Path, content: dict[str, Any]) -> bool:
-    """Whether the folder holds this very variant, whole, from an earlier export."""
-    try:
-        before = read(folder).content
-    except UserError:
-        return False
-    return all(before.get(key) == value for key, value in content.items())
-
-
-def _digest(texts: Sequence[Text]) -> str:
-    parts = [text if isinstance(text, str) else "\1".join(text) for text in texts]
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def _sweep(out: Path) -> None:
-    """Delete the partial folders of this export or of a killed export."""
-    for path in out.glob(f"*{PARTIAL}"):
-        shutil.rmtree(path, ignore_errors=True)

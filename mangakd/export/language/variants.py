@@ -5,10 +5,7 @@ variant that would not change is not made again. `merged` is always made first: 
 """
 
 import contextlib
-import hashlib
-import importlib.util
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -16,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mangakd.core.code_version import package_versions
-from mangakd.core.errors import UserError, near
 from mangakd.core.locks import waiting_lock
+from mangakd.export.cycle import check_names, check_packages, digest, explain_failure, is_made, sweep
 from mangakd.export.disk import check_space, explain_full_disk
 from mangakd.export.language import compressed, merged, openvino_model, parity, to_gguf
 from mangakd.export.language.library import Library
@@ -147,8 +144,8 @@ def make(
     out.mkdir(parents=True, exist_ok=True)
     tokens = min(context or student.context, student.context)
     with waiting_lock(out / ".lock", "exporting to this folder"), contextlib.ExitStack() as stack:
-        _sweep(out)
-        stack.callback(_sweep, out)
+        sweep(out)
+        stack.callback(sweep, out)
         parameters = student.source["parameters"]
         check_space(parameters, out, len(rows))
         stack.enter_context(explain_full_disk(out, parameters))
@@ -175,12 +172,12 @@ class _Maker:
 
     def make(self, row: Variant) -> Path:
         content = self._content(row)
-        if _there(self.out / row.name, content):
+        if is_made(self.out / row.name, content, read):
             return self.out / row.name
         folder = self.out / f"{row.name}{PARTIAL}"
         folder.mkdir()
         job = Job(self.student, self.out / MERGED, self.out / WORK, folder, self.texts, self._found)
-        with _explain_failure(row, self.student):
+        with explain_failure(row.name, self.student.folder, self.student.config.model_type):
             recipe = row.make(job)
         checked = {} if row.name == MERGED else self._check(row, folder, content)
         seal(folder, {**content, "recipe": recipe, "parity": checked, "metrics": {}})
@@ -192,7 +189,7 @@ class _Maker:
             "variant": row.name, "engine": row.engine, "model": row.model, "context": self.context, "chat": self.student.chat,
             "runtime": {"threads": self.threads, **row.runtime(self.student.config)},
             "versions": package_versions(("torch", "transformers", "tokenizers", *row.needs)),
-            "source": self.student.source, "calibration": _digest(self.texts) if row.calibrated else None,
+            "source": self.student.source, "calibration": digest(self.texts) if row.calibrated else None,
         }  # fmt: skip
 
     def _check(self, row: Variant, folder: Path, content: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -215,14 +212,7 @@ def open_variant(folder: Path) -> tuple[LanguageManifest, EngineProcess]:
 
 def find_variants(names: Sequence[str]) -> list[Variant]:
     """`merged` and the rows of the names. Raises UserError for an unknown name, for a repeated name, and without names."""
-    if not names:
-        raise UserError(f"there is no variant to make; choose some of {', '.join(VARIANTS)}.")
-    twice = sorted({name for name in names if list(names).count(name) > 1})
-    if twice:
-        raise UserError(f"the variant {twice[0]} is named twice; name it once.")
-    for name in names:
-        if name not in VARIANTS:
-            raise UserError(f"there is no variant {name!r}{near(name, VARIANTS)} Known: {', '.join(VARIANTS)}.")
+    check_names(names, VARIANTS)
     return [VARIANTS[name] for name in dict.fromkeys((MERGED, *names))]
 
 
@@ -234,50 +224,6 @@ def check_student(rows: Sequence[Variant], config: Any, tokenizer: Any) -> None:
 
 def check_installed(rows: Sequence[Variant]) -> None:
     """Raises UserError that names all missing packages and the extras that install them, and for a missing library."""
-    missing = {
-        package: extra
-        for row in rows
-        for package, extra in row.needs.items()
-        if importlib.util.find_spec(package) is None
-    }
-    if missing:
-        extras = ",".join(dict.fromkeys(missing.values()))
-        names = ", ".join(row.name for row in rows if missing.keys() & row.needs.keys())
-        raise UserError(
-            f"{names} cannot be made: {', '.join(missing)} not installed. Install with: pip install 'mangakd[{extras}]'"
-        )
+    check_packages(rows)
     for library in {row.library: None for row in rows if row.library is not None}:
         library.python()
-
-
-@contextlib.contextmanager
-def _explain_failure(row: Variant, student: Student) -> Iterator[None]:
-    """Context that turns a converter's exception into a UserError with the variant, the architecture and the fix."""
-    try:
-        yield
-    except (UserError, OSError, MemoryError):
-        raise
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"{row.name} cannot be made of {student.folder} ({student.config.model_type}): {reason} Remove {row.name}."
-        ) from error
-
-
-def _there(folder: Path, content: Mapping[str, Any]) -> bool:
-    """Whether the folder holds this very variant, whole, from an earlier export."""
-    try:
-        before = read(folder).content
-    except UserError:
-        return False
-    return all(before.get(key) == value for key, value in content.items())
-
-
-def _digest(texts: Sequence[str]) -> str:
-    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def _sweep(out: Path) -> None:
-    """Delete the partial folders of this export or of a killed export."""
-    for path in out.glob(f"*{PARTIAL}"):
-        shutil.rmtree(path, ignore_errors=True)

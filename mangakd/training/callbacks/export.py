@@ -18,10 +18,11 @@ from transformers import PreTrainedModel
 from mangakd.core.errors import UserError
 from mangakd.evaluation.report import export as report
 from mangakd.evaluation.table import show_blocks
+from mangakd.export.cycle import check_packages
 from mangakd.export.data import Data, of_texts
 from mangakd.export.hf import save_student
 from mangakd.export.run import Options, export, steps
-from mangakd.export.variants import CALIBRATION, add_trained, check_installed, find_variants
+from mangakd.export.variants import CALIBRATION, add_trained, find_variants
 from mangakd.training.callbacks.progress import step_progress
 
 
@@ -48,7 +49,7 @@ class Export(L.Callback):
 
     def check(self) -> None:
         """Raises UserError for unknown variants and for missing packages."""
-        check_installed(find_variants(self.variants))
+        check_packages(find_variants(self.variants))
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the module's Hugging Face model and export it. Raises UserError unless the module has exactly one."""
