@@ -47,6 +47,7 @@ def main(words: list[str] | None = None) -> None:
 def render(options: argparse.Namespace) -> str:
     """Raises UserError for a folder that cannot be served, and for wrong options."""
     _check(options)
+    estimate = memory(options.folder)  # in any case, because it reads the folder
     serve = [
         "--threads",
         str(options.threads),
@@ -57,7 +58,7 @@ def render(options: argparse.Namespace) -> str:
     ]
     values = {
         "name": options.name, "image": json.dumps(options.image), "arguments": json.dumps(serve), "cpu": options.threads,
-        "memory": options.memory or memory(options.folder), "least": options.replicas[0], "most": options.replicas[1],
+        "memory": options.memory or estimate, "least": options.replicas[0], "most": options.replicas[1],
         "waiting": options.waiting, "grace": math.ceil(options.linger + options.patience + GRACE + ENGINE_SECONDS),
     }  # fmt: skip
     return string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(values)
@@ -66,7 +67,12 @@ def render(options: argparse.Namespace) -> str:
 def memory(folder: Path) -> str:
     """512 MiB and twice the files of the variant."""
     language = language_manifest.is_language(folder)
-    files = (language_manifest.read(folder) if language else manifest.read(folder)).content["files"]
+    variant = language_manifest.read(folder) if language else manifest.read(folder)
+    if isinstance(variant, language_manifest.LanguageManifest) and variant.engine != "llama.cpp":
+        raise UserError(
+            f"{folder} is a language model of {variant.engine}, which mangakd does not serve: give a GGUF variant."
+        )
+    files = variant.content["files"]
     size = sum((folder / name).stat().st_size for name in files)
     return f"{BASE_MB + math.ceil(FACTOR * size / 2**20)}Mi"
 

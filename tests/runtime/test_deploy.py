@@ -113,6 +113,8 @@ def test_memory_follows_the_files_or_the_user(tmp_path: Path) -> None:
 
     assert memory() == "518Mi"  # 512 + ⌈2 · 3,000,000 / 2²⁰⌉
     assert memory("--memory", "3Gi") == "3Gi"
+    merged = rendered(describe(tmp_path, tmp_path / "model.gguf", engine="transformers"), "--memory", "3Gi")
+    assert merged.returncode == 1 and "of transformers, which mangakd does not serve" in merged.stderr
 
 
 @pytest.mark.parametrize(
