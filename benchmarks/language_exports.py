@@ -2,6 +2,7 @@
 
     python benchmarks/language_exports.py                       SmolLM2-135M-Instruct: merged, gguf_f16, gguf_q8_0, K-quants
     python benchmarks/language_exports.py --rows gguf_q8_0      one row; rows that are in results/ stay
+    MANGAKD_OPTIMUM_PYTHON=.venv-optimum/bin/python python benchmarks/language_exports.py --rows openvino_int8,openvino_int4
     python benchmarks/language_exports.py --layers 10           its first 10 layers, without training: results under another name
 
 Each row is made and checked as `mangakd export` does it. Then it predicts the same answer tokens of the shop's validation
@@ -26,7 +27,7 @@ from mangakd.core.errors import UserError
 from mangakd.data.chat import ChatTemplate
 from mangakd.data.chat_tokens import Marked, Marker
 from mangakd.export.language import student as students
-from mangakd.export.language.data import LanguageSplit
+from mangakd.export.language.data import LanguageData, LanguageSplit
 from mangakd.export.language.quality import compare, predict
 from mangakd.export.language.student import Student
 from mangakd.export.language.variants import MERGED, make, open_variant
@@ -59,10 +60,13 @@ def main() -> None:
     student = students.read(folder)
     sequences = questions(student, options.tokens)
     out = options.work / f"export_{student.source['sha256'][:12]}"
+    calibration = answers(student, "train")
     results = before(name, student, len(sequences))
     for row in options.rows.split(","):
         try:
-            folders = make(student, out, [row], [])
+            folders = make(
+                student, out, [row], LanguageData(calibration, LanguageSplit([], "")).texts(student.tokenizer)
+            )
         except UserError as error:  # a row that this machine cannot make is told, and the others are measured
             print(f"{row}: {error}", flush=True)
             continue
@@ -84,13 +88,15 @@ def cut(folder: Path, place: Path, layers: int) -> Path:
 
 
 def questions(student: Student, tokens: int) -> list[Marked]:
+    return LanguageSplit(answers(student, "validation"), "the shop").cut(tokens, student.context)
+
+
+def answers(student: Student, split: str) -> list[Marked]:
     """Prompts of the shop with their answers."""
     tokenizer = load.load_tokenizer(str(student.where), "--student", "tokens")
     marker = Marker(tokenizer, ChatTemplate.of(tokenizer), student.context)
-    talks = [(("user", each.prompt), ("assistant", each.answer)) for each in make_split("validation", 150)]
-    return LanguageSplit([marked for talk in talks for marked in marker.conversation(talk)], "the shop").cut(
-        tokens, student.context
-    )
+    talks = [(("user", each.prompt), ("assistant", each.answer)) for each in make_split(split, 150)]
+    return [marked for talk in talks for marked in marker.conversation(talk)]
 
 
 def before(name: str, student: Student, sequences: int) -> dict[str, Any]:
@@ -174,7 +180,8 @@ def report(
         "texts: how many of 20 prompts are continued with the same 24 tokens; in brackets by how many nats the merged folder "
         f"prefers its own token where a text leaves it. Speed: {PROMPT} tokens of prompt and {NEW} new ones, in tokens a "
         f"second of processor time, in turns with the merged folder; × PyTorch of generation. ships: perplexity at most "
-        f"{SHIPS} × the merged folder's."
+        f"{SHIPS} × the merged folder's. The package holds these weights in Q4_1, and rows of 576 numbers fall back to Q5_1 in "
+        "gguf_q5_k_m and to Q5_0 in gguf_q4_k_m: of these two Q5_1 is further from the weights."
     )
     installed = {package: version(package) for package in PACKAGES if _has(package)}
     content = {

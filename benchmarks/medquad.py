@@ -37,6 +37,24 @@ def write(source: Path, folder: Path, train_documents: int = 10) -> None:
                 file.write(json.dumps(group, ensure_ascii=False) + "\n")
 
 
+def write_types(source: Path, folder: Path) -> None:
+    """Write FOLDER/{train,dev,test}.jsonl of the questions (text) and their types (label), for data=files.
+
+    A type without a training question is left out.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    types: set[str] = set()
+    for split in SPLITS:
+        asked = {each["question"] for each in _lines(source / f"groups_{split}.jsonl")}
+        rows = [(each["question"], each["qtype"]) for each in _lines(source / f"answers_{split}.jsonl")]
+        rows = [(question, label) for question, label in dict(rows).items() if question in asked]
+        types = types or {label for _, label in rows}
+        with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:
+            for question, label in rows:
+                if label in types:
+                    file.write(json.dumps({"text": question, "label": label}, ensure_ascii=False) + "\n")
+
+
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
     with file.open(encoding="utf-8") as lines:
         yield from map(json.loads, lines)

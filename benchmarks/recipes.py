@@ -5,10 +5,10 @@
 Each run is `python train.py …` in PATH/<recipe>_<seed>: one that was stopped goes on, one in the results is left out. After
 each, its scores and which test rows it got right are kept in results/recipes.json, so that all intervals can be computed again
 without the runs, and results/recipes.md is written anew. Two of these may run side by side on the same PATH, with other recipes.
-The student: BERT of 4 layers of 312, random weights (`start_…`: started from the teacher). Recipes take about 4,700 steps of 64
-texts (`short_…` and `start_…`: 1,410; `few_…`: 2,350; `adaptive_…`: 940; `manga_…`: 1,564 of 32), as many as the runs without KD
-that they are compared with; learning rates are tuned on validation with seed 0 (`--tune`). Intervals are of the bootstrap over
-test rows, each row's value being the mean over seeds.
+The student: BERT of 4 layers of 312, random weights (`start` in a name, and `lever_…`: started from the teacher). recipe_list.py
+has the recipes, as many steps of 64 texts each as the run without KD beside them: about 4,700, `short_…`, `start_…` and `lever_…`
+1,410, `few_…` 2,350, `adaptive_…` 940, `medquad_…` 640; `manga_…` 1,564 and `ensemble_…` 1,000 of 32. Learning rates are tuned on
+validation with seed 0 (`--tune`, `lever_lr…`).
 """
 
 from __future__ import annotations
@@ -17,101 +17,26 @@ import argparse
 import fcntl
 import json
 import os
+import resource
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from results_file import RESULTS, table, write
+from medquad import write_types
+from recipe_list import COMMON, RECIPES
+from recipe_table import body
+from results_file import RESULTS, write
 
 from mangakd.evaluation import predictions
-from mangakd.evaluation.bootstrap import Estimate, bootstrap
-from mangakd.evaluation.statistics import Answers, mean
+from mangakd.evaluation.statistics import Answers, divergence
+from mangakd.tasks.classification.mistakes import rare_mask
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMON = [
-    "task=intent", "hardware=cpu", "resume=auto", "student=tinybert_4l_312d", "teacher.fit.epochs=5",
-    "augment.copies=3", "distill.alpha=0.9",
-]  # fmt: skip
-FEW = ["data.labelled_share=0.1", "teacher.fit.epochs=30", "distill.temperature=1", "augment.copies=1"]
-ALL_TEXTS = "[labelled,unlabelled,augmented]"
-STORED = "+stages.distil.teacher=stored"
-RECIPES: dict[str, list[str]] = {  # 235 steps are an epoch of the labelled texts, 937 with three new ones of each
-    "no_kd": ["losses=[hard_label]", "distill.alpha=0", "trainer.max_epochs=20", "optim.lr=5e-4"],
-    "two_stage": ["stages=two_stage", "stages.features.epochs=2", "stages.soft_targets.epochs=3"],
-}
-ONE_COPY = "augment.copies=1"  # 470 steps are an epoch of labelled and new texts
-RECIPES |= {
-    "short_no_kd": ["losses=[hard_label]", "distill.alpha=0", "trainer.max_epochs=6"],
-    "short_output_only": ["trainer.max_epochs=6", STORED],
-    "short_output_new_texts": [ONE_COPY, "trainer.max_epochs=3", STORED, "+stages.distil.texts=[labelled,augmented]"],
-    "short_feature_only": [
-        ONE_COPY, "stages=feature_only", "distill.alpha=0", "stages.features.epochs=2", "stages.head.epochs=2",
-    ],
-    "short_two_stage": [ONE_COPY, "stages=two_stage", "stages.features.epochs=1", "stages.soft_targets.epochs=2"],
-    "short_combined": [ONE_COPY, "stages=combined", "trainer.max_epochs=3"],
-    "short_three_stage": [
-        ONE_COPY, "stages=three_stage", "stages.features={losses: [hidden], texts: [labelled, augmented], epochs: 1}",
-        "stages.soft_targets={losses: [output], texts: [labelled, augmented], epochs: 1, teacher: stored}",
-        "stages.labels.epochs=2",
-    ],
-    "few_no_kd": [
-        *FEW, "losses=[hard_label]", "distill.alpha=0", "trainer.max_epochs=98", "+trainer.check_val_every_n_epoch=5",
-    ],
-    "few_output_only": [*FEW, "trainer.max_epochs=10", STORED, "+stages.distil.texts=[labelled,unlabelled]"],
-    "few_two_stage": [
-        *FEW, "stages=two_stage", f"stages.features.texts={ALL_TEXTS}", f"stages.soft_targets.texts={ALL_TEXTS}",
-        "stages.features.epochs=2", "stages.soft_targets.epochs=3",
-    ],
-}  # fmt: skip
-START = ["student.start=teacher", "optim.lr=5e-4"]
-RECIPES |= {
-    "start_no_kd": [*START, *RECIPES["short_no_kd"]],
-    "start_output_only": [*START, *RECIPES["short_output_only"]],
-    "start_output_new_texts": [*START, *RECIPES["short_output_new_texts"]],
-}
-ADAPTIVE = [*FEW, "augment.copies=0", "trainer.max_epochs=4", STORED, "+stages.distil.texts=[labelled,unlabelled]"]
-RECIPES |= {
-    "adaptive_t1": ADAPTIVE,
-    "adaptive_t4": [*ADAPTIVE, "distill.temperature=4"],
-    "adaptive_t4_sample": [*ADAPTIVE, "distill.temperature=4", "losses.output.temperature_by=sample"],
-    "adaptive_t4_class": [*ADAPTIVE, "distill.temperature=4", "losses.output.temperature_by=class"],
-    "adaptive_entropy": [*ADAPTIVE, "losses.output.entropy=0.1"],
-    "adaptive_smoothing": [*ADAPTIVE, "losses.hard_label.label_smoothing=0.1"],
-    "adaptive_smoothing_aware": [
-        *ADAPTIVE, "losses.hard_label.label_smoothing=0.1", "losses.hard_label.smoothing_aware=true",
-    ],
-}  # fmt: skip
-# 782 steps are an epoch of the labelled texts, and of as many unlabelled ones
-MANGA = ["data=manga_intent", "hardware.batch_size=32", "teacher.fit.epochs=1", "augment.copies=0"]
-RECIPES |= {
-    "manga_no_kd": [*MANGA, "losses=[hard_label]", "distill.alpha=0", "trainer.max_epochs=2"],
-    **{
-        f"manga_output_only_t{t}": [*MANGA, "trainer.max_epochs=2", STORED, f"distill.temperature={t}"]
-        for t in (1, 2, 4, 8)
-    },
-    "manga_unlabelled": [
-        *MANGA, "data.unlabelled=25000", "trainer.max_epochs=1", STORED, "+stages.distil.texts=[labelled,unlabelled]",
-        "distill.temperature=2",
-    ],
-    "manga_two_stage": [
-        *MANGA, "stages=two_stage", "stages.features.texts=[labelled]", "stages.soft_targets.texts=[labelled]",
-        "stages.features.epochs=1", "stages.soft_targets.epochs=1", "distill.temperature=2",
-    ],
-}  # fmt: skip
-BASELINES = {
-    "adaptive_": "adaptive_t1",
-    "few_": "few_no_kd",
-    "short_": "short_no_kd",
-    "start_": "start_no_kd",
-    "manga_": "manga_no_kd",
-    "": "no_kd",
-}
 SCORES = (
     "test/accuracy",
     "test/agreement",
@@ -120,12 +45,17 @@ SCORES = (
     "test/retention",
     "teacher/test/accuracy",
     "train/steps",
+    "val/accuracy",
+    "run/seconds",
 )
+
+OTHERS = ("members/test/accuracy",)  # of ensembles
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="CLINC150's data_full.json")
+    parser.add_argument("--medquad", type=Path, help="MedQuAD's folder, for medquad_…")
     parser.add_argument("--work", type=Path, required=True, help="folder for the runs and the cache")
     parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -140,23 +70,44 @@ def main() -> None:
                 name = f"{recipe}_lr{rate:g}" if rate else recipe
                 if f"{name}_{seed}" in read_runs():
                     continue
-                train(options, name, recipe, seed, rate)
-                keep(name, recipe, seed, options.work / "runs" / f"{name}_{seed}")
+                seconds = train(options, name, recipe, seed, rate)
+                keep(name, recipe, seed, options.work / "runs" / f"{name}_{seed}", seconds)
 
 
-def train(options: argparse.Namespace, name: str, recipe: str, seed: int, rate: float | None) -> None:
-    """Raises CalledProcessError when the run fails; its log lies beside its folder."""
+def train(options: argparse.Namespace, name: str, recipe: str, seed: int, rate: float | None) -> float:
+    """Returns the CPU seconds that the run took. Raises CalledProcessError when it fails; its log lies beside its folder."""
     folder = options.work / "runs" / f"{name}_{seed}"
     words = [*COMMON, precision(), *RECIPES[recipe], f"seed={seed}", f"hydra.run.dir={folder}"]
-    if not recipe.startswith("manga_"):
-        words += ["data=clinc150", f"data.path={options.data.resolve()}"]
+    words += data(options, recipe)
     words += [f"paths.cache={options.work / 'cache'}", *([f"optim.lr={rate}"] if rate else [])]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     folder.parent.mkdir(parents=True, exist_ok=True)
+    before = cpu_seconds()
     with (folder.parent / f"{folder.name}.log").open("a") as log:
         subprocess.run(
             [sys.executable, "train.py", *words], cwd=options.source, env=env, stdout=log, stderr=log, check=True
         )
+    return cpu_seconds() - before
+
+
+def data(options: argparse.Namespace, recipe: str) -> list[str]:
+    """The overrides that name the recipe's texts; those of `manga_…` and `ensemble_…` make their own."""
+    if recipe.startswith(("manga_", "ensemble_")):
+        return []
+    if not recipe.startswith("medquad_"):
+        return ["data=clinc150", f"data.path={options.data.resolve()}"]
+    if options.medquad is None:
+        raise SystemExit(f"{recipe} needs --medquad.")
+    folder = options.work / "medquad"
+    write_types(options.medquad, folder)
+    keys = {"train": "path", "dev": "val_path", "test": "test_path"}
+    return ["data=files", *(f"data.{key}={folder / split}.jsonl" for split, key in keys.items())]
+
+
+def cpu_seconds() -> float:
+    """Of all children that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def precision() -> str:
@@ -170,15 +121,15 @@ def read_runs() -> dict[str, Any]:
     return json.loads(file.read_text())["runs"] if file.is_file() else {}
 
 
-def keep(name: str, recipe: str, seed: int, folder: Path) -> None:
-    """Add a run to results/recipes.json, under a lock, and rewrite the table."""
+def keep(name: str, recipe: str, seed: int, folder: Path, seconds: float) -> None:
+    """Add a run to results/recipes.json, under a lock, and rewrite the table. seconds: of CPU."""
     metrics = json.loads((folder / "metrics.json").read_text())
-    test = predictions.load(folder, "test")
-    right = Answers(test.answers["student"]["logits"], test.truth["labels"]).right
+    student, _ = answers(folder, "test")
     row = {
         "recipe": recipe, "seed": seed, "command": without_paths((folder / "command.txt").read_text()),
-        "scores": {key: metrics[key] for key in (*SCORES, "val/accuracy", "run/seconds")},
-        "loss": last_losses(folder), "right": np.packbits(right).tobytes().hex(), "rows": len(right),
+        "scores": {key: metrics[key] for key in (*SCORES, *OTHERS) if key in metrics},
+        "loss": last_losses(folder), "right": packed(student.right), "rows": len(student.right),
+        "rare": packed(rare_rows(folder)), "validation": validation(folder), "cpu_seconds": round(seconds),
     }  # fmt: skip
     with (folder.parent / "recipes.lock").open("w") as lock:  # of all that write from this PATH
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -187,9 +138,34 @@ def keep(name: str, recipe: str, seed: int, folder: Path) -> None:
         write("recipes", "Recipes", {"versions": versions(), "runs": dict(sorted(runs.items()))}, body(runs))
 
 
+def answers(folder: Path, split: str) -> tuple[Answers, Answers]:
+    """Of student and teacher."""
+    rows = predictions.load(folder, split)
+    student, teacher = (Answers(rows.answers[name]["logits"], rows.truth["labels"]) for name in ("student", "teacher"))
+    return student, teacher
+
+
+def rare_rows(folder: Path) -> np.ndarray:
+    """(N) bool: the test rows whose class is rare in training."""
+    test = predictions.load(folder, "test")
+    return rare_mask(test)[test.truth["labels"]]
+
+
+def validation(folder: Path) -> dict[str, Any]:
+    """Which rows the student got right and where it agrees with the teacher, and its mean KL in nats."""
+    student, teacher = answers(folder, "validation")
+    agrees = (student.predicted == teacher.predicted).all(-1)
+    kl = float(divergence(teacher, student).mean())
+    return {"right": packed(student.right), "agrees": packed(agrees), "rows": len(agrees), "kl": kl}
+
+
+def packed(bits: np.ndarray) -> str:
+    return np.packbits(bits).tobytes().hex()
+
+
 def without_paths(command: str) -> str:
     """The command without paths of the machine."""
-    places = ("data.path=", "paths.cache=", "hydra.run.dir=")
+    places = ("data.path=", "data.val_path=", "data.test_path=", "paths.cache=", "hydra.run.dir=")
     return shlex.join(word for word in shlex.split(command) if not word.startswith(places))
 
 
@@ -204,45 +180,6 @@ def last_losses(folder: Path) -> dict[str, float]:
 
 def versions() -> dict[str, str]:
     return {package: version(package) for package in ("torch", "lightning", "transformers")}
-
-
-def body(runs: dict[str, Any]) -> str:
-    by_recipe: dict[str, list[Any]] = {}
-    for name, run in runs.items():
-        by_recipe.setdefault(name.rpartition("_")[0], []).append(run)
-    rows = [row(name, runs, by_recipe) for name, runs in by_recipe.items()]
-    head = ["recipe", "seeds", "test accuracy", "95 %", "minus no KD, points", "retention", "agreement", "KL", "ECE",
-            "validation", "steps", "minutes"]  # fmt: skip
-    return (
-        "CLINC150, test: 4,500 rows of 150 intents; `few_…`: labels of a tenth of the training texts; `adaptive_…`: the same, "
-        "output and hard labels alone, compared with T = 1 for all rows instead of no KD; `manga_…`: the synthetic corpus, "
-        "3,000 rows of 10 intents. Means over seeds; 95 % intervals of the bootstrap over rows, paired for "
-        "differences. `_lr…` rows are single runs that chose the learning rate, on validation.\n\n" + table(head, rows)
-    )
-
-
-def row(name: str, runs: Sequence[Any], by_recipe: dict[str, list[Any]]) -> list[str]:
-    base = by_recipe.get(next(b for prefix, b in BASELINES.items() if name.startswith(prefix)), [])
-    estimates = bootstrap({key: mean(right(of), most=1) for key, of in (("own", runs), ("base", base)) if of})
-    score = lambda key: float(np.mean([run["scores"][key] for run in runs]))  # noqa: E731
-    gap = points(estimates["own"] - estimates["base"]) if base and runs is not base else "–"
-    low, high = estimates["own"].interval
-    return [
-        name, ", ".join(str(run["seed"]) for run in runs), f"{score('test/accuracy'):.1%}", f"{low:.1%} to {high:.1%}", gap,
-        f"{score('test/retention'):.3f}", f"{score('test/agreement'):.1%}", f"{score('test/kl'):.3f}", f"{score('test/ece'):.3f}",
-        f"{score('val/accuracy'):.1%}", f"{score('train/steps'):,.0f}", f"{score('run/seconds') / 60:.0f}",
-    ]  # fmt: skip
-
-
-def right(runs: Sequence[Any]) -> np.ndarray:
-    """(N): the share of seeds that got a row right."""
-    bits = [np.unpackbits(np.frombuffer(bytes.fromhex(run["right"]), np.uint8))[: run["rows"]] for run in runs]
-    return np.mean(bits, axis=0)
-
-
-def points(gap: Estimate) -> str:
-    low, high = gap.interval
-    return f"{100 * gap.value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 if __name__ == "__main__":

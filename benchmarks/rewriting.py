@@ -260,7 +260,9 @@ def rows(recipe: str, runs: Mapping[str, Any]) -> Iterator[list[str]]:
             copy, own = known["copy"], known[recipe]
             plain = text(own - known["no-kd"], "{:+.3f}") if "no-kd" in known and recipe in RECIPES else "–"
             ahead = known["teacher"] - copy if score == "recall@10" and "teacher" in known else None
-            gain = (own - copy) / ahead if ahead is not None and ahead.interval[0] > 0 else None  # else a share of nothing
+            gain = (
+                (own - copy) / ahead if ahead is not None and ahead.interval[0] > 0 else None
+            )  # else a share of nothing
             yield [
                 recipe, str(len(groups[recipe])), source, score, text(own), text(own - copy, "{:+.3f}"), plain,
                 "–" if gain is None or recipe not in RECIPES else text(gain),

@@ -43,7 +43,7 @@ class Exports:
             )
             raise UserError(
                 f"export=[…] mixes variants of language models ({own}) with those of other students ({other}). Choose some of "
-                "one kind: export=[merged,gguf] for a language model, export=[openvino,onnx] for others."
+                "one kind: export=[merged,gguf,openvino_lm,vllm] for a language model, export=[openvino,onnx] for others."
             )
         return True in kinds
 

@@ -157,6 +157,15 @@ def test_a_chosen_student_wins_over_the_pair(compose: Compose) -> None:
     assert config.optim.lr == config.student.lr == 1e-3
 
 
+def test_the_pair_of_the_hub_starts_from_its_teacher(compose: Compose) -> None:
+    config = compose("models=mangaassist")
+    assert (config.student.start, config.student.path) == ("teacher", None)
+    assert config.optim.lr == 3e-4 and config.stages.distil.texts == ["labelled", "augmented"]
+    pretrained = compose("models=mangaassist", "student=mangaassist", "stages=two_stage")
+    assert (pretrained.student.start, pretrained.student.path) == ("random", "huawei-noah/TinyBERT_General_4L_312D")
+    assert list(pretrained.stages) == ["features", "soft_targets"] and "hidden" in pretrained.losses
+
+
 def test_the_command_line_wins_over_experiment_and_debug(compose: Compose) -> None:
     config = compose("experiment=quickstart", "debug=fast", "trainer.max_epochs=7")
     assert config.trainer.max_epochs == 7

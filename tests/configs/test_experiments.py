@@ -47,6 +47,10 @@ def test_the_header_says_what_to_type_and_what_to_expect(file: Path, compose: Co
         compose(*typed)
 
 
+# Of a student that can start from a tiny teacher.
+SIZES = ("num_hidden_layers=1", "hidden_size=16", "num_attention_heads=2", "intermediate_size=32")
+
+
 @pytest.fixture
 def offline(tmp_path: Path, tiny_distilbert: Path) -> dict[str, list[str]]:
     """Template → what it leaves to its user, or takes from the hub, as local files of the same kinds."""
@@ -54,7 +58,6 @@ def offline(tmp_path: Path, tiny_distilbert: Path) -> dict[str, list[str]]:
     splits = ("train", "val", "test")
     intents = {split: [[f"{split} {name} {i}", name] for name in LABELS for i in range(20)] for split in splits}
     clinc.write_text(json.dumps(intents))
-    student = save_tiny(tmp_path / "student", labels=None, num_hidden_layers=2)
     texts, pairs = tmp_path / "texts.jsonl", tmp_path / "pairs.jsonl"
     texts.write_text("".join(json.dumps({"text": f"text {i}"}) + "\n" for i in range(40)))
     scored = [{"anchor": f"text {i}", "positive": f"text {i // 2}", "score": i % 6} for i in range(20)]
@@ -76,7 +79,8 @@ def offline(tmp_path: Path, tiny_distilbert: Path) -> dict[str, list[str]]:
     groups = [f"data.{key}={written(tmp_path / f'{key}.jsonl', rows(20, seed))}" for seed, key in enumerate(keys)]
     return {
         "embedding_matryoshka": sts,
-        "manga_intent_tinybert": [f"teacher.path={tiny_distilbert}", f"student.path={student}"],
+        "manga_intent_tinybert": [f"teacher.path={tiny_distilbert}", *(f"student.sizes.{key}" for key in SIZES)],
+        "clinc150_from_teacher": [f"data.path={clinc}"],
         "clinc150_two_stage": [f"data.path={clinc}"],
         "clinc150_few_labels": [f"data.path={clinc}"],
         "rerank_medquad": groups,

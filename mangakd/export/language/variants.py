@@ -19,13 +19,16 @@ from mangakd.core.code_version import package_versions
 from mangakd.core.errors import UserError, near
 from mangakd.core.locks import waiting_lock
 from mangakd.export.disk import check_space, explain_full_disk
-from mangakd.export.language import merged, parity, to_gguf
+from mangakd.export.language import compressed, merged, openvino_model, parity, to_gguf
+from mangakd.export.language.library import Library
 from mangakd.export.language.llama_engine import RUNTIME
 from mangakd.export.language.manifest import seal
+from mangakd.export.language.openvino_layout import MODEL, settings
 from mangakd.export.language.process import EngineProcess
 from mangakd.export.language.quantise import check_k_quants
 from mangakd.export.language.student import Student
 from mangakd.export.language.torch_engine import read_engine
+from mangakd.export.language.weight_groups import WHOLE_ROW
 from mangakd.export.manifest import PARTIAL, place
 from mangakd.runtime.language_manifest import Engine, LanguageManifest, read
 
@@ -54,8 +57,9 @@ class Variant:
     """One row of the table. model: the file in the folder that the engine opens, "." for the folder. needs: package → pip extra.
 
     make: fills the folder of a job; returns the choices that it made, for the manifest. check: (config, tokenizer) of a student,
-    maybe before it is trained; raises UserError for one that has no such variant. runtime: settings of the engine beside threads.
-    within: nats of a near-tie (parity.py). calibrated: whether training texts are needed.
+    maybe before it is trained; raises UserError for one that has no such variant. runtime: config of the student → settings of
+    the engine beside threads. within: nats of a near-tie (parity.py). calibrated: whether training texts change it. library: a
+    converter that may live in an environment of its own.
     """
 
     name: str
@@ -65,9 +69,10 @@ class Variant:
     make: Callable[[Job], Mapping[str, Any]]
     needs: Mapping[str, str] = field(default_factory=dict)
     check: Check = lambda config, tokenizer: None
-    runtime: Mapping[str, Any] = field(default_factory=dict)
+    runtime: Callable[[Any], Mapping[str, Any]] = lambda config: {}
     within: float = 0.0
     calibrated: bool = False
+    library: Library | None = None
 
 
 def _merge(job: Job) -> Mapping[str, Any]:
@@ -76,13 +81,24 @@ def _merge(job: Job) -> Mapping[str, Any]:
 
 def _gguf(name: str, how: str, within: float, check: Check = to_gguf.check) -> Variant:
     return Variant(
-        name, "llama.cpp", how, to_gguf.FILE, partial(to_gguf.write, name=name), to_gguf.NEEDS, check, RUNTIME, within
+        name, "llama.cpp", how, to_gguf.FILE, partial(to_gguf.write, name=name), to_gguf.NEEDS, check, lambda config: RUNTIME,
+        within,
     )  # fmt: skip
 
 
 def _check_k_quants(config: Any, tokenizer: Any) -> None:
     to_gguf.check(config, tokenizer)
     check_k_quants(config, tokenizer)
+
+
+def _openvino(
+    name: str, how: str, make: Callable[[Job], Mapping[str, Any]], group: Callable[[Any], int | None], **more: Any
+) -> Variant:
+    """group: config → the group size of the weights; None where they are not quantised."""
+    return Variant(
+        name, "openvino", how, MODEL, make, check=openvino_model.check, runtime=lambda config: settings(group(config)),
+        library=openvino_model.OPTIMUM, **{"needs": openvino_model.NNCF, **more},
+    )  # fmt: skip
 
 
 VARIANTS = {
@@ -94,8 +110,20 @@ VARIANTS = {
         _gguf("gguf_q6_k", "weights in Q6_K", inf, _check_k_quants),
         _gguf("gguf_q5_k_m", "weights in Q5_K, some in Q6_K", inf, _check_k_quants),
         _gguf("gguf_q4_k_m", "weights in Q4_K, some in Q6_K", inf, _check_k_quants),
+        _openvino(
+            "openvino_fp16", "weights in fp16", openvino_model.fp16, lambda config: None, needs=openvino_model.NEEDS, within=0.1
+        ),
+        _openvino("openvino_int8", "weights in INT8", openvino_model.int8, lambda config: WHOLE_ROW, within=0.5),
+        _openvino(
+            "openvino_int4", "weights in INT4 by groups, calibrated on text", openvino_model.int4, openvino_model.int4_group,
+            within=inf, calibrated=True,
+        ),
+        Variant(
+            "vllm_int4", "transformers", "GPTQ, compressed-tensors, calibrated on text", ".", compressed.save, compressed.NEEDS,
+            compressed.check, within=inf, calibrated=True, library=compressed.LLM_COMPRESSOR,
+        ),
     )
-}
+}  # fmt: skip
 
 
 def make(
@@ -162,7 +190,7 @@ class _Maker:
         """What tells whether a variant that is there would be made again."""
         return {
             "variant": row.name, "engine": row.engine, "model": row.model, "context": self.context, "chat": self.student.chat,
-            "runtime": {"threads": self.threads, **row.runtime},
+            "runtime": {"threads": self.threads, **row.runtime(self.student.config)},
             "versions": package_versions(("torch", "transformers", "tokenizers", *row.needs)),
             "source": self.student.source, "calibration": _digest(self.texts) if row.calibrated else None,
         }  # fmt: skip
@@ -205,7 +233,7 @@ def check_student(rows: Sequence[Variant], config: Any, tokenizer: Any) -> None:
 
 
 def check_installed(rows: Sequence[Variant]) -> None:
-    """Raises UserError that names all missing packages and the extras that install them."""
+    """Raises UserError that names all missing packages and the extras that install them, and for a missing library."""
     missing = {
         package: extra
         for row in rows
@@ -218,6 +246,8 @@ def check_installed(rows: Sequence[Variant]) -> None:
         raise UserError(
             f"{names} cannot be made: {', '.join(missing)} not installed. Install with: pip install 'mangakd[{extras}]'"
         )
+    for library in {row.library: None for row in rows if row.library is not None}:
+        library.python()
 
 
 @contextlib.contextmanager

@@ -68,8 +68,8 @@ def exports(exports: Exports, task: Task, config: Callable[[], Any], tokenizer: 
     decoder = task.kind == "tokens" and task.max_target_length is None
     if decoder and not exports.language:
         raise UserError(
-            f"{exports.names[0]} is no variant of a language model. Set export=[merged,gguf], or leave it out: student/ in the "
-            "run's folder is a folder of transformers, which loads with AutoModelForCausalLM."
+            f"{exports.names[0]} is no variant of a language model. Set some of export=[merged,gguf,openvino_lm,vllm], or leave "
+            "it out: student/ in the run's folder is a folder of transformers, which loads with AutoModelForCausalLM."
         )
     if exports.language and not decoder:
         raise UserError(

@@ -47,6 +47,18 @@ class GGUFExport(LanguageExport):
     variants = ("gguf_f16", "gguf_q8_0", "gguf_q4_k_m")
 
 
+class OpenVINOLanguageExport(LanguageExport):
+    """Stateful IRs with weights in 16, 8 and 4 bits."""
+
+    variants = ("openvino_fp16", "openvino_int8", "openvino_int4")
+
+
+class VLLMExport(LanguageExport):
+    """INT4 weights in compressed-tensors' format."""
+
+    variants = ("vllm_int4",)
+
+
 def export_language(
     names: Sequence[str], student: Path, out: Path, data: LanguageData, options: Options
 ) -> dict[str, Any]:
