@@ -21,6 +21,7 @@ from mangakd.runtime.serve import GRACE
 
 TEMPLATE = Path(__file__).with_name("student.yaml")
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,50}[a-z0-9])?")
+QUANTITY = re.compile(r"[1-9][0-9]*(\.[0-9]+)?([KMGT]i|[kMGT])?")
 ENGINE_SECONDS = 10  # to end llama.cpp, and to spare
 LINGER, PATIENCE = 5.0, 30.0  # Kubernetes takes seconds until no balancer sends questions to a pod that ends
 BASE_MB, FACTOR = 512, 2  # Python and libraries; files that are mapped and what is computed with them
@@ -46,6 +47,7 @@ def main(words: list[str] | None = None) -> None:
 def render(options: argparse.Namespace) -> str:
     """Raises UserError for a folder that cannot be served, and for wrong options."""
     _check(options)
+    estimate = memory(options.folder)  # in any case, because it reads the folder
     serve = [
         "--threads",
         str(options.threads),
@@ -56,7 +58,7 @@ def render(options: argparse.Namespace) -> str:
     ]
     values = {
         "name": options.name, "image": json.dumps(options.image), "arguments": json.dumps(serve), "cpu": options.threads,
-        "memory": options.memory or memory(options.folder), "least": options.replicas[0], "most": options.replicas[1],
+        "memory": options.memory or estimate, "least": options.replicas[0], "most": options.replicas[1],
         "waiting": options.waiting, "grace": math.ceil(options.linger + options.patience + GRACE + ENGINE_SECONDS),
     }  # fmt: skip
     return string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(values)
@@ -65,7 +67,12 @@ def render(options: argparse.Namespace) -> str:
 def memory(folder: Path) -> str:
     """512 MiB and twice the files of the variant."""
     language = language_manifest.is_language(folder)
-    files = (language_manifest.read(folder) if language else manifest.read(folder)).content["files"]
+    variant = language_manifest.read(folder) if language else manifest.read(folder)
+    if isinstance(variant, language_manifest.LanguageManifest) and variant.engine != "llama.cpp":
+        raise UserError(
+            f"{folder} is a language model of {variant.engine}, which mangakd does not serve: give a GGUF variant."
+        )
+    files = variant.content["files"]
     size = sum((folder / name).stat().st_size for name in files)
     return f"{BASE_MB + math.ceil(FACTOR * size / 2**20)}Mi"
 
@@ -74,11 +81,15 @@ def _check(options: argparse.Namespace) -> None:
     least, most = options.replicas
     if not NAME.fullmatch(options.name):
         raise UserError(f"--name {options.name!r}: give a name of Kubernetes: small letters, digits and hyphens.")
+    if not options.image or re.search(r"\s", options.image):
+        raise UserError(f"--image {options.image!r}: give the name of an image, such as registry.example/student:1.")
+    if options.memory is not None and not QUANTITY.fullmatch(options.memory):
+        raise UserError(f"--memory {options.memory!r}: give a quantity of Kubernetes, such as 2Gi or 800Mi.")
     if not 1 <= least <= most:
         raise UserError(f"--replicas {least} {most}: give the least, from 1 on, and the most.")
     if options.threads < 1 or options.waiting < 1:
         raise UserError("--threads and --waiting are numbers from 1 on.")
-    if options.linger < 0 or options.patience < 0:
+    if not (0 <= options.linger < math.inf and 0 <= options.patience < math.inf):
         raise UserError("--linger and --patience are seconds from 0 on.")
 
 

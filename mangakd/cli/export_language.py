@@ -19,6 +19,7 @@ from mangakd.data.rows import Rows
 from mangakd.data.tables import existing, read_table, read_texts
 from mangakd.export.language.data import CALIBRATION, MOST, LanguageData, LanguageSplit
 from mangakd.export.language.student import read
+from mangakd.export.language.variants import VARIANTS
 from mangakd.export.spread import spread
 from mangakd.models import load
 from mangakd.runs.exports import Exports, language_data_of
@@ -31,8 +32,9 @@ def run(config: DictConfig, exports: Exports, folder: Path, out: Path, settings:
     """settings: of the run whose student the folder is; None for others. Raises UserError for data that cannot be used."""
     student = read(folder)
     most = min(exports.options.max_length or student.context, student.context)
-    export_language(exports.names, folder, out, _data(config, folder, most, settings), exports.options)
-    print(f"export/best is {out / 'best'}: {command('serve')} {out / 'best'}")
+    record = export_language(exports.names, folder, out, _data(config, folder, most, settings), exports.options)
+    serve = command("serve") if VARIANTS[record["chosen"]].engine == "llama.cpp" else "vllm serve"
+    print(f"export/best is {out / 'best'}: {serve} {out / 'best'}")
 
 
 def _data(config: DictConfig, folder: Path, most: int, settings: DictConfig | None) -> LanguageData:

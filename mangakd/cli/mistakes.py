@@ -76,6 +76,8 @@ def _near_key(key: str, name: str) -> str:
         with contextlib.suppress(HydraException):
             configs.append(compose(name, options))
     keys = list(dict.fromkeys([*(key for config in configs for key in keys_of(config)), *groups()]))
+    if key in keys:  # of another command's config
+        return f". {command('plan')} has it."
     # `lr` is too far from `optim.lr` for difflib, yet it is what people type.
     within = [one for one in keys if one.rpartition(".")[2] == key.rpartition(".")[2]]
     hint = f"; did you mean {', '.join(within[:3])}?" if within else near(key, keys)

@@ -22,12 +22,20 @@ def lines(config: DictConfig, plan: Estimate, figures: Figures) -> list[str]:
     """
     if config.get("traffic_per_day") is None:
         return []
-    given = OmegaConf.to_container(config.costs, resolve=True)
-    assert isinstance(given, dict)
+    for key, first in (("costs", "teacher"), ("costs.price", "input")):
+        if not isinstance(value := OmegaConf.select(config, key), DictConfig):
+            raise UserError(
+                f"{key}={value} must hold keys: leave it out and set those that differ, such as {key}.{first}."
+            )
+    given: Any = OmegaConf.to_container(config.costs, resolve=True)
     per_day = _number("traffic_per_day", config.traffic_per_day)
     numbers = {name: _number(f"costs.{name}", given[name]) for name in NUMBERS}
     if numbers["utilisation"] > 1:
         raise UserError(f"costs.utilisation={numbers['utilisation']:g} is a share: give a number up to 1.")
+    if numbers["replicas"] % 1:
+        raise UserError(
+            f"costs.replicas={numbers['replicas']:g} is a number of machines: give a whole number from 1 on."
+        )
     traffic = costs.Traffic(per_day, numbers["tokens_in"], numbers["tokens_out"], numbers["peak"])
     replica = _replica(config, given, plan, traffic, figures)
     return ["", costs.table(costs.costs(plan, traffic, _price(config, given), replica))]
@@ -39,13 +47,15 @@ def _replica(config: DictConfig, given: Any, plan: Estimate, traffic: costs.Traf
     if measured is None:
         assert machine is not None
         speed = costs.speed(plan.student, machine, traffic, writes=config.task.kind == "tokens")
-        origin = f"estimated from the student's sizes and hardware={name}; measure it and set costs.requests_per_second"
+        origin = f"estimated from the student's sizes and costs.hardware={name}; measure it and set costs.requests_per_second"
     else:
         value = _number("costs.requests_per_second", measured)
         speed, origin = (value, value), "costs.requests_per_second"
     hourly = machine.hourly if rate is None and machine is not None else _number("costs.usd_per_hour", rate)
     if hourly == 0:
-        raise UserError(f"hardware={name} has no price, so the student's machines have none: set costs.usd_per_hour.")
+        raise UserError(
+            f"costs.hardware={name} has no price, so the student's machines have none: set costs.usd_per_hour."
+        )
     return costs.Replica(name, hourly, speed, origin, float(given["utilisation"]), int(given["replicas"]))
 
 
@@ -58,9 +68,11 @@ def _price(config: DictConfig, given: Any) -> costs.TokenPrice:
     price = Price.of(str(given["teacher"]), table, {})  # type: ignore[arg-type]
     if price is None or price.currency != "USD":
         names = ", ".join(str(entry["model"]) for entry in table)  # type: ignore[union-attr,call-overload,index]
+        teacher = given["teacher"]
+        lacks = "costs.teacher is not set" if teacher is None else f"costs.teacher={teacher} has none in conf/prices"
         raise UserError(
-            f"traffic_per_day needs the teacher's price: costs.teacher={given['teacher']} has none in conf/prices ({names}). "
-            "Name one of them, or set costs.price.input and costs.price.output, USD of a million tokens."
+            f"traffic_per_day needs the teacher's price: {lacks}. Set it to one of conf/prices ({names}), or set "
+            "costs.price.input and costs.price.output, USD of a million tokens."
         )
     return costs.TokenPrice(price.input, price.output, f"{given['teacher']}: {price.source}, {price.date}")
 

@@ -1,14 +1,27 @@
-"""Disk space: checked before an export, and explained if the disk becomes full nevertheless."""
+"""The folder and the disk space of an export: checked before it, and explained if the disk becomes full nevertheless."""
 
 import contextlib
 import errno
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from mangakd.core.errors import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder of an export. Raises UserError where none can be written, before work is done that would be lost."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"the export's folder {out} cannot be written: {error.strerror}. Give a folder of yours: out=<folder>."
+        ) from error
 
 
 def check_space(parameters: int, out: Path, variants: int) -> None:

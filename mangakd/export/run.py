@@ -20,7 +20,7 @@ from mangakd.core.spec import Head
 from mangakd.evaluation.report.export import FILE
 from mangakd.export.choose import MAX_DROP, Choice, Comparison, choose, judge, measure_of
 from mangakd.export.data import Data, Split
-from mangakd.export.disk import explain_full_disk
+from mangakd.export.disk import explain_full_disk, make_folder
 from mangakd.export.manifest import add_metrics, copy, read
 from mangakd.export.measure import Measurement, Subject, measure, of_student, of_variant
 from mangakd.export.seq2seq import Writing
@@ -93,9 +93,13 @@ def export(
     Returns the content of export.json (docs/how-to/export.md). pooling, pairs: as in graph.read. progress: called with the next
     step. Raises UserError as `make`, `measure` and `choose` do, and for labels that the student does not have.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
+
+    def making(name: str) -> None:
+        (out / FILE).unlink(missing_ok=True)  # the record of an earlier export, whose variants change from now on
+        progress(f"making {name}")
+
     with waiting_lock(out / ".choosing.lock", "exporting to this folder"), explain_full_disk(out):
-        (out / FILE).unlink(missing_ok=True)  # the record of an earlier export, whose variants change now
         folders = make(
             student,
             out,
@@ -103,7 +107,7 @@ def export(
             data.calibration,
             options.max_length,
             pooling,
-            lambda name: progress(f"making {name}"),
+            making,
             pairs,
             Writing(options.max_new_tokens or data.max_new_tokens, data.turns),
         )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 OTHERS = {
     "transformers": "vLLM serves a merged folder: `vllm serve {folder}` (docs/how-to/serving.md). Or export it as GGUF: "
-    "`mangakd export export=gguf student={folder}`",
+    "`mangakd export export=gguf student={folder} validation=<file>`",
     "openvino": "OpenVINO Model Server or openvino-genai serve it. Or export it as GGUF: `mangakd export export=gguf student=…`",
 }
 THREADS = "threads"  # in the manifest's runtime: a name of ours for two settings of llama.cpp

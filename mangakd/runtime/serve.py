@@ -5,6 +5,7 @@ The command uses argparse, not Hydra: it must start at once, in a container with
 
 import argparse
 import logging
+import socket
 import sys
 from collections.abc import Sequence
 
@@ -79,6 +80,7 @@ def _serve(options: argparse.Namespace) -> None:
     start_logging()  # before the load, which may log warnings
     if options.rollout is None and options.incumbent is not None:
         raise UserError("--incumbent belongs to a rollout; add rollout=conf/rollout/canary.yaml.")
+    _check_port(options.host, options.port)
     language = is_language(options.folder)
     _warn_ignored(options, ENCODERS if language else [option[0] for option in LANGUAGE])
     options.queue = options.queue or (QUEUE_OF_LANGUAGE if language else QUEUE)
@@ -110,6 +112,22 @@ def _serve_encoder(options: argparse.Namespace) -> None:
     rollout = prepare(options.rollout, options.incumbent, options.folder, settings, threads)
     model = load(options.folder, threads)
     serve(model, rollout.student_settings, *ends, rollout.around(model))
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raises UserError for a port that cannot be opened, before a model is loaded and a rollout begins its log."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # as uvicorn: connections that just ended do not count
+            trial.bind(address)
+    except OSError as error:
+        raise UserError(
+            f"--host {host} --port {port} cannot be opened: {error.strerror}. Give another --port (0 takes a free one), or "
+            "another --host."
+        ) from error
 
 
 def _warn_ignored(options: argparse.Namespace, names: Sequence[str]) -> None:

@@ -88,7 +88,9 @@ def test_the_command_reads_prices_and_adds_labelling(lines: Callable[..., str]) 
     assert "teacher, a month        5,475 USD" in text and "labelling, once         21.60 USD" in text
     assert f"{3 * 0.4 * 24 * DAYS:.0f} USD: 3 replicas of cpu" in text and "developers.openai.com" in text
     own = lines("traffic_per_day=1000", "costs.price.input=1", "costs.price.output=0", "costs.hardware=h100")
-    assert "1 USD in and 0 out per million tokens (set by costs.price)" in own and "hardware=h100; measure it" in own
+    assert (
+        "1 USD in and 0 out per million tokens (set by costs.price)" in own and "costs.hardware=h100; measure it" in own
+    )
     assert "costs (" not in lines()
     block = (REPO / "docs/how-to/planning.md").read_text(encoding="utf-8").partition("costs (planning estimate)")[2]
     assert block.partition("```")[0].rstrip() in text  # what the page shows is what is printed
@@ -97,16 +99,19 @@ def test_the_command_reads_prices_and_adds_labelling(lines: Callable[..., str]) 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ((), "traffic_per_day needs the teacher's price: costs.teacher=None"),
+        ((), "traffic_per_day needs the teacher's price: costs.teacher is not set"),
         (("costs.teacher=gpt-9",), "costs.teacher=gpt-9 has none in conf/prices"),
         (("costs.price.input=1",), "costs.price.output=None must be a number"),
+        (("costs=null",), "costs=None must hold keys: .* such as costs.teacher"),
+        (("costs.price=3",), "costs.price=3 must hold keys: .* such as costs.price.input"),
         (("costs.teacher=gpt-4.1", "costs.peak=0"), "costs.peak=0 must be a number above 0"),
         (("costs.teacher=gpt-4.1", "costs.utilisation=1.5"), "costs.utilisation=1.5 is a share"),
+        (("costs.teacher=gpt-4.1", "costs.replicas=1.5"), "costs.replicas=1.5 is a number of machines"),
         (
             ("costs.teacher=gpt-4.1", "costs.hardware=h10"),
             "costs.hardware=h10 is no profile with figures; did you mean h100",
         ),
-        (("costs.teacher=gpt-4.1", "costs.hardware=mps"), "set costs.usd_per_hour"),
+        (("costs.teacher=gpt-4.1", "costs.hardware=mps"), "costs.hardware=mps has no price.* set costs.usd_per_hour"),
         (("costs.teacher=gpt-4.1", "traffic_per_day=many"), "traffic_per_day=many must be a number"),
     ],
 )

@@ -33,6 +33,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "last word of a key": (["lr=3"], "did you mean teacher.fit.lr, student.lr, optim.lr?"),
     "entry of a stage": (["stages.distil.lr=3"], "+stages.distil.lr=… adds the entry"),
+    "a key of another command": (["traffic_per_day=1"], "traffic_per_day is no key or group. mangakd plan has it."),
     "unknown group": (["loses=output"], "loses is no key or group; did you mean losses"),
     "unknown option": (
         ["hardware=a10"],

@@ -98,7 +98,10 @@ def test_a_folder_by_the_command(
         export.run(config_of("export", *typed, folder=tmp_path))
     out = capsys.readouterr().out
     assert "merged ships" in out and "generation, tokens/s" in out
+    assert f"vllm serve {tmp_path / 'export' / 'best'}" in out  # `mangakd serve` refuses a folder of transformers
     assert read(tmp_path / "export" / "best").engine == "transformers"
+    taken = tmp_path / "taken"
+    taken.touch()
     refused = [
         (["export=[merged,onnx]", f"validation={file}"], "export=\\[…\\] mixes variants of language models \\(merged\\)"),
         (["export=[onnx]", f"validation={file}"], "A language model has other variants: export=\\[merged,gguf\\]"),
@@ -106,10 +109,23 @@ def test_a_folder_by_the_command(
         (["export=[merged]", f"validation={file}", "columns.prompt=q"], "none of the columns q, messages and text"),
         (["export=[gguf]", "export.gguf.variants=[gguf_q8]", f"validation={file}"], "no variant 'gguf_q8'"),
         (["export=[merged]", f"validation={file}", "export.max_perplexity_ratio=0.5"], "max_perplexity_ratio=0.5 must be"),
+        (["export=[gguf]", "export.gguf.variants=gguf_q8_0", f"validation={file}"], r"must be a list of names: \[gguf_q8_0\]"),
+        (["export=[merged]", f"validation={file}", "export.max_length=2"], "2 to 2 tokens .* a larger export.max_length"),
+        (["export=[merged]", f"validation={file}", f"out={taken}"], "taken cannot be written: File exists. .* out=<folder>"),
     ]  # fmt: skip
     for words, message in refused:
         with hydra_ready(), pytest.raises(Exception, match=message):
             export.run(config_of("export", f"export.student={folder}", *words, folder=tmp_path))
+    assert (tmp_path / "export" / "export.json").is_file()  # an export that was refused leaves the earlier one whole
+
+
+def test_a_classifier_is_sent_to_its_variants(tmp_path: Path) -> None:
+    config = CONFIGS["llama"]()
+    config.architectures = ["LlamaForSequenceClassification"]
+    folder = save_exportable(tmp_path / "model")
+    config.save_pretrained(folder)
+    with pytest.raises(UserError, match=r"LlamaForSequenceClassification, no causal .* export=\[openvino,onnx\]"):
+        student.read(folder)
 
 
 def test_preflight_refuses_it_for_another_task(small_run: list[str], compose: Compose, tmp_path: Path) -> None:

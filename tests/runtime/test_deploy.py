@@ -113,6 +113,8 @@ def test_memory_follows_the_files_or_the_user(tmp_path: Path) -> None:
 
     assert memory() == "518Mi"  # 512 + ⌈2 · 3,000,000 / 2²⁰⌉
     assert memory("--memory", "3Gi") == "3Gi"
+    merged = rendered(describe(tmp_path, tmp_path / "model.gguf", engine="transformers"), "--memory", "3Gi")
+    assert merged.returncode == 1 and "of transformers, which mangakd does not serve" in merged.stderr
 
 
 @pytest.mark.parametrize(
@@ -121,6 +123,9 @@ def test_memory_follows_the_files_or_the_user(tmp_path: Path) -> None:
         (("--name", "My_Student"), "'My_Student': give a name of Kubernetes"),
         (("--replicas", "3", "2"), "--replicas 3 2"),
         (("--linger", "-1"), "seconds from 0 on"),
+        (("--patience", "nan"), "seconds from 0 on"),
+        (("--memory", "2 GB"), "--memory '2 GB': give a quantity of Kubernetes, such as 2Gi"),
+        (("--image", ""), "--image '': give the name of an image"),
     ],
 )
 def test_render_refuses(words: tuple[str, ...], message: str, tmp_path: Path) -> None:

@@ -140,8 +140,8 @@ def test_what_cannot_be_served_is_refused_with_what_to_use(folder: Path, tmp_pat
         (tmp_path / engine).mkdir()
         file = tmp_path / engine / "model.gguf"
         file.write_bytes(b"x")
-        assert other in said(str(describe(tmp_path / engine, file, engine=engine)))
-    assert "at most 65536 tokens" in said(str(folder), "--context", "70000")
+        assert other in said(str(describe(tmp_path / engine, file, engine=engine)), "--port", "0")
+    assert "at most 65536 tokens" in said(str(folder), "--port", "0", "--context", "70000")
 
 
 def test_settings_of_the_manifest_reach_llama_cpp(tmp_path: Path) -> None:

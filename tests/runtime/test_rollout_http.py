@@ -198,13 +198,13 @@ def test_an_incumbent_in_a_folder_and_other_kinds(kind: str, path: str, body: di
 def test_a_mistake_is_one_line(tmp_path: Path) -> None:
     from test_serve_command import said
 
-    assert "rollout=nowhere.yaml is no file" in said(str(variant(HEAD)), "rollout=nowhere.yaml")
+    assert "rollout=nowhere.yaml is no file" in said(str(variant(HEAD)), "--port", "0", "rollout=nowhere.yaml")
 
 
 @pytest.mark.parametrize(
     ("incumbent", "message"),
     [
-        ("nowhere", "nowhere has no manifest.json"),
+        ("nowhere", "nowhere is neither a folder nor a URL"),
         ("ftp://x", "ftp://x is no URL that can be asked"),
         ("LANGUAGE", "is a language model, which needs an engine of its own"),
         ("RANKER", "two that answer the same questions"),

@@ -87,7 +87,7 @@ def test_mistakes(content: Any, message: str, tmp_path: Path) -> None:
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is no file. conf/rollout/canary.yaml"):
+    with pytest.raises(UserError, match=f"is no file. Copy canary.yaml or shadow.yaml from {CONF} "):
         read(tmp_path / "nowhere.yaml")
     (tmp_path / "broken.yaml").write_text("a: [")
     with pytest.raises(UserError, match="is no YAML"):

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -95,19 +96,28 @@ def test_a_tampered_folder_is_refused(tmp_path: Path) -> None:
     content = bytearray((folder / "model.onnx").read_bytes())
     content[-100] ^= 1
     (folder / "model.onnx").write_bytes(content)
-    assert "is not the file that was exported" in said(str(folder))
+    assert "is not the file that was exported" in said(str(folder), "--port", "0")
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ((), "the following arguments are required: folder"),
-        (("nowhere",), "nowhere has no manifest.json"),
+        (("nowhere", "--port", "0"), "nowhere has no manifest.json"),
         (("x", "--threads", "0"), "0: give a number from 1"),
         (("x", "--port", "99999"), "give a number from 0 to 65535"),
+        (("x", "--host", "192.0.2.1"), "--host 192.0.2.1 --port 8000 cannot be opened"),
         (("x", "--queue", "many"), "invalid number value: 'many'"),
-        (("x", "--queue", "3"), "a queue of 3 texts could never take a question of 64"),
+        (("x", "--port", "0", "--queue", "3"), "a queue of 3 texts could never take a question of 64"),
     ],
 )
 def test_mistakes_are_one_line(words: tuple[str, ...], message: str) -> None:
     assert message in said(*words)
+
+
+def test_a_port_that_is_taken_is_named_before_the_folder_is_read() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert f"--host 127.0.0.1 --port {port} cannot be opened: Address already in use" in said(
+            "x", "--port", str(port)
+        )

@@ -25,7 +25,8 @@ class LanguageSplit:
         fitting = [each for each in fitting if any(each.targets[1:])]
         if not fitting:
             raise UserError(
-                f"{self.origin} has no sequence of 2 to {context} tokens with an answer; variants cannot be compared."
+                f"{self.origin} has no sequence of 2 to {context} tokens with an answer; variants cannot be compared. Give "
+                "shorter texts, or a larger export.max_length if it is set."
             )
         mean = sum(sum(each.targets) for each in fitting) / len(fitting)
         return spread(fitting, max(1, round(tokens / mean)))

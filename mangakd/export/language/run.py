@@ -13,7 +13,7 @@ from mangakd.core import cpu
 from mangakd.core.locks import waiting_lock
 from mangakd.data.chat_tokens import Marked
 from mangakd.evaluation.report.export import FILE, LANGUAGE
-from mangakd.export.disk import explain_full_disk
+from mangakd.export.disk import explain_full_disk, make_folder
 from mangakd.export.language import student as students
 from mangakd.export.language.choose import Choice, Comparison, Limits, choose
 from mangakd.export.language.data import LanguageData
@@ -50,24 +50,28 @@ def export(
     """
     student = students.read(folder)
     limits = Limits(options.max_perplexity_ratio, options.max_drop)
-    out.mkdir(parents=True, exist_ok=True)
+    context = min(options.max_length or student.context, student.context)
+    sequences = data.validation.cut(options.tokens, context)
+    asked = [] if data.test is None else data.test.cut(options.tokens, context)
+    make_folder(out)
+
+    def making(name: str) -> None:
+        (out / FILE).unlink(missing_ok=True)  # the record of an earlier export, whose variants change from now on
+        progress(f"making {name}")
+
     with waiting_lock(out / ".choosing.lock", "exporting to this folder"), explain_full_disk(out):
-        (out / FILE).unlink(missing_ok=True)  # the record of an earlier export, whose variants change now
         folders = make(
-            student, out, names, data.texts(student.tokenizer), options.threads, options.max_length,
-            lambda name: progress(f"making {name}"),
+            student, out, names, data.texts(student.tokenizer), options.threads, options.max_length, making
         )  # fmt: skip
         manifests = [read(each) for each in folders]
-        sequences = data.validation.cut(options.tokens, manifests[0].context)
         comparisons = _compared(folders, sequences, limits, progress)
         wanted = [each for each in comparisons if each.name in names]
         progress("choosing")
         choice = choose(wanted, limits, MERGED)
         for each in comparisons:
             add_metrics(out / each.name, {"validation": each.metrics()})
-        test, asked = None, list[Marked]()
-        if data.test is not None:
-            asked = data.test.cut(options.tokens, manifests[0].context)
+        test = None
+        if asked:
             progress(f"testing {choice.name} on {len(asked)} sequences")
             test = _test(out, choice, asked, limits)
             add_metrics(out / choice.name, {"test": test.metrics()})

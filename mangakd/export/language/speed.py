@@ -6,6 +6,7 @@
     answer     milliseconds of prompt and NEW tokens; compares variants
 
 The processes are open at once and measured in turns, the order reversed each round, so that background load affects all of them.
+Rates are of the fastest runs; percentiles are of all runs.
 Where their models together would take more than half of the memory, one is opened after the other.
 """
 
@@ -95,11 +96,20 @@ def _in_turns(engines: Sequence[EngineProcess], prompt: list[int], new: int, tur
 
 def _speed(engine: EngineProcess, megabytes: float, times: Times, prompt: int, new: int) -> Speed:
     first, whole = np.array(times.first), np.array(times.whole)
-    between = max(float(np.median(whole) - np.median(first)), 1e-9)
+    read, written = rates(times, prompt, new)
     return Speed(
-        megabytes, engine.load_seconds, engine.peak_rss_mb, prompt / float(np.median(first)), (new - 1) / between,
-        _percentiles(first), _percentiles(whole), prompt, new,
+        megabytes, engine.load_seconds, engine.peak_rss_mb, read, written, _percentiles(first), _percentiles(whole), prompt, new
     )  # fmt: skip
+
+
+def rates(times: Times, prompt: int, new: int) -> tuple[float, float]:
+    """Tokens a second of prompt and generation, of the fastest runs.
+
+    Background load only adds time. Medians of few runs on a busy machine can make a whole answer faster than its first token. If
+    even the fastest answer is, the rate is that of the whole answer, which is too low.
+    """
+    first, whole = min(times.first), min(times.whole)
+    return prompt / first, (new - 1) / (whole - first) if whole > first else new / whole
 
 
 def _percentiles(seconds: np.ndarray) -> dict[str, float]:

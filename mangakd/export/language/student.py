@@ -91,6 +91,11 @@ def read(folder: Path) -> Student:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(where, split_special_tokens=False)
     config = load.load_config(str(where), KEY)
+    if "For" in " ".join(config.architectures or ()) and not is_language(config):
+        raise UserError(
+            f"{KEY}={folder} is a {', '.join(config.architectures)}, no causal language model, which these variants are of. "
+            "Others are exported with export=[openvino,onnx]."
+        )
     language.check_config(config, f"{KEY}={folder}")
     if not tokenizer.is_fast:
         raise UserError(

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from mangakd.core.errors import UserError, near
+from mangakd.core.invocation import CLONE, PACKAGE
 from mangakd.runtime.rollout.sprt import Hypotheses
 
 MODES = ("canary", "shadow")
+EXAMPLES = (PACKAGE if (PACKAGE / "conf").is_dir() else CLONE) / "conf" / "rollout"  # of a wheel, or of a clone
 
 
 @dataclass(frozen=True)
@@ -123,14 +125,14 @@ def _content(file: Path) -> dict[str, Any]:
         raise UserError(f"rollout={file} needs PyYAML ({error}). Install it with: pip install pyyaml") from error
     if not file.is_file():
         raise UserError(
-            f"rollout={file} is no file. conf/rollout/canary.yaml and conf/rollout/shadow.yaml are ones to copy."
+            f"rollout={file} is no file. Copy canary.yaml or shadow.yaml from {EXAMPLES} and give the copy's path."
         )
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"rollout={file} is no YAML: {error}.") from error
     if not isinstance(content, dict):
-        raise UserError(f"rollout={file} holds no keys. conf/rollout/canary.yaml is one to copy.")
+        raise UserError(f"rollout={file} holds no keys. Copy canary.yaml from {EXAMPLES}.")
     return {str(key): value for key, value in content.items()}
 
 

@@ -67,6 +67,10 @@ class Prepared:
 def prepare(file: str, incumbent: str | None, student: str, settings: ServiceSettings, threads: int) -> Prepared:
     """Raises UserError for a yaml or an incumbent that cannot be used, before the student is loaded."""
     rollout = read(file, incumbent)
+    if "://" not in rollout.incumbent and not Path(rollout.incumbent).expanduser().is_dir():
+        raise UserError(
+            f"incumbent: {rollout.incumbent} is neither a folder nor a URL. Give an exported folder, or a URL with its http://."
+        )
     if is_language(student) and "://" not in rollout.incumbent:
         raise UserError(
             f"incumbent: {rollout.incumbent} is a folder, and the student {student} is a language model, whose engine runs "

@@ -43,6 +43,8 @@ class Export(L.Callback):
         texts: Sequence[str] = (),
         options: Options | None = None,
     ) -> None:
+        if isinstance(variants, str):
+            raise UserError(f"variants={variants} must be a list of names: [{variants}].")
         self.variants = self.variants if variants is None else tuple(variants)
         self._tokenizer, self._texts, self._options = tokenizer, texts, options or Options()
         self.check()
