@@ -5,9 +5,11 @@ The command uses argparse, not Hydra: it must start at once, in a container with
 
 import argparse
 import logging
+import re
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from mangakd.core.errors import UserError
 
@@ -20,12 +22,12 @@ ENCODERS = ("--max-batch",)  # what language models do not read
 PATIENCE = 30.0  # seconds; longer than a full queue should take
 GRACE = 10  # seconds after --linger and --patience in which connections end
 QUEUE, QUEUE_OF_LANGUAGE = 256, 32  # an answer of a language model takes seconds
-KEYS = ("rollout", "incumbent")  # may also be typed as key=value, as in other commands
+KEY = re.compile(r"[a-z][a-z_-]*(?==)")  # begins key=value, as other commands take their settings
 
 
 def main(words: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if words is None else words
-    options = parser().parse_args([f"--{word}" if word.partition("=")[0] in KEYS else word for word in words])
+    options = parser().parse_args([word if Path(word).exists() else _flag(word) for word in words])
     try:
         _serve(options)
     except UserError as error:
@@ -128,6 +130,11 @@ def _check_port(host: str, port: int) -> None:
             f"--host {host} --port {port} cannot be opened: {error.strerror}. Give another --port (0 takes a free one), or "
             "another --host."
         ) from error
+
+
+def _flag(word: str) -> str:
+    """max_batch=8 → --max-batch=8."""
+    return KEY.sub(lambda key: f"--{key[0].replace('_', '-')}", word, count=1) if KEY.match(word) else word
 
 
 def _warn_ignored(options: argparse.Namespace, names: Sequence[str]) -> None:

@@ -109,6 +109,8 @@ def test_a_tampered_folder_is_refused(tmp_path: Path) -> None:
         (("x", "--host", "192.0.2.1"), "--host 192.0.2.1 --port 8000 cannot be opened"),
         (("x", "--queue", "many"), "invalid number value: 'many'"),
         (("x", "--port", "0", "--queue", "3"), "a queue of 3 texts could never take a question of 64"),
+        (("x", "port=0", "max_texts=70", "queue=3"), "a queue of 3 texts could never take a question of 70"),
+        (("x", "no_key=1"), "unrecognized arguments: --no-key=1"),
     ],
 )
 def test_mistakes_are_one_line(words: tuple[str, ...], message: str) -> None:
