@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mangakd.core.errors import UserError
 from mangakd.runtime import language_manifest, manifest
-from mangakd.runtime.serve import GRACE
+from mangakd.runtime.drain import GRACE
 
 TEMPLATE = Path(__file__).with_name("student.yaml")
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,50}[a-z0-9])?")

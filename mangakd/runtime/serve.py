@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mangakd.core.errors import UserError
+from mangakd.runtime.drain import PATIENCE
 
 LANGUAGE = (
     ("--slots", int, 1, 4, "requests computed together; each takes memory for --context tokens"),
@@ -19,8 +20,6 @@ LANGUAGE = (
     ("--max-tokens", int, 1, 512, "that an answer may have, and has if the request names no number"),
 )
 ENCODERS = ("--max-batch",)  # what language models do not read
-PATIENCE = 30.0  # seconds; longer than a full queue should take
-GRACE = 10  # seconds after --linger and --patience in which connections end
 QUEUE, QUEUE_OF_LANGUAGE = 256, 32  # an answer of a language model takes seconds
 KEY = re.compile(r"[a-z][a-z_-]*(?==)")  # begins key=value, as other commands take their settings
 

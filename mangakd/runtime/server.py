@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import uvicorn
 
+from mangakd.runtime.drain import GRACE, PATIENCE
 from mangakd.runtime.model import Model
-from mangakd.runtime.serve import GRACE, PATIENCE
 from mangakd.runtime.service import Service, Settings, create_app
 from mangakd.runtime.watch import App
 

@@ -15,7 +15,7 @@ from conftest import REPO
 from made_variant import variant
 from tiny_gguf import describe
 
-from mangakd.runtime import serve
+from mangakd.runtime import drain, serve
 
 RENDER = REPO / "deploy" / "kubernetes" / "render.py"
 RECIPES = {"serve": "Dockerfile", "serve-gguf": "gguf.Dockerfile"}
@@ -73,7 +73,7 @@ def test_a_pod_has_time_to_drain_and_a_pod_may_go(manifests: dict[str, Manifest]
     spec, container = pod(manifests)
     options = serve.parser().parse_args(["/model", *container["args"]])
     assert (options.threads, options.linger, options.patience) == (2, 5, 60)
-    assert spec["terminationGracePeriodSeconds"] == 5 + 60 + serve.GRACE + 10
+    assert spec["terminationGracePeriodSeconds"] == 5 + 60 + drain.GRACE + 10
     assert options.port == container["ports"][0]["containerPort"]  # the container's port is the default
     assert (
         manifests["HorizontalPodAutoscaler"]["spec"]["minReplicas"]

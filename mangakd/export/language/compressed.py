@@ -8,17 +8,15 @@ Source: https://docs.vllm.ai/projects/llm-compressor/
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from mangakd.core.errors import UserError
+from mangakd.export.language.job import Job
 from mangakd.export.language.library import Library
 from mangakd.export.language.weight_groups import check_family, row_lengths, weight_group
 from mangakd.export.spread import spread
-
-if TYPE_CHECKING:
-    from mangakd.export.language.variants import Job
 
 NEEDS = {"compressed_tensors": "vllm-int4"}
 LLM_COMPRESSOR = Library(
@@ -36,7 +34,7 @@ def check(config: Any, tokenizer: Any) -> None:
     check_family(config, "vllm")
 
 
-def save(job: "Job") -> dict[str, Any]:
+def save(job: Job) -> dict[str, Any]:
     """Write the folder. Raises UserError with fewer than LEAST texts."""
     ids = [
         job.student.tokenizer(text, add_special_tokens=False)["input_ids"][:TOKENS]

@@ -13,19 +13,17 @@ Source: https://docs.openvino.ai/2026/openvino-workflow/model-optimization-guide
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mangakd.export.language import openvino_tokenizer
+from mangakd.export.language.job import Job
 from mangakd.export.language.library import Library
 from mangakd.export.language.openvino_layout import MODEL, inputs
 from mangakd.export.language.weight_groups import WHOLE_ROW, check_family, row_lengths, weight_group
 from mangakd.export.smooth_quant import quiet_nncf
 from mangakd.export.spread import spread
-
-if TYPE_CHECKING:
-    from mangakd.export.language.variants import Job
 
 NEEDS = {"openvino": "openvino", "openvino_tokenizers": "openvino"}
 NNCF = {**NEEDS, "nncf": "openvino"}
@@ -50,11 +48,11 @@ def int4_group(config: Any) -> int:
     return weight_group(row_lengths(config))
 
 
-def fp16(job: "Job") -> dict[str, Any]:
+def fp16(job: Job) -> dict[str, Any]:
     return _save(job, _base(job))
 
 
-def int8(job: "Job") -> dict[str, Any]:
+def int8(job: Job) -> dict[str, Any]:
     import nncf
 
     with quiet_nncf():
@@ -62,7 +60,7 @@ def int8(job: "Job") -> dict[str, Any]:
     return _save(job, model) | {"group_size": WHOLE_ROW}
 
 
-def int4(job: "Job") -> dict[str, Any]:
+def int4(job: Job) -> dict[str, Any]:
     """Raises UserError where NNCF cannot calibrate on the texts."""
     import nncf
 
@@ -77,24 +75,24 @@ def int4(job: "Job") -> dict[str, Any]:
     return _save(job, quantised) | {"group_size": group, "calibration_texts": len(batches)}
 
 
-def _batches(job: "Job", names: set[str]) -> Iterator[dict[str, np.ndarray]]:
+def _batches(job: Job, names: set[str]) -> Iterator[dict[str, np.ndarray]]:
     for text in spread(job.texts, CALIBRATION):
         if ids := job.student.tokenizer(text, add_special_tokens=False)["input_ids"][:TOKENS]:
             yield inputs(names, ids)
 
 
-def _base(job: "Job") -> Any:
+def _base(job: Job) -> Any:
     """The fp32 model. It is converted once and read for each variant, because NNCF changes the model in place."""
     import openvino as ov
 
     folder = job.work / "openvino"
-    if "optimum" not in job.found:
+    if "optimum" not in job.facts:
         paths = {"model": str(job.merged.absolute()), "out": str(folder.absolute())}
-        job.found["optimum"] = OPTIMUM.run(PROGRAM, paths)
+        job.facts["optimum"] = OPTIMUM.run(PROGRAM, paths)
     return ov.Core().read_model(folder / MODEL)
 
 
-def _save(job: "Job", model: Any) -> dict[str, Any]:
+def _save(job: Job, model: Any) -> dict[str, Any]:
     import openvino as ov
 
     for pattern in _SMALL:
@@ -103,4 +101,4 @@ def _save(job: "Job", model: Any) -> dict[str, Any]:
                 shutil.copy(file, job.folder / file.name)
     ov.save_model(model, job.folder / MODEL, compress_to_fp16=True)
     openvino_tokenizer.save(job.merged, job.folder, job.student.context)
-    return {"converter": job.found["optimum"]}
+    return {"converter": job.facts["optimum"]}

@@ -6,7 +6,7 @@ say what is in it; this file writes it.
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +16,10 @@ from mangakd.core.errors import UserError
 from mangakd.export.language import pre_tokenizer
 from mangakd.export.language.gguf_model import ARCHITECTURES, add_sizes, check_architecture, tensors
 from mangakd.export.language.gguf_tokenizer import BLANKS, add_vocabulary, check_tokenizer, vocabulary
+from mangakd.export.language.job import Job
 from mangakd.export.language.quantise import RECIPES, quantise, type_of
 from mangakd.export.language.texts import texts
 from mangakd.models.quiet import quiet
-
-if TYPE_CHECKING:
-    from mangakd.export.language.variants import Job
 
 FILE = "model.gguf"
 NEEDS = {"gguf": "gguf", "xllamacpp": "gguf"}
@@ -35,7 +33,7 @@ def check(config: Any, tokenizer: Any) -> None:
     check_tokenizer(tokenizer)
 
 
-def write(job: "Job", name: str) -> dict[str, Any]:
+def write(job: Job, name: str) -> dict[str, Any]:
     """Write the file of the variant `name`; returns the choices that were made."""
     from gguf import GGMLQuantizationType, LlamaFileType
 
@@ -69,20 +67,20 @@ def check_template(file: Path, tokenizer: Any) -> None:
         )
 
 
-def _pre(job: "Job", config: Any, tokenizer: Any) -> tuple[str, dict[str, int]]:
+def _pre(job: Job, config: Any, tokenizer: Any) -> tuple[str, dict[str, int]]:
     """The name, found once for all variants of an export, and what was tried."""
     own = vocabulary(tokenizer, config.vocab_size)
     if own.kind == BLANKS:
         return "default", {}
-    if not job.found:
+    if not job.facts:
         asked = texts([str(token) for token in tokenizer.all_special_tokens])
 
         def scratch(file: Path, name: str) -> None:
             _write_vocabulary(file, config, tokenizer, name)
 
         plain = AutoTokenizer.from_pretrained(job.merged, split_special_tokens=True)
-        job.found["pre"] = pre_tokenizer.find(plain, asked, pre_tokenizer.opener(scratch, job.work))
-    pre: tuple[str, dict[str, int]] = job.found["pre"]
+        job.facts["pre"] = pre_tokenizer.find(plain, asked, pre_tokenizer.opener(scratch, job.work))
+    pre: tuple[str, dict[str, int]] = job.facts["pre"]
     return pre
 
 

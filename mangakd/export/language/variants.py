@@ -17,6 +17,7 @@ from mangakd.core.locks import waiting_lock
 from mangakd.export.cycle import check_names, check_packages, digest, explain_failure, is_made, sweep
 from mangakd.export.disk import check_space, explain_full_disk
 from mangakd.export.language import compressed, merged, openvino_model, parity, to_gguf
+from mangakd.export.language.job import Job
 from mangakd.export.language.library import Library
 from mangakd.export.language.llama_engine import RUNTIME
 from mangakd.export.language.manifest import seal
@@ -32,21 +33,6 @@ from mangakd.runtime.language_manifest import Engine, LanguageManifest, read
 MERGED = "merged"
 WORK = f"work{PARTIAL}"  # base files of several variants
 Check = Callable[[Any, Any], None]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a maker is given. merged: the Hugging Face folder. work: that all variants of an export share. folder: to be filled.
-
-    texts: of training, which calibrate. found: what makers found out about the student, once for all variants of an export.
-    """
-
-    student: Student
-    merged: Path
-    work: Path
-    folder: Path
-    texts: Sequence[str]
-    found: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -160,7 +146,7 @@ def make(
 
 @dataclass
 class _Maker:
-    """found: see `Job`."""
+    """_facts: see `Job`."""
 
     student: Student
     out: Path
@@ -168,7 +154,7 @@ class _Maker:
     threads: int
     context: int
     _reference: parity.Reference | None = None
-    _found: dict[str, Any] = field(default_factory=dict)
+    _facts: dict[str, Any] = field(default_factory=dict)
 
     def make(self, row: Variant) -> Path:
         content = self._content(row)
@@ -176,7 +162,7 @@ class _Maker:
             return self.out / row.name
         folder = self.out / f"{row.name}{PARTIAL}"
         folder.mkdir()
-        job = Job(self.student, self.out / MERGED, self.out / WORK, folder, self.texts, self._found)
+        job = Job(self.student, self.out / MERGED, self.out / WORK, folder, self.texts, self._facts)
         with explain_failure(row.name, self.student.folder, self.student.config.model_type):
             recipe = row.make(job)
         checked = {} if row.name == MERGED else self._check(row, folder, content)
