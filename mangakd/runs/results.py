@@ -22,6 +22,7 @@ from mangakd.runs.answers import Answers, to_arrays
 from mangakd.runs.exports import Exports, data_of, language_data_of
 from mangakd.runs.scores import Metrics
 from mangakd.runs.texts import Splits
+from mangakd.store.files import write_text
 from mangakd.tasks.base import Task
 from mangakd.teachers.base import TeacherProvider
 from mangakd.teachers.calibrated import CalibratedTeacher
@@ -30,7 +31,8 @@ from mangakd.training.callbacks.export_language import export_language
 
 
 def write_metrics(folder: Path, metrics: Metrics) -> None:
-    (folder / METRICS).write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+    """Whole or not at all: a report of a sweep may read the folder at any time."""
+    write_text(folder / METRICS, json.dumps(metrics, indent=2, sort_keys=True) + "\n")
 
 
 def read_metrics(folder: Path) -> Metrics:

@@ -41,6 +41,11 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> str:
     return digest
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file that others may read at any time: they see the whole text, the one before, or no file."""
+    write_atomic(path, lambda file: file.write(text.encode("utf-8", "surrogatepass")))
+
+
 def append_line(path: Path, line: str) -> None:
     """Add one line to an existing file and fsync it; a kill leaves at most a truncated last line."""
     with path.open("ab") as file:

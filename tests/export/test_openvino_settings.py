@@ -132,7 +132,7 @@ def test_int4_has_groups_and_a_tokenizer_that_cuts(tmp_path: Path) -> None:
         work=work,
         folder=folder,
         texts=["Where is my order?"] * 40,
-        found={"optimum": {"v": "1"}},
+        facts={"optimum": {"v": "1"}},
     )
     assert openvino_model.int4(job) == {"converter": {"v": "1"}, "group_size": 48, "calibration_texts": 32}
     model = ov.Core().read_model(folder / MODEL)
