@@ -97,12 +97,16 @@ class BatchRows:
             )
 
     def end(self, batch: Batch) -> None:
-        """The batch is done or does not exist: its requests without a result wait again."""
+        """The batch does not exist: its requests wait again."""
         with self._ledger.transaction() as connection:
-            connection.execute(
-                "UPDATE requests SET state = 'waiting', batch = NULL WHERE batch = ? AND state = 'asked'", (batch.name,)
-            )
-            connection.execute("UPDATE batches SET state = 'done', owner = NULL WHERE batch = ?", (batch.name,))
+            self.finish(connection, batch)
+
+    def finish(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        """Within the caller's transaction of its last results: the batch is done. Its requests without a result wait again."""
+        connection.execute(
+            "UPDATE requests SET state = 'waiting', batch = NULL WHERE batch = ? AND state = 'asked'", (batch.name,)
+        )
+        connection.execute("UPDATE batches SET state = 'done', owner = NULL WHERE batch = ?", (batch.name,))
 
     def attempts(self, key: str) -> int:
         return int(self._ledger.query("SELECT attempts FROM requests WHERE key = ?", (key,))[0][0])

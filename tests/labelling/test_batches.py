@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from injecting import Injecting
@@ -11,6 +12,7 @@ from test_asking import GREEDY, api_of, questions
 from test_label_kills import count, start
 
 from mangakd.core.errors import UserError
+from mangakd.labelling.batch_rows import BatchRows
 from mangakd.labelling.totals import totals
 
 Serve = Callable[..., Injecting]
@@ -81,3 +83,23 @@ def test_max_cost_holds_for_batches_and_bedrock_has_none(serve: Serve, tmp_path:
     bedrock = api_of(server, "bedrock", region="r", batch=True)
     with bedrock.opened(questions(1), GREEDY, file) as ledger, pytest.raises(UserError, match="bedrock has no batches"):
         bedrock.ask(ledger, GREEDY)
+
+
+def test_a_batch_is_done_in_the_transaction_of_its_last_result(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at that moment, it has all its answers and is done, or neither."""
+    api, file = api_of(serve(batch_seconds=0.0), batch=True, batch_poll=0.05), tmp_path / "l.sqlite"
+    finish = BatchRows.finish
+
+    def killed(self: BatchRows, connection: Any, batch: Any) -> None:
+        monkeypatch.setattr(BatchRows, "finish", finish)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BatchRows, "finish", killed)
+    with api.opened(questions(3), GREEDY, file) as ledger:
+        with pytest.raises(KeyboardInterrupt):
+            api.ask(ledger, GREEDY)
+        assert ledger.query("SELECT state FROM batches") == [("submitted",)] and totals(ledger).answers == 0
+        assert api.ask(ledger, GREEDY) is None
+        assert ledger.query("SELECT state FROM batches") == [("done",)] and totals(ledger).answers == 3

@@ -149,15 +149,15 @@ class BatchDispatch:
                 if len(group) >= GROUP:
                     self._record(batch, group)
                     group = []
-        self._record(batch, group)
-        self._rows.end(batch)
+        self._record(batch, group, last=True)
         if state.full:
             self._not_before = time.monotonic() + 10 * self._poll
         elif state.error:
             message = self._wire.clean(state.error)
             raise UserError(f"{self._wire.name} has refused batch {batch.id}: {message}. {self._wire.cure}")
 
-    def _record(self, batch: Batch, group: list[Result]) -> None:
+    def _record(self, batch: Batch, group: list[Result], last: bool = False) -> None:
+        """last: the batch has no further results. A kill then leaves no batch that is not done and has all its answers."""
         keys = self._rows.keys(batch)
         with self._ledger.transaction() as connection:
             for result in group:
@@ -172,8 +172,10 @@ class BatchDispatch:
                         self._wire, self._price, self._most, result.raw, tokens_of(body), latency, batch=True
                     )
                 except CallError as error:
-                    last = self._rows.attempts(result.key) >= self._budget.attempts
+                    ends = self._rows.attempts(result.key) >= self._budget.attempts
                     final, message = error.kind == "rejected", self._wire.clean(str(error))
-                    self._rows.failed(connection, batch, result.key, message, last, final)
+                    self._rows.failed(connection, batch, result.key, message, ends, final)
                 else:
                     self._rows.record(connection, batch, result.key, outcome)
+            if last:
+                self._rows.finish(connection, batch)
