@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -74,7 +75,8 @@ def keep(name: str, title: str, key: str, run: Any, body: Callable[[Mapping[str,
 def command(folder: Path) -> str:
     """The run's command without paths of the machine."""
     words = shlex.split((folder / "command.txt").read_text())
-    return shlex.join(word for word in words if not word.startswith(PATHS))
+    kept = [word for word in words if not word.startswith(PATHS)]
+    return shlex.join(re.sub(r"(?<=[=\[,])/[^\],]*/", "PATH/TO/", word) for word in kept)
 
 
 def by_recipe(runs: Mapping[str, Any]) -> dict[str, list[Any]]:
