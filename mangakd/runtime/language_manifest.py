@@ -4,7 +4,6 @@ The export of language models writes it last, so that a folder with language.jso
 or exchanged file is refused before an engine opens it. An encoder or an encoder–decoder has manifest.json instead (manifest.py).
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mangakd.core.errors import UserError
+from mangakd.runtime.file_hashes import verify
 
 FILE, FORMAT = "language.json", 1
 Engine = Literal["llama.cpp", "openvino", "transformers"]
@@ -48,7 +48,7 @@ def read(folder: str | Path) -> LanguageManifest:
     """Read language.json of `folder` and verify its files. Raises UserError that names the wrong file or key."""
     folder = Path(folder).expanduser()
     content = _content(folder / FILE)
-    _verify(folder, content["files"])
+    verify(content["files"], folder, FILE)
     return LanguageManifest(
         folder, content["variant"], content["engine"], folder / content["model"], content["context"], content["chat"],
         content["runtime"], content["metrics"], content,
@@ -86,19 +86,3 @@ def _content(file: Path) -> dict[str, Any]:
 def _stays_inside(name: str) -> bool:
     path = Path(name)
     return not path.is_absolute() and ".." not in path.parts and "\\" not in name
-
-
-def _verify(folder: Path, files: Mapping[str, str]) -> None:
-    for name, digest in files.items():
-        file = folder / name
-        if not file.is_file():
-            raise UserError(
-                f"{file} is missing: the folder was copied in part. Copy it again, or export the student again."
-            )
-        with file.open("rb") as stream:
-            actual = hashlib.file_digest(stream, "sha256").hexdigest()
-        if actual != digest:
-            raise UserError(
-                f"{file} is not the file that was exported: its sha256 is {actual[:12]}…, language.json says {digest[:12]}…. "
-                "Copy the folder again, or export the student again."
-            )

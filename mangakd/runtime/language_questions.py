@@ -131,12 +131,12 @@ def _check_texts(question: Chat | Completion, limits: Limits) -> None:
 
 def _tokens(question: Chat | Completion, most: int) -> int:
     name = "max_tokens"
-    wanted = question.max_tokens
+    tokens = question.max_tokens
     if isinstance(question, Chat) and question.max_completion_tokens is not None:
-        name, wanted = "max_completion_tokens", question.max_completion_tokens
-    if wanted is not None and wanted > most:
-        raise Refused(422, f"{name} is {show(wanted)}; this service writes at most {most:,} tokens.")
-    return most if wanted is None else wanted
+        name, tokens = "max_completion_tokens", question.max_completion_tokens
+    if tokens is not None and tokens > most:
+        raise Refused(422, f"{name} is {show(tokens)}; this service writes at most {most:,} tokens.")
+    return most if tokens is None else tokens
 
 
 def _sentence(error: ValidationError, body: type[BaseModel]) -> str:

@@ -5,7 +5,6 @@ hashes detect accidents and partial copies. They do not stop an attacker who can
 folder's permissions.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 from mangakd.core.errors import UserError
 from mangakd.core.spec import Head, Kind
 from mangakd.runtime.decoding import TOKENS, Decoding
+from mangakd.runtime.file_hashes import verify
 from mangakd.runtime.late import VECTORS, Late
 from mangakd.runtime.turns import Turns
 
@@ -77,7 +77,7 @@ def read(folder: str | Path) -> Manifest:
         raise UserError(f"{folder} was not finished: its export is running or was killed. Export the student again.")
     content = _content(folder)
     _check(content, folder)
-    _verify(content["files"], folder)
+    verify(content["files"], folder, "the manifest")
     tokenizer = content["tokenizer"]
     return Manifest(
         folder=folder,
@@ -238,19 +238,3 @@ def _wrong(folder: Path, what: str) -> str:
 def _plain(name: str) -> bool:
     """Whether a name is a plain file name: no path that leaves the folder."""
     return name != ".." and bool(name) and Path(name).name == name and "\\" not in name
-
-
-def _verify(files: dict[str, str], folder: Path) -> None:
-    for name, digest in files.items():
-        file = folder / name
-        if not file.is_file():
-            raise UserError(
-                f"{file} is missing: {folder} was copied in part. Copy it again, or export the student again."
-            )
-        with file.open("rb") as stream:
-            actual = hashlib.file_digest(stream, "sha256").hexdigest()
-        if actual != digest:
-            raise UserError(
-                f"{file} is not the file that was exported: its sha256 is {actual[:12]}…, the manifest says {digest[:12]}…. "
-                "Copy the folder again, or export the student again."
-            )
