@@ -57,8 +57,8 @@ def render(options: argparse.Namespace) -> str:
         f"{options.patience:g}",
     ]
     values = {
-        "name": options.name, "image": json.dumps(options.image), "arguments": json.dumps(serve), "cpu": options.threads,
-        "memory": options.memory or estimate, "least": options.replicas[0], "most": options.replicas[1],
+        "name": json.dumps(options.name), "image": json.dumps(options.image), "arguments": json.dumps(serve),
+        "cpu": options.threads, "memory": options.memory or estimate, "least": options.replicas[0], "most": options.replicas[1],
         "waiting": options.waiting, "grace": math.ceil(options.linger + options.patience + GRACE + ENGINE_SECONDS),
     }  # fmt: skip
     return string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(values)

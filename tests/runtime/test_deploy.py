@@ -30,7 +30,9 @@ def rendered(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def manifests() -> dict[str, Manifest]:
     """kind → manifest."""
-    done = rendered(variant(), "--threads", "2", "--patience", "60")
+    done = rendered(
+        variant(), "--name", "true", "--threads", "2", "--patience", "60"
+    )  # a word that YAML reads as a bool
     assert done.returncode == 0, done.stderr
     return {each["kind"]: each for each in yaml.safe_load_all(done.stdout)}
 
@@ -55,6 +57,7 @@ def pod(manifests: dict[str, Manifest]) -> tuple[Manifest, Manifest]:
 
 def test_names_and_ports_fit_together(manifests: dict[str, Manifest]) -> None:
     _, container = pod(manifests)
+    assert {manifest["metadata"]["name"] for manifest in manifests.values()} == {"true"}
     labels = manifests["Deployment"]["spec"]["template"]["metadata"]["labels"].items()
     selectors = [manifests["Service"]["spec"]["selector"]]
     selectors += [manifests[kind]["spec"]["selector"]["matchLabels"] for kind in ("Deployment", "PodDisruptionBudget")]

@@ -179,6 +179,7 @@ def figure(record: Record) -> Figure:
         [
             [_titles(record).get(name, name), f"{row['megabytes']:.1f}", f"{_p50(row, length):.2f}"]
             for name, row in all_rows.items()
+            if name != "merged"  # the row of PyTorch again
         ],
     )
     return Figure(chart(title, series, Axis("MB", low=0), Axis("p50, ms", low=0)), title, numbers)
