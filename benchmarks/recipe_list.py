@@ -54,15 +54,37 @@ LEVER = RECIPES["start_output_new_texts"]
 RECIPES |= {  # one change each to start_output_new_texts; two new texts a step where that is the change
     "lever_t1": [*LEVER, "distill.temperature=1"],
     "lever_t4": [*LEVER, "distill.temperature=4"],
-    "lever_soft_only": [*LEVER, "distill.alpha=1"],
     "lever_lr1e-3": [*LEVER, "optim.lr=1e-3"],
     "lever_lr3e-4": [*LEVER, "optim.lr=3e-4"],
     "lever_lr1.5e-4": [*LEVER, "optim.lr=1.5e-4"],
     "lever_no_kd_lr3e-4": [*RECIPES["start_no_kd"], "optim.lr=3e-4"],
-    "lever_hidden": [*LEVER, HIDDEN],
-    "lever_relation": [*LEVER, "losses=[hard_label,output,relation]"],
-    "lever_features_first": [*START, *RECIPES["short_two_stage"]],
-    "lever_copies3": [*START, "trainer.max_epochs=2", "+trainer.max_steps=1407", STORED, NEW_TEXTS],
+}
+WITH = RECIPES["lever_lr3e-4"]
+RECIPES |= {  # one change each to lever_lr3e-4, the recipe of student=tinybert_from_teacher
+    "with_hidden": [*WITH, HIDDEN],
+    "with_hidden_last": [*WITH, HIDDEN, "losses.hidden.layer_map=last"],
+    "with_relation": [*WITH, "losses=[hard_label,output,relation]"],
+    "with_attention": [*WITH, "losses=[hard_label,output,attention]"],
+    "with_features_first": [*TUNED, *RECIPES["short_two_stage"]],
+    "with_copies3": [*TUNED, "trainer.max_epochs=2", "+trainer.max_steps=1407", STORED, NEW_TEXTS],
+    "with_strong_copies": [*WITH, "augment.replace=0.5"],
+    "with_mild_copies": [*WITH, "augment.replace=0.1"],
+    "with_soft_only": [*WITH, "distill.alpha=1", "losses=[output]"],
+    "with_batch32": [*WITH, "hardware.batch_size=32"],
+    "with_batch128": [*WITH, "hardware.batch_size=128"],
+    "with_no_dropout": [*WITH, *(f"+student.sizes.{name}_dropout_prob=0.0" for name in ("hidden", "attention_probs"))],
+    "with_teacher_3_epochs": [*WITH, "teacher.fit.epochs=3"],
+    "with_teacher_10_epochs": [*WITH, "teacher.fit.epochs=10"],
+    "with_three_teachers": [*WITH, "teacher=ensemble"],
+    "with_entropy_temperature": [*WITH, "losses.output.temperature_by=sample"],
+}
+WITH_FEW = RECIPES["few_start_output_new_texts"]
+RECIPES |= {  # the same of a tenth of the labels
+    "with_few_soft_only": [*WITH_FEW, "distill.alpha=1", "losses=[output]"],
+    "with_few_hidden": [*WITH_FEW, HIDDEN],
+    "with_few_no_dropout": [*WITH_FEW, *RECIPES["with_no_dropout"][-2:]],
+    "with_few_long": [*WITH_FEW, "augment.copies=3", "trainer.max_epochs=5"],
+    "with_few_three_teachers": [*WITH_FEW, "teacher=ensemble"],
 }
 ADAPTIVE = [*FEW, "augment.copies=0", "trainer.max_epochs=4", STORED, "+stages.distil.texts=[labelled,unlabelled]"]
 RECIPES |= {
@@ -115,7 +137,11 @@ BASELINES = {
     "adaptive_": "adaptive_t1",
     "few_start_": "few_start_no_kd",
     "few_": "few_no_kd",
+    "lever_no_kd": "lever_no_kd_lr3e-4",
+    "lever_lr3e-4": "lever_no_kd_lr3e-4",
     "lever_": "start_no_kd",
+    "with_few_": "few_start_no_kd",
+    "with_": "lever_no_kd_lr3e-4",
     "short_": "short_no_kd",
     "start_long_": "start_long_no_kd",
     "start_": "start_no_kd",
@@ -127,6 +153,8 @@ BASELINES = {
 }
 GAPS = {  # the student without KD from random weights
     "few_": "few_no_kd",
+    "with_few_": "few_no_kd",
+    "with_": "short_no_kd",
     "short_": "short_no_kd",
     "lever_": "short_no_kd",
     "start_long_": "no_kd",
@@ -135,4 +163,8 @@ GAPS = {  # the student without KD from random weights
     "medquad_": "medquad_no_kd",
     "two_stage": "no_kd",
 }
-LEVERS = {"lever_": "start_output_new_texts"}  # judged on validation
+LEVERS = {
+    "lever_": "start_output_new_texts",
+    "with_few_": "few_start_output_new_texts",
+    "with_": "lever_lr3e-4",
+}  # judged on validation

@@ -165,7 +165,14 @@ def packed(bits: np.ndarray) -> str:
 
 def without_paths(command: str) -> str:
     """The command without paths of the machine."""
-    places = ("data.path=", "data.val_path=", "data.test_path=", "paths.cache=", "hydra.run.dir=")
+    places = (
+        "data.path=",
+        "data.unlabelled_path=",
+        "data.val_path=",
+        "data.test_path=",
+        "paths.cache=",
+        "hydra.run.dir=",
+    )
     return shlex.join(word for word in shlex.split(command) if not word.startswith(places))
 
 
