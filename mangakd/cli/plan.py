@@ -46,6 +46,7 @@ def run(config: DictConfig) -> None:
 
 def plan_of(config: DictConfig, run: Run) -> str:
     """The plan of the workload, or of the run itself where the config has none. Raises UserError where there is none."""
+    write_costs = plan_costs.writer(config, _figures)
     plan = estimated(config, run)
     remarks: list[str] = []
     if not config.get("workload"):
@@ -53,7 +54,7 @@ def plan_of(config: DictConfig, run: Run) -> str:
         remarks = [*remarks, *of_run.store(run), *of_run.token_index(run, plan)]
     if config.task.kind == "vector":
         remarks += ["", *index.lines(plan.student.outputs, config.task.get("dims") or ())]
-    return "\n".join([table.one(plan), *remarks, *plan_costs.lines(config, plan, _figures)])
+    return "\n".join([table.one(plan), *remarks, *write_costs(plan)])
 
 
 def compared(config: DictConfig) -> str:

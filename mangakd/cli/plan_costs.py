@@ -15,13 +15,14 @@ Figures = Callable[[str], Any]
 NUMBERS = ("tokens_in", "tokens_out", "peak", "utilisation", "replicas")
 
 
-def lines(config: DictConfig, plan: Estimate, figures: Figures) -> list[str]:
-    """The costs of a plan as text; [] without traffic_per_day. figures: hardware profile → its `machine:` block.
+def writer(config: DictConfig, figures: Figures) -> Callable[[Estimate], list[str]]:
+    """What writes the costs of a plan; nothing without traffic_per_day. figures: hardware profile → its `machine:` block.
 
+    Numbers and prices are checked here, because a plan of a run reads its models and data first, which may take a minute.
     Raises UserError for a number that is none, and for a teacher without a price.
     """
     if config.get("traffic_per_day") is None:
-        return []
+        return lambda plan: []
     for key, first in (("costs", "teacher"), ("costs.price", "input")):
         if not isinstance(value := OmegaConf.select(config, key), DictConfig):
             raise UserError(
@@ -37,26 +38,32 @@ def lines(config: DictConfig, plan: Estimate, figures: Figures) -> list[str]:
             f"costs.replicas={numbers['replicas']:g} is a number of machines: give a whole number from 1 on."
         )
     traffic = costs.Traffic(per_day, numbers["tokens_in"], numbers["tokens_out"], numbers["peak"])
-    replica = _replica(config, given, plan, traffic, figures)
-    return ["", costs.table(costs.costs(plan, traffic, _price(config, given), replica))]
+    price, replica = _price(config, given), _replica(config, given, traffic, figures)
+    return lambda plan: ["", costs.table(costs.costs(plan, traffic, price, replica(plan)))]
 
 
-def _replica(config: DictConfig, given: Any, plan: Estimate, traffic: costs.Traffic, figures: Figures) -> costs.Replica:
+def _replica(
+    config: DictConfig, given: Any, traffic: costs.Traffic, figures: Figures
+) -> Callable[[Estimate], costs.Replica]:
     name, rate, measured = given["hardware"], given["usd_per_hour"], given["requests_per_second"]
     machine = Machine.of(name, figures(name) or {}) if measured is None or rate is None else None
-    if measured is None:
-        assert machine is not None
-        speed = costs.speed(plan.student, machine, traffic, writes=config.task.kind == "tokens")
-        origin = f"estimated from the student's sizes and costs.hardware={name}; measure it and set costs.requests_per_second"
-    else:
-        value = _number("costs.requests_per_second", measured)
-        speed, origin = (value, value), "costs.requests_per_second"
+    own_speed = None if measured is None else _number("costs.requests_per_second", measured)
     hourly = machine.hourly if rate is None and machine is not None else _number("costs.usd_per_hour", rate)
     if hourly == 0:
         raise UserError(
             f"costs.hardware={name} has no price, so the student's machines have none: set costs.usd_per_hour."
         )
-    return costs.Replica(name, hourly, speed, origin, float(given["utilisation"]), int(given["replicas"]))
+
+    def replica(plan: Estimate) -> costs.Replica:
+        if own_speed is None:
+            assert machine is not None
+            speed = costs.speed(plan.student, machine, traffic, writes=config.task.kind == "tokens")
+            origin = f"estimated from the student's sizes and costs.hardware={name}; measure it and set costs.requests_per_second"
+        else:
+            speed, origin = (own_speed, own_speed), "costs.requests_per_second"
+        return costs.Replica(name, hourly, speed, origin, float(given["utilisation"]), int(given["replicas"]))
+
+    return replica
 
 
 def _price(config: DictConfig, given: Any) -> costs.TokenPrice:
