@@ -82,7 +82,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class FitResult:
-    """score: the best `val/<monitor>`, NaN without a validation pass. steps: of the optimizer.
+    """score: `val/<monitor>` of the epoch that is kept, NaN without a validation pass. steps: of the optimizer.
 
     samples_per_second: in training steps only, on all devices.
     """
@@ -137,9 +137,13 @@ def fit(student: Encoder, losses: LossSet, teacher: TeacherProvider | None, setu
     file = setup.checkpoints / ("best.ckpt" if keep == "best" else checkpoints.LAST)
     if file.is_file():  # absent with trainer.fast_dev_run
         _load_weights(student, file)
-    score = round(float(best.best_model_score), 6) if best.best_model_score is not None else math.nan
+    score = best.best_model_score if keep == "best" else best.newest
     student.cpu()
-    return FitResult(score, progress.samples / max(progress.seconds, 1e-9), trainer.global_step)
+    return FitResult(
+        round(float(score), 6) if score is not None else math.nan,
+        progress.samples / max(progress.seconds, 1e-9),
+        trainer.global_step,
+    )
 
 
 def _step(setup: Fit, losses: LossSet, student: Encoder) -> tuple[StepSize, int]:

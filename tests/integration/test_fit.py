@@ -241,3 +241,16 @@ def test_a_resumed_run_goes_on_with_its_curve(tmp_path: Path, step: int) -> None
     if step != 13:  # within an epoch, the stop comes before Lightning hands the step's own row over
         whole = [row for row in whole if ("step", str(step - 1)) not in row]
     assert curve(tmp_path / "stopped") == whole
+
+
+@pytest.mark.parametrize(("keep", "score"), [("best", 0.8), ("last", 0.5)])
+def test_the_score_is_that_of_the_epoch_that_is_kept(
+    tmp_path: Path, keep: str, score: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_epochs = iter((0.6, 0.8, 0.5))
+    monkeypatch.setattr(Validation, "scores", lambda self: (self._start(), {"accuracy": next(of_epochs)})[1])
+    student, losses, teacher = world(HardLabelLoss(weight=0.3))
+    plan = replace(tiny.plan(tmp_path), keep=keep)
+    assert fit(student, losses, teacher, plan).score == score
+    again = replace(plan, resume=tmp_path / "checkpoints" / "last.ckpt")  # all epochs are over: no validation
+    assert fit(*world(HardLabelLoss(weight=0.3)), again).score == score
