@@ -43,12 +43,20 @@ RECIPES |= {
     "start_output_new_texts": [*START, *RECIPES["short_output_new_texts"]],
 }
 NEW_TEXTS = "+stages.distil.texts=[labelled,augmented]"
+LAST = "+stages.distil.keep=last"  # the best epoch by accuracy may be an early one, far from the teacher
 HIDDEN = "losses=[hard_label,output,hidden]"
 RECIPES |= {  # three new texts of each, as two_stage has
     "start_long_no_kd": [*RECIPES["no_kd"], *TUNED],
-    "start_long_output_new_texts": [*TUNED, "trainer.max_epochs=5", STORED, NEW_TEXTS],
+    "start_long_output_new_texts": [*TUNED, "trainer.max_epochs=5", STORED, NEW_TEXTS, LAST],
     "few_start_no_kd": [*TUNED, *RECIPES["few_no_kd"]],
-    "few_start_output_new_texts": [*FEW, *TUNED, "trainer.max_epochs=5", STORED, f"+stages.distil.texts={ALL_TEXTS}"],
+    "few_start_output_new_texts": [
+        *FEW,
+        *TUNED,
+        "trainer.max_epochs=5",
+        STORED,
+        f"+stages.distil.texts={ALL_TEXTS}",
+        LAST,
+    ],
 }
 LEVER = RECIPES["start_output_new_texts"]
 RECIPES |= {  # one change each to start_output_new_texts; two new texts a step where that is the change
@@ -57,16 +65,19 @@ RECIPES |= {  # one change each to start_output_new_texts; two new texts a step 
     "lever_lr1e-3": [*LEVER, "optim.lr=1e-3"],
     "lever_lr3e-4": [*LEVER, "optim.lr=3e-4"],
     "lever_lr1.5e-4": [*LEVER, "optim.lr=1.5e-4"],
-    "lever_no_kd_lr3e-4": [*RECIPES["start_no_kd"], "optim.lr=3e-4"],
+    **{f"lever_no_kd_lr{rate}": [*RECIPES["start_no_kd"], f"optim.lr={rate}"] for rate in ("1e-3", "3e-4", "1.5e-4")},
+    "few_start_no_kd_lr1e-4": [*RECIPES["few_start_no_kd"], "optim.lr=1e-4"],
 }
 WITH = RECIPES["lever_lr3e-4"]
+LIVE = "stages.distil.teacher=run"  # a stored teacher keeps answers alone
 RECIPES |= {  # one change each to lever_lr3e-4, the recipe of student=tinybert_from_teacher
-    "with_hidden": [*WITH, HIDDEN],
-    "with_hidden_last": [*WITH, HIDDEN, "losses.hidden.layer_map=last"],
-    "with_relation": [*WITH, "losses=[hard_label,output,relation]"],
-    "with_attention": [*WITH, "losses=[hard_label,output,attention]"],
+    "with_hidden": [*WITH, LIVE, HIDDEN],
+    "with_hidden_last": [*WITH, LIVE, HIDDEN, "losses.hidden.layer_map=last"],
+    "with_relation": [*WITH, LIVE, "losses=[hard_label,output,relation]"],
+    "with_attention": [*WITH, LIVE, "losses=[hard_label,output,attention]"],
     "with_features_first": [*TUNED, *RECIPES["short_two_stage"]],
     "with_copies3": [*TUNED, "trainer.max_epochs=2", "+trainer.max_steps=1407", STORED, NEW_TEXTS],
+    "with_copies5_once": [*WITH, "augment.copies=5", "trainer.max_epochs=1"],
     "with_strong_copies": [*WITH, "augment.replace=0.5"],
     "with_mild_copies": [*WITH, "augment.replace=0.1"],
     "with_soft_only": [*WITH, "distill.alpha=1", "losses=[output]"],
@@ -81,7 +92,7 @@ RECIPES |= {  # one change each to lever_lr3e-4, the recipe of student=tinybert_
 WITH_FEW = RECIPES["few_start_output_new_texts"]
 RECIPES |= {  # the same of a tenth of the labels
     "with_few_soft_only": [*WITH_FEW, "distill.alpha=1", "losses=[output]"],
-    "with_few_hidden": [*WITH_FEW, HIDDEN],
+    "with_few_hidden": [*WITH_FEW, LIVE, HIDDEN],
     "with_few_no_dropout": [*WITH_FEW, *RECIPES["with_no_dropout"][-2:]],
     "with_few_long": [*WITH_FEW, "augment.copies=3", "trainer.max_epochs=5"],
     "with_few_three_teachers": [*WITH_FEW, "teacher=ensemble"],
@@ -125,14 +136,14 @@ RECIPES |= {  # the recipe that won on CLINC150's validation, once, on data that
 }
 # 63 steps of 32 are an epoch of the labelled texts; three teachers from three seeds, of which the first gives the start
 ENSEMBLE = ["data=manga_intent", "data.train_limit=2000", "data.val_limit=500", "hardware.batch_size=32", *TUNED]
+UNLABELLED = ["stages=ensemble_to_one", f"stages.distil.texts={ALL_TEXTS}", "data.unlabelled=6000", ONE_COPY]
 RECIPES |= {
     "ensemble_no_kd": [*ENSEMBLE, "losses=[hard_label]", "distill.alpha=0", "trainer.max_epochs=16"],
     "ensemble_output_new_texts": [*ENSEMBLE, "stages=ensemble_to_one", "trainer.max_epochs=4"],
-    "ensemble_unlabelled": [
-        *ENSEMBLE, "stages=ensemble_to_one", f"stages.distil.texts={ALL_TEXTS}", "data.unlabelled=6000", ONE_COPY,
-        "trainer.max_epochs=2",
-    ],
-}  # fmt: skip
+    "ensemble_unlabelled": [*ENSEMBLE, *UNLABELLED, "trainer.max_epochs=2"],
+    "ensemble_long_no_kd": [*ENSEMBLE, "losses=[hard_label]", "distill.alpha=0", "trainer.max_epochs=32"],
+    "ensemble_long_unlabelled": [*ENSEMBLE, *UNLABELLED, "trainer.max_epochs=4", LAST],
+}
 BASELINES = {
     "adaptive_": "adaptive_t1",
     "few_start_": "few_start_no_kd",
@@ -148,6 +159,7 @@ BASELINES = {
     "manga_start_": "manga_start_no_kd",
     "manga_": "manga_no_kd",
     "medquad_": "medquad_start_no_kd",
+    "ensemble_long_": "ensemble_long_no_kd",
     "ensemble_": "ensemble_no_kd",
     "": "no_kd",
 }
