@@ -81,8 +81,6 @@ RECIPES |= {  # one change each to lever_lr3e-4, the recipe of student=tinybert_
     "with_strong_copies": [*WITH, "augment.replace=0.5"],
     "with_mild_copies": [*WITH, "augment.replace=0.1"],
     "with_soft_only": [*WITH, "distill.alpha=1", "losses=[output]"],
-    "with_batch32": [*WITH, "hardware.batch_size=32"],
-    "with_batch128": [*WITH, "hardware.batch_size=128"],
     "with_no_dropout": [*WITH, *(f"+student.sizes.{name}_dropout_prob=0.0" for name in ("hidden", "attention_probs"))],
     "with_teacher_3_epochs": [*WITH, "teacher.fit.epochs=3"],
     "with_teacher_10_epochs": [*WITH, "teacher.fit.epochs=10"],

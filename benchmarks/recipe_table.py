@@ -23,8 +23,8 @@ HEAD = [
 LEVER_HEAD = ["lever", "beside", "seeds", "accuracy", "minus", "agreement", "minus", "KL", "CPU minutes"]
 ABOUT = (
     "CLINC150, test: 4,500 rows of 150 intents; `few_…`: labels of a tenth of the training texts; `adaptive_…`: the same, "
-    "output and hard labels alone, compared with T = 1 for all rows instead of no KD; `start_…`, `few_start_…`, `lever_…`: "
-    "the student and the one without KD start from the teacher; `manga_…`: the synthetic corpus, 3,000 rows of 10 intents; "
+    "output and hard labels alone, compared with T = 1 for all rows instead of no KD; `start_…`, `few_start_…`, `lever_…`, "
+    "`with_…`: the student and the one without KD start from the teacher; `manga_…`: the synthetic corpus, 3,000 rows of 10 intents; "
     "`medquad_…`: 1,259 questions about diseases by their 15 types; `ensemble_…`: 2,000 labels of the synthetic corpus. "
     "Means over seeds; 95 % intervals of the bootstrap over rows, paired for differences. Gap closed: (student − no KD) / "
     "(teacher − no KD), where no KD starts from random weights and takes as many steps. Rare classes have less than half of "
@@ -32,7 +32,10 @@ ABOUT = (
 )
 ABOUT_LEVERS = (
     "One change each to a recipe, on CLINC150's validation (3,000 rows), minus that recipe with the same seeds, in points. "
-    "Agreement is with the teacher's answers. The CPU minutes are of the whole run; the first run with a teacher fine-tunes it."
+    "Agreement is with the teacher's answers. The CPU minutes are of the whole run; the first run with a teacher fine-tunes it. "
+    "`with_ema` (decay .998), `with_hidden_fitted` (its projections by ridge regression on the first 20 batches), "
+    "`with_layer_lr` (× .8 a layer from the top) and `with_chosen_copies` (of three copies of each text those of which the "
+    "teacher is between 20 and 90 % sure) needed code that was not kept, because it did not pay."
 )
 Runs = Sequence[Mapping[str, Any]]
 

@@ -23,9 +23,10 @@ from mangakd.planning.job import TEACHER_BYTES, Job, Machine, Placement
 from mangakd.planning.plan import Estimate, estimate
 from mangakd.planning.sizes import ADAPTERS, Model
 from mangakd.runs.run import Run
+from mangakd.runs.texts import stage_rows
 from mangakd.store.manifest import Manifest
 from mangakd.store.writer import Plan
-from mangakd.teachers.cached import Cached
+from mangakd.teachers.cached import Cached, stored
 from mangakd.teachers.fill import counts_of
 from mangakd.teachers.options import TeacherOptions
 from mangakd.teachers.several import CONCATENATED
@@ -34,7 +35,7 @@ from mangakd.training.stages import Stage
 
 
 def estimated(run: Run, machine: Machine) -> Estimate:
-    """Of one fit of trainer.max_epochs on the labelled texts."""
+    """Of the run's one stage; of a recipe of several, of one fit of trainer.max_epochs on the labelled texts."""
     return estimate(*_models(run), machine, _job(run, machine))
 
 
@@ -55,8 +56,8 @@ def remarks(plan: Estimate, stages: list[Stage], baseline: bool, lmbda: float = 
     if len(stages) > 1:
         names = ", ".join(stage.name for stage in stages)
         lines += ["", f"planned is one stage of trainer.max_epochs on the labelled texts; the recipe has {names}"]
-    if any(stage.limit is not None for stage in stages):
-        lines += ["", "planned are all labelled texts, whatever the limit of a stage"]
+        if any(stage.limit is not None for stage in stages):
+            lines += ["", "planned are all labelled texts, whatever the limit of a stage"]
     if baseline:
         alone = replace(plan.job, teacher="none", soft_targets=False, hidden_pairs=0, attention_pairs=0)
         total = table.between(estimate(plan.student, None, plan.machine, alone).total, table.duration)
@@ -97,7 +98,8 @@ def _model(shape: Any, head: Head, key: str, adapters: Lora = ADAPTERS) -> Model
 def _job(run: Run, machine: Machine) -> Job:
     """The training of this run. Its examples are sequences: a ranker's row owns one for each document."""
     given, parts, losses = run.given, run.parts, run.material.losses
-    train, validation = (run.material.splits[name] for name in ("train", "validation"))
+    stage = parts.stages[0] if len(parts.stages) == 1 else Stage("any")
+    train, validation = stage_rows(run.material.splits, stage), run.material.splits["validation"]
     mined, added = parts.task.mining_size(train)
     each = (len(train.student) + added) / len(train)
     sides = {"student": train.student, "teacher": train.teacher}
@@ -111,12 +113,12 @@ def _job(run: Run, machine: Machine) -> Job:
     return Job(
         f"{parts.task.name} as configured{f', {each:.1f} sequences a row' if each > 1 else ''}",
         len(train.student) + added,
-        given.trainer["max_epochs"],
+        stage.epochs or given.trainer["max_epochs"],
         **lengths["student"]._asdict(),
         teacher_length=lengths["teacher"].length,
         query_length=max((_query_tokens(own) for own in apart.values()), default=0),
         mined=mined,
-        teacher=_placement(losses, parts.teacher, parts.hardware),
+        teacher=_placement(losses, _teacher(run, stage), parts.hardware),
         teacher_dtype=_teacher_dtype(parts.hardware, run.models.teacher_config),
         soft_targets=losses.requires.teacher.answer,
         hidden_pairs=sum(len(need.hidden) for need in needs),
@@ -138,7 +140,8 @@ def token_index(run: Run, plan: Estimate) -> list[str]:
 
 def store(run: Run) -> list[str]:
     """A line about what a stored teacher writes; none for other teachers."""
-    options, models = run.parts.teacher, run.models
+    kept = [stage for stage in run.parts.stages if stage.teacher == "stored"]
+    options, models = _teacher(run, *kept[:1] or [Stage("any")]), run.models
     if not isinstance(options, Cached):
         return []
     spec, splits = models.teacher_spec, run.material.splits.values()
@@ -148,6 +151,12 @@ def store(run: Run) -> list[str]:
     counts = np.concatenate([counts_of(split, manifest) for split in splits])[first]
     plan = Plan(len(keys), int(counts.sum()), manifest.record_bytes, manifest.of_tokens)
     return ["", f"the store of the teacher's answers takes {plan}"]
+
+
+def _teacher(run: Run, stage: Stage) -> TeacherOptions:
+    """Of the stage: its own answers may be stored."""
+    options = run.parts.teacher
+    return stored(options, run.models.head.kind) if stage.teacher == "stored" else options
 
 
 def _query_tokens(pairs: Apart) -> int:

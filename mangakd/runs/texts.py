@@ -33,7 +33,10 @@ from mangakd.training.stages import Stage
 log = logging.getLogger(__name__)
 Splits = Mapping[str, EncodedSplit]
 # Kind of texts without labels → what gives such texts.
-KEYS = {"unlabelled": "data.unlabelled_path or data.labelled_share", "augmented": "augment.copies"}
+KEYS = {
+    "unlabelled": "data.unlabelled_path, data.labelled_share or, of the synthetic corpus, data.unlabelled",
+    "augmented": "augment.copies",
+}
 
 FIT_TOKENS, FIT_BATCH = 60_000, 64  # a GB of hidden states of MiniLM, a minute of a core
 

@@ -1,6 +1,6 @@
 """The parts of encoders built as BERT is: embeddings, a list of layers with a norm after each sum, a head of two linear maps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -9,6 +9,15 @@ from mangakd.core.errors import UserError
 
 FAMILIES = (("bert", "distilbert"), ("roberta", "xlm-roberta", "camembert"))
 """Model types whose weights mean the same. RoBERTa's positions begin behind its padding token."""
+
+
+SIZES: dict[str, Callable[[Any], int]] = {
+    "hidden_size": lambda config: config.hidden_size,
+    "num_attention_heads": lambda config: config.num_attention_heads,
+    "num_hidden_layers": lambda config: config.num_hidden_layers,
+    "intermediate_size": lambda config: getattr(config, "intermediate_size", None) or config.hidden_dim,
+}
+"""None of a student's may be above the teacher's, which has nothing for the rest."""
 
 
 class Block(NamedTuple):
@@ -43,8 +52,10 @@ def check_families(student: Any, teacher: Any, key: str) -> None:
             f"{key}=teacher makes a {student.model_type} of a {teacher.model_type}; both must be of one family: {known}. Set "
             f"{key}=random."
         )
-    for name in ("hidden_size", "num_attention_heads", "num_hidden_layers"):
-        own, taught = getattr(student, name), getattr(teacher, name)
+    if getattr(student, "is_decoder", False):
+        raise UserError(f"{key}=teacher fits encoders: leave is_decoder out of student.sizes.")
+    for name, of in SIZES.items():
+        own, taught = of(student), of(teacher)
         if own > taught:
             raise UserError(
                 f"{key}=teacher makes a smaller model, and student.sizes.{name}={own} is above the teacher's {taught}. Lower it, "

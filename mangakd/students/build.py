@@ -58,8 +58,8 @@ class Student:
         options = Lora.of(self.lora, self.quantise_base)
         if options is not None and self.path is None and self.layers is None:
             raise UserError(
-                "student.lora trains adapters beside frozen weights, and those of student.sizes are random: set student.path or "
-                "student.layers, or student.lora.rank=null."
+                "student.lora trains adapters beside frozen weights that were trained, and those of student.sizes are not: set "
+                "student.path or student.layers, or student.lora.rank=null."
             )
         return options
 

@@ -31,7 +31,20 @@ def check_start(student: Student, teacher: Any, tokenizer: Any, kind: Kind) -> N
         return
     if kind == "tokens" or student.reads != AS_IT_IS:
         raise UserError(f"{key}=teacher fits classifiers, cross-encoders and embedding models. Set {key}=random.")
-    blocks.check_families(student.config(teacher, tokenizer), teacher, key)
+    config = student.config(teacher, tokenizer)
+    blocks.check_families(config, teacher, key)
+    own, taught = (each.hidden_size // each.num_attention_heads for each in (config, teacher))
+    if own > taught:
+        log.warning(
+            "%s=teacher: a head of the student has %d dimensions and the teacher's have %d, so a part of each is unused at the "
+            "start. student.sizes.num_attention_heads=%d uses all.", key, own, taught, _heads(config, taught),
+        )  # fmt: skip
+
+
+def _heads(config: Any, size: int) -> int:
+    """The fewest heads of no more than `size` dimensions that divide the hidden size."""
+    width = config.hidden_size
+    return next(heads for heads in range(1, width + 1) if width % heads == 0 and width // heads <= size)
 
 
 def check_layers(

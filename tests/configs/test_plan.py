@@ -230,6 +230,13 @@ def test_where_the_teacher_of_a_run_is(run: Callable[..., Estimate]) -> None:
     assert one and three and three.parameters == 3 * one.parameters
 
 
+def test_a_stage_is_planned_with_its_texts_and_its_teacher(run: Callable[..., Estimate]) -> None:
+    alone, more = run().job, run("stages=new_texts", "augment.copies=2", "+stages.distil.epochs=2").job
+    assert alone.examples == 48 and 2.5 * 48 < more.examples <= 3 * 48  # some short texts have no new variant
+    assert (more.teacher, more.epochs) == ("cached", 2)
+    assert run("stages=new_texts", "+stages.distil.limit=30").job.examples == 30
+
+
 def test_plan_true_tells_of_the_baseline_and_leaves_no_folder(
     compose: Compose, tiny_teacher: Path, tiny_csv: Path, tmp_path: Path
 ) -> None:

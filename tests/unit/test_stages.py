@@ -1,10 +1,19 @@
 """Stages: which losses, texts and parts; what a recipe refuses."""
 
+import logging
+
 import pytest
 import tiny
 import tiny_language
 
 from mangakd.core.errors import UserError
+from mangakd.losses.hard_label import HardLabelLoss
+from mangakd.losses.hidden import HiddenLoss
+from mangakd.losses.output import OutputLoss
+from mangakd.runs.checks.recipe import provided, stages
+from mangakd.teachers.ensemble import Ensemble
+from mangakd.teachers.local import Local
+from mangakd.teachers.options import TeacherOptions
 from mangakd.training.stages import Stage
 
 
@@ -57,3 +66,31 @@ def test_the_embeddings_of_a_language_model_are_its_table() -> None:
     with Stage("a", frozen=["embeddings"]).freezing(student):
         frozen = [name for name, parameter in student.named_parameters() if not parameter.requires_grad]
     assert frozen == ["model.model.embed_tokens.weight"]
+
+
+def test_what_teaches_nothing_and_what_is_thrown_away_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    student = tiny.encoder(1)
+    losses = tiny.bound(student, student, hard_label=HardLabelLoss(), output=OutputLoss()).callbacks
+    with caplog.at_level(logging.WARNING):
+        new = Stage("a", texts=["labelled", "augmented"], keep="last")
+        stages([new, Stage("a", patience=2, keep="best")], losses, student.spec, {})
+        assert not caplog.text
+        stages([new], {"hard_label": losses["hard_label"]}, student.spec, {})
+        assert "stages.a.texts reads augmented texts, which have no labels" in caplog.text
+        stages([Stage("a", patience=2, keep="last")], losses, student.spec, {})
+        assert "set stages.a.keep=best" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "cure"),
+    [
+        (Local(path="m"), r"Set stages\.a\.teacher=run, or leave hidden out"),
+        (Ensemble(path="m", seeds=[0, 1]), r"Use teacher=local and stages\.a\.teacher=run, or leave hidden out"),
+    ],
+)
+def test_a_stored_teacher_without_hidden_states_names_a_cure_that_works(options: TeacherOptions, cure: str) -> None:
+    student, teacher = tiny.encoder(1), tiny.encoder(2)
+    losses = tiny.bound(student, teacher, hidden=HiddenLoss()).callbacks
+    with pytest.raises(UserError, match=cure):
+        provided(options, [Stage("a", teacher="stored")], losses, teacher.spec, student.spec)
+    provided(Local(path="m"), [Stage("a", teacher="run")], losses, teacher.spec, student.spec)

@@ -159,6 +159,16 @@ def test_outputs_in_another_order_are_the_teachers() -> None:
             "labels",
             r"hidden_size=64 is above the teacher's",
         ),
+        (
+            Student(sizes={**BERT, "intermediate_size": 4096}, start="teacher"),
+            "labels",
+            r"intermediate_size=4096 is above the teacher's",
+        ),
+        (
+            Student(sizes={**BERT, "is_decoder": True}, start="teacher"),
+            "labels",
+            "leave is_decoder out of student.sizes",
+        ),
         (Student(sizes=BERT, start="teacher"), "tokens", r"student\.start=teacher fits classifiers"),
     ],
 )
@@ -171,3 +181,13 @@ def test_a_start_that_is_ignored_is_said(caplog: pytest.LogCaptureFixture) -> No
     with caplog.at_level(logging.WARNING):
         check_start(Student(layers=[1], sizes=BERT, start="teacher"), config("bert"), tokenizer(), "labels")
     assert "student.start=teacher is ignored: student.layers says" in caplog.text
+
+
+def test_heads_larger_than_the_teachers_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        check_start(
+            Student(sizes={**BERT, "num_attention_heads": 1}, start="teacher"), config("bert"), tokenizer(), "labels"
+        )
+        text = caplog.text
+        check_start(Student(sizes=BERT, start="teacher"), config("bert"), tokenizer(), "labels")
+    assert "student.sizes.num_attention_heads=" in text and caplog.text == text

@@ -47,6 +47,22 @@ def stages(
         for kind in stage.texts:
             if not texts.get(kind, True):
                 raise UserError(f"{stage.key('texts')} reads {kind} texts and there are none: set {KEYS[kind]}.")
+        _warn_unread(stage, losses)
+
+
+def _warn_unread(stage: Stage, losses: Mapping[str, LossCallback]) -> None:
+    """Texts that teach nothing, and an epoch that is waited for and thrown away."""
+    new = [kind for kind in stage.texts if kind != "labelled"]
+    if new and all(loss.requires.labels for loss in stage.select(dict(losses)).values()):
+        log.warning(
+            "%s reads %s texts, which have no labels, and all losses of the stage learn from labels: these texts teach nothing.",
+            stage.key("texts"), " and ".join(new),
+        )  # fmt: skip
+    if stage.patience and stage.keep == "last":
+        log.warning(
+            "%s=%d ends the stage after its best epoch, and %s=last keeps the last one: set %s=best.",
+            stage.key("patience"), stage.patience, stage.key("keep"), stage.key("keep"),
+        )  # fmt: skip
 
 
 def exports(exports: Exports, stages: Sequence[Stage], task: Task) -> None:
@@ -139,14 +155,22 @@ def provided(
         only = "answers only" if gives == Need(answer=True) else gives
         for name, loss in stage.select(dict(losses)).items():
             if what := loss.requires.teacher.missing(gives):
+                cure = _cure(stage, options.gives(teacher), loss.requires.teacher)
                 problems.append(
-                    f"losses.{name} needs {what} from the teacher, but {kind} gives {only}. Use teacher=local, or leave {name} "
-                    "out of losses."
+                    f"losses.{name} needs {what} from the teacher, but {kind} gives {only}. {cure}, or leave {name} out of "
+                    "losses."
                 )
             elif answer is not None:
                 problems += _misfit(loss, answer)
     if problems:
         raise UserError("\n- ".join(problems))
+
+
+def _cure(stage: Stage, gives: Need, need: Need) -> str:
+    """Which teacher of the stage gives what a loss needs: the run's own while it answers, or a single model."""
+    if stage.teacher == "stored" and not need.missing(gives):
+        return f"Set {stage.key('teacher')}=run"
+    return "Use teacher=local" + (f" and {stage.key('teacher')}=run" if stage.teacher == "stored" else "")
 
 
 def _misfit(loss: LossCallback, answer: TokenAnswer) -> list[str]:
