@@ -24,7 +24,8 @@ LEVER_HEAD = ["lever", "beside", "seeds", "accuracy", "minus", "agreement", "min
 ABOUT = (
     "CLINC150, test: 4,500 rows of 150 intents; `few_…`: labels of a tenth of the training texts; `adaptive_…`: the same, "
     "output and hard labels alone, compared with T = 1 for all rows instead of no KD; `start_…`, `few_start_…`, `lever_…`, "
-    "`with_…`: the student and the one without KD start from the teacher; `manga_…`: the synthetic corpus, 3,000 rows of 10 intents; "
+    "`with_…`: the student and the one without KD start from the teacher; `manga_…`: the synthetic corpus, 3,000 rows of 10 "
+    "intents; "
     "`medquad_…`: 1,259 questions about diseases by their 15 types; `ensemble_…`: 2,000 labels of the synthetic corpus. "
     "Means over seeds; 95 % intervals of the bootstrap over rows, paired for differences. Gap closed: (student − no KD) / "
     "(teacher − no KD), where no KD starts from random weights and takes as many steps. Rare classes have less than half of "

@@ -5,10 +5,10 @@
 Each run is `python train.py …` in PATH/<recipe>_<seed>: one that was stopped goes on, one in the results is left out. After
 each, its scores and which test rows it got right are kept in results/recipes.json, so that all intervals can be computed again
 without the runs, and results/recipes.md is written anew. Two of these may run side by side on the same PATH, with other recipes.
-The student: BERT of 4 layers of 312, random weights (`start` in a name, `lever_…`, `with_…`: started from the teacher). recipe_list.py
-has the recipes, as many steps of 64 texts each as the run without KD beside them: about 4,700, `short_…`, `start_…`, `lever_…`
-and `with_…` 1,410, `few_…` 2,350, `adaptive_…` 940, `medquad_…` 640; `manga_…` 1,564, `ensemble_…` 1,000 and `ensemble_long_…` 2,000 of 32. Learning rates are tuned on
-validation with seed 0 (`--tune`, `lever_lr…`).
+The student: BERT of 4 layers of 312, random weights (`start` in a name, `lever_…`, `with_…`: started from the teacher).
+recipe_list.py has the recipes, as many steps of 64 texts each as the run without KD beside them: about 4,700, `short_…`,
+`start_…`, `lever_…` and `with_…` 1,410, `few_…` 2,350, `adaptive_…` 940, `medquad_…` 640; of 32 texts `manga_…` 1,564,
+`ensemble_…` 1,000 and `ensemble_long_…` 2,000. Learning rates are tuned on validation with seed 0 (`--tune`, `lever_lr…`).
 """
 
 from __future__ import annotations
