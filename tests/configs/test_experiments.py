@@ -104,6 +104,9 @@ SEARCH_DATA = [
     "data.val_limit=6",
     "data.test_limit=6",
 ]
+INTENT = [
+    "data=manga_intent", "data.train_limit=100", "data.val_limit=80", "data.test_limit=80", "data.unlabelled=20",
+]  # fmt: skip
 # Templates that ask more of their data than files have.
 OWN_DATA = {
     "rerank_quickstart": [*SEARCH_DATA, "data.documents=3"],
@@ -111,9 +114,8 @@ OWN_DATA = {
     "embedding_quickstart": SEARCH_DATA,
     "response_quickstart": ["data=manga_answers", "data.train_limit=40", "data.val_limit=6", "data.test_limit=6"],
     "rewrite_quickstart": ["data=manga_rewrites", "data.train_limit=40", "data.val_limit=6", "data.test_limit=6"],
-    "quickstart": [
-        "data=manga_intent", "data.train_limit=100", "data.val_limit=80", "data.test_limit=80", "data.unlabelled=20",
-    ],
+    "quickstart": INTENT,
+    "ensemble_to_one": INTENT,
 }  # fmt: skip
 
 
