@@ -110,7 +110,7 @@ def test_a_base_that_changed_is_not_resumed(
     ("overrides", "words"),
     [
         (["student.path=null", "student.layers=null", "student=bert_mini"],
-         r"those of student\.sizes are random: set student\.path"),
+         r"those of student\.sizes are not: set student\.path"),
         (["student.lora.target_modules=[q_proj]"], r"names q_proj, and the student is a bert: it is no linear layer"),
         (["student.quantise_base=4bit"], r"quantise_base=4bit needs a CUDA GPU: .* this profile's device is cpu"),
         (["stages=quantised"], r"quantise=int8 trains the ranges of all weights, and student\.lora freezes them"),
