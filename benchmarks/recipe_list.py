@@ -59,7 +59,7 @@ RECIPES |= {  # three new texts of each, as two_stage has
     ],
 }
 LEVER = RECIPES["start_output_new_texts"]
-RECIPES |= {  # one change each to start_output_new_texts; two new texts a step where that is the change
+RECIPES |= {  # one change each to start_output_new_texts
     "lever_t1": [*LEVER, "distill.temperature=1"],
     "lever_t4": [*LEVER, "distill.temperature=4"],
     "lever_lr1e-3": [*LEVER, "optim.lr=1e-3"],

@@ -75,8 +75,7 @@ def keep(name: str, title: str, key: str, run: Any, body: Callable[[Mapping[str,
 def command(folder: Path) -> str:
     """The run's command without paths of the machine."""
     words = shlex.split((folder / "command.txt").read_text())
-    kept = [word for word in words if not word.startswith(PATHS)]
-    return shlex.join(re.sub(r"(?<=[=\[,])/[^\],]*/", "PATH/TO/", word) for word in kept)
+    return shlex.join(re.sub(r"(?<=[=\[,])/[^\],]*/", "PATH/TO/", word) for word in words if not word.startswith(PATHS))
 
 
 def by_recipe(runs: Mapping[str, Any]) -> dict[str, list[Any]]:

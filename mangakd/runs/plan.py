@@ -140,8 +140,8 @@ def token_index(run: Run, plan: Estimate) -> list[str]:
 
 def store(run: Run) -> list[str]:
     """A line about what a stored teacher writes; none for other teachers."""
-    kept = [stage for stage in run.parts.stages if stage.teacher == "stored"]
-    options, models = _teacher(run, *kept[:1] or [Stage("any")]), run.models
+    stage = next((stage for stage in run.parts.stages if stage.teacher == "stored"), Stage("any"))
+    options, models = _teacher(run, stage), run.models
     if not isinstance(options, Cached):
         return []
     spec, splits = models.teacher_spec, run.material.splits.values()

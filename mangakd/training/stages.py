@@ -51,7 +51,8 @@ class Stage:
     def __post_init__(self) -> None:
         for key, values in (("teacher", TEACHERS), ("keep", KEEPS), ("quantise", QUANTISES)):
             if getattr(self, key) not in values:
-                raise UserError(f"{self.key(key)}={getattr(self, key)} must be one of {', '.join(map(str, values))}.")
+                names = ", ".join(value or "null" for value in values)  # as typed
+                raise UserError(f"{self.key(key)}={getattr(self, key)} must be one of {names}.")
         unknown = [name for name in self.texts if name not in TEXTS]
         if unknown or not self.texts:
             hint = near(str(unknown[0]), TEXTS) if unknown else ""

@@ -30,9 +30,8 @@ def rendered(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def manifests() -> dict[str, Manifest]:
     """kind → manifest."""
-    done = rendered(
-        variant(), "--name", "true", "--threads", "2", "--patience", "60"
-    )  # a word that YAML reads as a bool
+    name = "true"  # which YAML reads as a bool
+    done = rendered(variant(), "--name", name, "--threads", "2", "--patience", "60")
     assert done.returncode == 0, done.stderr
     return {each["kind"]: each for each in yaml.safe_load_all(done.stdout)}
 

@@ -24,7 +24,7 @@ from mangakd.training.stages import Stage
         ({"texts": []}, "must name some of"),
         ({"teacher": "before"}, "stages.a.teacher=before must be one of run, stored, previous"),
         ({"keep": "first"}, "stages.a.keep=first must be one of"),
-        ({"quantise": "int4"}, "stages.a.quantise=int4 must be one of None, int8"),
+        ({"quantise": "int4"}, "stages.a.quantise=int4 must be one of null, int8"),
         ({"epochs": 0}, "stages.a.epochs=0 must be a whole number from 1 on"),
         ({"patience": 1.5}, "stages.a.patience=1.5 must be"),
     ],
