@@ -159,7 +159,7 @@ def test_a_run_resumes_in_the_stage_and_exports_what_it_trained(
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["stages.quantised.quantise=int3"], "stages.quantised.quantise=int3 must be one of None, int8"),
+        (["stages.quantised.quantise=int3"], "stages.quantised.quantise=int3 must be one of null, int8"),
         (["+stages.polish={}"], "stages.quantised.quantise=int8: polish follows the stage"),
         (["hardware.compile=true"], "quantise=int8 does not work with hardware.compile=true"),
         (["hardware=cpu_fsdp"], "quantise=int8 does not work with hardware.strategy=fsdp"),
